@@ -1,0 +1,3 @@
+//! One file per mode; each reads like a table of contents.
+
+pub mod serve;

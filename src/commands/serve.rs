@@ -1,0 +1,65 @@
+//! `copr-keygen serve`: answers HTTP requests for keys, on sockets of systemd or its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::gpg::Gpg;
+use crate::http::{Counters, End, Listener, Server, Service};
+use crate::keys::Store;
+use crate::settings::Settings;
+use crate::systemd::notify::Notifier;
+use crate::systemd::signals::Signals;
+use crate::systemd::sockets;
+
+/// Serves until it is told to stop, or, on sockets of systemd, until it has been idle for a while.
+pub fn run(settings: Settings) -> Result<()> {
+    let signals = Signals::take()?;
+    let mut notifier = Notifier::from_env();
+    let passed = sockets::passed()?;
+
+    let gpg = Gpg::new(&settings)?;
+    if let Err(e) = gpg.check_installed() {
+        log::error!("{e}; until then no key can be made");
+    }
+    let service = Arc::new(Service {
+        store: Store::open(&settings, gpg)?,
+        key_length: settings.key_length,
+        lifetime: settings.expire,
+        counters: Counters::default(),
+    });
+
+    // Only systemd keeps a socket open while nobody serves it.
+    let (listeners, idle_timeout) = match passed {
+        passed if passed.is_empty() => (bind(&settings)?, Duration::ZERO),
+        passed => (passed, settings.idle_timeout),
+    };
+    let idle_timeout = (!idle_timeout.is_zero()).then_some(idle_timeout);
+
+    notifier.ready();
+    let end =
+        Server::new(Arc::clone(&service), listeners).run(idle_timeout, &signals, &mut notifier)?;
+    service.store.clear_staging();
+    match end {
+        End::Idle => {
+            log::info!("nothing to do, exiting; the next connection starts the service again")
+        }
+        End::Signal => log::info!("stopped by a signal, every request was answered"),
+        End::Forced(count) => {
+            return Err(Error::io(
+                format!("cutting off {count} requests"),
+                std::io::Error::other("a second signal arrived"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn bind(settings: &Settings) -> Result<Vec<Listener>> {
+    let bind = |address| {
+        let listener = Listener::bind(address)?;
+        log::info!("listening at {address}, keys are kept in {}", settings.state_dir.display());
+        Ok(listener)
+    };
+    settings.listen.iter().map(bind).collect()
+}

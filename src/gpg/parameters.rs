@@ -1,0 +1,52 @@
+//! The parameter file that tells gpg what to generate ("Unattended key generation" in the GnuPG
+//! manual). Its values come from types that hold neither line breaks nor gpg syntax.
+
+use crate::key_request::KeyRequest;
+
+/// The text for `gpg --batch --gen-key`: an RSA key for certification and signatures only, created
+/// at `created` (Unix time).
+pub fn parameter_file(request: &KeyRequest, created: u64) -> String {
+    let user_id = &request.user_id;
+    let mut lines = vec![
+        "Key-Type: RSA".to_owned(),
+        format!("Key-Length: {}", request.length.bits()),
+        "Key-Usage: sign".to_owned(),
+        format!("Creation-Date: seconds={created}"),
+        match request.lifetime.seconds() {
+            0 => "Expire-Date: 0".to_owned(),
+            seconds => format!("Expire-Date: seconds={seconds}"),
+        },
+        format!("Name-Real: {}", user_id.name_real()),
+        format!("Name-Email: {}", user_id.name_email()),
+    ];
+    lines.extend(user_id.name_comment().map(|comment| format!("Name-Comment: {comment}")));
+    lines.push("%commit\n".to_owned());
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Result;
+    use crate::identity::{NameEmail, UserId};
+    use crate::key_request::{KeyLength, Lifetime};
+
+    #[test]
+    fn holds_exactly_the_lines_meant() -> Result<()> {
+        let email = NameEmail::parse("@g#p@copr.example.org")?;
+        let mut request = KeyRequest {
+            user_id: UserId::parse("%commit Key-Type: DSA", None, email.clone())?,
+            length: KeyLength::Rsa4096,
+            lifetime: Lifetime::FOREVER,
+        };
+        assert_eq!(
+            parameter_file(&request, 1_700_000_000),
+            "Key-Type: RSA\nKey-Length: 4096\nKey-Usage: sign\nCreation-Date: seconds=1700000000\n\
+             Expire-Date: 0\nName-Real: %commit Key-Type: DSA\nName-Email: @g#p@copr.example.org\n\
+             %commit\n"
+        );
+        request.user_id = UserId::parse("a", Some("b"), email)?;
+        assert!(parameter_file(&request, 1).ends_with("\nName-Comment: b\n%commit\n"));
+        Ok(())
+    }
+}

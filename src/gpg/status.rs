@@ -1,0 +1,75 @@
+//! The lines gpg prints on its status descriptor (doc/DETAILS of GnuPG, "Format of the --status-fd
+//! output").
+
+use super::Fingerprint;
+
+/// System error "no space left on device" as an error code of libgpg-error: the flag for system
+/// errors and its number there. The upper half of a printed code names the source.
+const GPG_ERR_ENOSPC: u32 = 0x8000 | 86;
+/// The same for "disk quota exceeded".
+const GPG_ERR_EDQUOT: u32 = 0x8000 | 26;
+
+/// What a run of gpg said.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Fingerprints of the primary keys that were created.
+    pub created: Vec<Fingerprint>,
+    /// Whether gpg reported that the file system was full.
+    pub no_space: bool,
+}
+
+impl Status {
+    /// Reads the status lines in `output`; everything else is passed over.
+    pub fn parse(output: &[u8]) -> Self {
+        let mut status = Self::default();
+        for line in output.split(|b| *b == b'\n') {
+            let words: Vec<_> = match std::str::from_utf8(line) {
+                Ok(line) => line.split(' ').collect(),
+                Err(_) => continue,
+            };
+            match words[..] {
+                ["[GNUPG:]", "KEY_CREATED", "P" | "B", fingerprint, ..] => {
+                    status.created.extend(Fingerprint::parse(fingerprint));
+                }
+                ["[GNUPG:]", "ERROR" | "FAILURE", _, code, ..] => {
+                    let code = code.parse::<u32>().unwrap_or_default() & 0xffff;
+                    status.no_space |= matches!(code, GPG_ERR_ENOSPC | GPG_ERR_EDQUOT);
+                }
+                _ => {}
+            }
+        }
+        status
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_created_keys_and_full_disks() {
+        let fingerprint = "C736DB1B28C783E150C8F0BCF189EC9B614804D3";
+        let output = format!(
+            "[GNUPG:] KEY_CONSIDERED {fingerprint} 0\n[GNUPG:] KEY_CREATED P {fingerprint}\n"
+        );
+        let status = Status::parse(output.as_bytes());
+        assert_eq!(status.created, Fingerprint::parse(fingerprint).into_iter().collect::<Vec<_>>());
+        assert!(!status.no_space);
+        assert!(Status::parse(b"[GNUPG:] ERROR key_generate 33587286\n").no_space);
+    }
+
+    #[test]
+    fn passes_over_everything_else() {
+        for output in [
+            &b""[..],
+            b"\xff\xfe\n",
+            b"KEY_CREATED P C736DB1B28C783E150C8F0BCF189EC9B614804D3",
+            b"[GNUPG:] KEY_CREATED",
+            b"[GNUPG:] KEY_CREATED P ../../etc/passwd\n",
+            b"[GNUPG:] KEY_CREATED S C736DB1B28C783E150C8F0BCF189EC9B614804D3\n",
+            b"[GNUPG:] ERROR x 99999999999999999999\n[GNUPG:] ERROR\n",
+        ] {
+            assert_eq!(Status::parse(output), Status::default());
+        }
+    }
+}

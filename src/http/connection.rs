@@ -1,0 +1,159 @@
+//! One connection from its first byte to its line in the access log.
+
+use std::io::Read;
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use log::Level;
+use tiny_http::{HTTPVersion, Method};
+
+use super::Service;
+use super::connections::Place;
+use super::listener::Stream;
+use super::request::{self, Head, Request, Unread};
+use super::response::Answer;
+use super::routes::{self, Subject};
+use crate::error::Error;
+use crate::systemd::journal::event;
+
+/// From the first byte to the last but for the writing: the backend hangs up after 30 s.
+const ANSWER_TIME: Duration = Duration::from_secs(24);
+/// How long writing an answer may take.
+const WRITE_TIME: Duration = Duration::from_secs(5);
+/// How long a client that is still sending may go on, so that it gets to read its refusal.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+/// Room for paths in the log.
+const PATH_LOGGED_MAX: usize = 100;
+
+/// Reads the request, answers it, logs it.
+pub fn serve(service: &Service, place: &Place) {
+    let started = Instant::now();
+    let stream = place.stream();
+    let mut log = AccessLog::new(stream, started);
+    match request::read(stream, started) {
+        Ok(Request { head, body }) => {
+            // A request that was cut off when it was complete already has not been touched yet.
+            if !place.answering() {
+                return;
+            }
+            let deadline = started + ANSWER_TIME;
+            let result = routes::answer(service, &head, &body, &mut log.subject, deadline);
+            log.head = Some(head);
+            let answer = result.unwrap_or_else(|error| log.failure(&error));
+            log.send(service, stream, answer);
+            place.answered();
+        }
+        Err(Unread::Refused(error, head)) => {
+            log.head = head;
+            let answer = log.failure(&error);
+            log.send(service, stream, answer);
+            linger(stream);
+        }
+        Err(Unread::Gone) => log::debug!("{}: left without a request", stream.peer()),
+    }
+}
+
+/// Answers a connection that got no place, from the accepting thread, which must not wait: the
+/// answer fits the socket's empty buffer or is given up.
+pub fn turn_away(service: &Service, stream: &Stream) {
+    let log = AccessLog::new(stream, Instant::now());
+    let busy = Error::Busy("every connection has a request that is being answered".into());
+    let answer = log.failure(&busy);
+    log.send(service, stream, answer);
+}
+
+/// Closing a socket with unread data in it resets the connection, and the refusal is lost.
+fn linger(stream: &Stream) {
+    stream.shut_down(Shutdown::Write);
+    let mut rest = stream.until(Instant::now() + LINGER_TIME).take(1024 * 1024);
+    let mut sink = [0; 8192];
+    while matches!(rest.read(&mut sink), Ok(1..)) {}
+}
+
+/// What the line in the access log is made of.
+struct AccessLog<'a> {
+    request_id: String,
+    peer: &'a str,
+    started: Instant,
+    head: Option<Head>,
+    subject: Subject,
+}
+
+impl<'a> AccessLog<'a> {
+    fn new(stream: &'a Stream, started: Instant) -> Self {
+        Self {
+            request_id: format!("{:016x}", rand::random::<u64>()),
+            peer: stream.peer(),
+            started,
+            head: None,
+            subject: Subject::default(),
+        }
+    }
+
+    /// The answer to a failure. What the client is not told goes to the log.
+    fn failure(&self, error: &Error) -> Answer {
+        let answer = Answer::error(error, &self.request_id);
+        if answer.status >= 500 {
+            let subject = self.subject.name_email.as_ref().map(ToString::to_string);
+            let about = subject.as_ref().map_or(String::new(), |name| format!("{name}: "));
+            let fields = [
+                ("MESSAGE_ID", event::REQUEST_FAILED),
+                ("REQUEST_ID", &self.request_id),
+                ("NAME_EMAIL", subject.as_deref().unwrap_or_default()),
+            ];
+            event::log(error.priority(), &fields, &format!("{about}{error}"));
+        }
+        answer
+    }
+
+    /// Sends the answer and writes the line.
+    fn send(&self, service: &Service, stream: &Stream, answer: Answer) {
+        let status = answer.status;
+        service.counters.count(status);
+        let version = self.head.as_ref().map_or(HTTPVersion(1, 1), |head| head.version.clone());
+        let head_only = self.head.as_ref().is_some_and(|head| head.method == Method::Head);
+        let to = stream.until(Instant::now() + WRITE_TIME);
+        let reached = answer.write(to, version, &self.request_id, head_only);
+        let milliseconds = self.started.elapsed().as_millis().to_string();
+        let (method, path) = match &self.head {
+            Some(head) => (head.method.to_string(), printable(&head.path)),
+            None => ("-".into(), "-".into()),
+        };
+        let name_email = self.subject.name_email.as_ref().map_or("", |name| name.as_str());
+        let fingerprint = self.subject.fingerprint.as_ref().map_or("", |print| print.as_str());
+        let mut message = format!("{} {method} {path} {status} {milliseconds} ms", self.peer);
+        for part in [name_email, fingerprint] {
+            if !part.is_empty() {
+                message.push(' ');
+                message.push_str(part);
+            }
+        }
+        if let Err(e) = reached {
+            message.push_str(&format!(" (the answer did not reach the client: {e})"));
+        }
+        let status_text = status.to_string();
+        let message_id = if status == 201 { event::KEY_MADE } else { event::REQUEST };
+        let fields = [
+            ("MESSAGE_ID", message_id),
+            ("REQUEST_ID", &self.request_id),
+            ("REMOTE_ADDRESS", self.peer),
+            ("HTTP_METHOD", &method),
+            ("HTTP_PATH", &path),
+            ("HTTP_STATUS", &status_text),
+            ("DURATION_MS", &milliseconds),
+            ("NAME_EMAIL", name_email),
+            ("FINGERPRINT", fingerprint),
+        ];
+        event::log(if status >= 500 { Level::Warn } else { Level::Info }, &fields, &message);
+    }
+}
+
+/// A path that a terminal and a log can take.
+fn printable(path: &str) -> String {
+    let mut text: String =
+        path.chars().take(PATH_LOGGED_MAX).flat_map(char::escape_debug).collect();
+    if path.chars().nth(PATH_LOGGED_MAX).is_some() {
+        text.push('…');
+    }
+    text
+}

@@ -1,0 +1,147 @@
+//! The body of `POST /gen_key`: a JSON object from outside becomes a [`KeyRequest`].
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::identity::{NameEmail, UserId};
+use crate::key_request::{KeyLength, KeyRequest, Lifetime};
+
+/// Parses the body. Absent and `null` fields take their defaults, unknown ones are ignored.
+pub fn parse(body: &[u8], length: KeyLength, lifetime: Lifetime) -> Result<KeyRequest> {
+    if body.is_empty() {
+        return Err(Error::Malformed(
+            "the body is empty; it must be a JSON object with name_real and name_email".into(),
+        ));
+    }
+    let fields = match serde_json::from_slice(body) {
+        Ok(Value::Object(fields)) => fields,
+        Ok(_) => return Err(Error::Malformed("the body must be a JSON object".into())),
+        Err(e) => return Err(Error::Malformed(format!("the body is not valid JSON: {e}"))),
+    };
+    let name_email = NameEmail::parse(required(&fields, "name_email")?)?;
+    let name_real = required(&fields, "name_real")?;
+    let name_comment = text(&fields, "name_comment")?;
+    Ok(KeyRequest {
+        user_id: UserId::parse(name_real, name_comment, name_email)?,
+        length: number(&fields, "key_length")?.unwrap_or(length),
+        lifetime: number(&fields, "expire")?.unwrap_or(lifetime),
+    })
+}
+
+fn required<'a>(fields: &'a Map<String, Value>, field: &'static str) -> Result<&'a str> {
+    text(fields, field)?
+        .ok_or_else(|| Error::Field { field, reason: "is missing; it must be a string".into() })
+}
+
+fn text<'a>(fields: &'a Map<String, Value>, field: &'static str) -> Result<Option<&'a str>> {
+    match fields.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(other) => Err(wrong_type(field, "a string", other)),
+    }
+}
+
+/// A whole number, or a string that `T` parses.
+fn number<T: std::str::FromStr<Err = String>>(
+    fields: &Map<String, Value>,
+    field: &'static str,
+) -> Result<Option<T>> {
+    let text = match fields.get(field) {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(number)) if !number.is_f64() => number.to_string(),
+        Some(other) => return Err(wrong_type(field, "a whole number or a string", other)),
+    };
+    text.parse().map(Some).map_err(|reason| Error::Field { field, reason })
+}
+
+fn wrong_type(field: &'static str, expected: &str, found: &Value) -> Error {
+    let found = match found {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    };
+    Error::Field { field, reason: format!("must be {expected}, not {found}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Result<KeyRequest> {
+        parse(body.as_bytes(), KeyLength::Rsa2048, Lifetime::FOREVER)
+    }
+
+    fn with(extra: &str) -> Result<KeyRequest> {
+        read(&format!(r#"{{"name_real": "a_b", "name_email": "a#b@c"{extra}}}"#))
+    }
+
+    #[test]
+    fn absent_and_null_fields_take_the_defaults() -> Result<()> {
+        for extra in ["", r#", "key_length": null, "expire": null, "name_comment": null, "x": [1]"#]
+        {
+            let request = with(extra)?;
+            assert_eq!(request.length, KeyLength::Rsa2048);
+            assert_eq!(request.lifetime, Lifetime::FOREVER);
+            assert_eq!(request.user_id.name_comment(), None);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn numbers_may_be_strings() -> Result<()> {
+        let request = with(r#", "key_length": "4096", "expire": 10, "name_comment": "c""#)?;
+        assert_eq!(request.length, KeyLength::Rsa4096);
+        assert_eq!(request.lifetime.seconds(), 864_000);
+        assert_eq!(request.user_id.name_comment(), Some("c"));
+        assert_eq!(with(r#", "expire": "5y""#)?.lifetime.seconds(), 157_680_000);
+        Ok(())
+    }
+
+    #[test]
+    fn mistakes_name_the_field() {
+        for (extra, expected) in [
+            (r#", "key_length": 1024"#, "key_length: must be 2048, 3072 or 4096"),
+            (r#", "key_length": 9999"#, "key_length: must be 2048"),
+            (r#", "key_length": "abc""#, "key_length: must be 2048"),
+            (
+                r#", "key_length": 2048.0"#,
+                "key_length: must be a whole number or a string, not a number",
+            ),
+            (r#", "key_length": [2048]"#, "not an array"),
+            (r#", "expire": -1"#, "expire: must be a number of days"),
+            (r#", "expire": "-1""#, "expire: must be a number of days"),
+            (r#", "expire": 99999999999999999999"#, "expire: must be a whole number"),
+            (r#", "expire": 9999999"#, "expire: a key must expire before the year 2106"),
+            (r#", "expire": true"#, "not a boolean"),
+            (r#", "name_comment": {}"#, "name_comment: must be a string, not an object"),
+            (r#", "name_comment": "a\nb""#, "name_comment: holds a control character"),
+            (r#", "name_real": "a\u0000b""#, "name_real: holds a control character"),
+            (r#", "name_real": 5"#, "name_real: must be a string, not a number"),
+            (r#", "name_email": "../a#b@c""#, "name_email: must not begin"),
+            (r#", "name_real": "\ud800""#, "not valid JSON"),
+        ] {
+            let message = with(extra).err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(message.contains(expected), "{extra} gave {message:?}");
+        }
+        for (body, expected) in [
+            ("", "the body is empty"),
+            ("{}", "name_email: is missing"),
+            (r#"{"name_email": "a#b@c"}"#, "name_real: is missing"),
+            (r#"{"name_real": "a"}"#, "name_email: is missing"),
+            ("[]", "must be a JSON object"),
+            ("null", "must be a JSON object"),
+            ("{", "not valid JSON"),
+            ("name_real=a", "not valid JSON"),
+            (&"[".repeat(60_000), "not valid JSON"),
+        ] {
+            let message = read(body).err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(message.contains(expected), "{body:.20} gave {message:?}");
+        }
+        let latin1 = parse(b"{\"name_real\": \"\xfc\"}", KeyLength::Rsa2048, Lifetime::FOREVER);
+        assert!(latin1.is_err_and(|e| e.to_string().contains("not valid JSON")));
+    }
+}

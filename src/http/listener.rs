@@ -1,0 +1,200 @@
+//! Sockets, TCP or Unix, under one type each: a listener, and a connection with deadlines.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+
+use crate::error::{Error, Result};
+use crate::settings::ListenAddress;
+
+/// A socket that accepts connections, never waiting for one.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+    /// The path of a Unix socket that we made and remove in the end.
+    own_path: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Takes over a TCP listener.
+    pub fn tcp(listener: TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self { socket: Socket::Tcp(listener), own_path: None })
+    }
+
+    /// Takes over a Unix listener, whose path belongs to somebody else.
+    pub fn unix(listener: UnixListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self { socket: Socket::Unix(listener), own_path: None })
+    }
+
+    /// Binds `address`. A Unix socket at which nobody listens any more is replaced.
+    pub fn bind(address: &ListenAddress) -> Result<Self> {
+        let bound = match address {
+            ListenAddress::Tcp(address) => TcpListener::bind(address).and_then(Self::tcp),
+            ListenAddress::Unix(path) => {
+                bind_unix(path).and_then(Self::unix).map(|mut listener| {
+                    listener.own_path = Some(path.clone());
+                    listener
+                })
+            }
+        };
+        bound.map_err(|e| Error::io(format!("listening at {address}"), e))
+    }
+
+    /// The next connection that waits, if one does.
+    pub fn accept(&self) -> io::Result<Option<Stream>> {
+        let accepted = match &self.socket {
+            Socket::Tcp(listener) => listener.accept().and_then(|(stream, from)| {
+                stream.set_nonblocking(false)?;
+                stream.set_nodelay(true)?;
+                Ok(Stream { socket: Connected::Tcp(stream), peer: from.to_string() })
+            }),
+            Socket::Unix(listener) => listener.accept().and_then(|(stream, _)| {
+                stream.set_nonblocking(false)?;
+                let peer = getsockopt(&stream, PeerCredentials)?;
+                let peer = format!("unix:uid={},pid={}", peer.uid(), peer.pid());
+                Ok(Stream { socket: Connected::Unix(stream), peer })
+            }),
+        };
+        match accepted {
+            Ok(stream) => Ok(Some(stream)),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Socket::Tcp(listener) => listener.as_fd(),
+            Socket::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(path) = &self.own_path {
+            let _ = fs::remove_file(path); // the next start replaces it if this fails
+        }
+    }
+}
+
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    match UnixListener::bind(path) {
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
+        bound => return bound,
+    }
+    let abandoned = fs::symlink_metadata(path)?.file_type().is_socket()
+        && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+    if abandoned {
+        fs::remove_file(path)?;
+    }
+    UnixListener::bind(path)
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Stream {
+    socket: Connected,
+    peer: String,
+}
+
+#[derive(Debug)]
+enum Connected {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Who is at the other end: address and port, or uid and pid.
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    /// Ends reading, writing or both; a thread that waits in either returns at once.
+    pub fn shut_down(&self, how: Shutdown) {
+        let _ = match &self.socket {
+            Connected::Tcp(stream) => stream.shutdown(how),
+            Connected::Unix(stream) => stream.shutdown(how),
+        }; // fails only when the peer has left already
+    }
+
+    /// Reads and writes until `deadline`, not later.
+    pub fn until(&self, deadline: Instant) -> Timed<'_> {
+        Timed { stream: self, deadline }
+    }
+}
+
+/// A connection under a deadline. Reads and writes fail with `TimedOut` when it has passed.
+pub struct Timed<'a> {
+    stream: &'a Stream,
+    deadline: Instant,
+}
+
+impl Timed<'_> {
+    fn left(&self) -> io::Result<Duration> {
+        match self.deadline.saturating_duration_since(Instant::now()) {
+            left if left.is_zero() => Err(io::ErrorKind::TimedOut.into()),
+            left => Ok(left),
+        }
+    }
+}
+
+impl Read for Timed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = Some(self.left()?);
+        match &self.stream.socket {
+            Connected::Tcp(stream) => {
+                stream.set_read_timeout(left)?;
+                (&mut &*stream).read(buffer)
+            }
+            Connected::Unix(stream) => {
+                stream.set_read_timeout(left)?;
+                (&mut &*stream).read(buffer)
+            }
+        }
+        .map_err(timed_out)
+    }
+}
+
+impl Write for Timed<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let left = Some(self.left()?);
+        match &self.stream.socket {
+            Connected::Tcp(stream) => {
+                stream.set_write_timeout(left)?;
+                (&mut &*stream).write(buffer)
+            }
+            Connected::Unix(stream) => {
+                stream.set_write_timeout(left)?;
+                (&mut &*stream).write(buffer)
+            }
+        }
+        .map_err(timed_out)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The kernel reports an expired socket time-out as `EAGAIN`.
+fn timed_out(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { error }
+}

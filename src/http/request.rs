@@ -1,0 +1,252 @@
+//! Reads one HTTP/1 request, with hostile bytes in mind: bounded in size and time, and refused
+//! where two readers could disagree on where it ends.
+
+use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
+
+use tiny_http::{HTTPVersion, Method};
+
+use super::listener::Stream;
+use crate::error::Error;
+
+/// Request line and headers, in bytes.
+const HEAD_MAX: usize = 16 * 1024;
+/// Header lines.
+const HEADERS_MAX: usize = 64;
+/// How long the head may take.
+const HEAD_TIME: Duration = Duration::from_secs(5);
+/// The body, in bytes.
+const BODY_MAX: usize = 64 * 1024;
+/// How long head and body may take together.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+
+/// A complete request.
+#[derive(Debug)]
+pub struct Request {
+    pub head: Head,
+    pub body: Vec<u8>,
+}
+
+/// Request line and what matters of the headers.
+#[derive(Debug)]
+pub struct Head {
+    pub method: Method,
+    /// The target up to a `?`, as it was sent.
+    pub path: String,
+    pub version: HTTPVersion,
+    content_length: usize,
+    expects_continue: bool,
+}
+
+/// Why there is no request.
+#[derive(Debug)]
+pub enum Unread {
+    /// The client left, or the connection was cut off.
+    Gone,
+    /// The request is refused; the head is there if it could be read.
+    Refused(Error, Option<Head>),
+}
+
+/// Reads a request that began to arrive at `started`.
+pub fn read(stream: &Stream, started: Instant) -> Result<Request, Unread> {
+    let mut buffer = Vec::with_capacity(1024);
+    let (head, head_length) = read_head(stream, started + HEAD_TIME, &mut buffer)?;
+    let mut body = buffer.split_off(head_length);
+    body.truncate(head.content_length);
+    match read_body(stream, started + REQUEST_TIME, &head, body) {
+        Ok(body) => Ok(Request { head, body }),
+        Err(Unread::Refused(error, _)) => Err(Unread::Refused(error, Some(head))),
+        Err(Unread::Gone) => Err(Unread::Gone),
+    }
+}
+
+fn read_head(
+    stream: &Stream,
+    deadline: Instant,
+    buffer: &mut Vec<u8>,
+) -> Result<(Head, usize), Unread> {
+    loop {
+        let mut chunk = [0; 4096];
+        let room = chunk.len().min(HEAD_MAX + 1 - buffer.len());
+        let count = read_some(stream, deadline, HEAD_TIME, &mut chunk[..room])?;
+        buffer.extend_from_slice(&chunk[..count]);
+        match parse_head(buffer) {
+            Ok(Some(parsed)) => return Ok(parsed),
+            Ok(None) if buffer.len() <= HEAD_MAX => {}
+            Ok(None) => return Err(Unread::Refused(head_too_large(), None)),
+            Err(error) => return Err(Unread::Refused(error, None)),
+        }
+    }
+}
+
+fn read_body(
+    stream: &Stream,
+    deadline: Instant,
+    head: &Head,
+    mut body: Vec<u8>,
+) -> Result<Vec<u8>, Unread> {
+    if head.content_length > BODY_MAX {
+        return Err(Unread::Refused(Error::BodyTooLarge(BODY_MAX), None));
+    }
+    if head.expects_continue && body.len() < head.content_length {
+        let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
+        stream.until(deadline).write_all(interim).map_err(|_| Unread::Gone)?;
+    }
+    while body.len() < head.content_length {
+        let mut chunk = [0; 4096];
+        let room = chunk.len().min(head.content_length - body.len());
+        let count = read_some(stream, deadline, REQUEST_TIME, &mut chunk[..room])?;
+        body.extend_from_slice(&chunk[..count]);
+    }
+    Ok(body)
+}
+
+/// Reads at least one byte.
+fn read_some(
+    stream: &Stream,
+    deadline: Instant,
+    limit: Duration,
+    chunk: &mut [u8],
+) -> Result<usize, Unread> {
+    loop {
+        match stream.until(deadline).read(chunk) {
+            Ok(0) => return Err(Unread::Gone),
+            Ok(count) => return Ok(count),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => {
+                return Err(Unread::Refused(Error::RequestTimeout(limit), None));
+            }
+            Err(_) => return Err(Unread::Gone),
+        }
+    }
+}
+
+/// Parses the head at the start of `bytes`: it and its length, or `None` while it is incomplete.
+fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Error> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut parsed = httparse::Request::new(&mut headers);
+    let length = match parsed.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) if length > HEAD_MAX => return Err(head_too_large()),
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(head_too_large()),
+        Err(e) => return Err(Error::Malformed(format!("this is not an HTTP/1 request: {e}"))),
+    };
+    let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version)
+    else {
+        return Err(Error::Malformed("this is not an HTTP/1 request".into()));
+    };
+    let Ok(method) = method.parse() else {
+        return Err(Error::Malformed("the request method is no token".into()));
+    };
+    let mut head = Head {
+        method,
+        path: target.split('?').next().unwrap_or_default().into(),
+        version: HTTPVersion(1, minor),
+        content_length: 0,
+        expects_continue: false,
+    };
+    let mut lengths = 0;
+    for header in parsed.headers.iter() {
+        let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+        if is("Transfer-Encoding") {
+            return Err(Error::Malformed(
+                "Transfer-Encoding is not supported; send the body with a Content-Length".into(),
+            ));
+        } else if is("Content-Length") {
+            lengths += 1;
+            head.content_length = parse_content_length(header.value)?;
+        } else if is("Expect") {
+            head.expects_continue = header.value.eq_ignore_ascii_case(b"100-continue");
+        }
+    }
+    if lengths > 1 {
+        return Err(Error::Malformed("there is more than one Content-Length".into()));
+    }
+    Ok(Some((head, length)))
+}
+
+/// Digits only (RFC 9110, 8.6); a number too large for us stays too large.
+fn parse_content_length(value: &[u8]) -> Result<usize, Error> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(Error::Malformed("Content-Length is no number".into()));
+    }
+    let digits = std::str::from_utf8(value).unwrap_or_default();
+    Ok(digits.parse().unwrap_or(usize::MAX))
+}
+
+fn head_too_large() -> Error {
+    Error::HeadTooLarge { bytes: HEAD_MAX, headers: HEADERS_MAX }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(text: &str) -> Result<Option<(Head, usize)>, Error> {
+        parse_head(text.as_bytes())
+    }
+
+    #[test]
+    fn reads_method_path_and_length() {
+        let text = "POST /gen_key?x=1 HTTP/1.1\r\nHost: h\r\ncontent-LENGTH: 17\r\n\r\nbody";
+        let parsed = head(text).ok().flatten();
+        assert!(parsed.is_some_and(|(head, length)| {
+            head.method == Method::Post
+                && head.path == "/gen_key"
+                && head.content_length == 17
+                && length == text.len() - 4
+        }));
+        assert!(matches!(head("GET / HTTP/1.1\r\nHo"), Ok(None)));
+    }
+
+    #[test]
+    fn refuses_what_two_readers_could_read_differently() {
+        let post = |headers: &str| head(&format!("POST / HTTP/1.1\r\n{headers}\r\n"));
+        for headers in [
+            "Transfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: identity\r\n",
+            "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+            "Content-Length: 1\r\nContent-Length: 1\r\n",
+            "Content-Length: 1\r\nContent-Length: 2\r\n",
+            "Content-Length: +1\r\n",
+            "Content-Length: -1\r\n",
+            "Content-Length: 0x10\r\n",
+            "Content-Length: 1, 1\r\n",
+            "Content-Length:\r\n",
+            "Content-Length : 1\r\n",
+            "A: b\0c\r\n",
+            "A: b\x01c\r\n",
+            "A\0: b\r\n",
+            " folded: x\r\n",
+            "A: b\r\n folded\r\n",
+        ] {
+            assert!(matches!(post(headers), Err(Error::Malformed(_))), "{headers:?}");
+        }
+        for text in [
+            "GET / HTTP/2.0\r\n\r\n",
+            "GET /\r\n\r\n",
+            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            "\x16\x03\x01\x02\0\x01\0",
+            "GET /a b HTTP/1.1\r\n\r\n",
+            "G\0T / HTTP/1.1\r\n\r\n",
+        ] {
+            assert!(matches!(head(text), Err(Error::Malformed(_))), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn absurd_lengths_stay_too_large() {
+        for length in ["65537", "4611686018427387904", "99999999999999999999999999999"] {
+            let text = format!("POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
+            let parsed = head(&text).ok().flatten();
+            assert!(parsed.is_some_and(|(head, _)| head.content_length > BODY_MAX));
+        }
+    }
+
+    #[test]
+    fn headers_are_counted() {
+        let text = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(HEADERS_MAX + 1));
+        assert!(matches!(head(&text), Err(Error::HeadTooLarge { .. })));
+    }
+}

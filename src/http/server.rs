@@ -1,0 +1,172 @@
+//! Accepts connections, tells systemd how things are, and knows when to stop.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::connections::{Connections, Place};
+use super::listener::{Listener, Stream};
+use super::{Service, connection};
+use crate::error::{Error, Result};
+use crate::systemd::notify::Notifier;
+use crate::systemd::signals::Signals;
+
+/// The accept loop comes round at least this often.
+const ROUND: Duration = Duration::from_secs(1);
+/// Pause of the accept loop when the system refuses to give connections.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often the same trouble with accepting is logged.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
+/// Connections accepted from one socket before the others get their turn.
+const ACCEPT_BATCH: usize = 64;
+/// Plenty for parsing a request and running gpg.
+const STACK_SIZE: usize = 512 * 1024;
+
+/// The accept loop and what it serves.
+pub struct Server {
+    service: Arc<Service>,
+    listeners: Vec<Listener>,
+    connections: Arc<Connections>,
+    last_complaint: Option<Instant>,
+}
+
+/// Why the server stopped.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// Nobody asked for anything for as long as the setting `idle_timeout` says.
+    Idle,
+    /// A signal; requests that had arrived were answered.
+    Signal,
+    /// A second signal; this many requests were cut off.
+    Forced(usize),
+}
+
+impl Server {
+    /// Serves `listeners`.
+    pub fn new(service: Arc<Service>, listeners: Vec<Listener>) -> Self {
+        Self { service, listeners, connections: Connections::new(), last_complaint: None }
+    }
+
+    /// Serves until a signal arrives or nothing happened for `idle_timeout` (`None`: for ever).
+    /// Connections not accepted by then stay in the sockets for the next process.
+    pub fn run(
+        mut self,
+        idle_timeout: Option<Duration>,
+        signals: &Signals,
+        notifier: &mut Notifier,
+    ) -> Result<End> {
+        let end = loop {
+            notifier.alive(&self.service.status_text());
+            let limit = match self.time_to_idle_exit(idle_timeout) {
+                Some(left) if left.is_zero() => break End::Idle,
+                Some(left) => left.min(ROUND),
+                None => ROUND,
+            };
+            let (signalled, ready) = self.wait(signals, limit.min(notifier.interval()))?;
+            if signalled && signals.received() {
+                break End::Signal;
+            }
+            for index in ready {
+                self.accept_from(index);
+            }
+        };
+        self.finish(end, signals, notifier)
+    }
+
+    fn time_to_idle_exit(&self, idle_timeout: Option<Duration>) -> Option<Duration> {
+        let since = self.connections.idle_since()?;
+        Some(idle_timeout?.saturating_sub(since.elapsed()))
+    }
+
+    /// Waits for signals and connections: whether there is a signal, and the sockets that are
+    /// ready.
+    fn wait(&self, signals: &Signals, limit: Duration) -> Result<(bool, Vec<usize>)> {
+        let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        fds.extend(self.listeners.iter().map(|l| PollFd::new(l.as_fd(), PollFlags::POLLIN)));
+        let milliseconds = u16::try_from(limit.as_millis() + 1).unwrap_or(u16::MAX);
+        match poll(&mut fds, PollTimeout::from(milliseconds)) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => return Ok((false, Vec::new())),
+            Err(errno) => return Err(Error::io("waiting for connections", errno.into())),
+        }
+        let is_ready = |fd: &PollFd| fd.any().unwrap_or(true);
+        let ready = (0..self.listeners.len()).filter(|index| is_ready(&fds[index + 1])).collect();
+        Ok((is_ready(&fds[0]), ready))
+    }
+
+    fn accept_from(&mut self, index: usize) {
+        for _ in 0..ACCEPT_BATCH {
+            match self.listeners[index].accept() {
+                Ok(Some(stream)) => self.start(stream),
+                Ok(None) => return,
+                Err(e) if is_the_peers(&e) => {}
+                Err(e) => {
+                    self.complain(&format!("accepting connections: {e}; it is tried again"));
+                    // Out of descriptors or memory, most likely: win some back.
+                    self.connections.cut_off_oldest();
+                    thread::sleep(ACCEPT_PAUSE);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Gives the connection a thread of its own, or tells it to come back.
+    fn start(&mut self, stream: Stream) {
+        let place = match self.connections.admit(stream) {
+            Ok(place) => place,
+            Err(stream) => return connection::turn_away(&self.service, &stream),
+        };
+        let service = Arc::clone(&self.service);
+        let serve = move |place: Place| connection::serve(&service, &place);
+        let thread = thread::Builder::new().name("connection".into()).stack_size(STACK_SIZE);
+        if let Err(e) = thread.spawn(move || serve(place)) {
+            self.complain(&format!("starting a thread for a connection: {e}; it was closed"));
+        }
+    }
+
+    fn complain(&mut self, message: &str) {
+        if self.last_complaint.is_none_or(|at| at.elapsed() >= COMPLAINT_PAUSE) {
+            self.last_complaint = Some(Instant::now());
+            log::warn!("{message}");
+        }
+    }
+
+    /// Stops accepting and sees the accepted requests through.
+    fn finish(mut self, end: End, signals: &Signals, notifier: &mut Notifier) -> Result<End> {
+        notifier.stopping();
+        self.listeners.clear();
+        while self.connections.count() > 0 {
+            let (signalled, _) = self.wait(signals, ACCEPT_PAUSE)?;
+            if signalled && signals.received() {
+                return Ok(End::Forced(self.connections.count()));
+            }
+            notifier.alive(&format!("Stopping: {} requests left", self.connections.count()));
+        }
+        Ok(end)
+    }
+}
+
+/// Errors of accept(2) that belong to the connection that was to be accepted.
+fn is_the_peers(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EINTR
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENOPROTOOPT
+                | libc::EOPNOTSUPP
+                | libc::ENONET
+        )
+    )
+}

@@ -1,0 +1,208 @@
+//! Who a key belongs to: `name_email` and the user ID around it, parsed once and valid ever after.
+//! Nothing else may turn bytes from outside into a file name or a user ID.
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+
+/// The longest `name_email`, `name_real` and `name_comment`, in bytes.
+pub const FIELD_MAX: usize = 200;
+
+/// The unique identifier of a key, like `user#project@copr.example.org` or
+/// `@group#project@copr.example.org`. It is a safe file name and a safe obs-signd user: no `/`,
+/// no control character, no leading `.` or `-`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NameEmail(String);
+
+impl NameEmail {
+    /// Parses by the rule of the old service (`validate_name_email` of copr-keygen), made
+    /// stricter where a file name or an option of gpg could be forged.
+    pub fn parse(text: &str) -> Result<Self> {
+        let refuse =
+            |reason: &str| Err(Error::Field { field: "name_email", reason: reason.into() });
+        if text.is_empty() {
+            return refuse("is empty, must look like user#project@copr.example.org");
+        }
+        if text.len() > FIELD_MAX {
+            return refuse("is longer than 200 bytes");
+        }
+        if text.starts_with(['-', '.']) {
+            return refuse("must not begin with '-' or '.'");
+        }
+        if text.ends_with(".lock") {
+            return refuse("must not end in '.lock'");
+        }
+        let Some((owner, rest)) = text.trim_start_matches('@').split_once('#') else {
+            return refuse("has no '#', must look like user#project@copr.example.org");
+        };
+        if owner.is_empty() || !owner.chars().all(|c| is_word(c) || c == '.' || c == '-') {
+            return refuse("may hold only letters, digits, '_', '.' and '-' before the '#'");
+        }
+        if rest.is_empty() || !rest.chars().all(|c| is_word(c) || matches!(c, '.' | '-' | '@')) {
+            return refuse("may hold only letters, digits, '_', '.', '-' and '@' after the '#'");
+        }
+        if rest.matches('@').count() != 1 {
+            return refuse("must hold exactly one '@' after the '#'");
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The identifier as the client wrote it; also the name of its home below `keys/`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NameEmail {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+/// `\w` of Python's `re` for text: alphanumeric in Unicode, or `_`.
+fn is_word(c: char) -> bool {
+    c == '_' || c.is_alphanumeric()
+}
+
+/// An OpenPGP user ID: `name_real (name_comment) <name_email>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserId {
+    name_real: String,
+    name_comment: Option<String>,
+    name_email: NameEmail,
+}
+
+impl UserId {
+    /// Parses the parts. Surrounding white space goes, as gpg drops it too; an empty comment is
+    /// no comment.
+    pub fn parse(
+        name_real: &str,
+        name_comment: Option<&str>,
+        name_email: NameEmail,
+    ) -> Result<Self> {
+        let name_real = parse_part("name_real", name_real, &['<', '>'])?;
+        if name_real.is_empty() {
+            return Err(Error::Field { field: "name_real", reason: "is empty".into() });
+        }
+        let name_comment = match name_comment {
+            Some(text) => Some(parse_part("name_comment", text, &['<', '>', '(', ')'])?),
+            None => None,
+        };
+        let name_comment = name_comment.filter(|text| !text.is_empty());
+        Ok(Self { name_real, name_comment, name_email })
+    }
+
+    /// The name, never empty.
+    pub fn name_real(&self) -> &str {
+        &self.name_real
+    }
+
+    /// The comment, never empty when there is one.
+    pub fn name_comment(&self) -> Option<&str> {
+        self.name_comment.as_deref()
+    }
+
+    /// The identifier.
+    pub fn name_email(&self) -> &NameEmail {
+        &self.name_email
+    }
+}
+
+fn parse_part(field: &'static str, text: &str, forbidden: &[char]) -> Result<String> {
+    let refuse = |reason: String| Err(Error::Field { field, reason });
+    if text.len() > FIELD_MAX {
+        return refuse(format!("is longer than {FIELD_MAX} bytes"));
+    }
+    if text.chars().any(is_control) {
+        return refuse("holds a control character or a line break".into());
+    }
+    if let Some(c) = text.chars().find(|c| forbidden.contains(c)) {
+        return refuse(format!("must not hold '{c}'"));
+    }
+    Ok(text.trim().into())
+}
+
+/// Control characters, line and paragraph separators, and the bidirectional overrides that make
+/// a user ID read as another one.
+fn is_control(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn email(text: &str) -> Result<NameEmail> {
+        NameEmail::parse(text)
+    }
+
+    #[test]
+    fn accepts_what_the_old_service_accepted() {
+        for good in [
+            "frostyx#foo@copr.fedorahosted.org",
+            "@copr#foo@copr.fedorahosted.org",
+            "@db-sig#foo@copr.fedorahosted.org",
+            "@copr#foo-bar@copr.fedorahosted.org",
+            "frostyx#foo.bar@copr.fedorahosted.org",
+            "@@a#b@c",
+            "jürgen#größe@copr.example.org",
+            "a#@b",
+            "a#b@",
+        ] {
+            assert_eq!(email(good).map(|e| e.as_str().to_owned()).ok().as_deref(), Some(good));
+        }
+    }
+
+    #[test]
+    fn refuses_what_the_old_service_refused_and_what_forges_names() {
+        let long = format!("a#{}@c", "b".repeat(FIELD_MAX));
+        for bad in [
+            "",
+            "foo",
+            "user#invalid-email",
+            "@copr#copr.fedorahosted.org",
+            "user#foo@@copr.fedorahosted.org",
+            "@c&pr#foo@copr.fedorahosted.org",
+            "user#foo@copr.#!&:.org",
+            "#foo@copr.org",
+            "@#foo@copr.org",
+            "user#",
+            "../a#b@c",
+            "a/b#c@d",
+            "a#../b@c",
+            "..#b@c",
+            ".a#b@c",
+            "-a#b@c",
+            "--version#b@c",
+            "a#b@c.lock",
+            "a#b@c\n",
+            "a#b@c\0",
+            "a\0#b@c",
+            "a#b@c\r\nKey-Type: DSA",
+            "a b#c@d",
+            "<a#b@c>",
+            "a#b@c\u{202e}",
+            &long,
+        ] {
+            assert!(matches!(email(bad), Err(Error::Field { field: "name_email", .. })), "{bad:?}");
+        }
+        assert!(email(&format!("a#{}@c", "b".repeat(FIELD_MAX - 4))).is_ok());
+    }
+
+    #[test]
+    fn user_ids_hold_no_syntax_of_their_own() -> Result<()> {
+        let id = email("a#b@c")?;
+        for bad in
+            ["", "  ", "a\nKey-Length: 512", "a\rb", "a\0b", "a<b", "a>b", "\u{7f}", "\u{85}"]
+        {
+            assert!(UserId::parse(bad, None, id.clone()).is_err(), "{bad:?}");
+        }
+        assert!(UserId::parse(&"x".repeat(201), None, id.clone()).is_err());
+        for bad in ["a(b", "a)b", "a\nb", "a<b"] {
+            assert!(UserId::parse("a", Some(bad), id.clone()).is_err(), "{bad:?}");
+        }
+        let user = UserId::parse(" a (b) c ", Some(" "), id)?;
+        assert_eq!((user.name_real(), user.name_comment()), ("a (b) c", None));
+        Ok(())
+    }
+}

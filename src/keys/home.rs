@@ -1,0 +1,168 @@
+//! A published home: what belongs into it, and what it says about its key.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Store;
+use crate::error::{Error, Result};
+use crate::gpg::{Fingerprint, Keygrip};
+use crate::identity::NameEmail;
+
+/// The public keyring.
+pub const PUBRING: &str = "pubring.kbx";
+/// The passphrase of the secret key, one line.
+pub const PASSPHRASE: &str = "passphrase";
+/// The directory of the secret key.
+pub const SECRET_KEYS: &str = "private-keys-v1.d";
+/// The directory of the revocation certificate.
+pub const REVOCATIONS: &str = "openpgp-revocs.d";
+/// The cached facts about the key.
+const RECORD: &str = "key.json";
+
+/// Longer than any record, so that a strange file is not read into memory.
+const RECORD_MAX: u64 = 4096;
+
+/// The facts about a key that are cached in `key.json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// Fingerprint of the primary key.
+    pub fingerprint: Fingerprint,
+    /// Keygrip of the secret key.
+    pub keygrip: Keygrip,
+    /// gpg's name of the algorithm, like `rsa2048`; empty when unknown.
+    pub algorithm: String,
+    /// Unix time of creation; zero when unknown.
+    pub created: u64,
+    /// Unix time of expiry; `None` for never, or unknown.
+    pub expires: Option<u64>,
+}
+
+/// `key.json` as it is written.
+#[derive(Serialize, Deserialize)]
+struct RecordFile {
+    fingerprint: String,
+    keygrip: String,
+    algorithm: String,
+    created: u64,
+    expires: Option<u64>,
+}
+
+impl KeyRecord {
+    /// Writes `key.json` into a staged home.
+    pub fn write(&self, home: &Path) -> Result<()> {
+        let path = home.join(RECORD);
+        let failed = |e: io::Error| Error::io(format!("writing {}", path.display()), e);
+        let record = RecordFile {
+            fingerprint: self.fingerprint.to_string(),
+            keygrip: self.keygrip.to_string(),
+            algorithm: self.algorithm.clone(),
+            created: self.created,
+            expires: self.expires,
+        };
+        let mut text = serde_json::to_vec(&record).map_err(|e| failed(e.into()))?;
+        text.push(b'\n');
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        file.and_then(|mut file| file.write_all(&text)).map_err(failed)
+    }
+
+    /// Reads `key.json`; `None` when it is missing or not what [`KeyRecord::write`] writes.
+    fn read(home: &Path) -> Option<Self> {
+        let mut text = Vec::new();
+        let file = File::open(home.join(RECORD)).ok()?;
+        file.take(RECORD_MAX).read_to_end(&mut text).ok()?;
+        let record: RecordFile = serde_json::from_slice(&text).ok()?;
+        Some(Self {
+            fingerprint: Fingerprint::parse(&record.fingerprint)?,
+            keygrip: Keygrip::parse(&record.keygrip)?,
+            algorithm: record.algorithm,
+            created: record.created,
+            expires: record.expires,
+        })
+    }
+
+    /// What the names of the files tell when there is no `key.json`.
+    fn from_file_names(home: &Path) -> Option<Self> {
+        let [keygrip] = <[_; 1]>::try_from(secret_keys(home)).ok()?;
+        let mut revocations = fs::read_dir(home.join(REVOCATIONS)).ok()?.flatten();
+        let fingerprint = revocations.find_map(|entry| {
+            Fingerprint::parse(entry.file_name().to_str()?.strip_suffix(".rev")?)
+        })?;
+        Some(Self { fingerprint, keygrip, algorithm: String::new(), created: 0, expires: None })
+    }
+}
+
+impl Store {
+    /// Where the home of an identity is, or will be.
+    pub(super) fn home(&self, name_email: &NameEmail) -> PathBuf {
+        self.keys.join(name_email.as_str())
+    }
+
+    /// The key of an identity, if there is one. A home that is not complete is an error: it may
+    /// hold the only copy of a key, so nothing is ever made in its place.
+    pub fn find(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
+        let home = self.home(name_email);
+        let damaged =
+            |path: PathBuf, reason: &str| Err(Error::DamagedHome { path, reason: reason.into() });
+        match fs::symlink_metadata(&home) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return damaged(home, "is not a directory"),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io(format!("looking for {}", home.display()), e)),
+        }
+        let Some(record) = KeyRecord::read(&home).or_else(|| KeyRecord::from_file_names(&home))
+        else {
+            // rename(2) puts a home in place of an empty directory, so that one is not in the way.
+            if fs::read_dir(&home).is_ok_and(|mut entries| entries.next().is_none()) {
+                return Ok(None);
+            }
+            return damaged(home, "holds no single secret key with its revocation certificate");
+        };
+        let secret_key = home.join(SECRET_KEYS).join(record.keygrip.file_name());
+        for path in [secret_key, home.join(PUBRING), home.join(PASSPHRASE)] {
+            match fs::symlink_metadata(&path) {
+                Ok(found) if found.is_file() && found.len() > 0 => {}
+                Ok(_) => return damaged(path, "is empty or not a regular file"),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    return damaged(path, "is missing");
+                }
+                Err(e) => return Err(Error::io(format!("looking at {}", path.display()), e)),
+            }
+        }
+        Ok(Some(record))
+    }
+}
+
+/// The keygrips of the secret keys in a home, as far as it can be read.
+pub fn secret_keys(home: &Path) -> Vec<Keygrip> {
+    let entries = fs::read_dir(home.join(SECRET_KEYS)).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Keygrip::from_file_name(&entry.file_name())).collect()
+}
+
+/// Removes everything from a staged home that does not belong into a published one: sockets, lock
+/// files, the trust database, gpg's copy of the keyring.
+pub fn remove_leftovers(home: &Path) -> Result<()> {
+    let reading = |e| Error::io(format!("reading {}", home.display()), e);
+    let keep = [PUBRING, PASSPHRASE, SECRET_KEYS, REVOCATIONS, RECORD];
+    for entry in fs::read_dir(home).map_err(reading)? {
+        let entry = entry.map_err(reading)?;
+        if keep.iter().any(|name| entry.file_name() == **name) {
+            continue;
+        }
+        let path = entry.path();
+        let removed = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => fs::remove_dir_all(&path),
+            _ => fs::remove_file(&path),
+        };
+        match removed {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io(format!("removing {}", path.display()), e));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

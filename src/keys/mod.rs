@@ -1,0 +1,111 @@
+//! The store: one identity, one GnuPG home below `keys/`, which is written by `rename` only.
+//! Everything in `gnupg/` and `phrases/` is derived from it and repaired on sight.
+
+mod durable;
+mod home;
+mod links;
+mod make;
+mod passphrase;
+mod staging;
+mod turns;
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::gpg::Gpg;
+use crate::settings::Settings;
+
+pub use home::KeyRecord;
+pub use make::Outcome;
+
+use links::SigndLinks;
+use staging::Staging;
+use turns::{Permits, Turns};
+
+/// The keys of this sign host and all it takes to make another one.
+#[derive(Debug)]
+pub struct Store {
+    keys: PathBuf,
+    links: SigndLinks,
+    staging: Staging,
+    gpg: Gpg,
+    turns: Turns,
+    permits: Permits,
+    queue_timeout: Duration,
+}
+
+impl Store {
+    /// Opens the state directory: makes what is missing of its layout, refuses what somebody else
+    /// owns, takes away permissions of others, and clears up after processes that died.
+    pub fn open(settings: &Settings, gpg: Gpg) -> Result<Self> {
+        let root = &settings.state_dir;
+        staging::check_path_length(root)?;
+        for directory in
+            ["", "keys", "gnupg", "gnupg/private-keys-v1.d", "phrases", "pool", "staging"]
+        {
+            own_directory(&root.join(directory))?;
+        }
+        let store = Self {
+            keys: root.join("keys"),
+            links: SigndLinks::new(root),
+            staging: Staging::new(root.join("staging")),
+            gpg,
+            turns: Turns::default(),
+            permits: Permits::new(settings.jobs),
+            queue_timeout: settings.queue_timeout,
+        };
+        store.clear_staging();
+        Ok(store)
+    }
+
+    /// Removes the work of processes of this host that did not live to finish it.
+    pub fn clear_staging(&self) {
+        match self.staging.clear(&self.links) {
+            Ok(0) => {}
+            Ok(count) => {
+                log::info!("removed {count} unfinished keys of processes that ended early")
+            }
+            Err(e) => log::warn!("clearing up staging/: {e}; it will be tried again"),
+        }
+    }
+
+    /// gpg jobs that run now, and requests that wait for one to end.
+    pub fn load(&self) -> (usize, usize) {
+        self.permits.load()
+    }
+}
+
+/// Makes `path` a directory of this user's with mode 0700.
+fn own_directory(path: &Path) -> Result<()> {
+    let failed = |doing: &str, e| Error::io(format!("{doing} {}", path.display()), e);
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(failed("making the directory", e)),
+    }
+    let found = fs::metadata(path).map_err(|e| failed("looking at", e))?;
+    let me = nix::unistd::geteuid().as_raw();
+    if !found.is_dir() {
+        return Err(failed("using as a directory", io::ErrorKind::NotADirectory.into()));
+    }
+    if found.uid() != me {
+        return Err(failed(
+            "using",
+            io::Error::other(format!(
+                "it belongs to uid {}, this process is uid {me}; run it as the owner, or give it \
+                 away with chown -R",
+                found.uid()
+            )),
+        ));
+    }
+    if found.mode() & 0o077 != 0 {
+        log::warn!("{}: had mode {:03o}, made it 700", path.display(), found.mode() & 0o777);
+        fs::set_permissions(path, Permissions::from_mode(0o700))
+            .map_err(|e| failed("setting the mode of", e))?;
+    }
+    Ok(())
+}

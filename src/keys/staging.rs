@@ -1,0 +1,315 @@
+//! Work in progress: every home is made in a directory of its own below `staging/` that is locked
+//! as long as its maker lives. Nothing here is ever trusted or reused after a crash.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use super::links::SigndLinks;
+use super::{durable, home};
+use crate::error::{Error, Result};
+use crate::gpg::Keygrip;
+use crate::identity::NameEmail;
+
+/// The home inside of a staging directory; short, because agent sockets live in it.
+const HOME: &str = "h";
+
+/// The longest path of a Unix socket (unix(7): `sun_path` less its terminating zero).
+const SOCKET_PATH_MAX: usize = 107;
+
+/// `staging/`.
+#[derive(Debug)]
+pub struct Staging {
+    directory: PathBuf,
+    /// Tells the staging directories of this host from those of others on a shared file system.
+    host: String,
+}
+
+/// A home that nobody sees yet. Dropped, it is gone, and the link to its secret key with it.
+#[derive(Debug)]
+pub struct StagedHome<'a> {
+    home: PathBuf,
+    directory: PathBuf,
+    _lock: Flock<File>,
+    linked: Option<(&'a SigndLinks, Keygrip)>,
+}
+
+/// How a rename into `keys/` ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Publication {
+    /// The home is published.
+    Done,
+    /// Somebody else published a key of this identity first; it is theirs that counts.
+    Lost,
+}
+
+/// Refuses a state directory so deep that agent sockets below it could not be bound.
+pub fn check_path_length(root: &Path) -> Result<()> {
+    let name = "staging/01234567-0123456789abcdef/h/S.gpg-agent.ssh";
+    let most = SOCKET_PATH_MAX - name.len() - 1;
+    if root.as_os_str().len() > most {
+        return Err(Error::Settings(format!(
+            "state_dir = {}: longer than {most} bytes, the sockets of gpg-agent would not fit; \
+             use a shorter path",
+            root.display()
+        )));
+    }
+    Ok(())
+}
+
+impl Staging {
+    pub fn new(directory: PathBuf) -> Self {
+        Self { directory, host: host_tag() }
+    }
+
+    /// Makes an empty home.
+    pub fn create(&self) -> Result<StagedHome<'_>> {
+        loop {
+            let name = format!("{}-{:016x}", self.host, rand::random::<u64>());
+            let directory = self.directory.join(name);
+            let failed = |e| Error::io(format!("making {}", directory.display()), e);
+            let builder = || {
+                let mut builder = DirBuilder::new();
+                builder.mode(0o700);
+                builder
+            };
+            builder().create(&directory).map_err(failed)?;
+            // Somebody who clears up may have come between; then this directory is theirs.
+            let Some(lock) = lock(&directory).map_err(failed)? else { continue };
+            let home = directory.join(HOME);
+            builder().create(&home).map_err(failed)?;
+            return Ok(StagedHome { home, directory, _lock: lock, linked: None });
+        }
+    }
+
+    /// Removes what no living process of this host holds; returns how many homes that were.
+    pub fn clear(&self, links: &SigndLinks) -> Result<usize> {
+        let reading = |e| Error::io(format!("reading {}", self.directory.display()), e);
+        let mut count = 0;
+        for entry in fs::read_dir(&self.directory).map_err(reading)? {
+            let entry = entry.map_err(reading)?;
+            let path = entry.path();
+            if !self.is_ours(&entry.file_name()) {
+                continue;
+            }
+            let held = lock(&path).map_err(|e| Error::io(format!("locking {}", path.display()), e));
+            let Some(_lock) = held? else { continue };
+            for keygrip in home::secret_keys(&path.join(HOME)) {
+                links.remove_dangling_secret_key(&keygrip);
+            }
+            remove_tree(&path)?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn is_ours(&self, name: &OsStr) -> bool {
+        let rest = name.as_bytes().strip_prefix(self.host.as_bytes());
+        rest.is_some_and(|rest| rest.starts_with(b"-"))
+    }
+}
+
+impl<'a> StagedHome<'a> {
+    /// The home, an empty directory at first.
+    pub fn path(&self) -> &Path {
+        &self.home
+    }
+
+    /// Publishes the home, which must be complete, below `keys`: links the secret key, renames the
+    /// home into place (that is the moment it exists), links the phrase. Returns when all of it
+    /// is on the disk.
+    pub fn publish(
+        mut self,
+        keys: &Path,
+        links: &'a SigndLinks,
+        name_email: &NameEmail,
+        keygrip: &Keygrip,
+    ) -> Result<Publication> {
+        durable::sync_tree(&self.home)?;
+        self.linked = Some((links, keygrip.clone()));
+        links.add_secret_key(name_email, keygrip)?;
+        let target = keys.join(name_email.as_str());
+        match fs::rename(&self.home, &target) {
+            Ok(()) => {}
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {
+                return Ok(Publication::Lost);
+            }
+            Err(e) => return Err(Error::io(format!("publishing {}", target.display()), e)),
+        }
+        self.linked = None;
+        durable::sync(keys)?;
+        links.add_phrase(name_email)?;
+        Ok(Publication::Done)
+    }
+}
+
+impl Drop for StagedHome<'_> {
+    fn drop(&mut self) {
+        if let Err(e) = remove_tree(&self.directory) {
+            log::warn!("{e}; the next start will try again");
+        }
+        // Only now does the link dangle for certain.
+        if let Some((links, keygrip)) = &self.linked {
+            links.remove_dangling_secret_key(keygrip);
+        }
+    }
+}
+
+/// Locks a staging directory for as long as the result lives. `None` when another process holds it
+/// or has removed it.
+fn lock(directory: &Path) -> io::Result<Option<Flock<File>>> {
+    let file = match File::open(directory) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => lock,
+        Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+        Err((_, errno)) => return Err(errno.into()),
+    };
+    match fs::symlink_metadata(directory) {
+        Ok(now) if now.ino() == lock.metadata()?.ino() => Ok(Some(lock)),
+        Ok(_) => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Removes a directory and all below it. A gpg-agent that is about to die may still write there,
+/// so a directory that was not empty after all is tried again.
+fn remove_tree(directory: &Path) -> Result<()> {
+    let mut tries = 0;
+    loop {
+        match fs::remove_dir_all(directory) {
+            Ok(()) => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !directory.exists() => return Ok(()),
+            Err(e) if tries == 3 => {
+                return Err(Error::io(format!("removing {}", directory.display()), e));
+            }
+            Err(_) => tries += 1,
+        }
+    }
+}
+
+/// Eight hexadecimal digits that stand for this host: of its machine-id, else of its host name.
+fn host_tag() -> String {
+    let identity = match fs::read_to_string("/etc/machine-id") {
+        Ok(id) if id.trim().len() == 32 => id.trim().to_owned(),
+        _ => nix::unistd::gethostname()
+            .map_or_else(|_| "unknown".to_owned(), |name| name.to_string_lossy().into_owned()),
+    };
+    format!("{:08x}", fnv1a(identity.as_bytes()))
+}
+
+/// FNV-1a, 32 bits: the same on every build, which the hasher of std does not promise.
+fn fnv1a(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new() -> Self {
+            let path = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
+            for directory in ["gnupg/private-keys-v1.d", "staging", "keys", "phrases"] {
+                assert!(fs::create_dir_all(path.join(directory)).is_ok());
+            }
+            Self(path)
+        }
+
+        fn staging(&self) -> Staging {
+            Staging::new(self.0.join("staging"))
+        }
+
+        fn count(&self) -> usize {
+            fs::read_dir(self.0.join("staging")).map_or(0, Iterator::count)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_held_home_survives_clearing_and_goes_when_dropped() -> Result<()> {
+        let scratch = Scratch::new();
+        let (staging, links) = (scratch.staging(), SigndLinks::new(&scratch.0));
+        let held = staging.create()?;
+        assert_eq!(scratch.staging().clear(&links)?, 0);
+        assert!(held.path().is_dir());
+        drop(held);
+        assert_eq!(scratch.count(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn clearing_takes_what_is_dead_and_of_this_host_only() -> Result<()> {
+        let scratch = Scratch::new();
+        let (staging, links) = (scratch.staging(), SigndLinks::new(&scratch.0));
+        let grip = "0123456789ABCDEF0123456789ABCDEF01234567.key";
+        let dead = scratch.0.join(format!("staging/{}-00/h/private-keys-v1.d", staging.host));
+        let foreign = scratch.0.join("staging/host-b-00/h");
+        let link = scratch.0.join("gnupg/private-keys-v1.d").join(grip);
+        let made = fs::create_dir_all(&dead)
+            .and_then(|()| fs::write(dead.join(grip), ""))
+            .and_then(|()| fs::create_dir_all(&foreign))
+            .and_then(|()| std::os::unix::fs::symlink("../../keys/a#b@c/x", &link));
+        assert!(made.is_ok());
+        assert_eq!(staging.clear(&links)?, 1);
+        assert!(foreign.is_dir() && !dead.exists());
+        assert!(fs::symlink_metadata(&link).is_err(), "the dangling link stayed");
+        Ok(())
+    }
+
+    #[test]
+    fn who_publishes_second_loses_and_leaves_no_trace() -> Result<()> {
+        let scratch = Scratch::new();
+        let (staging, links) = (scratch.staging(), SigndLinks::new(&scratch.0));
+        let keys = scratch.0.join("keys");
+        let name = NameEmail::parse("a#b@c")?;
+        let mut results = Vec::new();
+        for digit in ["1", "2"] {
+            let grip = Keygrip::parse(&digit.repeat(40));
+            let (Some(grip), staged) = (grip, staging.create()?) else { continue };
+            let secret = staged.path().join("private-keys-v1.d");
+            assert!(fs::create_dir(&secret).is_ok());
+            assert!(fs::write(secret.join(grip.file_name()), digit).is_ok());
+            results.push(staged.publish(&keys, &links, &name, &grip)?);
+        }
+        assert_eq!(results, [Publication::Done, Publication::Lost]);
+        let links: Vec<_> = fs::read_dir(scratch.0.join("gnupg/private-keys-v1.d"))
+            .map(|entries| entries.flatten().map(|e| e.file_name()).collect())
+            .unwrap_or_default();
+        assert_eq!(links, [format!("{}.key", "1".repeat(40)).as_str()]);
+        assert_eq!(scratch.count(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn host_tags_are_stable_and_short() {
+        assert_eq!(fnv1a(b"a"), 0xe40c_292c);
+        assert_eq!(host_tag().len(), 8);
+        assert_eq!(host_tag(), host_tag());
+    }
+
+    #[test]
+    fn a_deep_state_directory_is_refused_in_words() {
+        assert!(check_path_length(Path::new("/var/lib/copr-keygen")).is_ok());
+        let deep = format!("/{}", "d".repeat(60));
+        let error = check_path_length(Path::new(&deep)).err().map(|e| e.to_string());
+        assert!(error.is_some_and(|text| text.contains("use a shorter path")));
+    }
+}

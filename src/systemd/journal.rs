@@ -1,0 +1,65 @@
+//! The log: the journal with real priorities and fields when systemd connects us to it, else one
+//! readable line each on stderr.
+
+use std::io::Write;
+use std::time::SystemTime;
+
+use log::{LevelFilter, Log, Metadata, Record};
+use systemd_journal_logger::{JournalLog, connected_to_journal};
+
+/// Starts logging. Only the first call counts.
+pub fn init(level: LevelFilter) {
+    let installed = match connected_to_journal().then(JournalLog::new) {
+        Some(Ok(journal)) => journal.with_syslog_identifier("copr-keygen".into()).install().is_ok(),
+        _ => log::set_boxed_logger(Box::new(Stderr)).is_ok(),
+    };
+    if installed {
+        log::set_max_level(level);
+    }
+}
+
+struct Stderr;
+
+impl Log for Stderr {
+    fn enabled(&self, _: &Metadata) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record) {
+        let now = humantime::format_rfc3339_seconds(SystemTime::now());
+        let level = record.level().as_str().to_lowercase();
+        // Nobody is left to tell when stderr is closed.
+        let _ = writeln!(std::io::stderr(), "{now} {level}: {}", record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+/// Messages with fields of their own, explained in the message catalog (`units/*.catalog`).
+pub mod event {
+    use log::{Level, Record};
+
+    /// A request was answered: the line of the access log.
+    pub const REQUEST: &str = "b7a0c2a1d6a34b0c8e2b7a9e3f1d5c60";
+    /// A key was made: the line of the access log for it.
+    pub const KEY_MADE: &str = "3f5d9b0e7c1a4e52a86d0f4b92c7e813";
+    /// A request failed on our side.
+    pub const REQUEST_FAILED: &str = "9c4e6a2f8b0d4d71b5e3c8a7160f2d94";
+
+    /// Logs `message` with journal fields; empty ones are left out.
+    pub fn log(level: Level, fields: &[(&str, &str)], message: &str) {
+        let fields: Vec<_> =
+            fields.iter().filter(|(_, value)| !value.is_empty()).copied().collect();
+        if level > log::max_level() {
+            return;
+        }
+        log::logger().log(
+            &Record::builder()
+                .level(level)
+                .target("copr_keygen")
+                .args(format_args!("{message}"))
+                .key_values(&fields)
+                .build(),
+        );
+    }
+}
