@@ -3,11 +3,11 @@
 
 use super::Fingerprint;
 
-/// System error "no space left on device" as an error code of libgpg-error: the flag for system
-/// errors and its number there. The upper half of a printed code names the source.
-const GPG_ERR_ENOSPC: u32 = 0x8000 | 86;
-/// The same for "disk quota exceeded".
-const GPG_ERR_EDQUOT: u32 = 0x8000 | 26;
+/// "No space left on device" as libgpg-error numbers it. The upper half of a printed code names
+/// its source.
+const GPG_ERR_ENOSPC: u32 = 32859;
+/// "Disk quota exceeded" likewise.
+const GPG_ERR_EDQUOT: u32 = 32802;
 
 /// What a run of gpg said.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -55,7 +55,7 @@ mod tests {
         let status = Status::parse(output.as_bytes());
         assert_eq!(status.created, Fingerprint::parse(fingerprint).into_iter().collect::<Vec<_>>());
         assert!(!status.no_space);
-        assert!(Status::parse(b"[GNUPG:] ERROR key_generate 33587286\n").no_space);
+        assert!(Status::parse(b"[GNUPG:] ERROR key_generate 33587291\n").no_space);
     }
 
     #[test]

@@ -1,0 +1,346 @@
+//! A sign host for one test: a state directory of its own and the real binary serving it.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// How the service gets its socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    ListenTcp,
+    ListenUnix,
+    PassedTcp,
+    PassedUnix,
+}
+
+pub const TRANSPORTS: [Transport; 4] =
+    [Transport::ListenTcp, Transport::ListenUnix, Transport::PassedTcp, Transport::PassedUnix];
+
+/// Where the service can be reached.
+#[derive(Clone, Debug)]
+enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// A socket that stays open while the service is not running, as one of systemd does.
+#[derive(Debug)]
+enum Held {
+    Nothing,
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+pub struct Host {
+    directory: TempDir,
+    address: Address,
+    held: Held,
+    environment: Vec<(String, String)>,
+    process: Option<Child>,
+}
+
+impl Host {
+    /// A running service with default settings.
+    pub fn start(transport: Transport) -> Self {
+        Self::start_with(transport, &[])
+    }
+
+    /// A running service with `environment` on top of the defaults.
+    pub fn start_with(transport: Transport, environment: &[(&str, &str)]) -> Self {
+        let mut host = Self::new(transport, environment);
+        host.launch();
+        host
+    }
+
+    /// A host whose service does not run yet.
+    pub fn new(transport: Transport, environment: &[(&str, &str)]) -> Self {
+        let directory = tempfile::Builder::new().prefix("ckg-").tempdir_in("/tmp").unwrap();
+        let unix = directory.path().join("socket");
+        let (held, address) = match transport {
+            Transport::ListenTcp => (Held::Nothing, Address::Tcp(free_address())),
+            Transport::ListenUnix => (Held::Nothing, Address::Unix(unix)),
+            Transport::PassedTcp => {
+                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+                let address = Address::Tcp(listener.local_addr().unwrap());
+                (Held::Tcp(listener), address)
+            }
+            Transport::PassedUnix => {
+                (Held::Unix(UnixListener::bind(&unix).unwrap()), Address::Unix(unix))
+            }
+        };
+        let environment = environment.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        Self { directory, address, held, environment, process: None }
+    }
+
+    /// Starts the service and waits until it answers.
+    pub fn launch(&mut self) {
+        self.spawn();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.get("/ping").is_ok_and(|reply| reply.status == 200) {
+            let ended = self.process.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "it ended with {ended:?}: {}", self.log());
+            assert!(Instant::now() < deadline, "it does not answer: {}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Starts the service without waiting for anything.
+    pub fn spawn(&mut self) {
+        let binary = env!("CARGO_BIN_EXE_copr-keygen");
+        let log = fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let passed: Option<OwnedFd> = match &self.held {
+            Held::Nothing => None,
+            Held::Tcp(listener) => Some(listener.try_clone().unwrap().into()),
+            Held::Unix(listener) => Some(listener.try_clone().unwrap().into()),
+        };
+        // The socket arrives as stdin; the shell moves it to where systemd would put it.
+        let mut command = Command::new("/bin/sh");
+        command.args([
+            "-c",
+            if passed.is_some() { r#"exec "$@" 3<&0 </dev/null"# } else { r#"exec "$@""# },
+        ]);
+        command.args(["sh", binary, "serve"]);
+        command.env_clear().env("PATH", "/usr/bin:/bin");
+        command.env("COPR_KEYGEN_CONFIG", "/dev/null").env("COPR_KEYGEN_STATE_DIR", self.state());
+        match (passed, &self.address) {
+            (Some(socket), _) => {
+                command.env("LISTEN_FDS", "1").stdin(Stdio::from(socket));
+            }
+            (None, Address::Tcp(address)) => {
+                command.env("COPR_KEYGEN_LISTEN", address.to_string()).stdin(Stdio::null());
+            }
+            (None, Address::Unix(path)) => {
+                let listen = format!("unix:{}", path.display());
+                command.env("COPR_KEYGEN_LISTEN", listen).stdin(Stdio::null());
+            }
+        }
+        command.envs(self.environment.iter().map(|(k, v)| (k, v)));
+        let process = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        self.process = Some(process);
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    /// A scratch directory next to the state.
+    pub fn scratch(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn home(&self, name_email: &str) -> PathBuf {
+        self.state().join("keys").join(name_email)
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
+    /// What the service has logged so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.process.as_ref().unwrap().id()).unwrap())
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    /// Waits for the service to end.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.process.take().unwrap().wait().unwrap()
+    }
+
+    /// How the service ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut().unwrap().try_wait().unwrap()
+    }
+
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.wait()
+    }
+
+    /// A connection; reads give up after 40 s.
+    pub fn connect(&self) -> io::Result<Connection> {
+        let limit = Some(Duration::from_secs(40));
+        Ok(match &self.address {
+            Address::Tcp(address) => {
+                let stream = TcpStream::connect(address)?;
+                stream.set_read_timeout(limit)?;
+                Connection::Tcp(stream)
+            }
+            Address::Unix(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(limit)?;
+                Connection::Unix(stream)
+            }
+        })
+    }
+
+    /// Sends `bytes` and reads what comes back until the service closes.
+    pub fn send(&self, bytes: &[u8]) -> io::Result<Reply> {
+        let mut connection = self.connect()?;
+        // A refusal may come, and the connection end, before all of it is written.
+        let _ = connection.write_all(bytes);
+        connection.reply()
+    }
+
+    pub fn get(&self, path: &str) -> io::Result<Reply> {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: sign-host\r\n\r\n").as_bytes())
+    }
+
+    pub fn post(&self, body: &[u8]) -> io::Result<Reply> {
+        self.send(&gen_key_request(body))
+    }
+
+    /// `POST /gen_key` for `name_email` with `extra` fields.
+    pub fn gen_key(&self, name_email: &str, extra: Value) -> io::Result<Reply> {
+        let mut body = json!({"name_real": "user_project", "name_email": name_email});
+        if let (Some(body), Value::Object(extra)) = (body.as_object_mut(), extra) {
+            body.extend(extra);
+        }
+        self.post(body.to_string().as_bytes())
+    }
+
+    /// Runs gpg on the home of a key and returns what it prints; panics when it fails.
+    pub fn gpg(&self, name_email: &str, arguments: &[&str]) -> String {
+        gpg(&self.home(name_email), arguments)
+    }
+
+    /// Entries of a directory of the state, sorted.
+    pub fn entries(&self, directory: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.state().join(directory)).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+pub fn gen_key_request(body: &[u8]) -> Vec<u8> {
+    let mut request = format!(
+        "POST /gen_key HTTP/1.1\r\nHost: sign-host\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    request.extend_from_slice(body);
+    request
+}
+
+/// Runs gpg on a copy of `home`, so that the agent it starts leaves nothing in the original.
+pub fn gpg(home: &Path, arguments: &[&str]) -> String {
+    let copy = tempfile::Builder::new().prefix("ckg-gpg-").tempdir_in("/tmp").unwrap();
+    let copied = Command::new("cp").arg("-a").arg(home.join(".")).arg(copy.path()).status();
+    assert!(copied.unwrap().success());
+    let output = Command::new("gpg")
+        .args(["--batch", "--no-tty", "--quiet", "--homedir"])
+        .arg(copy.path())
+        .args(arguments)
+        .output()
+        .unwrap();
+    let mut end_agent = Command::new("gpgconf");
+    let _ = end_agent.arg("--homedir").arg(copy.path()).args(["--kill", "all"]).status();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "gpg {arguments:?}: {words}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}
+
+pub enum Connection {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Connection {
+    /// Reads the answer until the service closes.
+    pub fn reply(&mut self) -> io::Result<Reply> {
+        let mut bytes = Vec::new();
+        match self.read_to_end(&mut bytes) {
+            Err(e) if bytes.is_empty() => return Err(e),
+            _ => {}
+        }
+        Reply::parse(&bytes)
+    }
+
+    pub fn shut_down(&self, how: Shutdown) {
+        let _ = match self {
+            Self::Tcp(stream) => stream.shutdown(how),
+            Self::Unix(stream) => stream.shutdown(how),
+        };
+    }
+}
+
+impl Read for Connection {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            Self::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Connection {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(buffer),
+            Self::Unix(stream) => stream.write(buffer),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Reply {
+    fn parse(bytes: &[u8]) -> io::Result<Self> {
+        let text = String::from_utf8_lossy(bytes);
+        let text = text.strip_prefix("HTTP/1.1 100 Continue\r\n\r\n").unwrap_or(&text);
+        let bad = || io::Error::new(io::ErrorKind::InvalidData, format!("no answer: {text:?}"));
+        let (head, body) = text.split_once("\r\n\r\n").ok_or_else(bad)?;
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(bad)?;
+        Ok(Self { status, head: head.into(), body: body.into() })
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}

@@ -1,0 +1,6 @@
+//! The real binary, on real sockets, with the real gpg.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod gen_key;
+mod host;
