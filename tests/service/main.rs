@@ -2,5 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod certificate;
+mod crash;
+mod faults;
 mod gen_key;
 mod host;
+mod http;
+mod lifecycle;
+mod load;

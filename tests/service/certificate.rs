@@ -1,0 +1,1 @@
+//! What comes out is a certificate that every verifier takes.

@@ -1,0 +1,1 @@
+//! Every external step fails once: gpg, its agent, the disk, descriptors, clients.

@@ -1,0 +1,1 @@
+//! Hostile bytes on the socket.

@@ -1,0 +1,1 @@
+//! Starting, idling, stopping.
