@@ -60,9 +60,30 @@ impl Gpg {
             deadline: deadline.min(started + self.timeout),
         })
         .map_err(|e| Error::io("running gpg-agent and gpg", e))?;
+        self.remove_socket_directory(home);
         let fingerprint = created_fingerprint(finished, started.elapsed())?;
         let keygrip = only_secret_key(&home.join("private-keys-v1.d"))?;
         Ok(Generated { fingerprint, keygrip })
+    }
+}
+
+impl Gpg {
+    /// For a user who is logged in, gpg binds the sockets of a home in a directory of their own
+    /// below `/run/user/<uid>/gnupg`, which would stay for ever. A system user has none of this.
+    fn remove_socket_directory(&self, home: &Path) {
+        if !Path::new("/run/user").join(nix::unistd::geteuid().to_string()).is_dir() {
+            return;
+        }
+        let arguments = vec!["--homedir".into(), home.into(), "--remove-socketdir".into()];
+        let job = Job {
+            program: &self.gpg.with_file_name("gpgconf"),
+            arguments,
+            stdin: b"",
+            deadline: Instant::now() + Duration::from_secs(2),
+        };
+        if let Err(e) = process::run(&job) {
+            log::debug!("removing the socket directory of {}: {e}", home.display());
+        }
     }
 }
 

@@ -49,9 +49,10 @@ pub enum Publication {
     Lost,
 }
 
-/// Refuses a state directory so deep that agent sockets below it could not be bound.
+/// Refuses a state directory so deep that agent sockets below it could not be bound. gpg binds them
+/// elsewhere for users who are logged in, but a service must not depend on that.
 pub fn check_path_length(root: &Path) -> Result<()> {
-    let name = "staging/01234567-0123456789abcdef/h/S.gpg-agent.ssh";
+    let name = "staging/01234567-01234567/h/S.gpg-agent.ssh";
     let most = SOCKET_PATH_MAX - name.len() - 1;
     if root.as_os_str().len() > most {
         return Err(Error::Settings(format!(
@@ -71,7 +72,7 @@ impl Staging {
     /// Makes an empty home.
     pub fn create(&self) -> Result<StagedHome<'_>> {
         loop {
-            let name = format!("{}-{:016x}", self.host, rand::random::<u64>());
+            let name = format!("{}-{:08x}", self.host, rand::random::<u32>());
             let directory = self.directory.join(name);
             let failed = |e| Error::io(format!("making {}", directory.display()), e);
             let builder = || {
@@ -79,7 +80,10 @@ impl Staging {
                 builder.mode(0o700);
                 builder
             };
-            builder().create(&directory).map_err(failed)?;
+            match builder().create(&directory) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+                made => made.map_err(failed)?,
+            }
             // Somebody who clears up may have come between; then this directory is theirs.
             let Some(lock) = lock(&directory).map_err(failed)? else { continue };
             let home = directory.join(HOME);

@@ -1,0 +1,60 @@
+# `make run` and `make test` are the two commands of the README; each installs what is missing.
+
+PREFIX ?= /usr
+DESTDIR ?=
+STATE ?= state
+LISTEN ?= 127.0.0.1:5003
+
+SHELL = /bin/bash
+CARGO = PATH="$$PATH:$$HOME/.cargo/bin" cargo
+BINARY = $(or $(CARGO_TARGET_DIR),target)/release/copr-keygen
+SUITES ?= bookworm trixie
+
+.PHONY: help run build test test-system lint install clean
+
+help:
+	@echo 'make run          build and serve on $(LISTEN), state in ./$(STATE)'
+	@echo 'make test         everything that needs no root'
+	@echo 'make test-system  boot a real systemd on Debian 12 and 13 (root)'
+	@echo 'make lint         rustfmt, clippy, shellcheck'
+	@echo 'make install      install below $$DESTDIR$$PREFIX (DESTDIR, PREFIX=$(PREFIX))'
+
+run:
+	@tools/setup build
+	$(CARGO) build --release --locked
+	@echo
+	@echo 'Make a key, from another terminal:'
+	@echo
+	@echo "    curl -i -d '{\"name_real\": \"user_project\", \"name_email\": \"user#project@copr.example.org\"}' http://$(LISTEN)/gen_key"
+	@echo
+	@exec $(BINARY) serve --state-dir $(STATE) --listen $(LISTEN)
+
+build:
+	@tools/setup build
+	$(CARGO) build --release --locked
+
+test:
+	@tools/setup build test
+	$(CARGO) test --locked
+
+test-system: build
+	@tools/setup system
+	tests/system/run $(SUITES)
+
+lint:
+	@tools/setup build lint
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	shellcheck tools/setup .ci/run tests/readme tests/system/run $(wildcard tests/system/*.sh tests/system/cases/*.sh)
+
+# Installs what `make build` built; builds nothing itself, so that it can run as root.
+install:
+	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/copr-keygen
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system units/copr-keygen.socket units/copr-keygen.service
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/catalog units/copr-keygen.catalog
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/sysusers.d sysusers.d/copr-keygen.conf
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/tmpfiles.d tmpfiles.d/copr-keygen.conf
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen README.md CHANGELOG.md SECURITY.md LICENSE
+
+clean:
+	$(CARGO) clean
