@@ -62,14 +62,15 @@ impl Server {
     ) -> Result<End> {
         let end = loop {
             notifier.alive(&self.service.status_text());
-            let limit = match self.time_to_idle_exit(idle_timeout) {
-                Some(left) if left.is_zero() => break End::Idle,
-                Some(left) => left.min(ROUND),
-                None => ROUND,
-            };
-            let (signalled, ready) = self.wait(signals, limit.min(notifier.interval()))?;
+            let left = self.time_to_idle_exit(idle_timeout).unwrap_or(ROUND);
+            let limit = left.min(ROUND).min(notifier.interval());
+            let (signalled, ready) = self.wait(signals, limit)?;
             if signalled && signals.received() {
                 break End::Signal;
+            }
+            // Only a look at the sockets shows that there is nothing to do.
+            if ready.is_empty() && left.is_zero() {
+                break End::Idle;
             }
             for index in ready {
                 self.accept_from(index);
@@ -78,6 +79,7 @@ impl Server {
         self.finish(end, signals, notifier)
     }
 
+    /// How long this process may still be idle; `None` while it is not, or may be for ever.
     fn time_to_idle_exit(&self, idle_timeout: Option<Duration>) -> Option<Duration> {
         let since = self.connections.idle_since()?;
         Some(idle_timeout?.saturating_sub(since.elapsed()))

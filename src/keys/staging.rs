@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn a_deep_state_directory_is_refused_in_words() {
         assert!(check_path_length(Path::new("/var/lib/copr-keygen")).is_ok());
-        let deep = format!("/{}", "d".repeat(60));
+        let deep = format!("/{}", "d".repeat(80));
         let error = check_path_length(Path::new(&deep)).err().map(|e| e.to_string());
         assert!(error.is_some_and(|text| text.contains("use a shorter path")));
     }

@@ -8,11 +8,21 @@ use std::time::Instant;
 use crate::error::{Error, Result};
 use crate::identity::NameEmail;
 
-/// Identities whose key is being made by this process.
+/// Requests that may make a key or wait for one at the same time; more would only fill the table
+/// of connections and keep out those that are quickly answered.
+const INSIDE_MAX: usize = 192;
+
+/// Identities whose key is being made by this process, and who waits for that.
 #[derive(Debug, Default)]
 pub struct Turns {
-    taken: Mutex<HashSet<NameEmail>>,
+    crowd: Mutex<Crowd>,
     given_back: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Crowd {
+    taken: HashSet<NameEmail>,
+    waiting: usize,
 }
 
 /// The right to make the key of one identity.
@@ -23,21 +33,32 @@ pub struct Turn<'a> {
 }
 
 impl Turns {
-    /// Waits until nobody else in this process makes this key; [`Error::Busy`] at the deadline.
+    /// Waits until nobody else in this process makes this key. [`Error::Busy`] at the deadline, or
+    /// at once when too many are inside.
     pub fn take(&self, name_email: &NameEmail, deadline: Instant) -> Result<Turn<'_>> {
-        let mut taken = lock(&self.taken);
-        while taken.contains(name_email) {
-            let left = remaining(deadline, "another request is still making this key")?;
-            taken = wait(&self.given_back, taken, left);
+        let mut crowd = lock(&self.crowd);
+        if crowd.taken.len() + crowd.waiting >= INSIDE_MAX {
+            return Err(Error::Busy(format!("{INSIDE_MAX} requests wait for keys")));
         }
-        taken.insert(name_email.clone());
+        crowd.waiting += 1;
+        while crowd.taken.contains(name_email) {
+            match remaining(deadline, "another request is still making this key") {
+                Ok(left) => crowd = wait(&self.given_back, crowd, left),
+                Err(busy) => {
+                    crowd.waiting -= 1;
+                    return Err(busy);
+                }
+            }
+        }
+        crowd.waiting -= 1;
+        crowd.taken.insert(name_email.clone());
         Ok(Turn { turns: self, name_email: name_email.clone() })
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        lock(&self.turns.taken).remove(&self.name_email);
+        lock(&self.turns.crowd).taken.remove(&self.name_email);
         self.turns.given_back.notify_all();
     }
 }
@@ -146,6 +167,22 @@ mod tests {
         drop(turns.take(&b, soon())?);
         drop(held);
         drop(turns.take(&a, soon())?);
+        Ok(())
+    }
+
+    #[test]
+    fn a_crowd_is_turned_away_at_once() -> Result<()> {
+        let turns = Turns::default();
+        let names: Result<Vec<_>> =
+            (0..INSIDE_MAX).map(|n| NameEmail::parse(&format!("a{n}#b@c"))).collect();
+        let held: Result<Vec<_>> = names?.iter().map(|name| turns.take(name, soon())).collect();
+        let held = held?;
+        let one_more = NameEmail::parse("x#b@c")?;
+        let started = Instant::now();
+        assert!(matches!(turns.take(&one_more, late()), Err(Error::Busy(_))));
+        assert!(started.elapsed() < Duration::from_secs(30), "it waited for the deadline");
+        drop(held);
+        drop(turns.take(&one_more, soon())?);
         Ok(())
     }
 
