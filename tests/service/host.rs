@@ -289,6 +289,15 @@ impl Connection {
         Reply::parse(&bytes)
     }
 
+    /// Reads that take longer fail with `WouldBlock`.
+    pub fn limit_reads(&self, limit: Duration) {
+        let limited = match self {
+            Self::Tcp(stream) => stream.set_read_timeout(Some(limit)),
+            Self::Unix(stream) => stream.set_read_timeout(Some(limit)),
+        };
+        limited.unwrap();
+    }
+
     pub fn shut_down(&self, how: Shutdown) {
         let _ = match self {
             Self::Tcp(stream) => stream.shutdown(how),
