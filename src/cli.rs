@@ -1,5 +1,6 @@
 //! The command line: what clap parses, and what man pages and completions are made from.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -35,6 +36,10 @@ pub struct Common {
 pub enum Command {
     /// Answer HTTP requests for keys
     Serve(Serve),
+
+    /// Run gpg on the key that a gpg command line is about; the `gpg:` program of obs-signd. Called
+    /// as gpg-copr, all arguments are gpg's
+    Gpg(Gpg),
 }
 
 /// Options of `serve`.
@@ -44,6 +49,14 @@ pub struct Serve {
     /// [default: 127.0.0.1:5003]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Vec<String>,
+}
+
+/// Options of `gpg`.
+#[derive(Args, Debug, Default)]
+pub struct Gpg {
+    /// The arguments of gpg
+    #[arg(last = true, value_name = "ARG")]
+    pub arguments: Vec<OsString>,
 }
 
 #[cfg(test)]

@@ -16,6 +16,10 @@ pub enum Error {
     #[error("{0}")]
     Settings(String),
 
+    /// A gpg command line that is not run.
+    #[error("not run: {0}")]
+    Arguments(String),
+
     /// A field of a request is missing or holds what it may not hold.
     #[error("{field}: {reason}")]
     Field {
@@ -142,6 +146,7 @@ impl Error {
             Self::HeadTooLarge { .. } => 431,
             Self::Busy(_) | Self::NoSpace(_) => 503,
             Self::Settings(_)
+            | Self::Arguments(_)
             | Self::GpgMissing { .. }
             | Self::GpgTimedOut { .. }
             | Self::GpgFailed { .. }
@@ -167,6 +172,7 @@ impl Error {
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::Settings(_) => 78,
+            Self::Arguments(_) => 2,
             _ => 1,
         }
     }

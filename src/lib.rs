@@ -9,5 +9,6 @@ pub mod http;
 pub mod identity;
 pub mod key_request;
 pub mod keys;
+pub mod privileges;
 pub mod settings;
 pub mod systemd;

@@ -1,37 +1,63 @@
 //! Parse, set up the process and its log, dispatch.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use copr_keygen::cli::{Cli, Command};
-use copr_keygen::commands;
+use copr_keygen::cli::{Cli, Command, Common, Serve};
+use copr_keygen::commands::{gpg, serve};
 use copr_keygen::error::Result;
 use copr_keygen::settings::{Flags, Settings};
 use copr_keygen::systemd::journal;
 
 fn main() -> ExitCode {
     harden_process();
+    if let Some(arguments) = arguments_of_gpg() {
+        return run_gpg(Common::default(), arguments);
+    }
     let cli = Cli::parse();
-    match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            journal::init(log::LevelFilter::Error);
-            log::error!("{error}");
-            ExitCode::from(error.exit_status())
-        }
+    match cli.command {
+        Command::Serve(options) => run_serve(cli.common, options),
+        Command::Gpg(options) => run_gpg(cli.common, options.arguments),
     }
 }
 
-fn run(cli: Cli) -> Result<()> {
-    let Command::Serve(serve) = cli.command;
-    let flags =
-        Flags { config: cli.common.config, state_dir: cli.common.state_dir, listen: serve.listen };
-    let settings = Settings::load(flags, std::env::vars_os())?;
-    journal::init(settings.log_level);
-    for variable in &settings.unknown_variables {
-        log::warn!("environment variable {variable} is no setting and was ignored");
-    }
-    commands::serve::run(settings)
+fn run_serve(common: Common, options: Serve) -> ExitCode {
+    let result = load(common, options.listen).and_then(|settings| {
+        journal::init(settings.log_level);
+        for variable in &settings.unknown_variables {
+            log::warn!("environment variable {variable} is no setting and was ignored");
+        }
+        serve::run(settings)
+    });
+    journal::init(log::LevelFilter::Error);
+    result.map(|()| ExitCode::SUCCESS).unwrap_or_else(|error| {
+        log::error!("{error}");
+        ExitCode::from(error.exit_status())
+    })
+}
+
+/// Logs nothing: stdout and stderr are gpg's, and signd reads both.
+fn run_gpg(common: Common, arguments: Vec<OsString>) -> ExitCode {
+    let result = load(common, Vec::new()).and_then(|settings| gpg::run(&settings, arguments));
+    result.unwrap_or_else(|error| {
+        eprintln!("gpg-copr: {error}");
+        ExitCode::from(error.exit_status())
+    })
+}
+
+/// The arguments, when the binary was called by one of the names under which it stands in for gpg.
+fn arguments_of_gpg() -> Option<Vec<OsString>> {
+    let mut arguments = std::env::args_os();
+    let program = PathBuf::from(arguments.next()?);
+    let name = program.file_name()?.to_str()?;
+    gpg::CALLED_AS.contains(&name).then(|| arguments.collect())
+}
+
+fn load(common: Common, listen: Vec<String>) -> Result<Settings> {
+    let flags = Flags { config: common.config, state_dir: common.state_dir, listen };
+    Settings::load(flags, std::env::vars_os())
 }
 
 /// Whatever this process or a child of it creates is for its owner only, and no core dump of

@@ -1,6 +1,7 @@
 //! Runs gpg, the only OpenPGP implementation here: under a deadline, in a home that is named, with
 //! an agent of its own, and never with a secret in its arguments or its environment.
 
+pub mod arguments;
 mod generate;
 mod parameters;
 mod process;
@@ -105,8 +106,17 @@ impl fmt::Display for Keygrip {
     }
 }
 
+/// Whether `text` is a fingerprint or the end of one, as long as gpg takes it for a key ID.
+pub fn is_key_id(text: &str) -> bool {
+    matches!(text.len(), 8 | 16 | 40) && is_upper_hex(text)
+}
+
 fn is_sha1_hex(text: &str) -> bool {
-    text.len() == 40 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'A'..=b'F'))
+    text.len() == 40 && is_upper_hex(text)
+}
+
+fn is_upper_hex(text: &str) -> bool {
+    text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'A'..=b'F'))
 }
 
 #[cfg(test)]

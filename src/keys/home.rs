@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Store;
 use crate::error::{Error, Result};
 use crate::gpg::{Fingerprint, Keygrip};
 use crate::identity::NameEmail;
@@ -95,16 +94,59 @@ impl KeyRecord {
     }
 }
 
-impl Store {
+/// `keys/`: all published homes.
+#[derive(Debug)]
+pub struct Homes {
+    directory: PathBuf,
+}
+
+impl Homes {
+    /// The homes of the state directory `root`.
+    pub fn new(root: &Path) -> Self {
+        Self { directory: root.join("keys") }
+    }
+
+    /// The directory the homes are renamed into.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Where the home of an identity is, or will be.
-    pub(super) fn home(&self, name_email: &NameEmail) -> PathBuf {
-        self.keys.join(name_email.as_str())
+    pub fn path(&self, name_email: &NameEmail) -> PathBuf {
+        self.directory.join(name_email.as_str())
+    }
+
+    /// Where the public keyring of an identity is.
+    pub fn pubring(&self, name_email: &NameEmail) -> PathBuf {
+        self.path(name_email).join(PUBRING)
+    }
+
+    /// Every identity that has a home, in the order of the file system. Names that no identity has
+    /// are passed over.
+    pub fn identities(&self) -> Result<impl Iterator<Item = NameEmail>> {
+        let entries = fs::read_dir(&self.directory)
+            .map_err(|e| Error::io(format!("reading {}", self.directory.display()), e))?;
+        Ok(entries.flatten().filter_map(|e| NameEmail::parse(e.file_name().to_str()?).ok()))
+    }
+
+    /// The key whose fingerprint ends in `digits`. Looks at every key.
+    pub fn find_by_key_id(&self, digits: &str) -> Result<Option<(NameEmail, KeyRecord)>> {
+        for name_email in self.identities()? {
+            match self.find(&name_email) {
+                Ok(Some(record)) if record.fingerprint.as_str().ends_with(digits) => {
+                    return Ok(Some((name_email, record)));
+                }
+                Ok(_) => {}
+                Err(e) => log::warn!("{name_email}: {e}"),
+            }
+        }
+        Ok(None)
     }
 
     /// The key of an identity, if there is one. A home that is not complete is an error: it may
     /// hold the only copy of a key, so nothing is ever made in its place.
     pub fn find(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
-        let home = self.home(name_email);
+        let home = self.path(name_email);
         let damaged =
             |path: PathBuf, reason: &str| Err(Error::DamagedHome { path, reason: reason.into() });
         match fs::symlink_metadata(&home) {

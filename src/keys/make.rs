@@ -45,9 +45,9 @@ impl Store {
 
     /// The key if it exists, its links repaired.
     fn find_linked(&self, name_email: &NameEmail) -> Result<Option<Outcome>> {
-        let Some(record) = self.find(name_email)? else { return Ok(None) };
-        self.links.add_secret_key(name_email, &record.keygrip)?;
-        self.links.add_phrase(name_email)?;
+        let Some(record) = self.homes.find(name_email)? else { return Ok(None) };
+        self.signd.add_secret_key(name_email, &record.keygrip)?;
+        self.signd.add_phrase(name_email)?;
         Ok(Some(Outcome::Existed(record)))
     }
 
@@ -73,18 +73,19 @@ impl Store {
         };
         record.write(staged.path())?;
         home::remove_leftovers(staged.path())?;
-        match staged.publish(&self.keys, &self.links, name_email, &record.keygrip)? {
+        match staged.publish(&self.homes, &self.signd, name_email, &record.keygrip)? {
             Publication::Done => Ok(Outcome::Made(record)),
             Publication::Lost => self.find_linked(name_email)?.ok_or_else(|| Error::DamagedHome {
-                path: self.home(name_email),
+                path: self.homes.path(name_email),
                 reason: "was there when a new key was to be published, and is gone now".into(),
             }),
         }
     }
 
     fn check_space(&self) -> Result<()> {
-        let found = statvfs(&self.keys)
-            .map_err(|e| Error::io(format!("looking at {}", self.keys.display()), e.into()))?;
+        let found = statvfs(self.homes.directory()).map_err(|e| {
+            Error::io(format!("looking at {}", self.homes.directory().display()), e.into())
+        })?;
         let bytes = found.blocks_available().saturating_mul(found.fragment_size());
         // File systems without a table of inodes say that they have none at all.
         let few_inodes = found.files() > 0 && found.files_available() < FREE_INODES_MIN;

@@ -3,34 +3,34 @@
 
 mod durable;
 mod home;
-mod links;
 mod make;
 mod passphrase;
+mod signd;
 mod staging;
 mod turns;
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
 use crate::settings::Settings;
 
-pub use home::KeyRecord;
+pub use home::{Homes, KeyRecord};
 pub use make::Outcome;
 
-use links::SigndLinks;
+use signd::SigndView;
 use staging::Staging;
 use turns::{Permits, Turns};
 
 /// The keys of this sign host and all it takes to make another one.
 #[derive(Debug)]
 pub struct Store {
-    keys: PathBuf,
-    links: SigndLinks,
+    homes: Homes,
+    signd: SigndView,
     staging: Staging,
     gpg: Gpg,
     turns: Turns,
@@ -50,21 +50,22 @@ impl Store {
             own_directory(&root.join(directory))?;
         }
         let store = Self {
-            keys: root.join("keys"),
-            links: SigndLinks::new(root),
+            homes: Homes::new(root),
+            signd: SigndView::new(root),
             staging: Staging::new(root.join("staging")),
             gpg,
             turns: Turns::default(),
             permits: Permits::new(settings.jobs),
             queue_timeout: settings.queue_timeout,
         };
+        store.signd.prepare()?;
         store.clear_staging();
         Ok(store)
     }
 
     /// Removes the work of processes of this host that did not live to finish it.
     pub fn clear_staging(&self) {
-        match self.staging.clear(&self.links) {
+        match self.staging.clear(&self.signd) {
             Ok(0) => {}
             Ok(count) => {
                 log::info!("removed {count} unfinished keys of processes that ended early")

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::links::SigndLinks;
-use super::{durable, home};
+use super::durable;
+use super::home::{self, Homes};
+use super::signd::SigndView;
 use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
 use crate::identity::NameEmail;
@@ -37,7 +38,7 @@ pub struct StagedHome<'a> {
     home: PathBuf,
     directory: PathBuf,
     _lock: Flock<File>,
-    linked: Option<(&'a SigndLinks, Keygrip)>,
+    linked: Option<(&'a SigndView, Keygrip)>,
 }
 
 /// How a rename into `keys/` ended.
@@ -93,7 +94,7 @@ impl Staging {
     }
 
     /// Removes what no living process of this host holds; returns how many homes that were.
-    pub fn clear(&self, links: &SigndLinks) -> Result<usize> {
+    pub fn clear(&self, signd: &SigndView) -> Result<usize> {
         let reading = |e| Error::io(format!("reading {}", self.directory.display()), e);
         let mut count = 0;
         for entry in fs::read_dir(&self.directory).map_err(reading)? {
@@ -105,7 +106,7 @@ impl Staging {
             let held = lock(&path).map_err(|e| Error::io(format!("locking {}", path.display()), e));
             let Some(_lock) = held? else { continue };
             for keygrip in home::secret_keys(&path.join(HOME)) {
-                links.remove_dangling_secret_key(&keygrip);
+                signd.remove_dangling_secret_key(&keygrip);
             }
             remove_tree(&path)?;
             count += 1;
@@ -125,20 +126,20 @@ impl<'a> StagedHome<'a> {
         &self.home
     }
 
-    /// Publishes the home, which must be complete, below `keys`: links the secret key, renames the
+    /// Publishes the home, which must be complete, below `keys/`: links the secret key, renames the
     /// home into place (that is the moment it exists), links the phrase. Returns when all of it
     /// is on the disk.
     pub fn publish(
         mut self,
-        keys: &Path,
-        links: &'a SigndLinks,
+        homes: &Homes,
+        signd: &'a SigndView,
         name_email: &NameEmail,
         keygrip: &Keygrip,
     ) -> Result<Publication> {
         durable::sync_tree(&self.home)?;
-        self.linked = Some((links, keygrip.clone()));
-        links.add_secret_key(name_email, keygrip)?;
-        let target = keys.join(name_email.as_str());
+        self.linked = Some((signd, keygrip.clone()));
+        signd.add_secret_key(name_email, keygrip)?;
+        let target = homes.path(name_email);
         match fs::rename(&self.home, &target) {
             Ok(()) => {}
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {
@@ -147,8 +148,9 @@ impl<'a> StagedHome<'a> {
             Err(e) => return Err(Error::io(format!("publishing {}", target.display()), e)),
         }
         self.linked = None;
-        durable::sync(keys)?;
-        links.add_phrase(name_email)?;
+        durable::sync(homes.directory())?;
+        signd.mark_changed();
+        signd.add_phrase(name_email)?;
         Ok(Publication::Done)
     }
 }
@@ -159,8 +161,8 @@ impl Drop for StagedHome<'_> {
             log::warn!("{e}; the next start will try again");
         }
         // Only now does the link dangle for certain.
-        if let Some((links, keygrip)) = &self.linked {
-            links.remove_dangling_secret_key(keygrip);
+        if let Some((signd, keygrip)) = &self.linked {
+            signd.remove_dangling_secret_key(keygrip);
         }
     }
 }
@@ -250,9 +252,9 @@ mod tests {
     #[test]
     fn a_held_home_survives_clearing_and_goes_when_dropped() -> Result<()> {
         let scratch = Scratch::new();
-        let (staging, links) = (scratch.staging(), SigndLinks::new(&scratch.0));
+        let (staging, signd) = (scratch.staging(), SigndView::new(&scratch.0));
         let held = staging.create()?;
-        assert_eq!(scratch.staging().clear(&links)?, 0);
+        assert_eq!(scratch.staging().clear(&signd)?, 0);
         assert!(held.path().is_dir());
         drop(held);
         assert_eq!(scratch.count(), 0);
@@ -262,7 +264,7 @@ mod tests {
     #[test]
     fn clearing_takes_what_is_dead_and_of_this_host_only() -> Result<()> {
         let scratch = Scratch::new();
-        let (staging, links) = (scratch.staging(), SigndLinks::new(&scratch.0));
+        let (staging, signd) = (scratch.staging(), SigndView::new(&scratch.0));
         let grip = "0123456789ABCDEF0123456789ABCDEF01234567.key";
         let dead = scratch.0.join(format!("staging/{}-00/h/private-keys-v1.d", staging.host));
         let foreign = scratch.0.join("staging/host-b-00/h");
@@ -272,7 +274,7 @@ mod tests {
             .and_then(|()| fs::create_dir_all(&foreign))
             .and_then(|()| std::os::unix::fs::symlink("../../keys/a#b@c/x", &link));
         assert!(made.is_ok());
-        assert_eq!(staging.clear(&links)?, 1);
+        assert_eq!(staging.clear(&signd)?, 1);
         assert!(foreign.is_dir() && !dead.exists());
         assert!(fs::symlink_metadata(&link).is_err(), "the dangling link stayed");
         Ok(())
@@ -281,8 +283,8 @@ mod tests {
     #[test]
     fn who_publishes_second_loses_and_leaves_no_trace() -> Result<()> {
         let scratch = Scratch::new();
-        let (staging, links) = (scratch.staging(), SigndLinks::new(&scratch.0));
-        let keys = scratch.0.join("keys");
+        let (staging, signd) = (scratch.staging(), SigndView::new(&scratch.0));
+        let homes = Homes::new(&scratch.0);
         let name = NameEmail::parse("a#b@c")?;
         let mut results = Vec::new();
         for digit in ["1", "2"] {
@@ -291,7 +293,7 @@ mod tests {
             let secret = staged.path().join("private-keys-v1.d");
             assert!(fs::create_dir(&secret).is_ok());
             assert!(fs::write(secret.join(grip.file_name()), digit).is_ok());
-            results.push(staged.publish(&keys, &links, &name, &grip)?);
+            results.push(staged.publish(&homes, &signd, &name, &grip)?);
         }
         assert_eq!(results, [Publication::Done, Publication::Lost]);
         let links: Vec<_> = fs::read_dir(scratch.0.join("gnupg/private-keys-v1.d"))

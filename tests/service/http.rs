@@ -311,7 +311,8 @@ fn nothing_that_a_terminal_obeys_gets_into_the_log() {
             assert!(!reply.body.contains("owned"), "{reply:?}");
         }
         let log = host.log();
-        let obeyed = |c: char| (c.is_control() && c != '\n') || ('\u{2028}'..='\u{202e}').contains(&c);
+        let obeyed =
+            |c: char| (c.is_control() && c != '\n') || ('\u{2028}'..='\u{202e}').contains(&c);
         assert!(!log.contains(obeyed), "{log:?}");
         assert!(log.lines().all(|line| line.len() < 500), "{log}");
     });

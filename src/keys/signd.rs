@@ -1,6 +1,6 @@
-//! What obs-signd sees of a key, all of it derived: in `gnupg/private-keys-v1.d/` a link to the
-//! secret key for its agent, in `phrases/` a link to the passphrase. signd takes every entry of
-//! `phrases/` for a user who can sign, so that link is always the last thing that is made.
+//! What obs-signd sees of the keys, all of it derived: `gnupg/` is the home of the one agent that
+//! signs, with a link to every secret key; `phrases/` has a link to every passphrase. signd takes
+//! each entry of `phrases/` for a user who can sign, so that link is always made last.
 
 use std::fs;
 use std::io;
@@ -12,17 +12,78 @@ use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
 use crate::identity::NameEmail;
 
-/// The two directories of links.
+/// Configuration of the shared agent. signd answers its questions for passphrases itself
+/// (loopback), with every signature, so the agent need not remember any. A passphrase of 256 random
+/// bits needs no stretching.
+const AGENT_CONFIGURATION: &str = "\
+# Written by copr-keygen when it is missing.
+allow-loopback-pinentry
+s2k-count 65536
+default-cache-ttl 0
+max-cache-ttl 0
+disable-scdaemon
+extra-socket none
+browser-socket none
+";
+
+/// `gnupg/` and `phrases/`.
 #[derive(Debug)]
-pub struct SigndLinks {
+pub struct SigndView {
+    agent_home: PathBuf,
     secret_keys: PathBuf,
     phrases: PathBuf,
 }
 
-impl SigndLinks {
+impl SigndView {
     /// The links of the state directory `root`.
     pub fn new(root: &Path) -> Self {
-        Self { secret_keys: root.join("gnupg/private-keys-v1.d"), phrases: root.join("phrases") }
+        Self {
+            agent_home: root.join("gnupg"),
+            secret_keys: root.join("gnupg/private-keys-v1.d"),
+            phrases: root.join("phrases"),
+        }
+    }
+
+    /// Makes the files of the agent's home that are missing.
+    pub fn prepare(&self) -> Result<()> {
+        let path = self.agent_home.join("gpg-agent.conf");
+        if !path.exists() {
+            let failed = |e| Error::io(format!("writing {}", path.display()), e);
+            let written = self.aside("gpg-agent.conf");
+            fs::write(&written, AGENT_CONFIGURATION).map_err(failed)?;
+            fs::rename(&written, &path).map_err(failed)?;
+        }
+        if !self.marker().exists() {
+            self.mark_changed();
+        }
+        Ok(())
+    }
+
+    /// Tells signd that a key was made, changed or removed: its keycache holds as long as mtime,
+    /// size and inode of `pubring.kbx` stay. The file itself is empty, keyrings are in `keys/`.
+    pub fn mark_changed(&self) {
+        let fresh = self.aside("pubring.kbx");
+        let made = match fs::write(&fresh, "").and_then(|()| fs::rename(&fresh, self.marker())) {
+            // Another request has just renamed the same file.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            made => made,
+        };
+        if let Err(e) = made {
+            log::warn!(
+                "{}: signd could not be told of a changed key: {e}; restart signd if it uses a \
+                 keycache",
+                self.marker().display()
+            );
+        }
+    }
+
+    fn marker(&self) -> PathBuf {
+        self.agent_home.join("pubring.kbx")
+    }
+
+    /// A name for a file that is about to replace `name`.
+    fn aside(&self, name: &str) -> PathBuf {
+        self.agent_home.join(format!("{name}.new"))
     }
 
     /// Links the secret key, durably: a phrase must not survive a power cut that its key's link

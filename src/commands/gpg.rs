@@ -1,0 +1,171 @@
+//! `copr-keygen gpg`, also called as `gpg-copr`: the `gpg:` program of obs-signd. Finds out whose
+//! key a gpg command line is about and becomes gpg with that key's keyring and the shared agent.
+//! Prints nothing of its own unless it refuses; a user from outside never becomes an option.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use crate::error::{Error, Result};
+use crate::gpg::arguments::{self, Call};
+use crate::gpg::{Fingerprint, is_key_id};
+use crate::identity::NameEmail;
+use crate::keys::Homes;
+use crate::privileges;
+use crate::settings::Settings;
+
+/// Names under which the binary is this mode and all arguments are gpg's.
+pub const CALLED_AS: [&str; 2] = ["gpg-copr", "gpg_copr.sh"];
+
+/// Runs gpg with `arguments`. Where one key is meant, gpg takes this process over and nothing is
+/// returned but the failure to do so; else the first exit status that was not 0.
+pub fn run(settings: &Settings, arguments: Vec<OsString>) -> Result<ExitCode> {
+    let host = SignHost::new(settings);
+    if host.is_foreign(std::env::var_os("GNUPGHOME")) {
+        return Err(become_gpg(Command::new(&settings.gpg).args(arguments)));
+    }
+    match arguments::parse(&arguments).map_err(Error::Arguments)? {
+        Call::AboutGpg => Err(become_gpg(host.gpg().args(arguments))),
+        Call::Sign { options, user, files } => {
+            privileges::become_owner(&settings.state_dir)?;
+            let key = host.select(&user)?;
+            let mut gpg = host.gpg_with(&key);
+            Err(become_gpg(gpg.args(options).arg("-u").arg(key.selector).arg("--").args(files)))
+        }
+        Call::Read { options, users } => {
+            privileges::become_owner(&settings.state_dir)?;
+            let read = |key: Selected| {
+                let mut gpg = host.gpg_with(&key);
+                gpg.args(&options).arg("--").arg(key.selector);
+                gpg
+            };
+            match &users[..] {
+                [user] => Err(become_gpg(&mut read(host.select(user)?))),
+                [] => run_each(host.all()?.map(|key| key.map(read))),
+                _ => run_each(users.iter().map(|user| host.select(user).map(read))),
+            }
+        }
+    }
+}
+
+/// The keys of this host as gpg is to see them.
+struct SignHost<'a> {
+    gpg: &'a Path,
+    agent_home: PathBuf,
+    homes: Homes,
+}
+
+/// A user of a gpg command line, found.
+struct Selected {
+    /// The keyring of the user's key; `None` when there is no such key.
+    pubring: Option<PathBuf>,
+    /// What to tell gpg in place of the user: can neither be an option nor mean another key.
+    selector: OsString,
+}
+
+impl<'a> SignHost<'a> {
+    fn new(settings: &'a Settings) -> Self {
+        Self {
+            gpg: &settings.gpg,
+            agent_home: settings.state_dir.join("gnupg"),
+            homes: Homes::new(&settings.state_dir),
+        }
+    }
+
+    /// Whether the caller wants a GnuPG home that is not ours.
+    fn is_foreign(&self, gnupghome: Option<OsString>) -> bool {
+        let same = |a: &Path, b: &Path| match (a.canonicalize(), b.canonicalize()) {
+            (Ok(a), Ok(b)) => a == b,
+            _ => a == b,
+        };
+        gnupghome.is_some_and(|home| !same(Path::new(&home), &self.agent_home))
+    }
+
+    /// The key `user` means: a `name_email`, with or without angle brackets, else a fingerprint or
+    /// key ID. For anybody else gpg is to say itself that there is no key.
+    fn select(&self, user: &OsStr) -> Result<Selected> {
+        let text = user.to_str().unwrap_or_default();
+        let bare = text.strip_prefix('<').and_then(|text| text.strip_suffix('>')).unwrap_or(text);
+        let found = match NameEmail::parse(bare) {
+            Ok(name_email) => self.homes.find(&name_email)?.map(|record| (name_email, record)),
+            Err(_) => match text.strip_prefix("0x").unwrap_or(text).to_uppercase() {
+                digits if is_key_id(&digits) => self.homes.find_by_key_id(&digits)?,
+                _ => None,
+            },
+        };
+        Ok(match found {
+            Some((name_email, record)) => self.selected(&name_email, &record.fingerprint),
+            None => {
+                // "=" makes gpg look for exactly this user ID, in a keyring without any.
+                let mut selector = OsString::from("=");
+                selector.push(user);
+                Selected { pubring: None, selector }
+            }
+        })
+    }
+
+    fn selected(&self, name_email: &NameEmail, fingerprint: &Fingerprint) -> Selected {
+        let pubring = Some(self.homes.pubring(name_email));
+        Selected { pubring, selector: fingerprint.as_str().into() }
+    }
+
+    /// Every key.
+    fn all(&self) -> Result<impl Iterator<Item = Result<Selected>>> {
+        let find = |name_email: NameEmail| match self.homes.find(&name_email) {
+            Ok(Some(record)) => Some(Ok(self.selected(&name_email, &record.fingerprint))),
+            Ok(None) => None, // gone since the directory was read
+            Err(e) => Some(Err(e)),
+        };
+        Ok(self.homes.identities()?.filter_map(find))
+    }
+
+    /// gpg in the shared agent home, and nothing in its environment that could lead it elsewhere.
+    fn gpg(&self) -> Command {
+        let mut gpg = Command::new(self.gpg);
+        gpg.env_clear().env("LC_ALL", "C.UTF-8").env("PATH", "/usr/bin:/bin");
+        gpg.arg("--homedir").arg(&self.agent_home);
+        // Keyrings are only read here, so locks would only be left behind; and a key that is not
+        // here is not to be looked for on the network.
+        gpg.args(["--no-auto-check-trustdb", "--trust-model=always", "--lock-never"]);
+        gpg.args(["--auto-key-locate=clear,local", "--disable-dirmngr"]);
+        gpg
+    }
+
+    fn gpg_with(&self, key: &Selected) -> Command {
+        let mut gpg = self.gpg();
+        if let Some(pubring) = &key.pubring {
+            gpg.arg("--no-default-keyring").arg("--keyring").arg(pubring);
+        }
+        gpg
+    }
+}
+
+/// Replaces this process by gpg; returns only the reason why that failed.
+fn become_gpg(gpg: &mut Command) -> Error {
+    let program = gpg.get_program().into();
+    Error::GpgMissing { program, setting: "gpg", source: gpg.exec() }
+}
+
+/// Runs one gpg after the other. One that fails, or a damaged home, does not stop the rest.
+fn run_each(commands: impl Iterator<Item = Result<Command>>) -> Result<ExitCode> {
+    let mut worst = 0;
+    for command in commands {
+        let status = command.and_then(|mut gpg| {
+            gpg.status().map_err(|source| Error::GpgMissing {
+                program: gpg.get_program().into(),
+                setting: "gpg",
+                source,
+            })
+        });
+        let code = match status {
+            Ok(status) => status.code().map_or(2, |code| u8::try_from(code).unwrap_or(2)),
+            Err(e) => {
+                eprintln!("gpg-copr: {e}");
+                2
+            }
+        };
+        worst = if worst == 0 { code } else { worst };
+    }
+    Ok(ExitCode::from(worst))
+}

@@ -1,0 +1,48 @@
+//! From root to the owner of the keys, for good.
+
+use std::ffi::CString;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::unistd::{Gid, Uid, User, geteuid, getgroups, getresgid, getresuid};
+use nix::unistd::{initgroups, setgroups, setresgid, setresuid};
+
+use crate::error::{Error, Result};
+
+/// When this process is root, makes it the owner of `directory`: supplementary groups, group, user,
+/// each checked, and no way back. Any other user stays who they are.
+pub fn become_owner(directory: &Path) -> Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let failed = |doing: &str, e: std::io::Error| {
+        Error::io(format!("becoming the owner of {}: {doing}", directory.display()), e)
+    };
+    let found = std::fs::metadata(directory).map_err(|e| failed("looking at it", e))?;
+    let (uid, gid) = (Uid::from_raw(found.uid()), Gid::from_raw(found.gid()));
+    if uid.is_root() {
+        return Ok(());
+    }
+    let user = User::from_uid(uid).map_err(|e| failed("finding the user", e.into()))?;
+    let gid = user.as_ref().map_or(gid, |user| user.gid);
+    match user.and_then(|user| CString::new(user.name).ok()) {
+        Some(name) => initgroups(&name, gid),
+        None => setgroups(&[gid]),
+    }
+    .map_err(|e| failed("setting groups", e.into()))?;
+    setresgid(gid, gid, gid).map_err(|e| failed("setting the group", e.into()))?;
+    setresuid(uid, uid, uid).map_err(|e| failed("setting the user", e.into()))?;
+
+    let users = getresuid().map_err(|e| failed("checking the user", e.into()))?;
+    let groups = getresgid().map_err(|e| failed("checking the group", e.into()))?;
+    let others = getgroups().map_err(|e| failed("checking groups", e.into()))?;
+    let root = Uid::from_raw(0);
+    let dropped = [users.real, users.effective, users.saved] == [uid; 3]
+        && [groups.real, groups.effective, groups.saved] == [gid; 3]
+        && !others.contains(&Gid::from_raw(0))
+        && setresuid(root, root, root).is_err();
+    if !dropped {
+        return Err(failed("checking", std::io::Error::other("privileges were not given up")));
+    }
+    Ok(())
+}
