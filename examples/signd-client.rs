@@ -1,0 +1,221 @@
+//! Does what obs-signd does in agent mode, call for call and argument for argument, without being
+//! obs-signd: `signd-client pubkey USER` and `signd-client sign USER FILE` (detached, to stdout).
+//!
+//! Environment, in place of sign.conf: GNUPGHOME, SIGND_PHRASES (`phrases:`), SIGND_GPG (`gpg:`).
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sha2::{Digest, Sha256};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// SHA-256 and RSA as OpenPGP and gpg-agent number them.
+const SHA256: u8 = 8;
+const RSA: u8 = 1;
+
+fn main() -> Result<()> {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let words: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let user = *words.get(1).ok_or("usage: signd-client pubkey USER | sign USER FILE")?;
+    let phrase = PathBuf::from(std::env::var("SIGND_PHRASES")?).join(user);
+    if !phrase.exists() {
+        return Err(format!("unknown key: {user}").into());
+    }
+    // signd's questions at start.
+    gpg(&["--pinentry-mode=loopback", "--version"])?;
+    let output = match words[..] {
+        ["pubkey", user] => gpg(&["--export", "-a", user])?,
+        ["sign", user, file] => sign(user, &phrase, Path::new(file))?,
+        _ => return Err("usage: signd-client pubkey USER | sign USER FILE".into()),
+    };
+    std::io::stdout().write_all(&output)?;
+    Ok(())
+}
+
+fn gpg(arguments: &[&str]) -> Result<Vec<u8>> {
+    let output =
+        Command::new(std::env::var("SIGND_GPG")?).args(arguments).stdin(Stdio::null()).output()?;
+    stdout_of(output)
+}
+
+fn stdout_of(output: Output) -> Result<Vec<u8>> {
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)).into())
+}
+
+/// Fingerprint and keygrip of the first key of `user` that can sign.
+fn find_key(user: &str) -> Result<(String, String)> {
+    let listing = gpg(&[
+        "--locate-key",
+        "--with-fingerprint",
+        "--with-keygrip",
+        "--with-colons",
+        "--",
+        user,
+    ])?;
+    let (mut signs, mut fingerprint) = (false, None);
+    for line in String::from_utf8(listing)?.lines() {
+        let fields: Vec<_> = line.split(':').collect();
+        match fields[0] {
+            "pub" | "sub" => signs = fields[11].contains('s'),
+            "fpr" if signs => fingerprint = Some(fields[9].to_owned()),
+            "grp" if signs => {
+                let fingerprint = fingerprint.ok_or("grp before fpr")?;
+                return Ok((fingerprint, fields[9].to_owned()));
+            }
+            _ => {}
+        }
+    }
+    Err(format!("no key for {user}").into())
+}
+
+/// A detached OpenPGP signature, version 4, over the bytes of `file` (RFC 9580, 5.2.3 and 5.2.4).
+fn sign(user: &str, phrase: &Path, file: &Path) -> Result<Vec<u8>> {
+    let (fingerprint, keygrip) = find_key(user)?;
+    let fingerprint = from_hex(&fingerprint)?;
+    let now = u32::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?;
+
+    let mut hashed = subpacket(2, &now.to_be_bytes());
+    hashed.extend(subpacket(33, &[&[4], &fingerprint[..]].concat()));
+    let mut packet = vec![4, 0x00, RSA, SHA256];
+    packet.extend(u16::try_from(hashed.len())?.to_be_bytes());
+    packet.extend(hashed);
+
+    let mut hash = Sha256::new();
+    std::io::copy(&mut File::open(file)?, &mut hash)?;
+    hash.update(&packet);
+    hash.update([4, 0xff]);
+    hash.update(u32::try_from(packet.len())?.to_be_bytes());
+    let digest = hash.finalize();
+
+    let value = sign_with_agent(&keygrip, &digest, phrase)?;
+    let unhashed = subpacket(16, &fingerprint[12..]);
+    packet.extend(u16::try_from(unhashed.len())?.to_be_bytes());
+    packet.extend(unhashed);
+    packet.extend(&digest[..2]);
+    let bits = u16::try_from(value.len() * 8)? - u16::try_from(value[0].leading_zeros())?;
+    packet.extend(bits.to_be_bytes());
+    packet.extend(value);
+    // Tag 2 in the old format with a length of two octets.
+    let mut signature = vec![0x89];
+    signature.extend(u16::try_from(packet.len())?.to_be_bytes());
+    signature.extend(packet);
+    Ok(signature)
+}
+
+fn subpacket(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![u8::try_from(body.len() + 1).unwrap_or(u8::MAX), kind];
+    bytes.extend(body);
+    bytes
+}
+
+/// The RSA signature of a SHA-256 digest, as signd gets it from the agent.
+fn sign_with_agent(keygrip: &str, digest: &[u8], phrase: &Path) -> Result<Vec<u8>> {
+    let mut agent = Agent::connect()?;
+    agent.ask(&format!("SIGKEY {keygrip}"), None)?;
+    agent.ask(&format!("SETHASH {SHA256} {}", to_hex(digest)), None)?;
+    agent.ask("OPTION pinentry-mode=loopback", None)?;
+    let answer = agent.ask("PKSIGN", Some(phrase))?;
+    // (7:sig-val(3:rsa(1:s256:...)))
+    let marker = b"(1:s";
+    let at = answer.windows(4).position(|bytes| bytes == marker).ok_or("no signature")? + 4;
+    let colon = at + answer[at..].iter().position(|b| *b == b':').ok_or("no length")?;
+    let length: usize = std::str::from_utf8(&answer[at..colon])?.parse()?;
+    let value = answer.get(colon + 1..colon + 1 + length).ok_or("short signature")?;
+    Ok(value.iter().copied().skip_while(|b| *b == 0).collect())
+}
+
+/// A connection to gpg-agent in the Assuan protocol.
+struct Agent(BufReader<UnixStream>);
+
+impl Agent {
+    /// Connects to the agent of GNUPGHOME and starts it where none answers.
+    fn connect() -> Result<Self> {
+        let socket = agent_socket()?;
+        let stream = match UnixStream::connect(&socket) {
+            Ok(stream) => stream,
+            Err(_) => {
+                let started = Command::new("gpg-connect-agent").arg("/bye").output()?;
+                stdout_of(started)?;
+                UnixStream::connect(&socket)?
+            }
+        };
+        let mut agent = Self(BufReader::new(stream));
+        agent.answer(None)?;
+        Ok(agent)
+    }
+
+    fn ask(&mut self, command: &str, phrase: Option<&Path>) -> Result<Vec<u8>> {
+        writeln!(self.0.get_mut(), "{command}")?;
+        self.answer(phrase)
+    }
+
+    /// The data up to `OK`; an inquiry is answered with the first line of the phrase file.
+    fn answer(&mut self, phrase: Option<&Path>) -> Result<Vec<u8>> {
+        let mut data = Vec::new();
+        loop {
+            let mut line = Vec::new();
+            if self.0.read_until(b'\n', &mut line)? == 0 {
+                return Err("the agent hung up".into());
+            }
+            line.pop();
+            if line == b"OK" || line.starts_with(b"OK ") {
+                return Ok(data);
+            } else if let Some(escaped) = line.strip_prefix(b"D ") {
+                data.extend(unescape(escaped)?);
+            } else if line.starts_with(b"INQUIRE PASSPHRASE") {
+                let mut text = String::new();
+                File::open(phrase.ok_or("an unexpected inquiry")?)?.read_to_string(&mut text)?;
+                let first = text.lines().next().unwrap_or_default();
+                write!(self.0.get_mut(), "D {first}\nEND\n")?;
+            } else if line.starts_with(b"INQUIRE ") {
+                writeln!(self.0.get_mut(), "END")?;
+            } else if line.starts_with(b"ERR ") {
+                return Err(String::from_utf8_lossy(&line).into());
+            }
+        }
+    }
+}
+
+fn agent_socket() -> Result<PathBuf> {
+    let listing = stdout_of(Command::new("gpgconf").arg("--list-dirs").output()?)?;
+    let listing = String::from_utf8(listing)?;
+    let line = listing.lines().find_map(|line| line.strip_prefix("agent-socket:"));
+    Ok(line.ok_or("gpgconf names no agent socket")?.into())
+}
+
+/// Undoes the percent-escapes of Assuan's data lines.
+fn unescape(text: &[u8]) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut rest = text;
+    while let Some((first, tail)) = rest.split_first() {
+        if *first == b'%' {
+            let digits = tail.get(..2).ok_or("a cut escape")?;
+            bytes.push(u8::from_str_radix(std::str::from_utf8(digits)?, 16)?);
+            rest = &tail[2..];
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    Ok(bytes)
+}
+
+fn from_hex(text: &str) -> Result<Vec<u8>> {
+    let pairs = (0..text.len()).step_by(2);
+    Ok(pairs
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16))
+        .collect::<std::result::Result<_, _>>()?)
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
+}
