@@ -50,11 +50,15 @@ lint:
 # Installs what `make build` built; builds nothing itself, so that it can run as root.
 install:
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/copr-keygen
+	ln -sf copr-keygen $(DESTDIR)$(PREFIX)/bin/gpg-copr
+	ln -sf copr-keygen $(DESTDIR)$(PREFIX)/bin/gpg_copr.sh
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system units/copr-keygen.socket units/copr-keygen.service
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system/signd.service.d units/signd.service.d/10-copr-keygen.conf
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system/obssignd.service.d units/signd.service.d/10-copr-keygen.conf
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/catalog units/copr-keygen.catalog
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/sysusers.d sysusers.d/copr-keygen.conf
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/tmpfiles.d tmpfiles.d/copr-keygen.conf
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen README.md CHANGELOG.md SECURITY.md LICENSE
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen README.md CHANGELOG.md SECURITY.md LICENSE docs/operations.md docs/signing.md docs/sign.conf
 
 clean:
 	$(CARGO) clean
