@@ -69,15 +69,18 @@ impl KeyRecord {
         file.and_then(|mut file| file.write_all(&text)).map_err(failed)
     }
 
-    /// Reads `key.json`; `None` when it is missing or not what [`KeyRecord::write`] writes.
+    /// Reads `key.json`; `None` when it is missing, not what [`KeyRecord::write`] writes, or about a
+    /// secret key that is not here.
     fn read(home: &Path) -> Option<Self> {
         let mut text = Vec::new();
         let file = File::open(home.join(RECORD)).ok()?;
         file.take(RECORD_MAX).read_to_end(&mut text).ok()?;
         let record: RecordFile = serde_json::from_slice(&text).ok()?;
+        let keygrip = Keygrip::parse(&record.keygrip)?;
+        fs::symlink_metadata(home.join(SECRET_KEYS).join(keygrip.file_name())).ok()?;
         Some(Self {
             fingerprint: Fingerprint::parse(&record.fingerprint)?,
-            keygrip: Keygrip::parse(&record.keygrip)?,
+            keygrip,
             algorithm: record.algorithm,
             created: record.created,
             expires: record.expires,

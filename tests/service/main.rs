@@ -10,3 +10,4 @@ mod host;
 mod http;
 mod lifecycle;
 mod load;
+mod starting;
