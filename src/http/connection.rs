@@ -22,8 +22,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(24);
 const WRITE_TIME: Duration = Duration::from_secs(5);
 /// How long a client that is still sending may go on, so that it gets to read its refusal.
 const LINGER_TIME: Duration = Duration::from_secs(1);
-/// Room for paths in the log.
-const PATH_LOGGED_MAX: usize = 100;
+/// Characters of a method or path that the log gets.
+const LOGGED_MAX: usize = 100;
 
 /// Reads the request, answers it, logs it.
 pub fn serve(service: &Service, place: &Place) {
@@ -95,13 +95,14 @@ impl<'a> AccessLog<'a> {
         let answer = Answer::error(error, &self.request_id);
         if answer.status >= 500 {
             let subject = self.subject.name_email.as_ref().map(ToString::to_string);
-            let about = subject.as_ref().map_or(String::new(), |name| format!("{name}: "));
+            let about = subject.as_ref().map_or(String::new(), |name| format!("key of {name}: "));
             let fields = [
                 ("MESSAGE_ID", event::REQUEST_FAILED),
                 ("REQUEST_ID", &self.request_id),
                 ("NAME_EMAIL", subject.as_deref().unwrap_or_default()),
             ];
-            event::log(error.priority(), &fields, &format!("{about}{error}"));
+            let message = format!("{} {about}{error}", self.request_id);
+            event::log(error.priority(), &fields, &message);
         }
         answer
     }
@@ -116,12 +117,13 @@ impl<'a> AccessLog<'a> {
         let reached = answer.write(to, version, &self.request_id, head_only);
         let milliseconds = self.started.elapsed().as_millis().to_string();
         let (method, path) = match &self.head {
-            Some(head) => (head.method.to_string(), printable(&head.path)),
+            Some(head) => (printable(head.method.as_str()), printable(&head.path)),
             None => ("-".into(), "-".into()),
         };
         let name_email = self.subject.name_email.as_ref().map_or("", |name| name.as_str());
         let fingerprint = self.subject.fingerprint.as_ref().map_or("", |print| print.as_str());
-        let mut message = format!("{} {method} {path} {status} {milliseconds} ms", self.peer);
+        let mut message =
+            format!("{} {} {method} {path} {status} {milliseconds} ms", self.request_id, self.peer);
         for part in [name_email, fingerprint] {
             if !part.is_empty() {
                 message.push(' ');
@@ -148,12 +150,11 @@ impl<'a> AccessLog<'a> {
     }
 }
 
-/// A path that a terminal and a log can take.
-fn printable(path: &str) -> String {
-    let mut text: String =
-        path.chars().take(PATH_LOGGED_MAX).flat_map(char::escape_debug).collect();
-    if path.chars().nth(PATH_LOGGED_MAX).is_some() {
-        text.push('…');
+/// What a client sent, as a terminal and a log can take it.
+fn printable(text: &str) -> String {
+    let mut shown: String = text.chars().take(LOGGED_MAX).flat_map(char::escape_debug).collect();
+    if text.chars().nth(LOGGED_MAX).is_some() {
+        shown.push('…');
     }
-    text
+    shown
 }

@@ -58,8 +58,8 @@ impl Service {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (running, waiting) = self.store.load();
         format!(
-            "{} keys made, {} other requests answered, {} refused, {} failed; {running} keys being \
-             made, {waiting} waiting",
+            "keys made: {}, other answers: {}, refused: {}, failed: {}; in the making: {running}, \
+             waiting: {waiting}",
             read(&self.counters.made),
             read(&self.counters.existed),
             read(&self.counters.refused),

@@ -31,7 +31,7 @@ pub struct Request {
 #[derive(Debug)]
 pub struct Head {
     pub method: Method,
-    /// The target up to a `?`, as it was sent.
+    /// The target's path up to a `?`, as it was sent.
     pub path: String,
     pub version: HTTPVersion,
     content_length: usize,
@@ -141,7 +141,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Error> {
     };
     let mut head = Head {
         method,
-        path: target.split('?').next().unwrap_or_default().into(),
+        path: path_of(target).into(),
         version: HTTPVersion(1, minor),
         content_length: 0,
         expects_continue: false,
@@ -164,6 +164,17 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Error> {
         return Err(Error::Malformed("there is more than one Content-Length".into()));
     }
     Ok(Some((head, length)))
+}
+
+/// The path of a target in origin or absolute form (RFC 9112, 3.2).
+fn path_of(target: &str) -> &str {
+    let path = match target.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
+            rest.find('/').map_or("/", |slash| &rest[slash..])
+        }
+        _ => target,
+    };
+    path.split('?').next().unwrap_or_default()
 }
 
 /// Digits only (RFC 9110, 8.6); a number too large for us stays too large.
@@ -198,6 +209,20 @@ mod tests {
                 && length == text.len() - 4
         }));
         assert!(matches!(head("GET / HTTP/1.1\r\nHo"), Ok(None)));
+    }
+
+    #[test]
+    fn targets_may_be_absolute() {
+        for (target, path) in [
+            ("/ping", "/ping"),
+            ("/ping?a=http://x/y", "/ping"),
+            ("http://host:5003/ping?x", "/ping"),
+            ("HTTP://host", "/"),
+            ("ftp://host/ping", "ftp://host/ping"),
+            ("*", "*"),
+        ] {
+            assert_eq!(path_of(target), path);
+        }
     }
 
     #[test]

@@ -68,6 +68,22 @@ impl KeyRecord {
         file.and_then(|mut file| file.write_all(&text)).map_err(failed)
     }
 
+    /// What is known of the key in `home`. `key.json` is a cache: when it is not there, or is about
+    /// a key that is not there, the names of the files tell.
+    fn of(home: &Path) -> Option<Self> {
+        let cached = Self::read(home);
+        let is_here = |record: &Self| record.secret_key(home).is_file();
+        if cached.as_ref().is_some_and(is_here) {
+            return cached;
+        }
+        Self::from_file_names(home).or(cached)
+    }
+
+    /// Where the secret key is.
+    fn secret_key(&self, home: &Path) -> PathBuf {
+        home.join(SECRET_KEYS).join(self.keygrip.file_name())
+    }
+
     /// Reads `key.json`; `None` when it is missing or not what [`KeyRecord::write`] writes.
     fn read(home: &Path) -> Option<Self> {
         let mut text = Vec::new();
@@ -155,16 +171,14 @@ impl Homes {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io(format!("looking for {}", home.display()), e)),
         }
-        let Some(record) = KeyRecord::read(&home).or_else(|| KeyRecord::from_file_names(&home))
-        else {
+        let Some(record) = KeyRecord::of(&home) else {
             // rename(2) puts a home in place of an empty directory, so that one is not in the way.
             if fs::read_dir(&home).is_ok_and(|mut entries| entries.next().is_none()) {
                 return Ok(None);
             }
             return damaged(home, "holds no single secret key with its revocation certificate");
         };
-        let secret_key = home.join(SECRET_KEYS).join(record.keygrip.file_name());
-        for path in [secret_key, home.join(PUBRING), home.join(PASSPHRASE)] {
+        for path in [record.secret_key(&home), home.join(PUBRING), home.join(PASSPHRASE)] {
             match fs::symlink_metadata(&path) {
                 Ok(found) if found.is_file() && found.len() > 0 => {}
                 Ok(_) => return damaged(path, "is empty or not a regular file"),

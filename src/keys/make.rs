@@ -63,7 +63,11 @@ impl Store {
         let staged = self.staging.create()?;
         let phrase = staged.path().join(home::PASSPHRASE);
         passphrase::create(&phrase)?;
-        let key = self.gpg.generate(staged.path(), &phrase, request, created, deadline)?;
+        let key = self
+            .gpg
+            .generate(staged.path(), &phrase, request, created, deadline)
+            // The agent of GnuPG 2.2 calls a disk that got full meanwhile an unknown error.
+            .or_else(|error| self.check_space().and(Err(error)))?;
         let record = KeyRecord {
             fingerprint: key.fingerprint,
             keygrip: key.keygrip,

@@ -10,6 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{Backlog, listen};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -46,6 +47,8 @@ pub struct Host {
     address: Address,
     held: Held,
     environment: Vec<(String, String)>,
+    /// How many descriptors the service may have, when not as many as this process.
+    files_max: Option<u32>,
     process: Option<Child>,
 }
 
@@ -78,8 +81,24 @@ impl Host {
                 (Held::Unix(UnixListener::bind(&unix).unwrap()), Address::Unix(unix))
             }
         };
+        // systemd lets as many connections wait as the kernel allows, std only 128.
+        match &held {
+            Held::Nothing => {}
+            Held::Tcp(listener) => listen(listener, Backlog::MAXALLOWABLE).unwrap(),
+            Held::Unix(listener) => listen(listener, Backlog::MAXALLOWABLE).unwrap(),
+        }
         let environment = environment.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
-        Self { directory, address, held, environment, process: None }
+        Self { directory, address, held, environment, files_max: None, process: None }
+    }
+
+    /// Changes the environment of the next start.
+    pub fn set(&mut self, name: &str, value: impl ToString) {
+        self.environment.push((name.into(), value.to_string()));
+    }
+
+    /// Limits the descriptors of the next start (RLIMIT_NOFILE).
+    pub fn limit_files(&mut self, count: u32) {
+        self.files_max = Some(count);
     }
 
     /// Starts the service and waits until it answers.
@@ -104,11 +123,10 @@ impl Host {
             Held::Unix(listener) => Some(listener.try_clone().unwrap().into()),
         };
         // The socket arrives as stdin; the shell moves it to where systemd would put it.
+        let limit = self.files_max.map_or(String::new(), |count| format!("ulimit -n {count}; "));
+        let sockets = if passed.is_some() { " 3<&0 </dev/null" } else { "" };
         let mut command = Command::new("/bin/sh");
-        command.args([
-            "-c",
-            if passed.is_some() { r#"exec "$@" 3<&0 </dev/null"# } else { r#"exec "$@""# },
-        ]);
+        command.arg("-c").arg(format!(r#"{limit}exec "$@"{sockets}"#));
         command.args(["sh", binary, "serve"]);
         command.env_clear().env("PATH", "/usr/bin:/bin");
         command.env("COPR_KEYGEN_CONFIG", "/dev/null").env("COPR_KEYGEN_STATE_DIR", self.state());

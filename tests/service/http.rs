@@ -133,7 +133,7 @@ fn sizes_are_bounded_and_the_refusal_can_be_read() {
             ("a head too long", filling(16 * KIB + 1), 431),
             ("a path too long", long_path.into_bytes(), 431),
             ("a method too long", long_method.into_bytes(), 431),
-            ("a head that has no end", [b"GET /", &padded(0)[..], &[b'a'; 100_000]].concat(), 431),
+            ("a head that has no end", [&b"GET /"[..], &[b'a'; 100_000]].concat(), 431),
             // Its JSON is what is wrong with it: it has been read.
             ("the longest body", gen_key_request(&padded(64 * KIB)), 400),
             ("a body too long", gen_key_request(&padded(64 * KIB + 1)), 413),
@@ -254,7 +254,8 @@ fn slow_senders_are_told_the_time_and_cut_off() {
                     assert!(took < Duration::from_secs(20), "{case}");
                 });
             }
-            // Meanwhile others are served.
+            // Meanwhile others are served, however many wait.
+            let _stalled: Vec<_> = (0..4).map(|_| open(host, cases[4].0)).collect();
             let made = host.gen_key("user#while-others-stall@copr.example.org", json!({})).unwrap();
             assert_eq!(made.status, 201, "{}", host.log());
         });
@@ -266,26 +267,27 @@ fn drip(connection: &mut Connection) -> std::io::Result<Reply> {
     connection.limit_reads(Duration::from_secs(1));
     loop {
         match connection.reply() {
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => connection.write_all(b"x")?,
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                // The answer may be on its way already.
+                let _ = connection.write_all(b"x");
+            }
             answered => return answered,
         }
     }
 }
 
 #[test]
-fn every_answer_has_an_id_that_the_log_knows() {
+fn every_answer_has_an_id_of_its_own() {
     over_tcp_and_unix(|host| {
-        let requests =
-            [ping(""), b"garbage\r\n\r\n".to_vec(), gen_key_request(b"{}"), ping("").split_off(1)];
+        let nowhere = b"GET / HTTP/1.1\r\n\r\n".to_vec();
+        let requests = [ping(""), b"garbage\r\n\r\n".to_vec(), gen_key_request(b"{}"), nowhere];
         let mut ids: Vec<_> = requests
             .iter()
             .map(|bytes| host.send(bytes).unwrap().header("X-Request-Id").unwrap().to_owned())
             .collect();
+        assert!(ids.iter().all(|id| id.len() == 16), "{ids:?}");
         let log = host.log();
-        for id in &ids {
-            assert_eq!(id.len(), 16, "{id}");
-            assert!(log.contains(id.as_str()), "{id}: {log}");
-        }
+        assert!(ids.iter().all(|id| log.contains(id.as_str())), "{ids:?} in {log}");
         ids.sort();
         ids.dedup();
         assert_eq!(ids.len(), requests.len(), "{ids:?}");

@@ -11,3 +11,4 @@ mod http;
 mod lifecycle;
 mod load;
 mod signing;
+mod starting;

@@ -1,0 +1,38 @@
+# the journal can be searched by request, key and status, and has real priorities
+expect_request 201 POST /gen_key "$(key_request journal)"
+id=$(sed -n 's/^X-Request-Id: //p' <<<"$headers")
+fingerprint=$(as_signer gpg --homedir "$state/keys/$(name_email journal)" --with-colons \
+    --trust-model always --list-keys | awk -F: '$1 == "fpr" { print $10; exit }')
+expect_request 400 POST /gen_key '{"name_real": "nobody"}'
+refused=$(sed -n 's/^X-Request-Id: //p' <<<"$headers")
+
+# record FIELD=VALUE...: the newest record of the service that has them, as one line of JSON.
+record() {
+    local found
+    found=$(journal --unit="$service" --output=json --lines=1 "$@")
+    [ -n "$found" ] || fail "no record with $*; there are: $(journal --unit="$service" --output=json)"
+    echo "$found"
+}
+
+line=$(record "REQUEST_ID=$id" HTTP_STATUS=201)
+expect_match "REMOTE_ADDRESS" '"REMOTE_ADDRESS":"127\.0\.0\.1' "$line"
+expect_match "DURATION_MS" '"DURATION_MS":"[0-9]+(\.[0-9]+)?"' "$line"
+expect_match "_TRANSPORT" '"_TRANSPORT":"journal"' "$line"
+expect_match "PRIORITY" '"PRIORITY":"[56]"' "$line"
+record "REQUEST_ID=$id" "NAME_EMAIL=$(name_email journal)" >/dev/null
+record "NAME_EMAIL=$(name_email journal)" "FINGERPRINT=$fingerprint" >/dev/null
+record "REQUEST_ID=$refused" HTTP_STATUS=400 >/dev/null
+
+# The messages are explained by the catalog, once the package has had it read.
+in_container journalctl --update-catalog
+expect_match "explanation" "Subject: The key of $(name_email journal) was made" \
+    "$(journal --catalog "REQUEST_ID=$id")"
+
+# A failure is an error to the journal too, not one more line at the default level.
+drop_in "$service" <<'END'
+[Service]
+Environment=COPR_KEYGEN_GPG=/usr/bin/false
+END
+in_container systemctl restart "$service"
+expect_request 500 POST /gen_key "$(key_request broken)"
+record PRIORITY=3 "NAME_EMAIL=$(name_email broken)" >/dev/null

@@ -1,0 +1,153 @@
+# What the cases are written in. Sourced by one-case.sh, after container.sh.
+# shellcheck shell=bash
+
+service=copr-keygen.service
+socket=copr-keygen.socket
+state=/var/lib/copr-keygen
+
+# Answer to the latest request.
+status='' headers='' body=''
+
+# trace: the lines of the case, and of what runs it, that led here; innermost first.
+trace() {
+    local frame file
+    for ((frame = 1; frame < ${#FUNCNAME[@]}; frame++)); do
+        file=${BASH_SOURCE[frame]##*/}
+        case $file in
+            checks.sh | container.sh) ;;
+            *) echo "    at $file:${BASH_LINENO[frame - 1]}" ;;
+        esac
+    done >&2
+}
+
+# fail TEXT...: ends the case. (In a subshell it ends that one, with its exit status.)
+fail() {
+    echo "FAILED: $*" >&2
+    trace
+    exit 1
+}
+
+# note TEXT...: a line worth reading also when the case passes.
+note() {
+    echo "$*" >>"$notes"
+}
+
+# expect WHAT WANTED GOT
+expect() {
+    [ "$2" = "$3" ] || fail "$1: wanted '$2', got '$3'"
+}
+
+# expect_match WHAT REGEX TEXT
+expect_match() {
+    [[ $3 =~ $2 ]] || fail "$1: no match for '$2' in '$3'"
+}
+
+# fetch FILE METHOD PATH [BODY]: sends a request through the TCP socket, keeps the answer's head
+# and body in FILE.head and FILE.body, prints its status (000: no answer).
+fetch() {
+    local file=$1 method=$2 path=$3
+    in_network curl --disable --noproxy '*' --silent --show-error --max-time 60 \
+        --request "$method" ${4+--data-binary "$4"} --dump-header "$file.head" --output "$file.body" \
+        --write-out '%{http_code}' "http://127.0.0.1:5003$path" || true
+}
+
+# request METHOD PATH [BODY]: sets status, headers and body.
+request() {
+    local file=$container_dir/answer
+    rm -f "$file.head" "$file.body"
+    status=$(fetch "$file" "$@")
+    headers=$(tr -d '\r' <"$file.head" || true)
+    body=$(cat "$file.body" 2>/dev/null || true)
+}
+
+# expect_request STATUS METHOD PATH [BODY]
+expect_request() {
+    local wanted=$1
+    shift
+    request "$@"
+    [ "$status" = "$wanted" ] || fail "$*: wanted $wanted, got $status: $headers $body"
+}
+
+# name_email PROJECT
+name_email() {
+    echo "user#$1@copr.example.org"
+}
+
+# key_request PROJECT [JSON MEMBERS]: a body for POST /gen_key.
+key_request() {
+    printf '{"name_real": "user_%s", "name_email": "%s"%s}' "$1" "$(name_email "$1")" "${2:+, $2}"
+}
+
+# property NAME [UNIT]: of the service, or of another unit.
+property() {
+    in_container systemctl show --value --property="$1" "${2:-$service}"
+}
+
+# is UNIT STATE...: whether the unit is in one of the states.
+is() {
+    local unit=$1 now wanted
+    now=$(property ActiveState "$unit")
+    shift
+    for wanted; do
+        [ "$now" != "$wanted" ] || return 0
+    done
+    return 1
+}
+
+expect_state() {
+    expect "state of $1" "$2" "$(property ActiveState "$1")"
+}
+
+# drop_in UNIT: puts standard input into a drop-in of the unit.
+drop_in() {
+    in_container mkdir -p "/run/systemd/system/$1.d"
+    in_container tee "/run/systemd/system/$1.d/test.conf" >/dev/null
+    in_container systemctl daemon-reload
+}
+
+# as_signer COMMAND...: runs it in the container as the user that owns the keys.
+as_signer() {
+    in_container setpriv --reuid=copr-signer --regid=copr-signer --init-groups env HOME="$state" "$@"
+}
+
+# journal ARGUMENTS...: journalctl in the container, with nothing still on its way.
+journal() {
+    in_container journalctl --sync
+    in_container journalctl --boot --quiet --no-pager "$@"
+}
+
+# is_process NAME: whether one runs in the container.
+is_process() {
+    in_container pgrep --exact "$1"
+}
+
+# no_process NAME
+no_process() {
+    ! is_process "$1"
+}
+
+# expect_empty DIRECTORY...: in the container.
+expect_empty() {
+    local found
+    found=$(in_container find "$@" -mindepth 1)
+    expect "content of $*" "" "$found"
+}
+
+# expect_whole_key PROJECT: its home is complete, gpg can use it, and obs-signd will find it.
+expect_whole_key() {
+    local home keygrip listing
+    home=$state/keys/$(name_email "$1")
+    listing=$(as_signer gpg --homedir "$home" --batch --trust-model always --with-colons \
+        --with-keygrip --list-secret-keys)
+    as_signer gpgconf --homedir "$home" --kill gpg-agent
+    expect_match "secret key of $1" "sec:[^:]*:[0-9]+:1:[^:]*:[^:]*:[^:]*:[^:]*:[^:]*:[^:]*:[^:]*:scSC:" "$listing"
+    expect_match "user ID of $1" "uid:[^:]*:[^:]*:[^:]*:[^:]*:[^:]*:[^:]*:[^:]*:[^:]*:user_$1 <$(name_email "$1")>:" "$listing"
+    keygrip=$(awk -F: '$1 == "grp" { print $10; exit }' <<<"$listing")
+    in_container test -s "$home/private-keys-v1.d/$keygrip.key"
+    in_container test -s "$home/passphrase"
+    expect "private key of $1 as obs-signd sees it" \
+        "$(in_container realpath "$home/private-keys-v1.d/$keygrip.key")" \
+        "$(in_container realpath "$state/gnupg/private-keys-v1.d/$keygrip.key")"
+    expect "phrase of $1 as obs-signd sees it" "$(in_container realpath "$home/passphrase")" \
+        "$(in_container realpath "$state/phrases/$(name_email "$1")")"
+}

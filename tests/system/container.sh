@@ -1,0 +1,95 @@
+# Boots a throw-away Debian with a real systemd and looks after it. Sourced; never changes a
+# tree, and ends no process but its own container's (by its cgroup).
+# shellcheck shell=bash
+
+# Everything of the running container; set by container_boot.
+container_dir=       # scratch directory on the host
+container_cgroup=    # cgroup that holds every process of it
+container_leader=    # its PID 1, as a process id of the host
+
+# container_cgroup2: prints where cgroup v2 is mounted on this host.
+container_cgroup2() {
+    awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts
+}
+
+# container_boot TREE STAGE: boots TREE with the files of STAGE laid over it. What the container
+# writes goes to a tmpfs in a mount namespace of its own, and is gone with it.
+container_boot() {
+    local tree=$1 stage=$2 nspawn
+    container_dir=$(mktemp -d "${TMPDIR:-/tmp}/copr-keygen-system.XXXXXX")
+    container_cgroup=$(container_cgroup2)/copr-keygen-test-$$
+    mkdir "$container_dir/root" "$container_dir/writes" "$container_cgroup"
+    (
+        echo "$BASHPID" >"$container_cgroup/cgroup.procs"
+        cd "$container_dir" || exit
+        export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
+        # shellcheck disable=SC2016  # expanded by the inner shell
+        exec unshare --mount --propagation private sh -euc '
+            mount -t tmpfs -o mode=0755 tmpfs writes
+            mkdir writes/upper writes/scratch
+            mount -t overlay -o "lowerdir=$2:$1,upperdir=writes/upper,workdir=writes/scratch" overlay root
+            exec systemd-nspawn --quiet --directory=root --machine="$3" --register=no --keep-unit \
+                --private-network --system-call-filter="bpf @memlock" --console=pipe --boot
+        ' sh "$tree" "$stage" "ck$$" </dev/null >"$container_dir/console.log" 2>&1
+    ) &
+    nspawn=$!
+    disown "$nspawn"  # or the shell would report how it ended
+    if ! wait_for 30 container_find_leader "$nspawn" || ! wait_for 60 container_is_up; then
+        sed 's/^/console: /' "$container_dir/console.log" >&2
+        echo "the container did not boot" >&2
+        return 1
+    fi
+}
+
+container_find_leader() {
+    kill -0 "$1" || return 1
+    container_leader=$(pgrep --parent "$1" --exact systemd)
+}
+
+# "degraded" will do: some unit of a minimal Debian may not like containers.
+container_is_up() {
+    case $(in_container systemctl is-system-running) in
+        running | degraded) ;;
+        *) return 1 ;;
+    esac
+}
+
+# container_end: kills the container and removes its traces. Safe to call at any time, twice too.
+container_end() {
+    local tries=100
+    if [ -n "$container_cgroup" ] && [ -d "$container_cgroup" ]; then
+        echo 1 >"$container_cgroup/cgroup.kill"
+        while grep -qx 'populated 1' "$container_cgroup/cgroup.events" && [ $((tries -= 1)) -gt 0 ]; do
+            sleep 0.05
+        done
+        find "$container_cgroup" -depth -type d -exec rmdir {} +
+    fi
+    if [ -n "$container_dir" ]; then
+        rm -rf "$container_dir"
+    fi
+    container_cgroup='' container_dir=''
+}
+
+# in_container COMMAND...: runs it in the container as root.
+in_container() {
+    nsenter --target "$container_leader" --all -- \
+        env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 SYSTEMD_PAGER= "$@"
+}
+
+# in_network COMMAND...: runs a program of the host in the container's network.
+in_network() {
+    nsenter --target "$container_leader" --net -- "$@"
+}
+
+# wait_for SECONDS COMMAND...: until COMMAND succeeds; its output is dropped.
+wait_for() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        if [ "$SECONDS" -ge "$end" ]; then
+            echo "waited in vain for: $*" >&2
+            return 1
+        fi
+        sleep 0.05
+    done
+}

@@ -1,0 +1,28 @@
+# Debian root trees to boot from: made once, kept, and never written to afterwards. Sourced.
+# shellcheck shell=bash
+
+tree_packages=systemd,systemd-sysv,dbus,gnupg,gpg-agent,curl,procps,iproute2
+
+# tree_ready DIRECTORY SUITE: sees to it that DIRECTORY/SUITE is a complete tree. To have it made
+# anew, with the newest packages, remove it.
+tree_ready() {
+    local tree=$1/$2 unfinished=$1/$2.unfinished
+    if tree_is_complete "$tree"; then
+        return
+    fi
+    echo "making a root tree of Debian $2 (once)" >&2
+    mkdir -p "$1" && rm -rf "$tree" "$unfinished" || return
+    if ! mmdebstrap --quiet --mode=root --variant=minbase --include="$tree_packages" "$2" "$unfinished" >&2; then
+        rm -rf "$unfinished"
+        return 1
+    fi
+    mv "$unfinished" "$tree"
+}
+
+# It is moved into place when complete; what is checked is that it has what the cases use.
+tree_is_complete() {
+    local program
+    for program in lib/systemd/systemd bin/curl bin/dbus-daemon bin/gpg bin/gpg-agent bin/pgrep bin/ss; do
+        [ -x "$1/usr/$program" ] || return
+    done
+}
