@@ -39,6 +39,7 @@ test:
 
 test-system: build
 	@tools/setup system
+	$(CARGO) build --release --locked --examples
 	tests/system/run $(SUITES)
 
 lint:

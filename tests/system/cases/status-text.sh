@@ -6,7 +6,7 @@ status_line() {
     in_container systemctl status "$service" | sed -n 's/^ *Status: //p'
 }
 tells_of_one_key() {
-    status_line | grep -q '\b1 key'
+    status_line | grep -q 'keys made: 1,'
 }
 wait_for 5 tells_of_one_key || fail "Status: $(status_line)"
 note "Status: $(status_line)"
