@@ -25,16 +25,16 @@ pub fn run(settings: &Settings, arguments: Vec<OsString>) -> Result<ExitCode> {
     if host.is_foreign(std::env::var_os("GNUPGHOME")) {
         return Err(become_gpg(Command::new(&settings.gpg).args(arguments)));
     }
-    match arguments::parse(&arguments).map_err(Error::Arguments)? {
+    let call = arguments::parse(&arguments).map_err(Error::Arguments)?;
+    privileges::become_owner(&settings.state_dir)?;
+    match call {
         Call::AboutGpg => Err(become_gpg(host.gpg().args(arguments))),
         Call::Sign { options, user, files } => {
-            privileges::become_owner(&settings.state_dir)?;
             let key = host.select(&user)?;
             let mut gpg = host.gpg_with(&key);
             Err(become_gpg(gpg.args(options).arg("-u").arg(key.selector).arg("--").args(files)))
         }
         Call::Read { options, users } => {
-            privileges::become_owner(&settings.state_dir)?;
             let read = |key: Selected| {
                 let mut gpg = host.gpg_with(&key);
                 gpg.args(&options).arg("--").arg(key.selector);
@@ -79,7 +79,8 @@ impl<'a> SignHost<'a> {
             (Ok(a), Ok(b)) => a == b,
             _ => a == b,
         };
-        gnupghome.is_some_and(|home| !same(Path::new(&home), &self.agent_home))
+        // gpg takes an empty one for none.
+        gnupghome.is_some_and(|home| !home.is_empty() && !same(Path::new(&home), &self.agent_home))
     }
 
     /// The key `user` means: a `name_email`, with or without angle brackets, else a fingerprint or

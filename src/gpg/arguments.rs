@@ -216,12 +216,15 @@ impl Found {
 
     fn into_call(mut self) -> Result<Call, String> {
         match (self.about, self.reading, self.signing) {
-            (true, _, _) => Ok(Call::AboutGpg),
-            (_, true, false) => {
+            // gpg itself would see a command, or the word before "--version", first.
+            (true, false, false) if self.users.is_empty() && self.rest.is_empty() => {
+                Ok(Call::AboutGpg)
+            }
+            (false, true, false) => {
                 self.users.append(&mut self.rest);
                 Ok(Call::Read { options: self.options, users: self.users })
             }
-            (_, false, true) => match <[_; 1]>::try_from(self.users) {
+            (false, false, true) => match <[_; 1]>::try_from(self.users) {
                 Ok([user]) => Ok(Call::Sign { options: self.options, user, files: self.rest }),
                 Err(_) => Err("say whose key is to sign with one -u".into()),
             },
@@ -328,6 +331,9 @@ mod tests {
             &["-b", "-u"],
             &["--export", "-b", "-u", "x"],
             &["--exp", "x"],
+            &["-K", "x", "--version"],
+            &["x", "--version"],
+            &["-u", "x", "-b", "f", "--version"],
         ] {
             assert!(read(words).is_err(), "{words:?}");
         }

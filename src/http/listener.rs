@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -18,8 +18,8 @@ use crate::settings::ListenAddress;
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
-    /// The path of a Unix socket that we made and remove in the end.
-    own_path: Option<PathBuf>,
+    /// Path, device and inode of a Unix socket that we made and remove in the end.
+    own_path: Option<(PathBuf, u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -46,9 +46,10 @@ impl Listener {
         let bound = match address {
             ListenAddress::Tcp(address) => TcpListener::bind(address).and_then(Self::tcp),
             ListenAddress::Unix(path) => {
-                bind_unix(path).and_then(Self::unix).map(|mut listener| {
-                    listener.own_path = Some(path.clone());
-                    listener
+                bind_unix(path).and_then(Self::unix).and_then(|mut listener| {
+                    let made = fs::symlink_metadata(path)?;
+                    listener.own_path = Some((path.clone(), made.dev(), made.ino()));
+                    Ok(listener)
                 })
             }
         };
@@ -89,7 +90,9 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Some(path) = &self.own_path {
+        let Some((path, device, inode)) = &self.own_path else { return };
+        let is_ours = |found: fs::Metadata| (found.dev(), found.ino()) == (*device, *inode);
+        if fs::symlink_metadata(path).is_ok_and(is_ours) {
             let _ = fs::remove_file(path); // the next start replaces it if this fails
         }
     }

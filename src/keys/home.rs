@@ -1,8 +1,8 @@
 //! A published home: what belongs into it, and what it says about its key.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -87,7 +87,10 @@ impl KeyRecord {
     /// Reads `key.json`; `None` when it is missing or not what [`KeyRecord::write`] writes.
     fn read(home: &Path) -> Option<Self> {
         let mut text = Vec::new();
-        let file = File::open(home.join(RECORD)).ok()?;
+        // Whatever lies there must not make us wait, nor lead elsewhere.
+        let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+        let open = OpenOptions::new().read(true).custom_flags(flags).open(home.join(RECORD));
+        let file = open.ok().filter(|file| file.metadata().is_ok_and(|found| found.is_file()))?;
         file.take(RECORD_MAX).read_to_end(&mut text).ok()?;
         let record: RecordFile = serde_json::from_slice(&text).ok()?;
         Some(Self {
@@ -166,8 +169,11 @@ impl Homes {
         let damaged =
             |path: PathBuf, reason: &str| Err(Error::DamagedHome { path, reason: reason.into() });
         match fs::symlink_metadata(&home) {
-            Ok(found) if found.is_dir() => {}
-            Ok(_) => return damaged(home, "is not a directory"),
+            Ok(found) if !found.is_dir() => return damaged(home, "is not a directory"),
+            Ok(found) if found.uid() != nix::unistd::geteuid().as_raw() => {
+                return damaged(home, &format!("belongs to uid {}", found.uid()));
+            }
+            Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io(format!("looking for {}", home.display()), e)),
         }
@@ -179,17 +185,38 @@ impl Homes {
             return damaged(home, "holds no single secret key with its revocation certificate");
         };
         for path in [record.secret_key(&home), home.join(PUBRING), home.join(PASSPHRASE)] {
-            match fs::symlink_metadata(&path) {
-                Ok(found) if found.is_file() && found.len() > 0 => {}
-                Ok(_) => return damaged(path, "is empty or not a regular file"),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    return damaged(path, "is missing");
-                }
-                Err(e) => return Err(Error::io(format!("looking at {}", path.display()), e)),
-            }
+            check_file(path)?;
         }
         Ok(Some(record))
     }
+}
+
+/// Checks a staged home before it is published: nothing is missing, nothing is for others.
+pub fn check_complete(home: &Path, record: &KeyRecord) -> Result<()> {
+    let revocation = home.join(REVOCATIONS).join(format!("{}.rev", record.fingerprint));
+    let files = [PUBRING, PASSPHRASE, RECORD].map(|name| home.join(name));
+    for path in files.into_iter().chain([record.secret_key(home), revocation]) {
+        check_file(path.clone())?;
+        let mode = fs::symlink_metadata(&path)
+            .map_err(|e| Error::io(format!("looking at {}", path.display()), e))?
+            .mode();
+        if mode & 0o077 != 0 {
+            let reason = format!("has mode {:03o}, others could read it", mode & 0o777);
+            return Err(Error::DamagedHome { path, reason });
+        }
+    }
+    Ok(())
+}
+
+/// A file of a home must be a regular one with something in it.
+fn check_file(path: PathBuf) -> Result<()> {
+    let reason = match fs::symlink_metadata(&path) {
+        Ok(found) if found.is_file() && found.len() > 0 => return Ok(()),
+        Ok(_) => "is empty or not a regular file",
+        Err(e) if e.kind() == io::ErrorKind::NotFound => "is missing",
+        Err(e) => return Err(Error::io(format!("looking at {}", path.display()), e)),
+    };
+    Err(Error::DamagedHome { path, reason: reason.into() })
 }
 
 /// The keygrips of the secret keys in a home, as far as it can be read.

@@ -53,6 +53,9 @@ impl Store {
 
     fn make(&self, request: &KeyRequest, deadline: Instant) -> Result<Outcome> {
         let name_email = request.user_id.name_email();
+        if self.staging.has_leftovers() {
+            self.clear_staging();
+        }
         self.check_space()?;
         let created = unix_time()?;
         let expires = request
@@ -77,6 +80,10 @@ impl Store {
         };
         record.write(staged.path())?;
         home::remove_leftovers(staged.path())?;
+        home::check_complete(staged.path(), &record).map_err(|error| Error::GpgFailed {
+            how: "what it left is not a whole key".into(),
+            words: error.to_string(),
+        })?;
         match staged.publish(&self.homes, &self.signd, name_email, &record.keygrip)? {
             Publication::Done => Ok(Outcome::Made(record)),
             Publication::Lost => self.find_linked(name_email)?.ok_or_else(|| Error::DamagedHome {
@@ -105,7 +112,10 @@ impl Store {
 
 fn unix_time() -> Result<u64> {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => Ok(since.as_secs()),
-        Err(_) => Err(Error::io("reading the clock", std::io::Error::other("it is before 1970"))),
+        Ok(since) if u32::try_from(since.as_secs()).is_ok() => Ok(since.as_secs()),
+        _ => Err(Error::io(
+            "reading the clock",
+            std::io::Error::other("it is not between 1970 and 2106, where OpenPGP keys live"),
+        )),
     }
 }

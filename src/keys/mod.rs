@@ -9,7 +9,7 @@ mod signd;
 mod staging;
 mod turns;
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -44,10 +44,10 @@ impl Store {
     pub fn open(settings: &Settings, gpg: Gpg) -> Result<Self> {
         let root = &settings.state_dir;
         staging::check_path_length(root)?;
-        for directory in
-            ["", "keys", "gnupg", "gnupg/private-keys-v1.d", "phrases", "pool", "staging"]
-        {
-            own_directory(&root.join(directory))?;
+        // Where the state is may be told by a symbolic link, where its parts are may not.
+        own_directory(root, |path| fs::metadata(path))?;
+        for part in ["keys", "gnupg", "gnupg/private-keys-v1.d", "phrases", "pool", "staging"] {
+            own_directory(&root.join(part), |path| fs::symlink_metadata(path))?;
         }
         let store = Self {
             homes: Homes::new(root),
@@ -58,8 +58,10 @@ impl Store {
             permits: Permits::new(settings.jobs),
             queue_timeout: settings.queue_timeout,
         };
-        store.signd.prepare()?;
         store.clear_staging();
+        if !store.signd.is_prepared() {
+            store.signd.prepare(store.staging.create()?.scratch())?;
+        }
         Ok(store)
     }
 
@@ -81,14 +83,14 @@ impl Store {
 }
 
 /// Makes `path` a directory of this user's with mode 0700.
-fn own_directory(path: &Path) -> Result<()> {
+fn own_directory(path: &Path, look: fn(&Path) -> io::Result<Metadata>) -> Result<()> {
     let failed = |doing: &str, e| Error::io(format!("{doing} {}", path.display()), e);
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
         Err(e) => return Err(failed("making the directory", e)),
     }
-    let found = fs::metadata(path).map_err(|e| failed("looking at", e))?;
+    let found = look(path).map_err(|e| failed("looking at", e))?;
     let me = nix::unistd::geteuid().as_raw();
     if !found.is_dir() {
         return Err(failed("using as a directory", io::ErrorKind::NotADirectory.into()));

@@ -44,31 +44,33 @@ impl SigndView {
         }
     }
 
-    /// Makes the files of the agent's home that are missing.
-    pub fn prepare(&self) -> Result<()> {
-        let path = self.agent_home.join("gpg-agent.conf");
+    /// Whether the agent's home has its files.
+    pub fn is_prepared(&self) -> bool {
+        self.agent_configuration().exists() && self.marker().exists()
+    }
+
+    /// Makes the files of the agent's home that are missing; `scratch` is an empty directory that
+    /// nobody else uses.
+    pub fn prepare(&self, scratch: &Path) -> Result<()> {
+        let path = self.agent_configuration();
         if !path.exists() {
+            let fresh = scratch.join("gpg-agent.conf");
             let failed = |e| Error::io(format!("writing {}", path.display()), e);
-            let written = self.aside("gpg-agent.conf");
-            fs::write(&written, AGENT_CONFIGURATION).map_err(failed)?;
-            fs::rename(&written, &path).map_err(failed)?;
+            fs::write(&fresh, AGENT_CONFIGURATION).map_err(failed)?;
+            durable::sync(&fresh)?;
+            fs::rename(&fresh, &path).map_err(failed)?;
         }
         if !self.marker().exists() {
-            self.mark_changed();
+            self.mark_changed(scratch);
         }
         Ok(())
     }
 
     /// Tells signd that a key was made, changed or removed: its keycache holds as long as mtime,
     /// size and inode of `pubring.kbx` stay. The file itself is empty, keyrings are in `keys/`.
-    pub fn mark_changed(&self) {
-        let fresh = self.aside("pubring.kbx");
-        let made = match fs::write(&fresh, "").and_then(|()| fs::rename(&fresh, self.marker())) {
-            // Another request has just renamed the same file.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            made => made,
-        };
-        if let Err(e) = made {
+    pub fn mark_changed(&self, scratch: &Path) {
+        let fresh = scratch.join("pubring.kbx");
+        if let Err(e) = fs::write(&fresh, "").and_then(|()| fs::rename(&fresh, self.marker())) {
             log::warn!(
                 "{}: signd could not be told of a changed key: {e}; restart signd if it uses a \
                  keycache",
@@ -77,13 +79,12 @@ impl SigndView {
         }
     }
 
-    fn marker(&self) -> PathBuf {
-        self.agent_home.join("pubring.kbx")
+    fn agent_configuration(&self) -> PathBuf {
+        self.agent_home.join("gpg-agent.conf")
     }
 
-    /// A name for a file that is about to replace `name`.
-    fn aside(&self, name: &str) -> PathBuf {
-        self.agent_home.join(format!("{name}.new"))
+    fn marker(&self) -> PathBuf {
+        self.agent_home.join("pubring.kbx")
     }
 
     /// Links the secret key, durably: a phrase must not survive a power cut that its key's link

@@ -5,8 +5,9 @@ use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -30,11 +31,14 @@ pub struct Staging {
     directory: PathBuf,
     /// Tells the staging directories of this host from those of others on a shared file system.
     host: String,
+    /// Whether a home of this process could not be removed.
+    leftovers: AtomicBool,
 }
 
 /// A home that nobody sees yet. Dropped, it is gone, and the link to its secret key with it.
 #[derive(Debug)]
 pub struct StagedHome<'a> {
+    staging: &'a Staging,
     home: PathBuf,
     directory: PathBuf,
     _lock: Flock<File>,
@@ -67,7 +71,7 @@ pub fn check_path_length(root: &Path) -> Result<()> {
 
 impl Staging {
     pub fn new(directory: PathBuf) -> Self {
-        Self { directory, host: host_tag() }
+        Self { directory, host: host_tag(), leftovers: AtomicBool::new(false) }
     }
 
     /// Makes an empty home.
@@ -87,13 +91,23 @@ impl Staging {
             }
             // Somebody who clears up may have come between; then this directory is theirs.
             let Some(lock) = lock(&directory).map_err(failed)? else { continue };
+            // From here on it removes itself, whatever fails.
             let home = directory.join(HOME);
-            builder().create(&home).map_err(failed)?;
-            return Ok(StagedHome { home, directory, _lock: lock, linked: None });
+            let staged = StagedHome { staging: self, home, directory, _lock: lock, linked: None };
+            builder()
+                .create(&staged.home)
+                .map_err(|e| Error::io(format!("making {}", staged.home.display()), e))?;
+            return Ok(staged);
         }
     }
 
-    /// Removes what no living process of this host holds; returns how many homes that were.
+    /// Whether there is something to clear of this process itself. Asking answers for it.
+    pub fn has_leftovers(&self) -> bool {
+        self.leftovers.swap(false, Ordering::Relaxed)
+    }
+
+    /// Removes what no living process of this host holds; returns how many homes that were. What
+    /// cannot be removed is reported and left for the next time.
     pub fn clear(&self, signd: &SigndView) -> Result<usize> {
         let reading = |e| Error::io(format!("reading {}", self.directory.display()), e);
         let mut count = 0;
@@ -103,13 +117,21 @@ impl Staging {
             if !self.is_ours(&entry.file_name()) {
                 continue;
             }
-            let held = lock(&path).map_err(|e| Error::io(format!("locking {}", path.display()), e));
-            let Some(_lock) = held? else { continue };
+            let _lock = match lock(&path) {
+                Ok(Some(lock)) => lock,
+                Ok(None) => continue,
+                Err(e) => {
+                    log::warn!("{}: left alone: {e}", path.display());
+                    continue;
+                }
+            };
             for keygrip in home::secret_keys(&path.join(HOME)) {
                 signd.remove_dangling_secret_key(&keygrip);
             }
-            remove_tree(&path)?;
-            count += 1;
+            match remove_tree(&path) {
+                Ok(()) => count += 1,
+                Err(e) => log::warn!("{e}"),
+            }
         }
         Ok(count)
     }
@@ -124,6 +146,11 @@ impl<'a> StagedHome<'a> {
     /// The home, an empty directory at first.
     pub fn path(&self) -> &Path {
         &self.home
+    }
+
+    /// Where files may be made that are not to be published.
+    pub fn scratch(&self) -> &Path {
+        &self.directory
     }
 
     /// Publishes the home, which must be complete, below `keys/`: links the secret key, renames the
@@ -149,7 +176,7 @@ impl<'a> StagedHome<'a> {
         }
         self.linked = None;
         durable::sync(homes.directory())?;
-        signd.mark_changed();
+        signd.mark_changed(&self.directory);
         signd.add_phrase(name_email)?;
         Ok(Publication::Done)
     }
@@ -158,7 +185,8 @@ impl<'a> StagedHome<'a> {
 impl Drop for StagedHome<'_> {
     fn drop(&mut self) {
         if let Err(e) = remove_tree(&self.directory) {
-            log::warn!("{e}; the next start will try again");
+            log::warn!("{e}; it will be tried again with the next key");
+            self.staging.leftovers.store(true, Ordering::Relaxed);
         }
         // Only now does the link dangle for certain.
         if let Some((signd, keygrip)) = &self.linked {
@@ -170,7 +198,8 @@ impl Drop for StagedHome<'_> {
 /// Locks a staging directory for as long as the result lives. `None` when another process holds it
 /// or has removed it.
 fn lock(directory: &Path) -> io::Result<Option<Flock<File>>> {
-    let file = match File::open(directory) {
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let file = match File::options().read(true).custom_flags(flags).open(directory) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),

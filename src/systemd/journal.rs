@@ -2,7 +2,7 @@
 //! readable line each on stderr.
 
 use std::io::Write;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::{LevelFilter, Log, Metadata, Record};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
@@ -26,7 +26,8 @@ impl Log for Stderr {
     }
 
     fn log(&self, record: &Record) {
-        let now = humantime::format_rfc3339_seconds(SystemTime::now());
+        // It cannot write times before 1970.
+        let now = humantime::format_rfc3339_seconds(SystemTime::now().max(UNIX_EPOCH));
         let level = record.level().as_str().to_lowercase();
         // Nobody is left to tell when stderr is closed.
         let _ = writeln!(std::io::stderr(), "{now} {level}: {}", record.args());
