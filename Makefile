@@ -59,7 +59,8 @@ install:
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/catalog units/copr-keygen.catalog
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/sysusers.d sysusers.d/copr-keygen.conf
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/tmpfiles.d tmpfiles.d/copr-keygen.conf
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen README.md CHANGELOG.md SECURITY.md LICENSE docs/operations.md docs/signing.md docs/sign.conf
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/docs docs/operations.md docs/signing.md docs/sign.conf
 
 clean:
 	$(CARGO) clean

@@ -1,4 +1,4 @@
-//! The command line: what clap parses, and what man pages and completions are made from.
+//! The command line: what clap parses.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

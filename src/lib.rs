@@ -1,5 +1,9 @@
 //! copr-keygen makes and keeps the OpenPGP signing keys of a build system: one identity, one
-//! ordinary GnuPG home. `http` knows `keys`, `keys` knows `gpg`, `commands` ties them together.
+//! ordinary GnuPG home.
+//!
+//! `identity` and `key_request` are what comes from outside, parsed once. `http` knows `keys`, `keys`
+//! knows `gpg`, and `commands` ties them together, one file a mode. `systemd` is the rest of the
+//! world: sockets, signals, the journal. `settings` and `error` are everybody's.
 
 pub mod cli;
 pub mod commands;

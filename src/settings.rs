@@ -39,7 +39,7 @@ const DEFAULTS: [(&str, &str); 11] = [
 /// All settings, parsed.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The directory of DESIGN's state layout; absolute.
+    /// The directory of the keys and all that is derived from them (docs/operations.md); absolute.
     pub state_dir: PathBuf,
     /// Where to listen when systemd passes no sockets.
     pub listen: Vec<ListenAddress>,
@@ -129,7 +129,7 @@ impl Settings {
             jobs: layers.parse("jobs", jobs)?,
             idle_timeout: layers.parse("idle_timeout", duration)?,
             queue_timeout: layers.parse("queue_timeout", duration)?,
-            gpg_timeout: layers.parse("gpg_timeout", duration)?,
+            gpg_timeout: layers.parse("gpg_timeout", positive_duration)?,
             log_level: layers.parse("log_level", log_level)?,
             unknown_variables,
         })
@@ -305,6 +305,13 @@ fn duration(text: &str) -> std::result::Result<Duration, String> {
         .map_err(|_| "must be a duration like 500ms, 20s or 2min; 0 is zero".into())
 }
 
+fn positive_duration(text: &str) -> std::result::Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("must be longer than nothing".into()),
+        duration => Ok(duration),
+    }
+}
+
 fn log_level(text: &str) -> std::result::Result<LevelFilter, String> {
     text.parse().map_err(|_| "must be off, error, warn, info, debug or trace".into())
 }
@@ -376,6 +383,7 @@ mod tests {
             ("\nexpire = ", "line 2: "),
             ("idle_timeout = '5 parsecs'", "must be a duration"),
             ("idle_timeout = 5", "must be a duration"),
+            ("gpg_timeout = '0'", "longer than nothing"),
             ("listen = []", "at least one address"),
             ("listen = 'nonsense'", "is no HOST:PORT"),
             ("gpg = 'gpg'", "absolute path"),

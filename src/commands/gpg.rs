@@ -113,10 +113,12 @@ impl<'a> SignHost<'a> {
 
     /// Every key.
     fn all(&self) -> Result<impl Iterator<Item = Result<Selected>>> {
-        let find = |name_email: NameEmail| match self.homes.find(&name_email) {
-            Ok(Some(record)) => Some(Ok(self.selected(&name_email, &record.fingerprint))),
-            Ok(None) => None, // gone since the directory was read
-            Err(e) => Some(Err(e)),
+        let find = |name_email: Result<NameEmail>| {
+            let found = name_email.and_then(|name_email| {
+                let record = self.homes.find(&name_email)?;
+                Ok(record.map(|record| self.selected(&name_email, &record.fingerprint)))
+            });
+            found.transpose() // one that is gone since the directory was read is passed over
         };
         Ok(self.homes.identities()?.filter_map(find))
     }

@@ -41,7 +41,6 @@ pub fn serve(service: &Service, place: &Place) {
             log.head = Some(head);
             let answer = result.unwrap_or_else(|error| log.failure(&error));
             log.send(service, stream, answer);
-            place.answered();
         }
         Err(Unread::Refused(error, head)) => {
             log.head = head;

@@ -131,18 +131,9 @@ impl Place {
     /// The request is complete: from now on the connection is not cut off. `false` when it already
     /// was.
     pub fn answering(&self) -> bool {
-        self.change_phase(Phase::Receiving, Phase::Answering)
-    }
-
-    /// The answer is sent: the connection may be cut off again.
-    pub fn answered(&self) {
-        self.change_phase(Phase::Answering, Phase::Receiving);
-    }
-
-    fn change_phase(&self, from: Phase, to: Phase) -> bool {
         match self.connections.lock().open.get_mut(&self.number) {
-            Some(entry) if entry.phase == from => {
-                entry.phase = to;
+            Some(entry) if entry.phase == Phase::Receiving => {
+                entry.phase = Phase::Answering;
                 true
             }
             _ => false,

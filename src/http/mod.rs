@@ -1,5 +1,5 @@
 //! The HTTP interface: one request per connection, every read and write under a deadline, every
-//! resource bounded. Knows the key store; never touches gpg or a file itself.
+//! resource bounded. Knows the key store; never runs gpg and never touches a key itself.
 
 mod connection;
 mod connections;

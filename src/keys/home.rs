@@ -142,21 +142,24 @@ impl Homes {
 
     /// Every identity that has a home, in the order of the file system. Names that no identity has
     /// are passed over.
-    pub fn identities(&self) -> Result<impl Iterator<Item = NameEmail>> {
-        let entries = fs::read_dir(&self.directory)
-            .map_err(|e| Error::io(format!("reading {}", self.directory.display()), e))?;
-        Ok(entries.flatten().filter_map(|e| NameEmail::parse(e.file_name().to_str()?).ok()))
+    pub fn identities(&self) -> Result<impl Iterator<Item = Result<NameEmail>>> {
+        let reading = |e| Error::io(format!("reading {}", self.directory.display()), e);
+        let entries = fs::read_dir(&self.directory).map_err(reading)?;
+        Ok(entries.filter_map(move |entry| match entry {
+            Ok(entry) => NameEmail::parse(entry.file_name().to_str()?).ok().map(Ok),
+            Err(e) => Some(Err(reading(e))),
+        }))
     }
 
     /// The key whose fingerprint ends in `digits`. Looks at every key.
     pub fn find_by_key_id(&self, digits: &str) -> Result<Option<(NameEmail, KeyRecord)>> {
         for name_email in self.identities()? {
-            match self.find(&name_email) {
-                Ok(Some(record)) if record.fingerprint.as_str().ends_with(digits) => {
+            let name_email = name_email?;
+            match self.find(&name_email)? {
+                Some(record) if record.fingerprint.as_str().ends_with(digits) => {
                     return Ok(Some((name_email, record)));
                 }
-                Ok(_) => {}
-                Err(e) => log::warn!("{name_email}: {e}"),
+                _ => {}
             }
         }
         Ok(None)

@@ -82,9 +82,11 @@ impl Store {
     }
 }
 
-/// Makes `path` a directory of this user's with mode 0700.
+/// Makes `path` a directory of this user's with mode 0700. One that cannot be is a setting to be
+/// corrected, not a failure that another start might not meet.
 fn own_directory(path: &Path, look: fn(&Path) -> io::Result<Metadata>) -> Result<()> {
     let failed = |doing: &str, e| Error::io(format!("{doing} {}", path.display()), e);
+    let wrong = |why: String| Err(Error::Settings(format!("{}: {why}", path.display())));
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
@@ -93,16 +95,13 @@ fn own_directory(path: &Path, look: fn(&Path) -> io::Result<Metadata>) -> Result
     let found = look(path).map_err(|e| failed("looking at", e))?;
     let me = nix::unistd::geteuid().as_raw();
     if !found.is_dir() {
-        return Err(failed("using as a directory", io::ErrorKind::NotADirectory.into()));
+        return wrong("is not a directory; move it away, or correct the setting state_dir".into());
     }
     if found.uid() != me {
-        return Err(failed(
-            "using",
-            io::Error::other(format!(
-                "it belongs to uid {}, this process is uid {me}; run it as the owner, or give it \
-                 away with chown -R",
-                found.uid()
-            )),
+        return wrong(format!(
+            "it belongs to uid {}, this process is uid {me}; run it as the owner, or give it away \
+             with chown -R",
+            found.uid()
         ));
     }
     if found.mode() & 0o077 != 0 {

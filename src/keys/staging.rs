@@ -90,7 +90,14 @@ impl Staging {
                 made => made.map_err(failed)?,
             }
             // Somebody who clears up may have come between; then this directory is theirs.
-            let Some(lock) = lock(&directory).map_err(failed)? else { continue };
+            let lock = match lock(&directory) {
+                Ok(Some(lock)) => lock,
+                Ok(None) => continue,
+                Err(e) => {
+                    let _ = fs::remove_dir(&directory); // empty; the next start removes it as well
+                    return Err(failed(e));
+                }
+            };
             // From here on it removes itself, whatever fails.
             let home = directory.join(HOME);
             let staged = StagedHome { staging: self, home, directory, _lock: lock, linked: None };
@@ -122,6 +129,9 @@ impl Staging {
                 Ok(None) => continue,
                 Err(e) => {
                     log::warn!("{}: left alone: {e}", path.display());
+                    // What is no directory was not made here and will not go away by itself.
+                    let again = e.kind() != io::ErrorKind::NotADirectory;
+                    self.leftovers.fetch_or(again, Ordering::Relaxed);
                     continue;
                 }
             };
@@ -130,7 +140,10 @@ impl Staging {
             }
             match remove_tree(&path) {
                 Ok(()) => count += 1,
-                Err(e) => log::warn!("{e}"),
+                Err(e) => {
+                    log::warn!("{e}");
+                    self.leftovers.store(true, Ordering::Relaxed);
+                }
             }
         }
         Ok(count)

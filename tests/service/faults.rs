@@ -65,6 +65,7 @@ fn whatever_gpg_does_wrong_no_key_appears_and_the_log_says_why() {
         // It lies: there is no key, then one and none, then one without protection.
         (&created, "did not make exactly one secret key"),
         (&format!(r#"gpg "$@"; {created}"#), "did not report one created key"),
+        (r#"gpg "$@"; rm "$2/pubring.kbx""#, "pubring.kbx"),
         (r#"sed "1i %no-protection" | gpg "$@""#, "left the secret key unprotected"),
     ] {
         stand_in(&host, script);
@@ -157,11 +158,11 @@ fn a_state_directory_that_cannot_be_one_is_a_clear_error() {
     }
     for (host, words) in [
         (&mut file, "ot a directory"),
-        (&mut below, "/keys: not a directory"),
+        (&mut below, "/keys: is not a directory"),
         (&mut foreign, "belongs to uid"),
     ] {
         host.spawn();
-        assert_eq!(host.wait().code(), Some(1), "{}", host.log());
+        assert_eq!(host.wait().code(), Some(78), "{}", host.log());
         assert!(host.log().contains(words), "{}", host.log());
     }
 }

@@ -234,6 +234,13 @@ impl Host {
         self.post(body.to_string().as_bytes())
     }
 
+    /// As `gen_key`, with the patience of the backend: a machine that is busy otherwise may make a
+    /// request wait too long.
+    pub fn gen_key_patiently(&self, name_email: &str, extra: &Value) -> Reply {
+        let ask = || self.gen_key(name_email, extra.clone()).unwrap();
+        (0..4).map(|_| ask()).find(|reply| reply.status < 500).unwrap_or_else(ask)
+    }
+
     /// Runs gpg on the home of a key and returns what it prints; panics when it fails.
     pub fn gpg(&self, name_email: &str, arguments: &[&str]) -> String {
         gpg(&self.home(name_email), arguments)

@@ -12,3 +12,4 @@ mod lifecycle;
 mod load;
 mod signing;
 mod starting;
+mod state;
