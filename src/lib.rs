@@ -13,6 +13,7 @@ pub mod http;
 pub mod identity;
 pub mod key_request;
 pub mod keys;
+pub mod listen_address;
 pub mod privileges;
 pub mod settings;
 pub mod systemd;

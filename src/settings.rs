@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use log::LevelFilter;
 
 use crate::error::{Error, Result};
 use crate::key_request::{KeyLength, Lifetime};
+use crate::listen_address::ListenAddress;
 
 /// The configuration file that is read when no other is named. It need not exist.
 pub const CONFIG_FILE: &str = "/etc/copr-keygen/config.toml";
@@ -233,40 +233,6 @@ fn plain_text(value: &toml::Value) -> Option<String> {
             texts.map(|texts| texts.join(" "))
         }
         _ => None,
-    }
-}
-
-/// A place to listen at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListenAddress {
-    /// An IP address and port.
-    Tcp(SocketAddr),
-    /// The path of a Unix socket.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(out, "{address}"),
-            Self::Unix(path) => write!(out, "unix:{}", path.display()),
-        }
-    }
-}
-
-impl FromStr for ListenAddress {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return match path {
-                "" => Err("unix: must be followed by a path".into()),
-                path => Ok(Self::Unix(path.into())),
-            };
-        }
-        let mut addresses =
-            text.to_socket_addrs().map_err(|e| format!("{text:?} is no HOST:PORT: {e}"))?;
-        addresses.next().map(Self::Tcp).ok_or_else(|| format!("{text:?} has no address"))
     }
 }
 

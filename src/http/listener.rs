@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use crate::error::{Error, Result};
-use crate::settings::ListenAddress;
+use crate::listen_address::ListenAddress;
 
 /// A socket that accepts connections, never waiting for one.
 #[derive(Debug)]
