@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::socket::{Backlog, getsockopt, listen, sockopt::PeerCredentials};
 
 use crate::error::{Error, Result};
 use crate::listen_address::ListenAddress;
@@ -44,7 +44,11 @@ impl Listener {
     /// Binds `address`. A Unix socket at which nobody listens any more is replaced.
     pub fn bind(address: &ListenAddress) -> Result<Self> {
         let bound = match address {
-            ListenAddress::Tcp(address) => TcpListener::bind(address).and_then(Self::tcp),
+            ListenAddress::Tcp(address) => TcpListener::bind(address).and_then(|listener| {
+                // std asks for no more than 128.
+                listen(&listener, Backlog::MAXALLOWABLE)?;
+                Self::tcp(listener)
+            }),
             ListenAddress::Unix(path) => {
                 bind_unix(path).and_then(Self::unix).and_then(|mut listener| {
                     let made = fs::symlink_metadata(path)?;

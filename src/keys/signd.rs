@@ -124,19 +124,21 @@ impl SigndView {
     /// Makes `link` point to `target`; `false` when it already did.
     fn put(&self, link: &Path, target: &Path) -> Result<bool> {
         let failed = |e| Error::io(format!("linking {}", link.display()), e);
-        if fs::read_link(link).is_ok_and(|found| found == target) {
+        // Another request may make it at any time; then that one is taken.
+        let is_there = || fs::read_link(link).is_ok_and(|found| found == target);
+        if is_there() {
             return Ok(false);
         }
-        match fs::remove_file(link) {
-            Ok(()) => log::warn!("{}: was not our link to the key, replaced it", link.display()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(failed(e)),
-        }
         match symlink(target, link) {
-            Ok(()) => Ok(true),
-            // Another request has just made it.
-            Err(_) if fs::read_link(link).is_ok_and(|found| found == target) => Ok(true),
-            Err(e) => Err(failed(e)),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !is_there() => {
+                log::warn!("{}: was not our link to the key, replaced it", link.display());
+                match fs::remove_file(link).and_then(|()| symlink(target, link)) {
+                    Err(e) if !is_there() => Err(failed(e)),
+                    _ => Ok(true),
+                }
+            }
+            Err(e) if !is_there() => Err(failed(e)),
+            _ => Ok(true),
         }
     }
 }

@@ -197,13 +197,14 @@ impl<'a> StagedHome<'a> {
 
 impl Drop for StagedHome<'_> {
     fn drop(&mut self) {
+        // First the link, which leads to where this home was never published: should this process
+        // die here, the home still tells the next one about it.
+        if let Some((signd, keygrip)) = &self.linked {
+            signd.remove_dangling_secret_key(keygrip);
+        }
         if let Err(e) = remove_tree(&self.directory) {
             log::warn!("{e}; it will be tried again with the next key");
             self.staging.leftovers.store(true, Ordering::Relaxed);
-        }
-        // Only now does the link dangle for certain.
-        if let Some((signd, keygrip)) = &self.linked {
-            signd.remove_dangling_secret_key(keygrip);
         }
     }
 }
