@@ -120,6 +120,10 @@ pub fn parse(arguments: &[OsString]) -> Result<Call, String> {
     found.into_call()
 }
 
+fn takes_value(option: &str) -> bool {
+    VALUED.contains(&option) || USER.contains(&option)
+}
+
 #[derive(Default)]
 struct Found {
     options: Vec<OsString>,
@@ -144,15 +148,14 @@ impl Found {
             None => (word, None),
         };
         let name = name.to_str().unwrap_or_default();
-        let takes_value = VALUED.contains(&name) || USER.contains(&name);
-        if value.is_some() && !takes_value {
+        if value.is_some() && !takes_value(name) {
             return Err(format!("option {word:?} is not known here"));
         }
         self.option(name, word)?;
         match value {
             Some(value) if USER.contains(&name) => self.users.push(value.into()),
             Some(_) => self.options.push(word.into()),
-            None if takes_value => self.value_of(name, words)?,
+            None if takes_value(name) => self.next_value(name, words)?,
             None => {}
         }
         Ok(())
@@ -168,15 +171,10 @@ impl Found {
         for (at, letter) in letters.char_indices().skip(1) {
             let name = format!("-{letter}");
             self.option(&name, word)?;
-            if VALUED.contains(&name.as_str()) || USER.contains(&name.as_str()) {
-                let attached = &letters[at + letter.len_utf8()..];
-                if attached.is_empty() {
-                    return self.value_of(&name, words);
-                }
-                if USER.contains(&name.as_str()) {
-                    self.users.push(attached.into());
-                } else {
-                    self.options.extend([name.into(), attached.into()]);
+            if takes_value(&name) {
+                match &letters[at + letter.len_utf8()..] {
+                    "" => self.next_value(&name, words)?,
+                    attached => self.value(&name, attached.into()),
                 }
                 return Ok(());
             }
@@ -189,7 +187,7 @@ impl Found {
         self.about |= ABOUT.contains(&name);
         self.reading |= READING.contains(&name);
         self.signing |= SIGNING.contains(&name);
-        if VALUED.contains(&name) || USER.contains(&name) {
+        if takes_value(name) {
             return Ok(());
         }
         let tables = [&ABOUT[..], &READING[..], &SIGNING[..], &FLAGS[..]];
@@ -200,18 +198,23 @@ impl Found {
         Ok(())
     }
 
-    fn value_of<'a>(
+    /// Keeps the value of the option `name`, which is the next word.
+    fn next_value<'a>(
         &mut self,
         name: &str,
         words: &mut impl Iterator<Item = &'a OsString>,
     ) -> Result<(), String> {
         let value = words.next().ok_or_else(|| format!("option {name:?} needs a value"))?.clone();
+        self.value(name, value);
+        Ok(())
+    }
+
+    fn value(&mut self, name: &str, value: OsString) {
         if USER.contains(&name) {
             self.users.push(value);
         } else {
             self.options.extend([name.into(), value]);
         }
-        Ok(())
     }
 
     fn into_call(mut self) -> Result<Call, String> {

@@ -16,8 +16,8 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::certificate::assert_signs;
-use super::faults::{eventually, processes_of};
-use super::host::{Connection, Host, Transport, gen_key_request};
+use super::faults::processes_of;
+use super::host::{Connection, Host, Transport, eventually, gen_key_request};
 
 const CLIENTS: usize = 6;
 
@@ -198,5 +198,5 @@ fn assert_nothing_is_left_over(host: &Host) {
         }
     }
     // An agent whose gpg was killed with the service looks for it every few seconds.
-    eventually("all gpg processes have ended", || processes_of(host).is_empty());
+    eventually("all gpg processes have ended", || processes_of(host).is_empty().then_some(()));
 }

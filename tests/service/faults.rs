@@ -6,12 +6,11 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::host::{Host, Reply, Transport, gen_key_request};
+use super::host::{Host, Reply, Transport, eventually, gen_key_request};
 
 const ID: &str = "user#project@copr.example.org";
 const OTHER: &str = "user#other@copr.example.org";
@@ -174,9 +173,9 @@ fn a_client_that_leaves_gets_its_key_all_the_same() {
     let mut client = host.connect().unwrap();
     client.write_all(&gen_key_request(body.as_bytes())).unwrap();
     drop(client);
-    eventually("the key is made", || host.home(ID).exists());
+    eventually("the key is made", || host.home(ID).exists().then_some(()));
     assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 200);
-    eventually("the log says so", || host.log().contains(" 201 "));
+    eventually("the log says so", || host.log().contains(" 201 ").then_some(()));
 }
 
 #[test]
@@ -202,14 +201,15 @@ fn running_out_of_descriptors_is_survived() {
     host.limit_files(24);
     host.launch();
     let idle: Vec<_> = (0..100).map(|_| host.connect().unwrap()).collect();
-    eventually("it ran out", || host.log().contains("warn: accepting connections: Too many open"));
+    let complaint = "warn: accepting connections: Too many open";
+    eventually("it ran out", || host.log().contains(complaint).then_some(()));
     assert_eq!(host.get("/ping").unwrap().status, 200);
     // While others hold descriptors a key may have to wait; no other failure is allowed.
     eventually("a key is made", || match host.gen_key(ID, json!({})).unwrap() {
-        made if made.status == 201 => true,
+        made if made.status == 201 => Some(()),
         refused => {
             assert_busy(&refused);
-            false
+            None
         }
     });
     drop(idle);
@@ -224,7 +224,7 @@ fn who_waits_too_long_for_a_turn_is_asked_to_come_back() {
         host_with_gpg(GATED, &[("COPR_KEYGEN_JOBS", "1"), ("COPR_KEYGEN_QUEUE_TIMEOUT", "500ms")]);
     thread::scope(|scope| {
         let first = scope.spawn(|| host.gen_key(ID, json!({})).unwrap());
-        eventually("gpg runs", || is_there(&host, "began"));
+        eventually("gpg runs", || is_there(&host, "began").then_some(()));
         let others: Vec<_> = (0..30)
             .map(|number| {
                 // Every third waits for the very key that is being made.
@@ -285,7 +285,7 @@ fn a_start_clears_up_after_dead_processes_of_this_host_only() {
     fs::create_dir_all(foreign.join("h")).unwrap();
     thread::scope(|scope| {
         let request = scope.spawn(|| host.gen_key(ID, json!({})));
-        eventually("gpg runs", || is_there(&host, "began"));
+        eventually("gpg runs", || is_there(&host, "began").then_some(()));
         assert!(beside(&host).stop().success());
         assert_eq!(host.entries("staging").len(), 2, "of a living process, of another host");
         host.signal(Signal::SIGKILL);
@@ -364,13 +364,4 @@ pub fn processes_of(host: &Host) -> Vec<String> {
         Some(String::from_utf8_lossy(&line).replace('\0', " "))
     });
     lines.filter(|line| line.contains(state.to_str().unwrap())).collect()
-}
-
-/// Waits until `condition` holds; fails after half a minute.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !condition() {
-        assert!(Instant::now() < deadline, "never happened: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }

@@ -16,7 +16,7 @@ use nix::sys::stat::Mode;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::host::{Connection, Host, Reply, Transport, gen_key_request};
+use super::host::{Connection, Host, Reply, Transport, eventually, gen_key_request};
 
 const ID: &str = "user#project@copr.example.org";
 const PING: &[u8] = b"GET /ping HTTP/1.1\r\nHost: sign-host\r\n\r\n";
@@ -24,18 +24,6 @@ const PING: &[u8] = b"GET /ping HTTP/1.1\r\nHost: sign-host\r\n\r\n";
 /// A directory with a path short enough for a socket.
 pub fn scratch() -> TempDir {
     tempfile::Builder::new().prefix("ckg-").tempdir_in("/tmp").unwrap()
-}
-
-/// Waits until `found` finds something; panics after 30 s.
-pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "still waiting for {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn end_of(host: &mut Host) -> ExitStatus {

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::host::{Connection, Host, Transport};
-use super::lifecycle::{eventually, scratch};
+use super::host::{Connection, Host, Transport, eventually};
+use super::lifecycle::scratch;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_copr-keygen");
 

@@ -9,8 +9,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::json;
 
-use super::host::{Host, Transport};
-use super::lifecycle::eventually;
+use super::host::{Host, Transport, eventually};
 
 const ID: &str = "user#project@copr.example.org";
 
