@@ -5,6 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::clock::Moment;
+use crate::identity::NameEmail;
+use crate::key_request::Lifetime;
+
 /// Makes and keeps the OpenPGP signing keys of a build system, one GnuPG home per identity.
 #[derive(Debug, Parser)]
 #[command(name = "copr-keygen", version, arg_required_else_help = true, max_term_width = 100)]
@@ -40,6 +44,241 @@ pub enum Command {
     /// Run gpg on the key that a gpg command line is about; the `gpg:` program of obs-signd. Called
     /// as gpg-copr, all arguments are gpg's
     Gpg(Gpg),
+
+    /// Say whether this sign host is well, and what to do about what is not
+    Check(Check),
+
+    /// List keys: a table on a terminal, else a JSON array
+    List(List),
+
+    /// Show one key with its certificate, its files and what obs-signd sees of it
+    Show(Show),
+
+    /// Print the armored certificate of a key, with all its self-signatures
+    Pubkey(Pubkey),
+
+    /// Give keys that expire soon a later expiry
+    Prolong(Prolong),
+
+    /// Take over the keys of a GnuPG home that many keys share, like the one of the old service
+    Import(Import),
+
+    /// Write all keys into one ordinary GnuPG home with phrases, as the old service had it
+    Export(Export),
+
+    /// Write an encrypted archive of the keys, while everything goes on
+    Backup(Backup),
+
+    /// Put the keys of a decrypted archive back
+    Restore(Restore),
+
+    /// Take a key out of use; `undo` brings it back until `purge`
+    Remove(Remove),
+
+    /// Bring a removed key back
+    Undo(Undo),
+
+    /// Destroy removed keys for good
+    Purge(Purge),
+}
+
+/// Options of `check`.
+#[derive(Args, Debug, Default)]
+pub struct Check {
+    /// Mend what can be mended: owners and modes, links of obs-signd, key.json
+    #[arg(long)]
+    pub repair: bool,
+
+    /// Make a signature with every key
+    #[arg(long)]
+    pub deep: bool,
+
+    /// Print a JSON array, one object a finding
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `list`.
+#[derive(Args, Debug, Default)]
+pub struct List {
+    /// Shell pattern of names, like 'user#*@copr.example.org'; quote it
+    #[arg(value_name = "PATTERN")]
+    pub pattern: Option<glob::Pattern>,
+
+    /// Only keys that expire before then or have expired: a date, a time, @ and a Unix time, or a
+    /// span from now like 90d
+    #[arg(long, value_name = "WHEN")]
+    pub expires_before: Option<Moment>,
+
+    /// Only keys whose certificate changed then or later: a date, a time, @ and a Unix time, or a
+    /// span until now like 2d
+    #[arg(long, value_name = "WHEN")]
+    pub changed_since: Option<Moment>,
+
+    /// Print JSON on a terminal too
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `show`.
+#[derive(Args, Debug)]
+pub struct Show {
+    /// Whose key
+    #[arg(value_name = "NAME_EMAIL", value_parser = name_email)]
+    pub name_email: NameEmail,
+
+    /// Print JSON on a terminal too
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `pubkey`.
+#[derive(Args, Debug)]
+pub struct Pubkey {
+    /// Whose key
+    #[arg(value_name = "NAME_EMAIL", value_parser = name_email)]
+    pub name_email: NameEmail,
+
+    /// Print a JSON object that holds the certificate
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `prolong`.
+#[derive(Args, Debug)]
+pub struct Prolong {
+    /// Keys that expire within this time are prolonged
+    #[arg(long, value_name = "SPAN", default_value = "365d", value_parser = span)]
+    pub within: Lifetime,
+
+    /// The new expiry, counted from now
+    #[arg(long, value_name = "SPAN", default_value = "5y", value_parser = span)]
+    pub by: Lifetime,
+
+    /// Prolong keys that have expired already, too
+    #[arg(long)]
+    pub expired: bool,
+
+    /// Say what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Print a JSON object with what was done
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `import`.
+#[derive(Args, Debug)]
+pub struct Import {
+    /// The GnuPG home the keys are in; only read
+    #[arg(long, value_name = "GNUPGHOME")]
+    pub from: PathBuf,
+
+    /// The directory of obs-signd's phrase files, for keys that are protected
+    #[arg(long, value_name = "DIR")]
+    pub phrases: Option<PathBuf>,
+
+    /// Protect each secret key with a fresh passphrase
+    #[arg(long, value_name = "YES|NO", default_value = "yes", value_parser = yes_or_no,
+          action = clap::ArgAction::Set)]
+    pub protect: bool,
+
+    /// Say what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Print a JSON object with what was done
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `export`.
+#[derive(Args, Debug)]
+pub struct Export {
+    /// A directory that is empty or does not exist; gets gnupg/ and phrases/
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+
+    /// Shell pattern of names; all keys without it
+    #[arg(value_name = "PATTERN")]
+    pub pattern: Option<glob::Pattern>,
+}
+
+/// Options of `backup`.
+#[derive(Args, Debug)]
+pub struct Backup {
+    /// A file that does not exist, or - for stdout
+    #[arg(long, value_name = "FILE|-")]
+    pub to: PathBuf,
+
+    /// File with the OpenPGP certificate the archive is encrypted to; may be repeated
+    #[arg(long, value_name = "FILE", required = true)]
+    pub recipient: Vec<PathBuf>,
+
+    /// Only keys whose home changed then or later (see list --changed-since)
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<Moment>,
+}
+
+/// Options of `restore`.
+#[derive(Args, Debug)]
+pub struct Restore {
+    /// A decrypted archive, or - for stdin: gpg --decrypt FILE | copr-keygen restore --from -
+    #[arg(long, value_name = "FILE|-")]
+    pub from: PathBuf,
+}
+
+/// Options of `remove`.
+#[derive(Args, Debug)]
+pub struct Remove {
+    /// Whose key
+    #[arg(value_name = "NAME_EMAIL", value_parser = name_email)]
+    pub name_email: NameEmail,
+
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Options of `undo`.
+#[derive(Args, Debug)]
+pub struct Undo {
+    /// Whose key; of several that were removed, the last
+    #[arg(value_name = "NAME_EMAIL", value_parser = name_email)]
+    pub name_email: NameEmail,
+}
+
+/// Options of `purge`.
+#[derive(Args, Debug)]
+pub struct Purge {
+    /// Only keys that were removed longer ago than this; 0d for all
+    #[arg(long, value_name = "SPAN")]
+    pub older_than: Lifetime,
+
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+fn name_email(text: &str) -> Result<NameEmail, String> {
+    NameEmail::parse(text).map_err(|e| e.to_string())
+}
+
+/// A span of time that is longer than nothing.
+fn span(text: &str) -> Result<Lifetime, String> {
+    match text.parse()? {
+        Lifetime::FOREVER => Err("must be longer than nothing".into()),
+        lifetime => Ok(lifetime),
+    }
+}
+
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err("must be yes or no".into()),
+    }
 }
 
 /// Options of `serve`.

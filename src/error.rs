@@ -5,6 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::identity::NameEmail;
+
 /// The result of everything here that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -19,6 +21,26 @@ pub enum Error {
     /// A gpg command line that is not run.
     #[error("not run: {0}")]
     Arguments(String),
+
+    /// The command line asks for something that cannot be.
+    #[error("{0}")]
+    Usage(String),
+
+    /// There is no key of this identity.
+    #[error("there is no key of {0}")]
+    NoKey(NameEmail),
+
+    /// The key is in the hands of another process of ours.
+    #[error("the key of {0} is being worked on by another process; try again when that is done")]
+    InUse(NameEmail),
+
+    /// The clock is so wrong that nothing may be decided by it.
+    #[error("{0}")]
+    Clock(String),
+
+    /// Some of many things failed; each has been reported by itself.
+    #[error("{0}")]
+    Partly(String),
 
     /// A field of a request is missing or holds what it may not hold.
     #[error("{field}: {reason}")]
@@ -139,14 +161,17 @@ impl Error {
     pub fn http_status(&self) -> u16 {
         match self {
             Self::Field { .. } | Self::Malformed(_) => 400,
-            Self::NotFound => 404,
+            Self::NotFound | Self::NoKey(_) => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::RequestTimeout(_) => 408,
             Self::BodyTooLarge(_) => 413,
             Self::HeadTooLarge { .. } => 431,
-            Self::Busy(_) | Self::NoSpace(_) => 503,
+            Self::Busy(_) | Self::NoSpace(_) | Self::InUse(_) => 503,
             Self::Settings(_)
             | Self::Arguments(_)
+            | Self::Usage(_)
+            | Self::Clock(_)
+            | Self::Partly(_)
             | Self::GpgMissing { .. }
             | Self::GpgTimedOut { .. }
             | Self::GpgFailed { .. }
@@ -172,7 +197,7 @@ impl Error {
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::Settings(_) => 78,
-            Self::Arguments(_) => 2,
+            Self::Arguments(_) | Self::Usage(_) => 2,
             _ => 1,
         }
     }

@@ -6,6 +6,7 @@
 //! world: sockets, signals, the journal. `settings` and `error` are everybody's.
 
 pub mod cli;
+pub mod clock;
 pub mod commands;
 pub mod error;
 pub mod gpg;

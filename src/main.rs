@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use copr_keygen::cli::{Cli, Command, Common, Serve};
-use copr_keygen::commands::{gpg, serve};
-use copr_keygen::error::Result;
+use copr_keygen::commands::{self, gpg, serve};
+use copr_keygen::error::{Error, Result};
 use copr_keygen::settings::{Flags, Settings};
 use copr_keygen::systemd::journal;
 
@@ -20,22 +20,50 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Serve(options) => run_serve(cli.common, options),
         Command::Gpg(options) => run_gpg(cli.common, options.arguments),
+        command => run_mode(cli.common, command),
     }
 }
 
 fn run_serve(common: Common, options: Serve) -> ExitCode {
     let result = load(common, options.listen).and_then(|settings| {
-        journal::init(settings.log_level);
-        for variable in &settings.unknown_variables {
-            log::warn!("environment variable {variable} is no setting and was ignored");
-        }
+        journal::init(settings.log_level, journal::Style::Service);
+        warn_of_unknown_variables(&settings);
         serve::run(settings)
     });
-    journal::init(log::LevelFilter::Error);
-    result.map(|()| ExitCode::SUCCESS).unwrap_or_else(|error| {
-        log::error!("{error}");
-        ExitCode::from(error.exit_status())
-    })
+    // Counts only when the settings could not even be loaded.
+    journal::init(log::LevelFilter::Error, journal::Style::Service);
+    end(result)
+}
+
+/// Every mode that does one thing and ends.
+fn run_mode(common: Common, command: Command) -> ExitCode {
+    let result = load(common, Vec::new()).and_then(|settings| {
+        journal::init(settings.log_level, journal::Style::Terminal);
+        warn_of_unknown_variables(&settings);
+        commands::run(settings, command)
+    });
+    journal::init(log::LevelFilter::Error, journal::Style::Terminal);
+    end(result)
+}
+
+fn end(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough, as in `list | head`.
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            log::error!("{error}");
+            ExitCode::from(error.exit_status())
+        }
+    }
+}
+
+fn warn_of_unknown_variables(settings: &Settings) {
+    for variable in &settings.unknown_variables {
+        log::warn!("environment variable {variable} is no setting and was ignored");
+    }
 }
 
 /// Logs nothing: stdout and stderr are gpg's, and signd reads both.

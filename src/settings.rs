@@ -22,7 +22,7 @@ const ENVIRONMENT_PREFIX: &str = "COPR_KEYGEN_";
 
 /// Every setting with its default. The environment variable is the name in capitals behind
 /// `COPR_KEYGEN_`, the key in the configuration file is the name itself.
-const DEFAULTS: [(&str, &str); 11] = [
+const DEFAULTS: [(&str, &str); 13] = [
     ("state_dir", "/var/lib/copr-keygen"),
     ("listen", "127.0.0.1:5003"),
     ("gpg", "/usr/bin/gpg"),
@@ -34,6 +34,8 @@ const DEFAULTS: [(&str, &str); 11] = [
     ("queue_timeout", "10s"),
     ("gpg_timeout", "20s"),
     ("log_level", "info"),
+    ("hook", ""),
+    ("metrics_file", ""),
 ];
 
 /// All settings, parsed.
@@ -61,6 +63,12 @@ pub struct Settings {
     pub gpg_timeout: Duration,
     /// The least important message that is logged.
     pub log_level: LevelFilter,
+    /// A program that `prolong` runs when certificates have changed, with their names on stdin.
+    pub hook: Option<PathBuf>,
+    /// Where `prolong` writes metrics for the text-file collector of node_exporter.
+    pub metrics_file: Option<PathBuf>,
+    /// Every setting as it was written, and where that was: name, text, source.
+    pub origins: Vec<(String, String, String)>,
     /// Environment variables that look like settings of ours and are none.
     pub unknown_variables: Vec<String>,
 }
@@ -131,6 +139,9 @@ impl Settings {
             queue_timeout: layers.parse("queue_timeout", duration)?,
             gpg_timeout: layers.parse("gpg_timeout", positive_duration)?,
             log_level: layers.parse("log_level", log_level)?,
+            hook: layers.parse("hook", |text| optional(text, program))?,
+            metrics_file: layers.parse("metrics_file", |text| optional(text, program))?,
+            origins: layers.origins(),
             unknown_variables,
         })
     }
@@ -179,6 +190,15 @@ impl Layers {
             }
         }
         Ok(())
+    }
+
+    /// Every setting in the order of the defaults.
+    fn origins(&self) -> Vec<(String, String, String)> {
+        let origin = |(name, _): &(&str, &str)| {
+            let (text, source) = &self.0[*name];
+            ((*name).to_owned(), text.clone(), source.to_string())
+        };
+        DEFAULTS.iter().map(origin).collect()
     }
 
     fn parse<T>(
@@ -251,6 +271,14 @@ fn program(text: &str) -> std::result::Result<PathBuf, String> {
         path if path.is_absolute() => Ok(path),
         _ => Err("must be an absolute path".into()),
     }
+}
+
+/// Empty for none.
+fn optional<T>(
+    text: &str,
+    parser: impl Fn(&str) -> std::result::Result<T, String>,
+) -> std::result::Result<Option<T>, String> {
+    if text.is_empty() { Ok(None) } else { parser(text).map(Some) }
 }
 
 fn absolute(path: PathBuf) -> Result<PathBuf> {

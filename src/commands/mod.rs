@@ -1,4 +1,41 @@
 //! One file per mode; each reads like a table of contents.
 
+mod backup;
+mod check;
 pub mod gpg;
+mod look;
+mod moving;
+mod output;
+mod prolong;
+mod remove;
 pub mod serve;
+
+use crate::cli::Command;
+use crate::error::{Error, Result};
+use crate::privileges;
+use crate::settings::Settings;
+
+/// Runs a mode that does one thing and ends. Started as root, it becomes the owner of the state
+/// first, so that nothing in there ever belongs to root.
+pub fn run(settings: Settings, command: Command) -> Result<()> {
+    if !matches!(command, Command::Check(_)) {
+        privileges::become_owner(&settings.state_dir)?;
+    }
+    match command {
+        Command::Serve(_) | Command::Gpg(_) => {
+            Err(Error::Usage("this mode is started in another way".into()))
+        }
+        Command::Check(options) => check::run(&settings, &options),
+        Command::List(options) => look::list(&settings, options),
+        Command::Show(options) => look::show(&settings, &options),
+        Command::Pubkey(options) => look::pubkey(&settings, &options),
+        Command::Prolong(options) => prolong::run(&settings, &options),
+        Command::Import(options) => moving::import(&settings, &options),
+        Command::Export(options) => moving::export(&settings, &options),
+        Command::Backup(options) => backup::backup(&settings, &options),
+        Command::Restore(options) => backup::restore(&settings, &options),
+        Command::Remove(options) => remove::remove(&settings, &options),
+        Command::Undo(options) => remove::undo(&settings, &options),
+        Command::Purge(options) => remove::purge(&settings, &options),
+    }
+}

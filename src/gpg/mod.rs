@@ -2,7 +2,10 @@
 //! an agent of its own, and never with a secret in its arguments or its environment.
 
 pub mod arguments;
+mod call;
+mod certificate;
 mod generate;
+mod listing;
 mod parameters;
 mod process;
 mod status;
@@ -14,7 +17,9 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 
+pub use certificate::Keyring;
 pub use generate::Generated;
+pub use listing::{Certificate, Signature};
 
 /// The GnuPG programs of this host.
 #[derive(Clone, Debug)]

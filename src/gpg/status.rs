@@ -14,6 +14,8 @@ const GPG_ERR_EDQUOT: u32 = 32802;
 pub struct Status {
     /// Fingerprints of the primary keys that were created.
     pub created: Vec<Fingerprint>,
+    /// Fingerprints of the certificates that were imported, whether they changed anything or not.
+    pub imported: Vec<Fingerprint>,
     /// Whether gpg reported that the file system was full.
     pub no_space: bool,
 }
@@ -30,6 +32,9 @@ impl Status {
             match words[..] {
                 ["[GNUPG:]", "KEY_CREATED", "P" | "B", fingerprint, ..] => {
                     status.created.extend(Fingerprint::parse(fingerprint));
+                }
+                ["[GNUPG:]", "IMPORT_OK", _, fingerprint] => {
+                    status.imported.extend(Fingerprint::parse(fingerprint));
                 }
                 ["[GNUPG:]", "ERROR" | "FAILURE", _, code, ..] => {
                     let code = code.parse::<u32>().unwrap_or_default() & 0xffff;

@@ -1,14 +1,13 @@
-//! A published home: what belongs into it, and what it says about its key.
+//! A published home: what belongs into it, where it is and whether it is whole.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
+use super::record::{KeyRecord, RECORD};
 use crate::error::{Error, Result};
-use crate::gpg::{Fingerprint, Keygrip};
+use crate::gpg::Keygrip;
 use crate::identity::NameEmail;
 
 /// The public keyring.
@@ -19,102 +18,8 @@ pub const PASSPHRASE: &str = "passphrase";
 pub const SECRET_KEYS: &str = "private-keys-v1.d";
 /// The directory of the revocation certificate.
 pub const REVOCATIONS: &str = "openpgp-revocs.d";
-/// The cached facts about the key.
-const RECORD: &str = "key.json";
-
-/// Longer than any record, so that a strange file is not read into memory.
-const RECORD_MAX: u64 = 4096;
-
-/// The facts about a key that are cached in `key.json`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyRecord {
-    /// Fingerprint of the primary key.
-    pub fingerprint: Fingerprint,
-    /// Keygrip of the secret key.
-    pub keygrip: Keygrip,
-    /// gpg's name of the algorithm, like `rsa2048`; empty when unknown.
-    pub algorithm: String,
-    /// Unix time of creation; zero when unknown.
-    pub created: u64,
-    /// Unix time of expiry; `None` for never, or unknown.
-    pub expires: Option<u64>,
-}
-
-/// `key.json` as it is written.
-#[derive(Serialize, Deserialize)]
-struct RecordFile {
-    fingerprint: String,
-    keygrip: String,
-    algorithm: String,
-    created: u64,
-    expires: Option<u64>,
-}
-
-impl KeyRecord {
-    /// Writes `key.json` into a staged home.
-    pub fn write(&self, home: &Path) -> Result<()> {
-        let path = home.join(RECORD);
-        let failed = |e: io::Error| Error::io(format!("writing {}", path.display()), e);
-        let record = RecordFile {
-            fingerprint: self.fingerprint.to_string(),
-            keygrip: self.keygrip.to_string(),
-            algorithm: self.algorithm.clone(),
-            created: self.created,
-            expires: self.expires,
-        };
-        let mut text = serde_json::to_vec(&record).map_err(|e| failed(e.into()))?;
-        text.push(b'\n');
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        file.and_then(|mut file| file.write_all(&text)).map_err(failed)
-    }
-
-    /// What is known of the key in `home`. `key.json` is a cache: when it is not there, or is about
-    /// a key that is not there, the names of the files tell.
-    fn of(home: &Path) -> Option<Self> {
-        let cached = Self::read(home);
-        let is_here = |record: &Self| record.secret_key(home).is_file();
-        if cached.as_ref().is_some_and(is_here) {
-            return cached;
-        }
-        Self::from_file_names(home).or(cached)
-    }
-
-    /// Where the secret key is.
-    fn secret_key(&self, home: &Path) -> PathBuf {
-        home.join(SECRET_KEYS).join(self.keygrip.file_name())
-    }
-
-    /// Reads `key.json`; `None` when it is missing or not what [`KeyRecord::write`] writes.
-    fn read(home: &Path) -> Option<Self> {
-        let mut text = Vec::new();
-        // Whatever lies there must not make us wait, nor lead elsewhere.
-        let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
-        let open = OpenOptions::new().read(true).custom_flags(flags).open(home.join(RECORD));
-        let file = open.ok().filter(|file| file.metadata().is_ok_and(|found| found.is_file()))?;
-        file.take(RECORD_MAX).read_to_end(&mut text).ok()?;
-        let record: RecordFile = serde_json::from_slice(&text).ok()?;
-        Some(Self {
-            fingerprint: Fingerprint::parse(&record.fingerprint)?,
-            keygrip: Keygrip::parse(&record.keygrip)?,
-            algorithm: record.algorithm,
-            created: record.created,
-            expires: record.expires,
-        })
-    }
-
-    /// What the names of the files tell when there is no `key.json`.
-    fn from_file_names(home: &Path) -> Option<Self> {
-        let [keygrip] = <[_; 1]>::try_from(secret_keys(home)).ok()?;
-        let mut revocations = fs::read_dir(home.join(REVOCATIONS)).ok()?.flatten();
-        let fingerprint = revocations.find_map(|entry| {
-            Fingerprint::parse(entry.file_name().to_str()?.strip_suffix(".rev")?)
-        })?;
-        Some(Self { fingerprint, keygrip, algorithm: String::new(), created: 0, expires: None })
-    }
-}
-
 /// `keys/`: all published homes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Homes {
     directory: PathBuf,
 }
@@ -212,7 +117,7 @@ pub fn check_complete(home: &Path, record: &KeyRecord) -> Result<()> {
 }
 
 /// A file of a home must be a regular one with something in it.
-fn check_file(path: PathBuf) -> Result<()> {
+pub fn check_file(path: PathBuf) -> Result<()> {
     let reason = match fs::symlink_metadata(&path) {
         Ok(found) if found.is_file() && found.len() > 0 => return Ok(()),
         Ok(_) => "is empty or not a regular file",

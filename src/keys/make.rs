@@ -1,12 +1,14 @@
 //! The one function that makes a key, whoever asks for it.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use nix::sys::statvfs::statvfs;
 
-use super::home::{self, KeyRecord};
+use super::home;
+use super::record::KeyRecord;
 use super::staging::Publication;
 use super::{Store, passphrase};
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::identity::NameEmail;
 use crate::key_request::KeyRequest;
@@ -57,7 +59,7 @@ impl Store {
             self.clear_staging();
         }
         self.check_space()?;
-        let created = unix_time()?;
+        let created = clock::now()?;
         let expires = request
             .lifetime
             .expiry(created)
@@ -77,6 +79,7 @@ impl Store {
             algorithm: request.length.to_string(),
             created,
             expires,
+            changed: created,
         };
         record.write(staged.path())?;
         home::remove_leftovers(staged.path())?;
@@ -93,7 +96,7 @@ impl Store {
         }
     }
 
-    fn check_space(&self) -> Result<()> {
+    pub(super) fn check_space(&self) -> Result<()> {
         let found = statvfs(self.homes.directory()).map_err(|e| {
             Error::io(format!("looking at {}", self.homes.directory().display()), e.into())
         })?;
@@ -107,15 +110,5 @@ impl Store {
             )));
         }
         Ok(())
-    }
-}
-
-fn unix_time() -> Result<u64> {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) if u32::try_from(since.as_secs()).is_ok() => Ok(since.as_secs()),
-        _ => Err(Error::io(
-            "reading the clock",
-            std::io::Error::other("it is not between 1970 and 2106, where OpenPGP keys live"),
-        )),
     }
 }

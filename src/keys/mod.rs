@@ -1,10 +1,14 @@
 //! The store: one identity, one GnuPG home below `keys/`, which is written by `rename` only.
 //! Everything in `gnupg/` and `phrases/` is derived from it and repaired on sight.
 
+mod catalog;
 mod durable;
 mod home;
+mod lock;
 mod make;
 mod passphrase;
+mod prolong;
+mod record;
 mod signd;
 mod staging;
 mod turns;
@@ -19,8 +23,11 @@ use crate::error::{Error, Result};
 use crate::gpg::Gpg;
 use crate::settings::Settings;
 
-pub use home::{Homes, KeyRecord};
+pub use catalog::{Catalog, Filter, Key};
+pub use home::Homes;
 pub use make::Outcome;
+pub use prolong::Prolonged;
+pub use record::KeyRecord;
 
 use signd::SigndView;
 use staging::Staging;
@@ -29,6 +36,7 @@ use turns::{Permits, Turns};
 /// The keys of this sign host and all it takes to make another one.
 #[derive(Debug)]
 pub struct Store {
+    catalog: Catalog,
     homes: Homes,
     signd: SigndView,
     staging: Staging,
@@ -50,6 +58,7 @@ impl Store {
             own_directory(&root.join(part), |path| fs::symlink_metadata(path))?;
         }
         let store = Self {
+            catalog: Catalog::new(root, gpg.clone()),
             homes: Homes::new(root),
             signd: SigndView::new(root),
             staging: Staging::new(root.join("staging")),
@@ -74,6 +83,17 @@ impl Store {
             }
             Err(e) => log::warn!("clearing up staging/: {e}; it will be tried again"),
         }
+    }
+
+    /// The keys, to look at.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Tells signd that keys have changed.
+    pub fn tell_signd(&self) -> Result<()> {
+        self.signd.mark_changed(self.staging.create()?.scratch());
+        Ok(())
     }
 
     /// gpg jobs that run now, and requests that wait for one to end.

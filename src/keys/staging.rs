@@ -5,15 +5,15 @@ use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 
 use super::durable;
 use super::home::{self, Homes};
+use super::lock::lock;
 use super::signd::SigndView;
 use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
@@ -206,28 +206,6 @@ impl Drop for StagedHome<'_> {
             log::warn!("{e}; it will be tried again with the next key");
             self.staging.leftovers.store(true, Ordering::Relaxed);
         }
-    }
-}
-
-/// Locks a staging directory for as long as the result lives. `None` when another process holds it
-/// or has removed it.
-fn lock(directory: &Path) -> io::Result<Option<Flock<File>>> {
-    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    let file = match File::options().read(true).custom_flags(flags).open(directory) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => lock,
-        Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
-        Err((_, errno)) => return Err(errno.into()),
-    };
-    match fs::symlink_metadata(directory) {
-        Ok(now) if now.ino() == lock.metadata()?.ino() => Ok(Some(lock)),
-        Ok(_) => Ok(None),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e),
     }
 }
 

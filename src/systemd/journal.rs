@@ -7,18 +7,27 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use log::{LevelFilter, Log, Metadata, Record};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
+/// How lines look that go to stderr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// With the time in front, for a log.
+    Service,
+    /// Without, for somebody who waits for the command to end.
+    Terminal,
+}
+
 /// Starts logging. Only the first call counts.
-pub fn init(level: LevelFilter) {
+pub fn init(level: LevelFilter, style: Style) {
     let installed = match connected_to_journal().then(JournalLog::new) {
         Some(Ok(journal)) => journal.with_syslog_identifier("copr-keygen".into()).install().is_ok(),
-        _ => log::set_boxed_logger(Box::new(Stderr)).is_ok(),
+        _ => log::set_boxed_logger(Box::new(Stderr(style))).is_ok(),
     };
     if installed {
         log::set_max_level(level);
     }
 }
 
-struct Stderr;
+struct Stderr(Style);
 
 impl Log for Stderr {
     fn enabled(&self, _: &Metadata) -> bool {
@@ -26,11 +35,20 @@ impl Log for Stderr {
     }
 
     fn log(&self, record: &Record) {
-        // It cannot write times before 1970.
-        let now = humantime::format_rfc3339_seconds(SystemTime::now().max(UNIX_EPOCH));
         let level = record.level().as_str().to_lowercase();
+        let front = match (self.0, record.level()) {
+            // It cannot write times before 1970.
+            (Style::Service, _) => {
+                let now = humantime::format_rfc3339_seconds(SystemTime::now().max(UNIX_EPOCH));
+                format!("{now} {level}: ")
+            }
+            (Style::Terminal, log::Level::Error | log::Level::Warn) => {
+                format!("copr-keygen: {level}: ")
+            }
+            (Style::Terminal, _) => "copr-keygen: ".into(),
+        };
         // Nobody is left to tell when stderr is closed.
-        let _ = writeln!(std::io::stderr(), "{now} {level}: {}", record.args());
+        let _ = writeln!(std::io::stderr(), "{front}{}", record.args());
     }
 
     fn flush(&self) {}

@@ -1,0 +1,123 @@
+//! Times: what the clock says, how operators write a moment, and how one is shown to them. Times are
+//! Unix times in seconds, as OpenPGP keeps them in 32 bits (RFC 9580, 3.5).
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::error::{Error, Result};
+use crate::key_request::Lifetime;
+
+/// Seconds of a day.
+pub const DAY: u64 = 86_400;
+
+/// Now.
+pub fn now() -> Result<u64> {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) if u32::try_from(since.as_secs()).is_ok() => Ok(since.as_secs()),
+        _ => Err(Error::io(
+            "reading the clock",
+            std::io::Error::other("it is not between 1970 and 2106, where OpenPGP keys live"),
+        )),
+    }
+}
+
+/// `2026-11-22`.
+pub fn date(at: u64) -> String {
+    timestamp(at).chars().take(10).collect()
+}
+
+/// `2026-11-22T18:39:49Z`.
+pub fn timestamp(at: u64) -> String {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(at.min(LATEST))).to_string()
+}
+
+/// `20261122T183949`, as gpg reads a time in UTC.
+pub fn iso_basic(at: u64) -> String {
+    timestamp(at).chars().filter(|c| !matches!(c, '-' | ':' | 'Z')).collect()
+}
+
+/// The last second of the year 9999, which is what can be written.
+const LATEST: u64 = 253_402_300_799;
+
+/// Parses a moment: a Unix time with `@`, a date, a time as RFC 3339 has it, or a span like `90d`
+/// or `2w`, which [`Moment::before`] and [`Moment::after`] a given time make a moment of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// A Unix time.
+    At(u64),
+    /// So many seconds from now, or ago.
+    Span(u64),
+}
+
+impl Moment {
+    /// The moment itself, or the span before `now`.
+    pub fn before(self, now: u64) -> u64 {
+        match self {
+            Self::At(at) => at,
+            Self::Span(seconds) => now.saturating_sub(seconds),
+        }
+    }
+
+    /// The moment itself, or the span after `now`.
+    pub fn after(self, now: u64) -> u64 {
+        match self {
+            Self::At(at) => at,
+            Self::Span(seconds) => now.saturating_add(seconds),
+        }
+    }
+}
+
+impl std::str::FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let wrong = || {
+            "must be a date like 2027-01-31, a time like 2027-01-31T12:00:00Z, a span like 90d, 2w \
+             or 5y, or @ and a Unix time"
+                .to_owned()
+        };
+        if let Some(digits) = text.strip_prefix('@') {
+            return digits.parse().map(Self::At).map_err(|_| wrong());
+        }
+        let full = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
+        if let Ok(at) = humantime::parse_rfc3339(&full) {
+            return Ok(Self::At(at.duration_since(UNIX_EPOCH).map_err(|_| wrong())?.as_secs()));
+        }
+        let ends_in_unit = text.ends_with(['d', 'w', 'm', 'y']);
+        match text.parse::<Lifetime>() {
+            Ok(span) if ends_in_unit => Ok(Self::Span(span.seconds().into())),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_gpg_and_people_read_them() {
+        assert_eq!(date(1_700_000_000), "2023-11-14");
+        assert_eq!(timestamp(1_700_000_000), "2023-11-14T22:13:20Z");
+        assert_eq!(iso_basic(1_700_000_000), "20231114T221320");
+        assert_eq!(date(u64::MAX), "9999-12-31");
+    }
+
+    #[test]
+    fn moments_are_read() {
+        for (text, expected) in [
+            ("@1700000000", Moment::At(1_700_000_000)),
+            ("2023-11-14", Moment::At(1_699_920_000)),
+            ("2023-11-14T22:13:20Z", Moment::At(1_700_000_000)),
+            ("2w", Moment::Span(14 * DAY)),
+            ("365d", Moment::Span(365 * DAY)),
+        ] {
+            assert_eq!(text.parse(), Ok(expected), "{text}");
+        }
+        for bad in ["", "@", "@-1", "12", "2023-13-14", "1969-01-01", "yesterday", "2h", "-1d"] {
+            assert!(bad.parse::<Moment>().is_err(), "{bad}");
+        }
+        assert_eq!(Moment::Span(10).before(15), 5);
+        assert_eq!(Moment::Span(10).before(5), 0);
+        assert_eq!(Moment::Span(10).after(5), 15);
+    }
+}

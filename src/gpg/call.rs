@@ -1,0 +1,152 @@
+//! One call of gpg in a home of staging, with or without an agent of its own, and what became of it.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::Gpg;
+use super::process::{self, End, Finished, Job};
+use super::status::Status;
+use crate::error::{Error, Result};
+
+/// Options of every gpg here: no question, no agent it would start itself, no trust database.
+const ALWAYS: [&str; 5] =
+    ["--batch", "--no-tty", "--no-autostart", "--no-auto-check-trustdb", "--trust-model=always"];
+
+/// What gpg is to do.
+pub struct Call<'a> {
+    /// Its home; `--homedir`.
+    pub home: &'a Path,
+    /// Options and the command.
+    pub arguments: Vec<OsString>,
+    /// At most 4096 bytes.
+    pub stdin: &'a [u8],
+    /// The setting `gpg_timeout` counts as well.
+    pub deadline: Instant,
+}
+
+/// What a gpg said that did what it was asked to do.
+#[derive(Debug)]
+pub struct Output {
+    /// Status lines, and whatever the command prints.
+    pub stdout: Vec<u8>,
+    /// Its words on stderr, in one printable line.
+    pub words: String,
+}
+
+impl Gpg {
+    /// Runs gpg without an agent: for what needs no secret key.
+    pub(super) fn run(&self, mut call: Call) -> Result<(Finished, Duration)> {
+        call.arguments.insert(0, "--status-fd=1".into());
+        self.run_silent(call)
+    }
+
+    /// As [`Gpg::run`], without status lines: for what prints something itself.
+    pub(super) fn run_silent(&self, call: Call) -> Result<(Finished, Duration)> {
+        let mut arguments = gpg_arguments(call.home);
+        arguments.extend(call.arguments);
+        self.run_program(&self.gpg, arguments, call.stdin, call.deadline)
+    }
+
+    /// Runs gpg with an agent of its own, which is gone afterwards.
+    ///
+    /// gpg-agent makes its sockets, turns gpg into its own parent and watches it; both are in one
+    /// process group. So the agent needs no polling to start and cannot outlive the group. Its
+    /// passphrases are 256 random bits: stretching them (`--s2k-count`) would add time and nothing
+    /// else.
+    pub(super) fn run_with_agent(&self, call: Call) -> Result<(Finished, Duration)> {
+        self.check_installed()?;
+        let mut arguments = vec!["--homedir".into(), call.home.into()];
+        arguments.extend(
+            ["--no-detach", "--quiet", "--s2k-count=65536", "--disable-scdaemon"].map(Into::into),
+        );
+        arguments.extend(["--extra-socket=none", "--browser-socket=none"].map(Into::into));
+        arguments.extend(["--daemon".into(), "--".into(), self.gpg.clone().into()]);
+        arguments.extend(gpg_arguments(call.home));
+        arguments.push("--status-fd=1".into());
+        arguments.extend(call.arguments);
+        let result = self.run_program(&self.agent, arguments, call.stdin, call.deadline);
+        self.remove_socket_directory(call.home);
+        result
+    }
+
+    fn run_program(
+        &self,
+        program: &Path,
+        arguments: Vec<OsString>,
+        stdin: &[u8],
+        deadline: Instant,
+    ) -> Result<(Finished, Duration)> {
+        let started = Instant::now();
+        let deadline = deadline.min(started + self.timeout);
+        let finished = process::run(&Job { program, arguments, stdin, deadline })
+            .map_err(|e| Error::io(format!("running {}", program.display()), e))?;
+        Ok((finished, started.elapsed()))
+    }
+
+    /// For a user who is logged in, gpg binds the sockets of a home in a directory of their own
+    /// below `/run/user/<uid>/gnupg`, which would stay for ever. A system user has none of this.
+    fn remove_socket_directory(&self, home: &Path) {
+        if !Path::new("/run/user").join(nix::unistd::geteuid().to_string()).is_dir() {
+            return;
+        }
+        let arguments = vec!["--homedir".into(), home.into(), "--remove-socketdir".into()];
+        let job = Job {
+            program: &self.gpg.with_file_name("gpgconf"),
+            arguments,
+            stdin: b"",
+            deadline: Instant::now() + Duration::from_secs(2),
+        };
+        if let Err(e) = process::run(&job) {
+            log::debug!("removing the socket directory of {}: {e}", home.display());
+        }
+    }
+}
+
+fn gpg_arguments(home: &Path) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["--homedir".into(), home.into()];
+    arguments.extend(ALWAYS.map(Into::into));
+    arguments
+}
+
+/// What it said, if it ended with exit status 0. `doing` is for a file system that was full.
+pub fn succeeded(finished: Finished, took: Duration, doing: &str) -> Result<Output> {
+    let words = printable(&finished.stderr);
+    let failed = |how: String| Err(Error::GpgFailed { how, words: words.clone() });
+    match finished.end {
+        None => return Err(Error::GpgTimedOut { after: took, words }),
+        Some(End::Exited(0)) => {}
+        Some(_)
+            if Status::parse(&finished.stdout).no_space
+                || words.contains("No space left on device") =>
+        {
+            return Err(Error::NoSpace(doing.into()));
+        }
+        Some(End::Exited(code)) => return failed(format!("exit status {code}")),
+        Some(End::Killed(signal)) => return failed(format!("killed by {signal}")),
+    }
+    Ok(Output { stdout: finished.stdout, words })
+}
+
+/// gpg's words in one line that a terminal and a log can take, at most about 2,000 bytes.
+fn printable(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(2000)]);
+    let lines: Vec<_> =
+        text.lines().map(|line| line.trim().replace(char::is_control, "?")).collect();
+    match lines.join("; ") {
+        words if words.is_empty() => "it said nothing".into(),
+        words => words,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_one_short_printable_line() {
+        assert_eq!(printable(b"gpg: a\x1b[31m\ngpg: b\xff\r\n"), "gpg: a?[31m; gpg: b\u{fffd}");
+        assert!(printable(&[b'x'; 5000]).len() <= 2000);
+        assert_eq!(printable(b""), "it said nothing");
+    }
+}

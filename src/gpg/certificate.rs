@@ -1,0 +1,124 @@
+//! What is done with certificates: list, export, merge, give a new expiry, revoke. All of it in homes
+//! of staging, but for the reading.
+
+use std::path::Path;
+use std::time::Instant;
+
+use super::call::{self, Call};
+use super::{Certificate, Fingerprint, Gpg, listing};
+use crate::error::{Error, Result};
+
+/// Where a certificate is read from.
+#[derive(Clone, Copy, Debug)]
+pub struct Keyring<'a> {
+    /// A GnuPG home; nothing is written there.
+    pub home: &'a Path,
+    /// The file with the public keys.
+    pub file: &'a Path,
+}
+
+impl Gpg {
+    /// The certificates of a keyring, their signatures checked.
+    pub fn inspect(&self, keyring: Keyring, deadline: Instant) -> Result<Vec<Certificate>> {
+        let mut arguments = reading(keyring);
+        arguments.extend(
+            ["--with-colons", "--with-keygrip", "--fixed-list-mode", "--check-sigs"]
+                .map(Into::into),
+        );
+        let output = self.read(keyring, arguments, deadline, "listing a keyring")?;
+        listing::parse(&output).map_err(|why| Error::GpgFailed {
+            how: format!("its listing of {} is not understood", keyring.file.display()),
+            words: why,
+        })
+    }
+
+    /// The only certificate of a keyring.
+    pub fn inspect_one(&self, keyring: Keyring, deadline: Instant) -> Result<Certificate> {
+        let found = self.inspect(keyring, deadline)?;
+        let count = found.len();
+        <[_; 1]>::try_from(found).map(|[one]| one).map_err(|_| Error::DamagedHome {
+            path: keyring.file.into(),
+            reason: format!("holds {count} certificates instead of one"),
+        })
+    }
+
+    /// A certificate with all its signatures, binary or armored.
+    pub fn export(
+        &self,
+        keyring: Keyring,
+        fingerprint: &Fingerprint,
+        armored: bool,
+        deadline: Instant,
+    ) -> Result<Vec<u8>> {
+        let mut arguments = reading(keyring);
+        arguments.push(if armored { "--armor" } else { "--no-armor" }.into());
+        arguments.extend(["--export".into(), "--".into(), fingerprint.as_str().into()]);
+        match self.read(keyring, arguments, deadline, "exporting a certificate")? {
+            empty if empty.is_empty() => Err(Error::DamagedHome {
+                path: keyring.file.into(),
+                reason: format!("does not hold the certificate of {fingerprint}"),
+            }),
+            exported => Ok(exported),
+        }
+    }
+
+    /// Merges the certificates in `file` into the keyring of `home`, which is in staging; returns the
+    /// fingerprints gpg found in it.
+    pub fn import(&self, home: &Path, file: &Path, deadline: Instant) -> Result<Vec<Fingerprint>> {
+        let arguments = vec!["--import".into(), "--".into(), file.into()];
+        let (finished, took) = self.run(Call { home, arguments, stdin: b"", deadline })?;
+        let output = call::succeeded(finished, took, "merging a certificate")?;
+        Ok(super::status::Status::parse(&output.stdout).imported)
+    }
+
+    /// Gives the key in `home`, which is in staging, a new expiry (Unix time). gpg puts the new
+    /// self-signatures in place of the newest old ones.
+    pub fn set_expiry(
+        &self,
+        home: &Path,
+        passphrase_file: &Path,
+        fingerprint: &Fingerprint,
+        expires: u64,
+        deadline: Instant,
+    ) -> Result<()> {
+        let (finished, took) = self.run_with_agent(Call {
+            home,
+            arguments: vec![
+                "--pinentry-mode=loopback".into(),
+                "--passphrase-file".into(),
+                passphrase_file.into(),
+                "--cert-digest-algo=SHA256".into(),
+                "--quick-set-expire".into(),
+                fingerprint.as_str().into(),
+                crate::clock::iso_basic(expires).into(),
+            ],
+            stdin: b"",
+            deadline,
+        })?;
+        call::succeeded(finished, took, "prolonging a key").map(drop)
+    }
+
+    /// Reads a keyring that is not to be changed, and prints no status lines.
+    fn read(
+        &self,
+        keyring: Keyring,
+        arguments: Vec<std::ffi::OsString>,
+        deadline: Instant,
+        doing: &str,
+    ) -> Result<Vec<u8>> {
+        let call = Call { home: keyring.home, arguments, stdin: b"", deadline };
+        let (finished, took) = self.run_silent(call)?;
+        Ok(call::succeeded(finished, took, doing)?.stdout)
+    }
+}
+
+/// Options under which gpg leaves no trace where it reads.
+fn reading(keyring: Keyring) -> Vec<std::ffi::OsString> {
+    vec![
+        "--no-options".into(),
+        "--lock-never".into(),
+        "--no-default-keyring".into(),
+        "--keyring".into(),
+        keyring.file.into(),
+    ]
+}

@@ -1,0 +1,241 @@
+//! Reads what gpg lists with `--with-colons` (doc/DETAILS of GnuPG, "Format of the colon listings").
+
+use super::{Fingerprint, Keygrip};
+
+/// A certificate as gpg sees it: a primary key with its user IDs and the signatures on them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// Fingerprint of the primary key.
+    pub fingerprint: Fingerprint,
+    /// Keygrip of the primary key, if it was asked for (`--with-keygrip`).
+    pub keygrip: Option<Keygrip>,
+    /// gpg's name of the algorithm, like `rsa2048` or `ed25519`.
+    pub algorithm: String,
+    /// Unix time of creation.
+    pub created: u64,
+    /// Unix time of expiry; `None` for never.
+    pub expires: Option<u64>,
+    /// Whether the key is revoked.
+    pub revoked: bool,
+    /// Whether the primary key can sign data (`s` among its own capabilities).
+    pub signs: bool,
+    /// The user IDs, those that are revoked as well.
+    pub user_ids: Vec<String>,
+    /// How many subkeys it has.
+    pub subkeys: usize,
+    /// All signatures on the key and its user IDs, if they were asked for (`--check-sigs`).
+    pub signatures: Vec<Signature>,
+}
+
+/// A signature on a key or a user ID.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Signature {
+    /// Position of the user ID in [`Certificate::user_ids`], plus one; zero for the key itself.
+    pub on: usize,
+    /// Key ID of the issuer.
+    pub issuer: String,
+    /// Unix time of the signature.
+    pub created: u64,
+    /// Its class in hexadecimal digits and `x` or `l`: exportable or local (RFC 9580, 5.2.1).
+    pub class: String,
+    /// Whether gpg could verify it.
+    pub good: bool,
+}
+
+impl Certificate {
+    /// Whether its own key has made `signature`.
+    pub fn is_self_signature(&self, signature: &Signature) -> bool {
+        self.fingerprint.as_str().ends_with(&signature.issuer)
+    }
+}
+
+/// The certificates in a listing. `Err` is a sentence; a line that is not understood spoils all, as
+/// nothing may be decided on half a listing.
+pub fn parse(listing: &[u8]) -> Result<Vec<Certificate>, String> {
+    let mut certificates = Vec::new();
+    let mut current: Option<Draft> = None;
+    for line in listing.split(|b| *b == b'\n') {
+        // gpg passes user IDs through as they are, and they need not be UTF-8.
+        let line = String::from_utf8_lossy(line);
+        let fields: Vec<_> = line.split(':').collect();
+        let field = |index: usize| fields.get(index).copied().unwrap_or_default();
+        if matches!(field(0), "pub" | "sec") {
+            certificates.extend(current.take().map(Draft::finish).transpose()?);
+            current = Some(Draft::begin(&fields)?);
+            continue;
+        }
+        let Some(draft) = &mut current else { continue };
+        match field(0) {
+            "fpr" if draft.fingerprint.is_none() => {
+                draft.fingerprint = Fingerprint::parse(field(9));
+            }
+            "grp" if draft.keygrip.is_none() => draft.keygrip = Keygrip::parse(field(9)),
+            "sub" | "ssb" => draft.subkeys += 1,
+            "uid" if draft.subkeys == 0 => draft.user_ids.push(unescape(field(9))),
+            // A user attribute (a photo); its signatures are counted like those on user IDs.
+            "uat" if draft.subkeys == 0 => draft.user_ids.push(String::new()),
+            "sig" | "rev" if draft.subkeys == 0 => draft.signatures.push(Signature {
+                on: draft.user_ids.len(),
+                issuer: field(4).into(),
+                created: time(field(5))?.unwrap_or_default(),
+                class: field(10).split(',').next().unwrap_or_default().into(),
+                good: field(1).starts_with('!'),
+            }),
+            _ => {}
+        }
+    }
+    certificates.extend(current.map(Draft::finish).transpose()?);
+    Ok(certificates)
+}
+
+/// A certificate whose lines are still coming in.
+struct Draft {
+    fingerprint: Option<Fingerprint>,
+    keygrip: Option<Keygrip>,
+    algorithm: String,
+    created: u64,
+    expires: Option<u64>,
+    revoked: bool,
+    signs: bool,
+    user_ids: Vec<String>,
+    subkeys: usize,
+    signatures: Vec<Signature>,
+}
+
+impl Draft {
+    fn begin(fields: &[&str]) -> Result<Self, String> {
+        let field = |index: usize| fields.get(index).copied().unwrap_or_default();
+        Ok(Self {
+            fingerprint: None,
+            keygrip: None,
+            algorithm: algorithm(field(3), field(2), field(16)),
+            created: time(field(5))?.ok_or("a key without a time of creation")?,
+            expires: time(field(6))?,
+            revoked: field(1).starts_with('r'),
+            signs: field(11).contains('s'),
+            user_ids: Vec::new(),
+            subkeys: 0,
+            signatures: Vec::new(),
+        })
+    }
+
+    fn finish(self) -> Result<Certificate, String> {
+        Ok(Certificate {
+            fingerprint: self.fingerprint.ok_or("a key without a version 4 fingerprint")?,
+            keygrip: self.keygrip,
+            algorithm: self.algorithm,
+            created: self.created,
+            expires: self.expires,
+            revoked: self.revoked,
+            signs: self.signs,
+            user_ids: self.user_ids,
+            subkeys: self.subkeys,
+            signatures: self.signatures,
+        })
+    }
+}
+
+/// Seconds since 1970; empty is none.
+fn time(text: &str) -> Result<Option<u64>, String> {
+    match text {
+        "" | "0" => Ok(None),
+        _ => text.parse().map(Some).map_err(|_| format!("{text:?} is no time")),
+    }
+}
+
+/// gpg's own name of an algorithm (RFC 9580, 9.1).
+fn algorithm(number: &str, bits: &str, curve: &str) -> String {
+    match (number, curve) {
+        ("1" | "2" | "3", _) => format!("rsa{bits}"),
+        ("17", _) => format!("dsa{bits}"),
+        (_, "") => format!("algorithm {number}"),
+        (_, curve) => curve.into(),
+    }
+}
+
+/// `\x3a` and the like, as gpg writes colons, backslashes and control characters.
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = match rest {
+            [b'\\', b'x', digits @ ..] => digits
+                .get(..2)
+                .and_then(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok()),
+            _ => None,
+        };
+        match escaped {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &rest[4..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTING: &str = "\
+tru:ot:1:1795372980:1:3:1:5
+pub:-:2048:1:D6B25A54CFF4FE2A:1700000000:2048425968::u:::scSC::::::23::0:
+fpr:::::::::3B617C5A61C1708B6A3A6771D6B25A54CFF4FE2A:
+grp:::::::::BF6D4F8AB9CF6480E6C14A606981AB23EF44E259:
+uid:-::::1795372984::103F9EDE60D18DA8D74391810E130CFDB03A8341::a\\x3a b <a#b@c>::::::::::0:
+sig:!::1:D6B25A54CFF4FE2A:1795372984::::a b <a#b@c>:13x::3B617C5A61C1708B6A3A6771D6B25A54CFF4FE2A:::10:
+sig:?::1:0123456789ABCDEF:1700000000::::[User ID not found]:10x:::::10:
+pub:r:255:22:8877665544332211:1700000001:::-:::sc:::::ed25519:::0:
+fpr:::::::::0000000000000000000000008877665544332211:
+sub:-:255:18:1111111111111111:1700000001::::::e:::::cv25519::
+fpr:::::::::0000000000000000000000001111111111111111:
+";
+
+    #[test]
+    fn reads_what_gpg_lists() -> Result<(), String> {
+        let [first, second] =
+            <[_; 2]>::try_from(parse(LISTING.as_bytes())?).map_err(|found| format!("{found:?}"))?;
+        assert_eq!(first.fingerprint.as_str(), "3B617C5A61C1708B6A3A6771D6B25A54CFF4FE2A");
+        assert_eq!(
+            first.keygrip.as_ref().map(Keygrip::as_str),
+            Some("BF6D4F8AB9CF6480E6C14A606981AB23EF44E259")
+        );
+        assert_eq!((first.created, first.expires), (1_700_000_000, Some(2_048_425_968)));
+        assert_eq!((first.algorithm.as_str(), first.revoked), ("rsa2048", false));
+        assert_eq!(first.user_ids, ["a: b <a#b@c>"]);
+        let good: Vec<_> = first.signatures.iter().map(|s| (s.on, s.good)).collect();
+        assert_eq!(good, [(1, true), (1, false)]);
+        assert!(first.is_self_signature(&first.signatures[0]));
+        assert!(!first.is_self_signature(&first.signatures[1]));
+        assert_eq!((second.algorithm.as_str(), second.revoked), ("ed25519", true));
+        assert_eq!((second.expires, second.subkeys), (None, 1));
+        assert_eq!(second.fingerprint.as_str(), "0000000000000000000000008877665544332211");
+        Ok(())
+    }
+
+    #[test]
+    fn half_a_listing_is_none() {
+        for bad in ["pub:-:2048:1:X:::\n", "pub:-:2048:1:X:yesterday::\n", "pub:-:2048:1:X:1::\n"] {
+            assert!(parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+        for nothing in [&b""[..], b"\n\n", b"tru::\nuid:-::\nsig:!\n", b"\xff\xfe:::\n"] {
+            assert_eq!(parse(nothing), Ok(Vec::new()));
+        }
+    }
+
+    #[test]
+    fn escapes_are_undone_once() {
+        for (text, expected) in
+            [("a", "a"), ("\\x3a", ":"), ("\\x5cx3a", "\\x3a"), ("\\x3", "\\x3")]
+        {
+            assert_eq!(unescape(text), expected);
+        }
+        assert_eq!(unescape("\\xc3\\xbc"), "ü");
+        assert_eq!(unescape("\\xzz\\"), "\\xzz\\");
+    }
+}

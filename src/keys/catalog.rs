@@ -1,0 +1,169 @@
+//! Looking at keys without touching them: one, or all that a filter lets through.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::home::Homes;
+use super::record::KeyRecord;
+use crate::error::{Error, Result};
+use crate::gpg::{Certificate, Gpg, Keyring};
+use crate::identity::NameEmail;
+
+/// How long gpg may take to show one certificate.
+const LOOK_TIME: Duration = Duration::from_secs(10);
+
+/// A key of this host: whose it is, and what is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Whose it is.
+    pub name_email: NameEmail,
+    /// What is known of it.
+    pub record: KeyRecord,
+}
+
+/// A key as JSON shows it. Times are Unix times.
+#[derive(Serialize)]
+struct KeyObject<'a> {
+    name_email: &'a str,
+    fingerprint: &'a str,
+    keygrip: &'a str,
+    algorithm: &'a str,
+    created: u64,
+    /// `null` for never.
+    expires: Option<u64>,
+    changed: u64,
+}
+
+impl Serialize for Key {
+    fn serialize<S: serde::Serializer>(
+        &self,
+        serializer: S,
+    ) -> std::result::Result<S::Ok, S::Error> {
+        let KeyRecord { fingerprint, keygrip, algorithm, created, expires, changed } = &self.record;
+        KeyObject {
+            name_email: self.name_email.as_str(),
+            fingerprint: fingerprint.as_str(),
+            keygrip: keygrip.as_str(),
+            algorithm,
+            created: *created,
+            expires: *expires,
+            changed: *changed,
+        }
+        .serialize(serializer)
+    }
+}
+
+/// Which keys are meant. The default is all.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Shell pattern of the name.
+    pub pattern: Option<glob::Pattern>,
+    /// Keys that expire before this Unix time, those that have expired already among them.
+    pub expires_before: Option<u64>,
+    /// Keys whose certificate became what it is at this Unix time or later.
+    pub changed_since: Option<u64>,
+}
+
+impl Filter {
+    fn takes_name(&self, name_email: &NameEmail) -> bool {
+        self.pattern.as_ref().is_none_or(|pattern| pattern.matches(name_email.as_str()))
+    }
+
+    fn takes(&self, record: &KeyRecord) -> bool {
+        self.expires_before.is_none_or(|before| record.expires.is_some_and(|at| at < before))
+            && self.changed_since.is_none_or(|since| record.changed >= since)
+    }
+}
+
+/// The keys of this host, to look at. Nothing is ever written.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    homes: Homes,
+    gpg: Gpg,
+    /// A GnuPG home for gpg to read keyrings with.
+    agent_home: PathBuf,
+}
+
+impl Catalog {
+    /// The keys of the state directory `root`.
+    pub fn new(root: &Path, gpg: Gpg) -> Self {
+        Self { homes: Homes::new(root), gpg, agent_home: root.join("gnupg") }
+    }
+
+    /// The homes.
+    pub fn homes(&self) -> &Homes {
+        &self.homes
+    }
+
+    /// The key of an identity; [`Error::NoKey`] when there is none.
+    pub fn find(&self, name_email: &NameEmail) -> Result<Key> {
+        match self.homes.find(name_email)? {
+            Some(record) => self.complete(name_email.clone(), record),
+            None => Err(Error::NoKey(name_email.clone())),
+        }
+    }
+
+    /// All keys that `filter` lets through, in the order of the directory. What `key.json` says is
+    /// taken as it is. A key that cannot be read is an error, and the next one comes after it.
+    pub fn keys(&self, filter: Filter) -> Result<impl Iterator<Item = Result<Key>>> {
+        Ok(self.homes.identities()?.filter_map(move |name_email| {
+            let name_email = match name_email {
+                Ok(name_email) if filter.takes_name(&name_email) => name_email,
+                Ok(_) => return None,
+                Err(e) => return Some(Err(e)),
+            };
+            match self.look(name_email) {
+                Ok(Some(key)) => filter.takes(&key.record).then_some(Ok(key)),
+                Ok(None) => None, // gone since the directory was read
+                Err(e) => Some(Err(e)),
+            }
+        }))
+    }
+
+    fn look(&self, name_email: NameEmail) -> Result<Option<Key>> {
+        if let Some(record) = KeyRecord::read(&self.homes.path(&name_email)) {
+            return Ok(Some(Key { name_email, record }));
+        }
+        match self.homes.find(&name_email)? {
+            Some(record) => self.complete(name_email, record).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The certificate of an identity as gpg sees it.
+    pub fn certificate(&self, name_email: &NameEmail) -> Result<Certificate> {
+        let file = self.homes.pubring(name_email);
+        self.gpg.inspect_one(self.keyring(&file), Instant::now() + LOOK_TIME)
+    }
+
+    /// The armored certificate of a key, with all its signatures.
+    pub fn pubkey(&self, key: &Key) -> Result<String> {
+        let file = self.homes.pubring(&key.name_email);
+        let deadline = Instant::now() + LOOK_TIME;
+        let armored =
+            self.gpg.export(self.keyring(&file), &key.record.fingerprint, true, deadline)?;
+        String::from_utf8(armored)
+            .map_err(|e| Error::io(format!("exporting {}", file.display()), io::Error::other(e)))
+    }
+
+    /// Asks gpg for what the record does not know.
+    fn complete(&self, name_email: NameEmail, mut record: KeyRecord) -> Result<Key> {
+        if record.created == 0 {
+            let certificate = self.certificate(&name_email)?;
+            record.fingerprint = certificate.fingerprint;
+            record.algorithm = certificate.algorithm;
+            record.created = certificate.created;
+            record.expires = certificate.expires;
+            let newest = certificate.signatures.iter().map(|signature| signature.created).max();
+            record.changed = newest.unwrap_or_default().max(record.created);
+        }
+        Ok(Key { name_email, record })
+    }
+
+    fn keyring<'a>(&'a self, file: &'a Path) -> Keyring<'a> {
+        Keyring { home: &self.agent_home, file }
+    }
+}

@@ -1,0 +1,120 @@
+//! `key.json`: what is known of a key without asking gpg. A cache, never the truth.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::home::{REVOCATIONS, SECRET_KEYS, secret_keys};
+use crate::error::{Error, Result};
+use crate::gpg::{Fingerprint, Keygrip};
+
+/// Its name in a home.
+pub const RECORD: &str = "key.json";
+
+/// Longer than any record, so that a strange file is not read into memory.
+const RECORD_MAX: u64 = 4096;
+
+/// The facts about a key that are cached in `key.json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// Fingerprint of the primary key.
+    pub fingerprint: Fingerprint,
+    /// Keygrip of the secret key.
+    pub keygrip: Keygrip,
+    /// gpg's name of the algorithm, like `rsa2048`; empty when unknown.
+    pub algorithm: String,
+    /// Unix time of creation; zero when unknown.
+    pub created: u64,
+    /// Unix time of expiry; `None` for never, or unknown.
+    pub expires: Option<u64>,
+    /// Unix time when the certificate last became another one; that of creation until then.
+    pub changed: u64,
+}
+
+/// `key.json` as it is written.
+#[derive(Serialize, Deserialize)]
+struct RecordFile {
+    fingerprint: String,
+    keygrip: String,
+    algorithm: String,
+    created: u64,
+    expires: Option<u64>,
+    /// Homes made before there was this field have none.
+    #[serde(default)]
+    changed: u64,
+}
+
+impl KeyRecord {
+    /// Writes `key.json` into a staged home.
+    pub fn write(&self, home: &Path) -> Result<()> {
+        let path = home.join(RECORD);
+        let failed = |e: io::Error| Error::io(format!("writing {}", path.display()), e);
+        let record = RecordFile {
+            fingerprint: self.fingerprint.to_string(),
+            keygrip: self.keygrip.to_string(),
+            algorithm: self.algorithm.clone(),
+            created: self.created,
+            expires: self.expires,
+            changed: self.changed,
+        };
+        let mut text = serde_json::to_vec(&record).map_err(|e| failed(e.into()))?;
+        text.push(b'\n');
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        file.and_then(|mut file| file.write_all(&text)).map_err(failed)
+    }
+
+    /// What is known of the key in `home`. `key.json` is a cache: when it is not there, or is about
+    /// a key that is not there, the names of the files tell.
+    pub fn of(home: &Path) -> Option<Self> {
+        let cached = Self::read(home);
+        let is_here = |record: &Self| record.secret_key(home).is_file();
+        if cached.as_ref().is_some_and(is_here) {
+            return cached;
+        }
+        Self::from_file_names(home).or(cached)
+    }
+
+    /// Where the secret key is.
+    pub fn secret_key(&self, home: &Path) -> PathBuf {
+        home.join(SECRET_KEYS).join(self.keygrip.file_name())
+    }
+
+    /// Reads `key.json`; `None` when it is missing or not what [`KeyRecord::write`] writes.
+    pub fn read(home: &Path) -> Option<Self> {
+        let mut text = Vec::new();
+        // Whatever lies there must not make us wait, nor lead elsewhere.
+        let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+        let open = OpenOptions::new().read(true).custom_flags(flags).open(home.join(RECORD));
+        let file = open.ok().filter(|file| file.metadata().is_ok_and(|found| found.is_file()))?;
+        file.take(RECORD_MAX).read_to_end(&mut text).ok()?;
+        let record: RecordFile = serde_json::from_slice(&text).ok()?;
+        Some(Self {
+            fingerprint: Fingerprint::parse(&record.fingerprint)?,
+            keygrip: Keygrip::parse(&record.keygrip)?,
+            algorithm: record.algorithm,
+            created: record.created,
+            expires: record.expires,
+            changed: record.changed.max(record.created),
+        })
+    }
+
+    /// What the names of the files tell when there is no `key.json`.
+    fn from_file_names(home: &Path) -> Option<Self> {
+        let [keygrip] = <[_; 1]>::try_from(secret_keys(home)).ok()?;
+        let mut revocations = fs::read_dir(home.join(REVOCATIONS)).ok()?.flatten();
+        let fingerprint = revocations.find_map(|entry| {
+            Fingerprint::parse(entry.file_name().to_str()?.strip_suffix(".rev")?)
+        })?;
+        Some(Self {
+            fingerprint,
+            keygrip,
+            algorithm: String::new(),
+            created: 0,
+            expires: None,
+            changed: 0,
+        })
+    }
+}
