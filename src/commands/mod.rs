@@ -3,6 +3,7 @@
 mod backup;
 mod check;
 pub mod gpg;
+mod hook;
 mod look;
 mod moving;
 mod output;

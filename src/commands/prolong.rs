@@ -1,7 +1,286 @@
-//! not there yet
-use crate::cli::*;
-use crate::error::*;
+//! `copr-keygen prolong`: gives every key that expires soon a later expiry, on all cores, and tells
+//! who must know. One key that fails does not stop the rest; what is interrupted is continued by the
+//! next run.
+
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::{hook, output};
+use crate::cli;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::gpg::Gpg;
+use crate::keys::{Filter, Key, Prolonged, Store};
 use crate::settings::Settings;
-pub fn run(_: &Settings, _: &Prolong) -> Result<()> {
-    Err(Error::Usage("not there yet".into()))
+use crate::systemd::journal::event;
+use crate::systemd::signals::Signals;
+
+/// How far the clock may be behind the newest key: hosts that share a state differ a little.
+const CLOCK_SLACK: u64 = 300;
+
+/// Prolongs what is due.
+pub fn run(settings: &Settings, options: &cli::Prolong) -> Result<()> {
+    let signals = Signals::take()?;
+    let store = Store::open(settings, Gpg::new(settings)?)?;
+    if !options.dry_run {
+        hook::prepare(settings)?;
+    }
+    let plan = Plan::make(&store, options)?;
+    let report = if options.dry_run {
+        Report::default()
+    } else {
+        prolong_all(&store, &plan, settings.jobs, &signals)
+    };
+    if report.changed() > 0 {
+        store.tell_signd()?;
+    }
+    let told = if options.dry_run { Ok(()) } else { hook::tell(settings, store.catalog()) };
+    show(&plan, &report, options)?;
+    told.and(report.result(&plan))
+}
+
+/// What is to be done.
+struct Plan {
+    /// Keys on this host.
+    seen: usize,
+    /// Keys that cannot be read; each has been reported.
+    unreadable: usize,
+    /// Those to be prolonged, with the ones that expire first in front.
+    due: Vec<Key>,
+    /// Keys that have expired and are left alone.
+    expired: usize,
+    /// The new expiry.
+    until: u64,
+}
+
+impl Plan {
+    fn make(store: &Store, options: &cli::Prolong) -> Result<Self> {
+        let now = clock::now()?;
+        let until = options
+            .by
+            .expiry(now)
+            .map_err(|why| Error::Usage(format!("--by: {why}")))?
+            .unwrap_or(u64::from(u32::MAX));
+        let within = now + u64::from(options.within.seconds());
+        let mut plan = Self { seen: 0, unreadable: 0, due: Vec::new(), expired: 0, until };
+        let mut newest: Option<(u64, Key)> = None;
+        for key in store.catalog().keys(Filter::default())? {
+            let key = match key {
+                Ok(key) => key,
+                Err(e) => {
+                    log::error!("{e}");
+                    plan.unreadable += 1;
+                    continue;
+                }
+            };
+            plan.seen += 1;
+            if newest.as_ref().is_none_or(|(created, _)| *created < key.record.created) {
+                newest = Some((key.record.created, key.clone()));
+            }
+            // One that would not last longer afterwards is not due, whatever `--within` says.
+            let soon = key.record.expires.is_some_and(|at| at < until);
+            if soon && key.record.is_due(now, within, options.expired) {
+                plan.due.push(key);
+            } else if key.record.expires.is_some_and(|at| at <= now) {
+                plan.expired += 1;
+            }
+        }
+        if let Some((created, key)) = newest.filter(|(created, _)| *created > now + CLOCK_SLACK) {
+            return Err(Error::Clock(format!(
+                "nothing was prolonged: the clock of this host says {}, but the key of {} was \
+                 created on {}; set the clock, then run it again",
+                clock::timestamp(now),
+                key.name_email,
+                clock::timestamp(created)
+            )));
+        }
+        plan.due.sort_by_key(|key| key.record.expires);
+        Ok(plan)
+    }
+}
+
+/// What was done.
+#[derive(Default)]
+struct Report {
+    prolonged: Vec<(Key, Key)>,
+    already: usize,
+    in_use: usize,
+    failed: Vec<(Key, Error)>,
+    /// Due keys that were not reached.
+    left: usize,
+    interrupted: bool,
+}
+
+impl Report {
+    fn changed(&self) -> usize {
+        self.prolonged.len() + self.already
+    }
+
+    fn result(&self, plan: &Plan) -> Result<()> {
+        let failed = self.failed.len() + plan.unreadable;
+        match (failed, self.left) {
+            (0, 0) => Ok(()),
+            (0, left) => Err(Error::Partly(format!(
+                "stopped by a signal; {left} keys are left for the next run"
+            ))),
+            (failed, 0) => Err(Error::Partly(format!(
+                "{failed} keys could not be prolonged, see above; the others were"
+            ))),
+            (failed, left) => Err(Error::Partly(format!(
+                "{failed} keys could not be prolonged, see above, and {left} were not tried; run \
+                 it again when that is mended"
+            ))),
+        }
+    }
+}
+
+fn prolong_all(store: &Store, plan: &Plan, jobs: usize, signals: &Signals) -> Report {
+    let bar = progress_bar(plan.due.len());
+    let report = Mutex::new(Report::default());
+    let next = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    let worker = || {
+        while !stop.load(Ordering::Relaxed) {
+            let Some(key) = plan.due.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+            let result = store.prolong(&key.name_email, plan.until);
+            if let Err(e) = &result {
+                if ends_the_run(e) {
+                    stop.store(true, Ordering::Relaxed);
+                }
+                bar.suspend(|| report_failure(key, e));
+            }
+            if let Ok(mut report) = report.lock() {
+                report.add(key, result);
+                report.interrupted |= signals.received();
+                if report.interrupted {
+                    stop.store(true, Ordering::Relaxed);
+                }
+            }
+            bar.inc(1);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.min(plan.due.len()) {
+            scope.spawn(worker);
+        }
+    });
+    bar.finish_and_clear();
+    let mut report = report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let done = report.changed() + report.in_use + report.failed.len();
+    report.left = plan.due.len() - done.min(plan.due.len());
+    report.prolonged.sort_by(|(a, _), (b, _)| a.name_email.cmp(&b.name_email));
+    report
+}
+
+impl Report {
+    fn add(&mut self, key: &Key, result: Result<Prolonged>) {
+        match result {
+            Ok(Prolonged::Done(now)) => self.prolonged.push((key.clone(), now)),
+            Ok(Prolonged::Already(_)) => self.already += 1,
+            // Another run has it, or it has been removed meanwhile.
+            Err(Error::InUse(_) | Error::NoKey(_)) => self.in_use += 1,
+            Err(e) => self.failed.push((key.clone(), e)),
+        }
+    }
+}
+
+/// Failures that every other key would meet as well.
+fn ends_the_run(error: &Error) -> bool {
+    matches!(error, Error::NoSpace(_) | Error::GpgMissing { .. })
+}
+
+fn report_failure(key: &Key, error: &Error) {
+    match error {
+        Error::InUse(_) | Error::NoKey(_) => log::info!("{error}"),
+        _ => {
+            let name_email = key.name_email.as_str();
+            let fields = [
+                ("MESSAGE_ID", event::PROLONG_FAILED),
+                ("NAME_EMAIL", name_email),
+                ("FINGERPRINT", key.record.fingerprint.as_str()),
+            ];
+            let message = format!("the key of {name_email} was not prolonged: {error}");
+            event::log(log::Level::Error, &fields, &message);
+        }
+    }
+}
+
+fn progress_bar(length: usize) -> ProgressBar {
+    if length == 0 || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(length.try_into().unwrap_or(u64::MAX));
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} keys, {eta} left");
+    style.map_or(bar.clone(), |style| bar.with_style(style))
+}
+
+/// Prints what was done, and one line with the counts to the log.
+fn show(plan: &Plan, report: &Report, options: &cli::Prolong) -> Result<()> {
+    let until = clock::date(plan.until);
+    let summary = if options.dry_run {
+        format!(
+            "{} keys looked at, {} would be prolonged until {until}, {} have expired and would be \
+             left alone, {} could not be read; nothing was changed",
+            plan.seen,
+            plan.due.len(),
+            plan.expired,
+            plan.unreadable
+        )
+    } else {
+        format!(
+            "{} keys looked at, {} prolonged until {until}, {} needed nothing, {} in use by others, \
+             {} failed, {} left for the next run; {} have expired and were left alone",
+            plan.seen,
+            report.prolonged.len(),
+            report.already,
+            report.in_use,
+            report.failed.len() + plan.unreadable,
+            report.left,
+            plan.expired
+        )
+    };
+    let (prolonged, failed) = (report.prolonged.len(), report.failed.len() + plan.unreadable);
+    let counts = [plan.seen, prolonged, failed, plan.expired].map(|count| count.to_string());
+    let fields = [
+        ("MESSAGE_ID", event::PROLONGED),
+        ("KEYS_SEEN", counts[0].as_str()),
+        ("KEYS_PROLONGED", &counts[1]),
+        ("KEYS_FAILED", &counts[2]),
+        ("KEYS_EXPIRED", &counts[3]),
+    ];
+    event::log(log::Level::Info, &fields, &summary);
+    if plan.expired > 0 && !options.expired {
+        log::warn!(
+            "{} keys have expired; `copr-keygen list --expires-before 0d` names them, \
+             `copr-keygen prolong --expired` prolongs them",
+            plan.expired
+        );
+    }
+    if options.json { output::json(&object(plan, report, options)) } else { Ok(()) }
+}
+
+fn object(plan: &Plan, report: &Report, options: &cli::Prolong) -> Value {
+    let failed = |(key, error): &(Key, Error)| json!({"name_email": key.name_email.as_str(), "error": error.to_string()});
+    let prolonged = |(before, after): &(Key, Key)| {
+        let mut object = json!(after);
+        object["expired_before"] = json!(before.record.expires);
+        object
+    };
+    json!({
+        "dry_run": options.dry_run,
+        "seen": plan.seen,
+        "unreadable": plan.unreadable,
+        "until": plan.until,
+        "due": plan.due,
+        "prolonged": report.prolonged.iter().map(prolonged).collect::<Vec<_>>(),
+        "already": report.already,
+        "in_use": report.in_use,
+        "failed": report.failed.iter().map(failed).collect::<Vec<_>>(),
+        "left": report.left,
+        "expired": plan.expired,
+    })
 }

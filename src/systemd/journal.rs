@@ -65,6 +65,11 @@ pub mod event {
     /// A request failed on our side.
     pub const REQUEST_FAILED: &str = "9c4e6a2f8b0d4d71b5e3c8a7160f2d94";
 
+    /// `prolong` has ended: its counts.
+    pub const PROLONGED: &str = "5b1d7c93a40e4f6f9d2c8e60b7f3a125";
+    /// A key could not be prolonged.
+    pub const PROLONG_FAILED: &str = "e2f84d0c6b7a49318c5f1a9d3e07b6c4";
+
     /// Logs `message` with journal fields; empty ones are left out.
     pub fn log(level: Level, fields: &[(&str, &str)], message: &str) {
         let fields: Vec<_> =

@@ -1,4 +1,4 @@
-# the sandbox of the unit holds
+# the sandbox of every service holds
 
 # Prints one line per attempt: what, and "can" or "cannot".
 in_container tee /usr/bin/probe >/dev/null <<'END'
@@ -41,7 +41,8 @@ expect "attempts that fail outside the sandbox" "" \
     "$(in_container probe | grep ': cannot' | grep -vE '^write to /(sys|boot)' || true)"
 
 # The unit itself, with nothing changed but what it runs.
-drop_in "$service" <<'END'
+probe_in() {
+    drop_in "$1" <<'END'
 [Service]
 Type=oneshot
 Restart=no
@@ -49,10 +50,17 @@ WatchdogSec=0
 ExecStart=
 ExecStart=/usr/bin/probe
 END
-in_container systemctl stop "$service" 2>/dev/null # the probe above has started it
-in_container systemctl start "$service"
-journal --unit="$service" --output=cat | grep -E ': (can|cannot)$' >"$container_dir/probes"
-expect "attempts that succeed inside the sandbox" \
-    "$(printf '%s: can\n' "write to the state" "write to /tmp" "write to the journal" "run gpg")" \
-    "$(grep ': can$' "$container_dir/probes")"
-note "$(grep -c ': cannot$' "$container_dir/probes") attempts to get out failed"
+    in_container systemctl stop "$1" 2>/dev/null # the probe above has started the service
+    in_container systemctl start "$1"
+    journal --unit="$1" --output=cat | grep -E ': (can|cannot)$' >"$container_dir/probes"
+    expect "attempts that succeed inside the sandbox of $1" \
+        "$(printf '%s: can\n' "write to the state" "write to /tmp" "write to the journal" "run gpg")" \
+        "$(grep ': can$' "$container_dir/probes")"
+    note "$1: $(grep -c ': cannot$' "$container_dir/probes") attempts to get out failed"
+}
+
+mapfile -t services < <(in_container find /usr/lib/systemd/system -name 'copr-keygen*.service' -printf '%f\n')
+[ "${#services[@]}" -ge 2 ] || fail "found only these services: ${services[*]}"
+for unit in "${services[@]}"; do
+    probe_in "$unit"
+done
