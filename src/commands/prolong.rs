@@ -14,7 +14,7 @@ use crate::cli;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
-use crate::keys::{Filter, Key, Prolonged, Store};
+use crate::keys::{Filter, Key, Prolonged, Store, Term};
 use crate::settings::Settings;
 use crate::systemd::journal::event;
 use crate::systemd::signals::Signals;
@@ -53,8 +53,8 @@ struct Plan {
     due: Vec<Key>,
     /// Keys that have expired and are left alone.
     expired: usize,
-    /// The new expiry.
-    until: u64,
+    /// Which keys those are, and the new expiry.
+    term: Term,
 }
 
 impl Plan {
@@ -65,8 +65,8 @@ impl Plan {
             .expiry(now)
             .map_err(|why| Error::Usage(format!("--by: {why}")))?
             .unwrap_or(u64::from(u32::MAX));
-        let within = now + u64::from(options.within.seconds());
-        let mut plan = Self { seen: 0, unreadable: 0, due: Vec::new(), expired: 0, until };
+        let term = Term { due: now + u64::from(options.within.seconds()), until };
+        let mut plan = Self { seen: 0, unreadable: 0, due: Vec::new(), expired: 0, term };
         let mut newest: Option<(u64, Key)> = None;
         for key in store.catalog().keys(Filter::default())? {
             let key = match key {
@@ -81,12 +81,11 @@ impl Plan {
             if newest.as_ref().is_none_or(|(created, _)| *created < key.record.created) {
                 newest = Some((key.record.created, key.clone()));
             }
-            // One that would not last longer afterwards is not due, whatever `--within` says.
-            let soon = key.record.expires.is_some_and(|at| at < until);
-            if soon && key.record.is_due(now, within, options.expired) {
-                plan.due.push(key);
-            } else if key.record.expires.is_some_and(|at| at <= now) {
+            let has_expired = key.record.expires.is_some_and(|at| at <= now);
+            if has_expired && !options.expired {
                 plan.expired += 1;
+            } else if term.is_for(key.record.expires) {
+                plan.due.push(key);
             }
         }
         if let Some((created, key)) = newest.filter(|(created, _)| *created > now + CLOCK_SLACK) {
@@ -146,7 +145,7 @@ fn prolong_all(store: &Store, plan: &Plan, jobs: usize, signals: &Signals) -> Re
     let worker = || {
         while !stop.load(Ordering::Relaxed) {
             let Some(key) = plan.due.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-            let result = store.prolong(&key.name_email, plan.until);
+            let result = store.prolong(&key.name_email, plan.term);
             if let Err(e) = &result {
                 if ends_the_run(e) {
                     stop.store(true, Ordering::Relaxed);
@@ -220,7 +219,7 @@ fn progress_bar(length: usize) -> ProgressBar {
 
 /// Prints what was done, and one line with the counts to the log.
 fn show(plan: &Plan, report: &Report, options: &cli::Prolong) -> Result<()> {
-    let until = clock::date(plan.until);
+    let until = clock::date(plan.term.until);
     let summary = if options.dry_run {
         format!(
             "{} keys looked at, {} would be prolonged until {until}, {} have expired and would be \
@@ -253,7 +252,7 @@ fn show(plan: &Plan, report: &Report, options: &cli::Prolong) -> Result<()> {
         ("KEYS_EXPIRED", &counts[3]),
     ];
     event::log(log::Level::Info, &fields, &summary);
-    if plan.expired > 0 && !options.expired {
+    if plan.expired > 0 {
         log::warn!(
             "{} keys have expired; `copr-keygen list --expires-before 0d` names them, \
              `copr-keygen prolong --expired` prolongs them",
@@ -274,7 +273,7 @@ fn object(plan: &Plan, report: &Report, options: &cli::Prolong) -> Value {
         "dry_run": options.dry_run,
         "seen": plan.seen,
         "unreadable": plan.unreadable,
-        "until": plan.until,
+        "until": plan.term.until,
         "due": plan.due,
         "prolonged": report.prolonged.iter().map(prolonged).collect::<Vec<_>>(),
         "already": report.already,

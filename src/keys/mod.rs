@@ -26,7 +26,7 @@ use crate::settings::Settings;
 pub use catalog::{Catalog, Filter, Key};
 pub use home::Homes;
 pub use make::Outcome;
-pub use prolong::Prolonged;
+pub use prolong::{Prolonged, Term};
 pub use record::KeyRecord;
 
 use signd::SigndView;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::home::{self, PASSPHRASE, PUBRING, SECRET_KEYS};
 use super::lock::lock;
-use super::record::{KeyRecord, RECORD};
+use super::record::RECORD;
 use super::{Key, Store, durable};
 use crate::clock;
 use crate::error::{Error, Result};
@@ -17,6 +17,22 @@ use crate::identity::NameEmail;
 
 /// How long all of gpg's work for one key may take, beyond `gpg_timeout` for each run.
 const KEY_TIME: Duration = Duration::from_secs(60);
+
+/// Which keys are to expire when.
+#[derive(Clone, Copy, Debug)]
+pub struct Term {
+    /// Keys that expire by then (Unix time) are prolonged.
+    pub due: u64,
+    /// Until then (Unix time).
+    pub until: u64,
+}
+
+impl Term {
+    /// Whether a key that expires at `expires` needs it. One that lasts longer does not.
+    pub fn is_for(self, expires: Option<u64>) -> bool {
+        expires.is_some_and(|at| at <= self.due && at < self.until)
+    }
+}
 
 /// What became of a key that was to be prolonged.
 #[derive(Debug)]
@@ -28,10 +44,11 @@ pub enum Prolonged {
 }
 
 impl Store {
-    /// Makes the key of an identity expire at `until` (Unix time), if it expires earlier.
+    /// Makes the key of an identity expire later, if that is due.
     ///
     /// [`Error::InUse`] when another process works on this key.
-    pub fn prolong(&self, name_email: &NameEmail, until: u64) -> Result<Prolonged> {
+    pub fn prolong(&self, name_email: &NameEmail, term: Term) -> Result<Prolonged> {
+        let until = term.until;
         let deadline = Instant::now() + KEY_TIME;
         let home = self.homes.path(name_email);
         let _held = match lock(&home) {
@@ -58,7 +75,7 @@ impl Store {
         let cached = record.clone();
         record.algorithm.clone_from(&before.algorithm);
         record.created = before.created;
-        if before.revoked || before.expires.is_none_or(|at| at >= until) {
+        if before.revoked || !term.is_for(before.expires) {
             record.expires = before.expires;
             if record != cached {
                 record.changed = clock::now()?;
@@ -169,14 +186,6 @@ fn identify<'a>(
     )
 }
 
-impl KeyRecord {
-    /// Whether a key that expires is due: by `before` at the latest, and not expired at `now`
-    /// unless `expired` says that those count too.
-    pub fn is_due(&self, now: u64, before: u64, expired: bool) -> bool {
-        self.expires.is_some_and(|at| at <= before && (expired || at > now))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,20 +237,12 @@ mod tests {
 
     #[test]
     fn keys_without_expiry_are_never_due() {
-        let Some(grip) = crate::gpg::Keygrip::parse(&"0".repeat(40)) else { return };
-        let Some(fingerprint) = Fingerprint::parse(&"0".repeat(40)) else { return };
-        let record = |expires| KeyRecord {
-            fingerprint: fingerprint.clone(),
-            keygrip: grip.clone(),
-            algorithm: String::new(),
-            created: 1,
-            expires,
-            changed: 1,
-        };
-        assert!(!record(None).is_due(10, 100, true));
-        assert!(record(Some(50)).is_due(10, 100, false));
-        assert!(!record(Some(101)).is_due(10, 100, false));
-        assert!(!record(Some(10)).is_due(10, 100, false));
-        assert!(record(Some(10)).is_due(10, 100, true));
+        let term = Term { due: 100, until: 200 };
+        for (expires, due) in
+            [(None, false), (Some(50), true), (Some(100), true), (Some(101), false)]
+        {
+            assert_eq!(term.is_for(expires), due, "{expires:?}");
+        }
+        assert!(!Term { due: 100, until: 60 }.is_for(Some(60)));
     }
 }

@@ -174,20 +174,20 @@ fn assert_verifies(host: &Host, id: &str, signature: &Path, data: &Path) {
 }
 
 /// Exports the certificate into `directory`.
-fn export(host: &Host, id: &str, directory: &TempDir, form: &str) -> PathBuf {
+pub fn export(host: &Host, id: &str, directory: &TempDir, form: &str) -> PathBuf {
     let file = directory.path().join("certificate");
     host.gpg(id, &[form, "--output", file.to_str().unwrap(), "--export"]);
     file
 }
 
-fn empty_directory() -> TempDir {
+pub fn empty_directory() -> TempDir {
     let mut builder = tempfile::Builder::new();
     builder.prefix("ckg-").permissions(Permissions::from_mode(0o700));
     builder.tempdir_in("/tmp").unwrap()
 }
 
 /// A program that judges certificates. Without it nothing is known, so the test fails.
-fn tool(program: &str, package: &str) -> Command {
+pub fn tool(program: &str, package: &str) -> Command {
     match Command::new(program).arg("--version").output() {
         Err(e) if e.kind() == ErrorKind::NotFound => {
             panic!("{program} is not installed: install package {package}")
@@ -199,14 +199,14 @@ fn tool(program: &str, package: &str) -> Command {
     command
 }
 
-fn succeed(command: &mut Command) -> Output {
+pub fn succeed(command: &mut Command) -> Output {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", text(&output));
     output
 }
 
 /// All that a program said.
-fn text(output: &Output) -> String {
+pub fn text(output: &Output) -> String {
     let bytes = [&output.stdout[..], &output.stderr[..]].concat();
     String::from_utf8_lossy(&bytes).into_owned()
 }

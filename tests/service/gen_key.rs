@@ -229,7 +229,7 @@ fn bodies_that_are_no_object_with_the_fields_are_refused() {
 }
 
 /// Everything below `directory`: mode, and contents of files.
-fn snapshot(directory: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
+pub fn snapshot(directory: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -96,6 +96,11 @@ impl Host {
         self.environment.push((name.into(), value.to_string()));
     }
 
+    /// Takes a variable out of the environment of the next start.
+    pub fn unset(&mut self, name: &str) {
+        self.environment.retain(|(known, _)| known != name);
+    }
+
     /// Limits the descriptors of the next start (RLIMIT_NOFILE).
     pub fn limit_files(&mut self, count: u32) {
         self.files_max = Some(count);
@@ -145,6 +150,28 @@ impl Host {
         command.envs(self.environment.iter().map(|(k, v)| (k, v)));
         let process = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         self.process = Some(process);
+    }
+
+    /// One of the modes that do one thing and end, on the state of this host.
+    pub fn mode(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_copr-keygen"));
+        command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin");
+        command.env("COPR_KEYGEN_CONFIG", "/dev/null").env("COPR_KEYGEN_STATE_DIR", self.state());
+        command.envs(self.environment.iter().map(|(k, v)| (k, v))).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a mode and returns its end and all it printed.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.mode(arguments).output().unwrap()
+    }
+
+    /// Runs a mode that prints JSON and must succeed.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.run(arguments);
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {words}");
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 
     pub fn state(&self) -> PathBuf {

@@ -10,6 +10,8 @@ mod host;
 mod http;
 mod lifecycle;
 mod load;
+mod prolong;
 mod signing;
 mod starting;
 mod state;
+mod years;

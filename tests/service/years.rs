@@ -1,0 +1,183 @@
+//! A key over the years: made under an old clock, signs a package, is prolonged twice. What was
+//! signed first must verify as it did then.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+
+use super::certificate::{empty_directory, succeed, text, tool};
+use super::host::{Host, Transport};
+
+const ID: &str = "user#years@copr.example.org";
+const DAY: u64 = 86_400;
+
+fn now() -> u64 {
+    std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()
+}
+
+/// What makes a program live `days` from now, as `faketime` would do it.
+fn clock_of(days: i32) -> Vec<(String, String)> {
+    let mut faketime = tool("faketime", "faketime");
+    let output = succeed(faketime.arg("-f").arg(format!("{days:+}d")).arg("env"));
+    let variables = String::from_utf8(output.stdout).unwrap();
+    let faked = variables.lines().filter_map(|line| line.split_once('='));
+    faked
+        .filter(|(name, _)| matches!(*name, "LD_PRELOAD" | "FAKETIME"))
+        // Waiting must go on as it is.
+        .chain([("DONT_FAKE_MONOTONIC", "1"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")])
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
+}
+
+/// A key of one year, made 350 days ago.
+fn host_with_an_old_key() -> Host {
+    let mut host = Host::new(Transport::PassedUnix, &[]);
+    let clock = clock_of(-350);
+    for (name, value) in &clock {
+        host.set(name, value);
+    }
+    host.launch();
+    assert_eq!(host.gen_key_patiently(ID, &json!({"expire": 365})).status, 201, "{}", host.log());
+    assert!(host.stop().success());
+    for (name, _) in clock {
+        host.unset(&name);
+    }
+    host
+}
+
+/// Builds a package and signs it with the key, as if that had been `at` (Unix time).
+fn signed_package(host: &Host, directory: &Path, at: u64) -> PathBuf {
+    let spec = directory.join("hello.spec");
+    let text = "Name: hello\nVersion: 1\nRelease: 1\nSummary: s\nLicense: x\nBuildArch: noarch\n\
+                %description\nd\n%files\n";
+    fs::write(&spec, text).unwrap();
+    let mut build = tool("rpmbuild", "rpm");
+    build.arg("--define").arg(format!("_topdir {}", directory.display()));
+    succeed(build.args(["--quiet", "-bb"]).arg(&spec));
+    let package = directory.join("RPMS/noarch/hello-1-1.noarch.rpm");
+
+    let home = empty_directory();
+    succeed(Command::new("cp").arg("-a").arg(host.home(ID).join(".")).arg(home.path()));
+    let extra = format!(
+        "_gpg_sign_cmd_extra_args --faked-system-time={at} --pinentry-mode=loopback \
+         --passphrase-file={}/passphrase",
+        home.path().display()
+    );
+    let path = format!("_gpg_path {}", home.path().display());
+    let mut sign = tool("rpmsign", "rpm");
+    sign.args(["--define", &extra, "--define", &path, "--define", "__gpg /usr/bin/gpg"]);
+    succeed(sign.args(["--define", &format!("_gpg_name {ID}"), "--addsign"]).arg(&package));
+    succeed(Command::new("gpgconf").arg("--homedir").arg(home.path()).args(["--kill", "all"]));
+    package
+}
+
+/// Signs a file with the key, as if that had been `at` (Unix time).
+fn signed_file(host: &Host, directory: &Path, at: u64) -> (PathBuf, PathBuf) {
+    let (data, signature) = (directory.join("data"), directory.join("data.sig"));
+    fs::write(&data, "signed long ago").unwrap();
+    let passphrase = host.home(ID).join("passphrase");
+    host.gpg(
+        ID,
+        &[
+            &format!("--faked-system-time={at}"),
+            "--pinentry-mode=loopback",
+            "--passphrase-file",
+            passphrase.to_str().unwrap(),
+            "--output",
+            signature.to_str().unwrap(),
+            "--detach-sign",
+            data.to_str().unwrap(),
+        ],
+    );
+    (data, signature)
+}
+
+/// Sequoia judges a signature by what the certificate said when it was made. (sq 1
+/// renamed the options, `--version` among them.)
+fn sq_verifies(certificate: &Path, signature: &Path, data: &Path) -> bool {
+    let is_first = tool("sq", "sq").arg("--version").output().unwrap().status.success();
+    let mut verify = tool("sq", "sq");
+    if is_first {
+        verify.args(["--force", "verify", "--signer-cert"]).arg(certificate);
+        verify.arg("--detached").arg(signature).arg(data);
+    } else {
+        verify.args(["--overwrite", "verify", "--signer-file"]).arg(certificate);
+        verify.arg("--signature-file").arg(signature).arg(data);
+    }
+    verify.output().unwrap().status.success()
+}
+
+fn gpgv_verifies(keyring: &Path, signature: &Path, data: &Path, days: i32) -> bool {
+    let home = empty_directory();
+    let mut verify = tool("gpgv", "gpgv");
+    verify.envs(clock_of(days)).arg("--homedir").arg(home.path());
+    verify.arg("--keyring").arg(keyring).arg(signature).arg(data).output().unwrap().status.success()
+}
+
+/// Whether rpm takes the package, `days` from now.
+fn rpm_verifies(certificate: &Path, package: &Path, days: i32) -> bool {
+    let database = empty_directory();
+    let mut import = tool("rpmkeys", "rpm");
+    succeed(import.arg("--dbpath").arg(database.path()).arg("--import").arg(certificate));
+    let mut verify = tool("rpmkeys", "rpm");
+    verify.envs(clock_of(days)).arg("--dbpath").arg(database.path()).arg("-Kv").arg(package);
+    let output = verify.output().unwrap();
+    output.status.success() && text(&output).contains(": OK")
+}
+
+#[test]
+fn a_package_signed_before_two_prolongations_verifies_as_it_did() {
+    let host = host_with_an_old_key();
+    let work = empty_directory();
+    let first_expiry = host.json(&["show", "--json", ID])["expires"].as_u64().unwrap();
+    assert!((14 * DAY..=15 * DAY).contains(&(first_expiry - now())), "{first_expiry}");
+    let signed_at = now() - 340 * DAY;
+    let package = signed_package(&host, work.path(), signed_at);
+    let (data, signature) = signed_file(&host, work.path(), signed_at);
+
+    let mut first = host.mode(&["prolong"]);
+    succeed(first.envs(clock_of(-100)));
+    let second = host.json(&["prolong", "--within", "6y", "--by", "10y", "--json"]);
+    assert_eq!(second["prolonged"].as_array().map(Vec::len), Some(1), "{second}");
+
+    // gpg and Sequoia see the new expiry, and all three self-signatures are published.
+    let expires = second["until"].as_u64().unwrap();
+    assert!((3649 * DAY..=3650 * DAY).contains(&(expires - now())));
+    let certificate = work.path().join("certificate.asc");
+    fs::write(&certificate, succeed(&mut host.mode(&["pubkey", ID])).stdout).unwrap();
+    let fresh = empty_directory();
+    let gpg = || {
+        let mut gpg = tool("gpg", "gnupg");
+        gpg.args(["--batch", "--quiet", "--homedir"]).arg(fresh.path());
+        gpg
+    };
+    succeed(gpg().arg("--import").arg(&certificate));
+    let listing = text(&succeed(gpg().args(["--with-colons", "--check-sigs"])));
+    assert_eq!(listing.matches("\nsig:!").count(), 3, "{listing}");
+    assert!(listing.contains(&format!(":{expires}:")), "{listing}");
+    let inspected = text(&succeed(tool("sq", "sq").arg("inspect").arg(&certificate)));
+    let day =
+        text(&succeed(Command::new("date").args(["-u", "+%F", "-d"]).arg(format!("@{expires}"))));
+    assert!(inspected.contains(day.trim()), "{day}: {inspected}");
+
+    // The old signatures verify: at their own time, now, and after the first expiry.
+    let binary = work.path().join("certificate.pgp");
+    succeed(gpg().arg("--output").arg(&binary).arg("--export"));
+    assert!(sq_verifies(&certificate, &signature, &data));
+    for days in [-340, 0, 400] {
+        assert!(gpgv_verifies(&binary, &signature, &data, days), "gpgv, {days} days from now");
+        assert!(rpm_verifies(&certificate, &package, days), "rpm, {days} days from now");
+    }
+
+    // What the old service published, with the newest self-signature only, does not do.
+    let newest_only = work.path().join("newest.pgp");
+    succeed(
+        gpg()
+            .arg("--output")
+            .arg(&newest_only)
+            .args(["--export-options=export-minimal", "--export"]),
+    );
+    assert!(!sq_verifies(&newest_only, &signature, &data));
+}
