@@ -10,12 +10,13 @@ CARGO = PATH="$$PATH:$$HOME/.cargo/bin" cargo
 BINARY = $(or $(CARGO_TARGET_DIR),target)/release/copr-keygen
 SUITES ?= bookworm trixie
 
-.PHONY: help run build test test-system lint install clean
+.PHONY: help run build man test test-system lint install clean
 
 help:
 	@echo 'make run          build and serve on $(LISTEN), state in ./$(STATE)'
 	@echo 'make test         everything that needs no root'
 	@echo 'make test-system  boot a real systemd on Debian 12 and 13 (root)'
+	@echo 'make man          write man/ and completions/ anew, after a change of options or settings'
 	@echo 'make lint         rustfmt, clippy, shellcheck'
 	@echo 'make install      install below $$DESTDIR$$PREFIX (DESTDIR, PREFIX=$(PREFIX))'
 
@@ -32,6 +33,9 @@ run:
 build:
 	@tools/setup build
 	$(CARGO) build --release --locked
+
+man:
+	$(CARGO) run --quiet --locked --example manual
 
 test:
 	@tools/setup build test
@@ -61,8 +65,13 @@ install:
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/catalog units/copr-keygen.catalog
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/sysusers.d sysusers.d/copr-keygen.conf
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/tmpfiles.d tmpfiles.d/copr-keygen.conf
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man1 man/*.1
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man5 man/*.5
+	install -D -m 0644 completions/copr-keygen.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/copr-keygen
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/zsh/site-functions completions/_copr-keygen
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d completions/copr-keygen.fish
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/docs docs/operations.md docs/signing.md docs/sign.conf
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/docs docs/*.md docs/sign.conf
 
 clean:
 	$(CARGO) clean

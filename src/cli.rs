@@ -12,6 +12,10 @@ use crate::key_request::Lifetime;
 /// Makes and keeps the OpenPGP signing keys of a build system, one GnuPG home per identity.
 #[derive(Debug, Parser)]
 #[command(name = "copr-keygen", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = "\
+When something is wrong:  copr-keygen check
+All keys, one key:        copr-keygen list; copr-keygen show 'user#project@copr.example.org'
+Manual:                   man copr-keygen, man copr-keygen-prolong, man copr-keygen.toml")]
 pub struct Cli {
     /// Options of every mode.
     #[command(flatten)]
@@ -39,6 +43,9 @@ pub struct Common {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Answer HTTP requests for keys
+    ///
+    /// On sockets passed by systemd it exits when it has been idle for a while, and the next connection
+    /// starts it again. Signals let it finish the requests at work.
     Serve(Serve),
 
     /// Run gpg on the key that a gpg command line is about; the `gpg:` program of obs-signd. Called
@@ -46,39 +53,76 @@ pub enum Command {
     Gpg(Gpg),
 
     /// Say whether this sign host is well, and what to do about what is not
+    ///
+    /// Goes through settings, gpg, directories, homes, the links of obs-signd, obs-signd itself, units and
+    /// expiring keys, in the order in which one thing needs the other. Each line that is not well says
+    /// what to do. Changes nothing unless told to with --repair. The exit status is 0 when all is well.
+    ///
+    /// As root it looks at the system as well, and can give files back to their owner.
     Check(Check),
 
     /// List keys: a table on a terminal, else a JSON array
     List(List),
 
-    /// Show one key with its certificate, its files and what obs-signd sees of it
+    /// Show one key, with its certificate as gpg sees it
+    ///
+    /// Asks gpg for the certificate: user IDs, expiry, every self-signature.
     Show(Show),
 
     /// Print the armored certificate of a key, with all its self-signatures
+    ///
+    /// This is what is to be published. The self-signatures from before a prolongation are part of it:
+    /// without them, packages signed earlier stop verifying for those who judge a signature by the time it
+    /// was made.
     Pubkey(Pubkey),
 
     /// Give keys that expire soon a later expiry
+    ///
+    /// Keys without an expiry are left alone, and those that have expired unless --expired is given. Every
+    /// earlier self-signature stays in the certificate. A new certificate is made aside and checked; one
+    /// that is not as it must be is thrown away and the old one stays. It may run beside everything else,
+    /// and be interrupted: the next run goes on. A key that fails does not stop the others, but makes the
+    /// exit status 1.
+    ///
+    /// Certificates that have changed must be published: list --changed-since names them, and the setting
+    /// `hook` names a program that is told.
     Prolong(Prolong),
 
     /// Take over the keys of a GnuPG home that many keys share, like the one of the old service
+    ///
+    /// The source is only read. What cannot be taken over is listed with the reason, never dropped. It may
+    /// be interrupted and run again.
     Import(Import),
 
     /// Write all keys into one ordinary GnuPG home with phrases, as the old service had it
+    ///
+    /// For plain gpg, the old service, or another one: nobody is locked in.
     Export(Export),
 
     /// Write an encrypted archive of the keys, while everything goes on
+    ///
+    /// The archive holds secret keys with their passphrases. It is encrypted to the given certificates by
+    /// gpg on its way to the file.
     Backup(Backup),
 
     /// Put the keys of a decrypted archive back
+    ///
+    /// Each key is checked, with a signature, before it is published. Keys that are there already stay; a
+    /// certificate that is newer in the archive takes the place of the older one.
     Restore(Restore),
 
     /// Take a key out of use; `undo` brings it back until `purge`
+    ///
+    /// Its home is moved to trash/, beside a revoked certificate that you may publish; nothing is published
+    /// by itself. The next request for the same identity makes another key.
     Remove(Remove),
 
     /// Bring a removed key back
     Undo(Undo),
 
     /// Destroy removed keys for good
+    ///
+    /// Nothing brings them back, except a backup.
     Purge(Purge),
 }
 

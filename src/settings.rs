@@ -15,28 +15,14 @@ use crate::error::{Error, Result};
 use crate::key_request::{KeyLength, Lifetime};
 use crate::listen_address::ListenAddress;
 
+mod table;
+
+pub use table::{SETTINGS, Setting};
+
 /// The configuration file that is read when no other is named. It need not exist.
 pub const CONFIG_FILE: &str = "/etc/copr-keygen/config.toml";
 
 const ENVIRONMENT_PREFIX: &str = "COPR_KEYGEN_";
-
-/// Every setting with its default. The environment variable is the name in capitals behind
-/// `COPR_KEYGEN_`, the key in the configuration file is the name itself.
-const DEFAULTS: [(&str, &str); 13] = [
-    ("state_dir", "/var/lib/copr-keygen"),
-    ("listen", "127.0.0.1:5003"),
-    ("gpg", "/usr/bin/gpg"),
-    ("gpg_agent", "/usr/bin/gpg-agent"),
-    ("key_length", "2048"),
-    ("expire", "0"),
-    ("jobs", "0"),
-    ("idle_timeout", "60s"),
-    ("queue_timeout", "10s"),
-    ("gpg_timeout", "20s"),
-    ("log_level", "info"),
-    ("hook", ""),
-    ("metrics_file", ""),
-];
 
 /// All settings, parsed.
 #[derive(Clone, Debug)]
@@ -152,7 +138,10 @@ struct Layers(BTreeMap<String, (String, Source)>);
 
 impl Layers {
     fn defaults() -> Self {
-        Self(DEFAULTS.map(|(name, text)| (name.into(), (text.into(), Source::Default))).into())
+        let default = |setting: Setting| {
+            (setting.name.to_owned(), (setting.default.to_owned(), Source::Default))
+        };
+        Self(SETTINGS.map(default).into())
     }
 
     fn set(&mut self, name: &str, text: String, source: Source) {
@@ -181,7 +170,7 @@ impl Layers {
             let refuse =
                 |why: String| Err(Error::Settings(format!("{}: {name}: {why}", path.display())));
             if !self.0.contains_key(&name) {
-                let known: Vec<_> = DEFAULTS.iter().map(|(name, _)| *name).collect();
+                let known: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
                 return refuse(format!("unknown setting; there are {}", known.join(", ")));
             }
             match plain_text(&value) {
@@ -194,11 +183,11 @@ impl Layers {
 
     /// Every setting in the order of the defaults.
     fn origins(&self) -> Vec<(String, String, String)> {
-        let origin = |(name, _): &(&str, &str)| {
-            let (text, source) = &self.0[*name];
-            ((*name).to_owned(), text.clone(), source.to_string())
+        let origin = |setting: &Setting| {
+            let (text, source) = &self.0[setting.name];
+            (setting.name.to_owned(), text.clone(), source.to_string())
         };
-        DEFAULTS.iter().map(origin).collect()
+        SETTINGS.iter().map(origin).collect()
     }
 
     fn parse<T>(
@@ -224,7 +213,7 @@ fn read_environment(
             continue;
         };
         let name = suffix.to_lowercase();
-        if name == "config" || DEFAULTS.iter().any(|(setting, _)| *setting == name) {
+        if name == "config" || SETTINGS.iter().any(|setting| setting.name == name) {
             known.insert(name, utf8(value)?);
         } else {
             unknown.push(format!("{ENVIRONMENT_PREFIX}{suffix}"));

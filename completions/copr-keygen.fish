@@ -1,0 +1,129 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_copr_keygen_global_optspecs
+    string join \n state-dir= config= h/help V/version
+end
+
+function __fish_copr_keygen_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_copr_keygen_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_copr_keygen_using_subcommand
+    set -l cmd (__fish_copr_keygen_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -s h -l help -d 'Print help'
+complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -s V -l version -d 'Print version'
+complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "serve" -d 'Answer HTTP requests for keys'
+complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "gpg" -d 'Run gpg on the key that a gpg command line is about; the `gpg:` program of obs-signd. Called as gpg-copr, all arguments are gpg\'s'
+complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "check" -d 'Say whether this sign host is well, and what to do about what is not'
+complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "list" -d 'List keys: a table on a terminal, else a JSON array'
+complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "show" -d 'Show one key, with its certificate as gpg sees it'
+complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "pubkey" -d 'Print the armored certificate of a key, with all its self-signatures'
+complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "prolong" -d 'Give keys that expire soon a later expiry'
+complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "import" -d 'Take over the keys of a GnuPG home that many keys share, like the one of the old service'
+complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "export" -d 'Write all keys into one ordinary GnuPG home with phrases, as the old service had it'
+complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "backup" -d 'Write an encrypted archive of the keys, while everything goes on'
+complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "restore" -d 'Put the keys of a decrypted archive back'
+complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "remove" -d 'Take a key out of use; `undo` brings it back until `purge`'
+complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "undo" -d 'Bring a removed key back'
+complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "purge" -d 'Destroy removed keys for good'
+complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand serve" -l listen -d 'Where to listen when systemd passes no sockets: HOST:PORT or unix:PATH; may be repeated [default: 127.0.0.1:5003]' -r
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand serve" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand serve" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand gpg" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand gpg" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand gpg" -s h -l help -d 'Print help'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l repair -d 'Mend what can be mended: owners and modes, links of obs-signd, key.json'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l deep -d 'Make a signature with every key'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l json -d 'Print a JSON array, one object a finding'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand list" -l expires-before -d 'Only keys that expire before then or have expired: a date, a time, @ and a Unix time, or a span from now like 90d' -r
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand list" -l changed-since -d 'Only keys whose certificate changed then or later: a date, a time, @ and a Unix time, or a span until now like 2d' -r
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand list" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand list" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand list" -l json -d 'Print JSON on a terminal too'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand list" -s h -l help -d 'Print help'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand show" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand show" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand show" -l json -d 'Print JSON on a terminal too'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand show" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand pubkey" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand pubkey" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand pubkey" -l json -d 'Print a JSON object that holds the certificate'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand pubkey" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l within -d 'Keys that expire within this time are prolonged' -r
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l by -d 'The new expiry, counted from now' -r
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l expired -d 'Prolong keys that have expired already, too'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l dry-run -d 'Say what would be done, and change nothing'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l json -d 'Print a JSON object with what was done'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l from -d 'The GnuPG home the keys are in; only read' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l phrases -d 'The directory of obs-signd\'s phrase files, for keys that are protected' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l protect -d 'Protect each secret key with a fresh passphrase' -r
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l dry-run -d 'Say what would be done, and change nothing'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l json -d 'Print a JSON object with what was done'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand export" -l to -d 'A directory that is empty or does not exist; gets gnupg/ and phrases/' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand export" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand export" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand backup" -l to -d 'A file that does not exist, or - for stdout' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand backup" -l recipient -d 'File with the OpenPGP certificate the archive is encrypted to; may be repeated' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand backup" -l since -d 'Only keys whose home changed then or later (see list --changed-since)' -r
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand backup" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand backup" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand backup" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand restore" -l from -d 'A decrypted archive, or - for stdin: gpg --decrypt FILE | copr-keygen restore --from -' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand restore" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand restore" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand restore" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand remove" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand remove" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand remove" -l yes -d 'Do not ask'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand remove" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand undo" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand undo" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand undo" -s h -l help -d 'Print help'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand purge" -l older-than -d 'Only keys that were removed longer ago than this; 0d for all' -r
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand purge" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand purge" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand purge" -l yes -d 'Do not ask'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand purge" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong import export backup restore remove undo purge help" -f -a "serve" -d 'Answer HTTP requests for keys'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong import export backup restore remove undo purge help" -f -a "gpg" -d 'Run gpg on the key that a gpg command line is about; the `gpg:` program of obs-signd. Called as gpg-copr, all arguments are gpg\'s'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong import export backup restore remove undo purge help" -f -a "check" -d 'Say whether this sign host is well, and what to do about what is not'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong import export backup restore remove undo purge help" -f -a "list" -d 'List keys: a table on a terminal, else a JSON array'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong import export backup restore remove undo purge help" -f -a "show" -d 'Show one key, with its certificate as gpg sees it'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong import export backup restore remove undo purge help" -f -a "pubkey" -d 'Print the armored certificate of a key, with all its self-signatures'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong import export backup restore remove undo purge help" -f -a "prolong" -d 'Give keys that expire soon a later expiry'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong import export backup restore remove undo purge help" -f -a "import" -d 'Take over the keys of a GnuPG home that many keys share, like the one of the old service'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong import export backup restore remove undo purge help" -f -a "export" -d 'Write all keys into one ordinary GnuPG home with phrases, as the old service had it'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong import export backup restore remove undo purge help" -f -a "backup" -d 'Write an encrypted archive of the keys, while everything goes on'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong import export backup restore remove undo purge help" -f -a "restore" -d 'Put the keys of a decrypted archive back'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong import export backup restore remove undo purge help" -f -a "remove" -d 'Take a key out of use; `undo` brings it back until `purge`'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong import export backup restore remove undo purge help" -f -a "undo" -d 'Bring a removed key back'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong import export backup restore remove undo purge help" -f -a "purge" -d 'Destroy removed keys for good'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong import export backup restore remove undo purge help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -1,0 +1,89 @@
+//! The settings there are: names, defaults and what the manual says about them.
+
+/// A setting as it is documented. The environment variable is the name in capitals behind
+/// `COPR_KEYGEN_`, the key in the configuration file is the name itself.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its name.
+    pub name: &'static str,
+    /// Its text when nobody says anything else; empty for none.
+    pub default: &'static str,
+    /// What it holds and what it is for: a paragraph of the manual page.
+    pub about: &'static str,
+}
+
+/// Every setting there is.
+pub const SETTINGS: [Setting; 13] = [
+    Setting {
+        name: "state_dir",
+        default: "/var/lib/copr-keygen",
+        about: "The directory that holds the keys and all that is derived from them. At most 63 \
+                bytes long, because sockets of gpg-agent are made below it. Another one than the \
+                default needs drop-ins with ReadWritePaths= for the units.",
+    },
+    Setting {
+        name: "listen",
+        default: "127.0.0.1:5003",
+        about: "Where serve listens when systemd passes no sockets: HOST:PORT or unix:PATH; several \
+                as an array, or separated by spaces.",
+    },
+    Setting { name: "gpg", default: "/usr/bin/gpg", about: "The gpg program, an absolute path." },
+    Setting {
+        name: "gpg_agent",
+        default: "/usr/bin/gpg-agent",
+        about: "The gpg-agent program of the same GnuPG.",
+    },
+    Setting {
+        name: "key_length",
+        default: "2048",
+        about: "Length in bits of the RSA keys of requests that name none: 2048, 3072 or 4096.",
+    },
+    Setting {
+        name: "expire",
+        default: "0",
+        about: "Lifetime of the keys of requests that name none: days, or like 2w, 18m, 5y; 0 is \
+                for ever.",
+    },
+    Setting {
+        name: "jobs",
+        default: "0",
+        about: "How many gpg jobs run at once; 0 is one per core.",
+    },
+    Setting {
+        name: "idle_timeout",
+        default: "60s",
+        about: "How long serve waits without a connection before it exits; 0 is for ever. Counts \
+                only on sockets of systemd, where the next connection starts it again.",
+    },
+    Setting {
+        name: "queue_timeout",
+        default: "10s",
+        about: "How long a request waits for one of the jobs before it is answered 503.",
+    },
+    Setting {
+        name: "gpg_timeout",
+        default: "20s",
+        about: "How long one run of gpg may take. A request is answered after 24 s in any case.",
+    },
+    Setting {
+        name: "log_level",
+        default: "info",
+        about: "The least important messages that are logged: off, error, warn, info, debug or \
+                trace.",
+    },
+    Setting {
+        name: "hook",
+        default: "",
+        about: "A program, named by its absolute path, that prolong runs once when certificates \
+                have changed, with the names of their identities on its standard input, one a line. \
+                When it fails, or prolong was cut off before, the next run names the same again. It \
+                runs in the sandbox of copr-keygen-prolong.service.",
+    },
+    Setting {
+        name: "metrics_file",
+        default: "",
+        about: "A file, named by its absolute path, that prolong writes metrics to for the textfile \
+                collector of the Prometheus node exporter. Its name must end in .prom, and \
+                copr-keygen-prolong.service needs a drop-in with ReadWritePaths= for its directory.",
+    },
+];

@@ -1,0 +1,52 @@
+//! The manual pages and completions in the tree are those of the definitions, and man reads them.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "../tools/manual.rs"]
+#[allow(dead_code)]
+mod manual;
+
+use std::path::Path;
+use std::process::Command;
+
+use copr_keygen::settings::SETTINGS;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn pages_and_completions_are_up_to_date() {
+    for (path, text) in manual::files().unwrap() {
+        let found = std::fs::read(root().join(&path)).unwrap_or_default();
+        assert!(found == text, "{path} is out of date: run `make man`");
+    }
+}
+
+#[test]
+fn the_readme_has_every_setting_with_its_default() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    for setting in SETTINGS {
+        let row = readme.lines().find(|line| line.starts_with(&format!("| `{}` |", setting.name)));
+        let row = row.unwrap_or_else(|| panic!("README.md has no row for {}", setting.name));
+        assert!(
+            setting.default.is_empty() || row.contains(&format!("`{}`", setting.default)),
+            "{row}"
+        );
+        assert!(row.contains(&format!("`{}`", setting.name.to_uppercase())), "{row}");
+    }
+}
+
+#[test]
+fn groff_reads_every_page_without_a_warning() {
+    for (path, _) in
+        manual::files().unwrap().into_iter().filter(|(path, _)| path.starts_with("man/"))
+    {
+        let mut groff = Command::new("groff");
+        // Lines that cannot be filled evenly are nothing to warn of.
+        groff.args(["-man", "-Tutf8", "-z", "-ww", "-Wbreak"]).arg(root().join(&path));
+        let output = groff.output().unwrap_or_else(|e| panic!("groff, package groff-base: {e}"));
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && words.is_empty(), "{path}: {words}");
+    }
+}
