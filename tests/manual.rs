@@ -27,13 +27,12 @@ fn pages_and_completions_are_up_to_date() {
 fn the_readme_has_every_setting_with_its_default() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     for setting in SETTINGS {
-        let row = readme.lines().find(|line| line.starts_with(&format!("| `{}` |", setting.name)));
-        let row = row.unwrap_or_else(|| panic!("README.md has no row for {}", setting.name));
-        assert!(
-            setting.default.is_empty() || row.contains(&format!("`{}`", setting.default)),
-            "{row}"
-        );
-        assert!(row.contains(&format!("`{}`", setting.name.to_uppercase())), "{row}");
+        let (name, variable) = (setting.name, setting.name.to_uppercase());
+        let row =
+            readme.lines().find(|line| line.starts_with(&format!("| `{name}` | `{variable}` |")));
+        let row = row.unwrap_or_else(|| panic!("README.md has no row for {name}"));
+        let default = format!("`{}`", setting.default);
+        assert!(setting.default.is_empty() || row.contains(&default), "{row}");
     }
 }
 

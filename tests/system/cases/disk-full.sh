@@ -66,3 +66,22 @@ in_container rm "$state/filler"
 expect_request 201 POST /gen_key "$(key_request late0)"
 expect_whole_key late0
 expect_request 200 POST /gen_key "$(key_request before)"
+
+# Prolonging: the old certificate stays as it is until there is room for the new one.
+expect_request 201 POST /gen_key "$(key_request aging '"expire": 30')"
+pubring="$state/keys/$(name_email aging)/pubring.kbx"
+old=$(in_container sha256sum "$pubring")
+kib=0
+while :; do
+    leave_free "$kib"
+    ! as_signer copr-keygen prolong 2>"$container_dir/words" || break
+    expect_match "what it says" "no space left" "$(cat "$container_dir/words")"
+    expect "certificate with $kib KiB left" "$old" "$(in_container sha256sum "$pubring")"
+    expect_empty "$state/staging"
+    kib=$((kib + 16))
+done
+[ "$kib" -gt 0 ] || fail "the disk was not too full to prolong"
+note "not prolonged with up to $((kib - 16)) KiB left"
+expect "self-signatures" 2 \
+    "$(as_signer copr-keygen show --json "$(name_email aging)" | grep -c '"good": true')"
+expect_whole_key aging
