@@ -56,7 +56,10 @@ pub enum Error {
     Malformed(String),
 
     /// There is no such resource.
-    #[error("there is nothing at this path; this service answers GET /ping and POST /gen_key")]
+    #[error(
+        "there is nothing at this path; this service answers POST /gen_key, and GET /ping, /keys, \
+         /keys/NAME_EMAIL, /keys/NAME_EMAIL/pubkey and /metrics"
+    )]
     NotFound,
 
     /// The resource exists, the method does not fit.

@@ -29,6 +29,9 @@ pub enum KeyLength {
 }
 
 impl KeyLength {
+    /// Every length there is.
+    pub const ALL: [Self; 3] = [Self::Rsa2048, Self::Rsa3072, Self::Rsa4096];
+
     /// The length in bits.
     pub fn bits(self) -> u16 {
         match self {

@@ -2,7 +2,7 @@
 //! ordinary GnuPG home.
 //!
 //! `identity` and `key_request` are what comes from outside, parsed once. `http` knows `keys`, `keys`
-//! knows `gpg`, and `commands` ties them together, one file a mode. `systemd` is the rest of the
+//! knows `gpg`, `metrics` counts `keys`, and `commands` ties them together, one file a mode. `systemd` is the rest of the
 //! world: sockets, signals, the journal. `settings` and `error` are everybody's.
 
 pub mod cli;
@@ -15,6 +15,7 @@ pub mod identity;
 pub mod key_request;
 pub mod keys;
 pub mod listen_address;
+pub mod metrics;
 pub mod privileges;
 pub mod settings;
 pub mod systemd;

@@ -15,6 +15,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
 use crate::keys::{Filter, Key, Prolonged, Store, Term};
+use crate::metrics::{self, KeyCounts};
 use crate::settings::Settings;
 use crate::systemd::journal::event;
 use crate::systemd::signals::Signals;
@@ -38,9 +39,21 @@ pub fn run(settings: &Settings, options: &cli::Prolong) -> Result<()> {
     if report.changed() > 0 {
         store.tell_signd()?;
     }
-    let told = if options.dry_run { Ok(()) } else { hook::tell(settings, store.catalog()) };
+    let told = if options.dry_run {
+        Ok(())
+    } else {
+        hook::tell(settings, store.catalog()).and(write_metrics(settings, &store))
+    };
     show(&plan, &report, options)?;
-    told.and(report.result(&plan))
+    report.result(&plan).and(told)
+}
+
+/// Counts the keys for node_exporter, if it is to be told.
+fn write_metrics(settings: &Settings, store: &Store) -> Result<()> {
+    let Some(file) = &settings.metrics_file else { return Ok(()) };
+    let now = clock::now()?;
+    let counts = KeyCounts::count(store.catalog(), &settings.state_dir, now)?;
+    metrics::write_file(file, &counts, now)
 }
 
 /// What is to be done.

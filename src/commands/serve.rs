@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
-use crate::http::{Counters, End, Listener, Server, Service};
+use crate::http::{End, Listener, Server, Service};
 use crate::keys::Store;
 use crate::settings::Settings;
 use crate::systemd::notify::Notifier;
@@ -22,12 +22,7 @@ pub fn run(settings: Settings) -> Result<()> {
     if let Err(e) = gpg.check_installed() {
         log::error!("{e}; until then no key can be made");
     }
-    let service = Arc::new(Service {
-        store: Store::open(&settings, gpg)?,
-        key_length: settings.key_length,
-        lifetime: settings.expire,
-        counters: Counters::default(),
-    });
+    let service = Arc::new(Service::new(Store::open(&settings, gpg)?, &settings));
 
     // Only systemd keeps a socket open while nobody serves it.
     let (listeners, idle_timeout) = match passed {
@@ -39,7 +34,7 @@ pub fn run(settings: Settings) -> Result<()> {
     notifier.ready();
     let end =
         Server::new(Arc::clone(&service), listeners).run(idle_timeout, &signals, &mut notifier)?;
-    service.store.clear_staging();
+    service.store().clear_staging();
     match end {
         End::Idle => {
             log::info!("nothing to do, exiting; the next connection starts the service again")

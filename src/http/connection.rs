@@ -13,12 +13,13 @@ use super::listener::Stream;
 use super::request::{self, Head, Request, Unread};
 use super::response::Answer;
 use super::routes::{self, Subject};
+use super::stream::Steady;
 use crate::error::Error;
 use crate::systemd::journal::event;
 
 /// From the first byte to the last but for the writing: the backend hangs up after 30 s.
 const ANSWER_TIME: Duration = Duration::from_secs(24);
-/// How long writing an answer may take.
+/// How long writing an answer may take that is not a stream.
 const WRITE_TIME: Duration = Duration::from_secs(5);
 /// How long a client that is still sending may go on, so that it gets to read its refusal.
 const LINGER_TIME: Duration = Duration::from_secs(1);
@@ -43,7 +44,7 @@ pub fn serve(service: &Service, place: &Place) {
             log.send(service, stream, answer);
         }
         Err(Unread::Refused(error, head)) => {
-            log.head = head;
+            log.head = head.map(|head| *head);
             let answer = log.failure(&error);
             log.send(service, stream, answer);
             linger(stream);
@@ -90,7 +91,7 @@ impl<'a> AccessLog<'a> {
     }
 
     /// The answer to a failure. What the client is not told goes to the log.
-    fn failure(&self, error: &Error) -> Answer {
+    fn failure(&self, error: &Error) -> Answer<'static> {
         let answer = Answer::error(error, &self.request_id);
         if answer.status >= 500 {
             let subject = self.subject.name_email.as_ref().map(ToString::to_string);
@@ -107,13 +108,18 @@ impl<'a> AccessLog<'a> {
     }
 
     /// Sends the answer and writes the line.
-    fn send(&self, service: &Service, stream: &Stream, answer: Answer) {
+    fn send(&self, service: &Service, stream: &Stream, answer: Answer<'_>) {
         let status = answer.status;
-        service.counters.count(status);
+        service.counters.answered(status);
         let version = self.head.as_ref().map_or(HTTPVersion(1, 1), |head| head.version.clone());
         let head_only = self.head.as_ref().is_some_and(|head| head.method == Method::Head);
-        let to = stream.until(Instant::now() + WRITE_TIME);
-        let reached = answer.write(to, version, &self.request_id, head_only);
+        let reached = if answer.is_stream() {
+            let mut to = Steady::new(stream, &service.stopping);
+            answer.write(&mut to, version, &self.request_id, head_only)
+        } else {
+            let mut to = stream.until(Instant::now() + WRITE_TIME);
+            answer.write(&mut to, version, &self.request_id, head_only)
+        };
         let milliseconds = self.started.elapsed().as_millis().to_string();
         let (method, path) = match &self.head {
             Some(head) => (printable(head.method.as_str()), printable(&head.path)),
@@ -150,7 +156,7 @@ impl<'a> AccessLog<'a> {
 }
 
 /// What a client sent, as a terminal and a log can take it.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let mut shown: String = text.chars().take(LOGGED_MAX).flat_map(char::escape_debug).collect();
     if text.chars().nth(LOGGED_MAX).is_some() {
         shown.push('…');

@@ -72,7 +72,7 @@ impl Listener {
                 stream.set_nonblocking(false)?;
                 let peer = getsockopt(&stream, PeerCredentials)?;
                 let peer = format!("unix:uid={},pid={}", peer.uid(), peer.pid());
-                Ok(Stream { socket: Connected::Unix(stream), peer })
+                Ok(Stream::unix(stream, peer))
             }),
         };
         match accepted {
@@ -129,6 +129,11 @@ enum Connected {
 }
 
 impl Stream {
+    /// A connection over a Unix socket.
+    pub fn unix(stream: UnixStream, peer: String) -> Self {
+        Self { socket: Connected::Unix(stream), peer }
+    }
+
     /// Who is at the other end: address and port, or uid and pid.
     pub fn peer(&self) -> &str {
         &self.peer

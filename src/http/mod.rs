@@ -3,17 +3,29 @@
 
 mod connection;
 mod connections;
+mod counters;
 mod gen_key;
+mod keys;
 mod listener;
+mod metrics;
 mod request;
 mod response;
 mod routes;
 mod server;
+mod stream;
+mod target;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use crate::key_request::{KeyLength, Lifetime};
-use crate::keys::Store;
+use crate::keys::{Catalog, Store};
+use crate::settings::Settings;
+
+use counters::Counters;
+use metrics::CachedCounts;
+use stream::Streams;
 
 pub use listener::Listener;
 pub use server::{End, Server};
@@ -21,49 +33,55 @@ pub use server::{End, Server};
 /// What requests are answered from.
 #[derive(Debug)]
 pub struct Service {
-    /// The keys.
-    pub store: Store,
+    store: Store,
+    /// The keys, to look at.
+    catalog: Catalog,
+    state_dir: PathBuf,
     /// Length of a key whose request names none.
-    pub key_length: KeyLength,
+    key_length: KeyLength,
     /// Lifetime of a key whose request names none.
-    pub lifetime: Lifetime,
+    lifetime: Lifetime,
     /// What has happened so far.
-    pub counters: Counters,
-}
-
-/// What has happened since the service started.
-#[derive(Debug, Default)]
-pub struct Counters {
-    made: AtomicU64,
-    existed: AtomicU64,
-    refused: AtomicU64,
-    failed: AtomicU64,
-}
-
-impl Counters {
-    fn count(&self, status: u16) {
-        let counter = match status {
-            201 => &self.made,
-            200..=299 => &self.existed,
-            500.. => &self.failed,
-            _ => &self.refused,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
+    counters: Counters,
+    key_counts: Arc<CachedCounts>,
+    streams: Streams,
+    /// When it began to stop.
+    stopping: OnceLock<Instant>,
 }
 
 impl Service {
+    /// A service of the keys in `store`.
+    pub fn new(store: Store, settings: &Settings) -> Self {
+        Self {
+            catalog: store.shared_catalog(),
+            store,
+            state_dir: settings.state_dir.clone(),
+            key_length: settings.key_length,
+            lifetime: settings.expire,
+            counters: Counters::new(),
+            key_counts: Arc::default(),
+            streams: Streams::default(),
+            stopping: OnceLock::new(),
+        }
+    }
+
+    /// The keys.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// One line for `systemctl status`.
     pub fn status_text(&self) -> String {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let [made, others, refused, failed] = self.counters.summary();
         let (running, waiting) = self.store.load();
         format!(
-            "keys made: {}, other answers: {}, refused: {}, failed: {}; in the making: {running}, \
-             waiting: {waiting}",
-            read(&self.counters.made),
-            read(&self.counters.existed),
-            read(&self.counters.refused),
-            read(&self.counters.failed),
+            "keys made: {made}, other answers: {others}, refused: {refused}, failed: {failed}; \
+             in the making: {running}, waiting: {waiting}"
         )
+    }
+
+    /// From now on, long answers are not waited for much longer.
+    fn stop(&self) {
+        let _ = self.stopping.set(Instant::now()); // the first time counts
     }
 }

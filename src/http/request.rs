@@ -33,6 +33,8 @@ pub struct Head {
     pub method: Method,
     /// The target's path up to a `?`, as it was sent.
     pub path: String,
+    /// What follows the `?`, as it was sent.
+    pub query: Option<String>,
     pub version: HTTPVersion,
     content_length: usize,
     expects_continue: bool,
@@ -44,7 +46,7 @@ pub enum Unread {
     /// The client left, or the connection was cut off.
     Gone,
     /// The request is refused; the head is there if it could be read.
-    Refused(Error, Option<Head>),
+    Refused(Error, Option<Box<Head>>),
 }
 
 /// Reads a request that began to arrive at `started`.
@@ -55,7 +57,7 @@ pub fn read(stream: &Stream, started: Instant) -> Result<Request, Unread> {
     body.truncate(head.content_length);
     match read_body(stream, started + REQUEST_TIME, &head, body) {
         Ok(body) => Ok(Request { head, body }),
-        Err(Unread::Refused(error, _)) => Err(Unread::Refused(error, Some(head))),
+        Err(Unread::Refused(error, _)) => Err(Unread::Refused(error, Some(head.into()))),
         Err(Unread::Gone) => Err(Unread::Gone),
     }
 }
@@ -139,9 +141,11 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Error> {
     let Ok(method) = method.parse() else {
         return Err(Error::Malformed("the request method is no token".into()));
     };
+    let (path, query) = split(target);
     let mut head = Head {
         method,
-        path: path_of(target).into(),
+        path: path.into(),
+        query: query.map(Into::into),
         version: HTTPVersion(1, minor),
         content_length: 0,
         expects_continue: false,
@@ -166,15 +170,15 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Error> {
     Ok(Some((head, length)))
 }
 
-/// The path of a target in origin or absolute form (RFC 9112, 3.2).
-fn path_of(target: &str) -> &str {
-    let path = match target.split_once("://") {
+/// Path and query of a target in origin or absolute form (RFC 9112, 3.2).
+fn split(target: &str) -> (&str, Option<&str>) {
+    let resource = match target.split_once("://") {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
-            rest.find('/').map_or("/", |slash| &rest[slash..])
+            rest.find(['/', '?']).map_or("/", |end| &rest[end..])
         }
         _ => target,
     };
-    path.split('?').next().unwrap_or_default()
+    resource.split_once('?').map_or((resource, None), |(path, query)| (path, Some(query)))
 }
 
 /// Digits only (RFC 9110, 8.6); a number too large for us stays too large.
@@ -205,6 +209,7 @@ mod tests {
         assert!(parsed.is_some_and(|(head, length)| {
             head.method == Method::Post
                 && head.path == "/gen_key"
+                && head.query.as_deref() == Some("x=1")
                 && head.content_length == 17
                 && length == text.len() - 4
         }));
@@ -213,15 +218,18 @@ mod tests {
 
     #[test]
     fn targets_may_be_absolute() {
-        for (target, path) in [
-            ("/ping", "/ping"),
-            ("/ping?a=http://x/y", "/ping"),
-            ("http://host:5003/ping?x", "/ping"),
-            ("HTTP://host", "/"),
-            ("ftp://host/ping", "ftp://host/ping"),
-            ("*", "*"),
+        for (target, path, query) in [
+            ("/ping", "/ping", None),
+            ("/ping?", "/ping", Some("")),
+            ("/ping?a=http://x/y", "/ping", Some("a=http://x/y")),
+            ("/ping?a?b", "/ping", Some("a?b")),
+            ("http://host:5003/ping?x", "/ping", Some("x")),
+            ("HTTP://host", "/", None),
+            ("http://host?a=/ping", "", Some("a=/ping")),
+            ("ftp://host/ping", "ftp://host/ping", None),
+            ("*", "*", None),
         ] {
-            assert_eq!(path_of(target), path);
+            assert_eq!(split(target), (path, query));
         }
     }
 

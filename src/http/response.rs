@@ -1,9 +1,11 @@
-//! Answers, written by tiny_http with a `Connection: close` that it does not write itself.
+//! Answers. tiny_http writes their heads, but for what it does not know: `Connection: close`, and that
+//! the length of a stream is unknown.
 
-use std::io::{self, BufWriter, Cursor, Write};
+use std::io::{self, Write};
 
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
+use super::stream::Chunks;
 use crate::error::Error;
 
 const TEXT: &str = "text/plain;charset=UTF-8";
@@ -12,17 +14,40 @@ const TEXT: &str = "text/plain;charset=UTF-8";
 const RETRY_AFTER: &str = "5";
 
 /// What a request is answered with.
-#[derive(Debug)]
-pub struct Answer {
+pub struct Answer<'a> {
     pub status: u16,
-    body: String,
+    content_type: &'static str,
+    body: Body<'a>,
     headers: Vec<(&'static str, String)>,
 }
 
-impl Answer {
+enum Body<'a> {
+    /// There before the head is sent, which tells its length.
+    Whole(String),
+    /// Made while it is sent. An error cuts it off.
+    Stream(MakeBody<'a>),
+}
+
+type MakeBody<'a> = Box<dyn FnOnce(&mut Chunks) -> io::Result<()> + 'a>;
+
+impl<'a> Answer<'a> {
     /// A text answer.
     pub fn text(status: u16, body: impl Into<String>) -> Self {
-        Self { status, body: body.into(), headers: Vec::new() }
+        Self::whole(status, TEXT, body.into())
+    }
+
+    /// An answer that is known as a whole.
+    pub fn whole(status: u16, content_type: &'static str, body: String) -> Self {
+        Self { status, content_type, body: Body::Whole(body), headers: Vec::new() }
+    }
+
+    /// An answer that `make` makes while it is sent; for `HEAD` it is not called.
+    pub fn stream(
+        status: u16,
+        content_type: &'static str,
+        make: impl FnOnce(&mut Chunks) -> io::Result<()> + 'a,
+    ) -> Self {
+        Self { status, content_type, body: Body::Stream(Box::new(make)), headers: Vec::new() }
     }
 
     /// The answer to a request that failed.
@@ -37,53 +62,78 @@ impl Answer {
         answer
     }
 
+    /// Whether it is made while it is sent.
+    pub fn is_stream(&self) -> bool {
+        matches!(self.body, Body::Stream(_))
+    }
+
     /// Writes the answer; to a `HEAD` request (`head_only`) without its body.
     pub fn write(
         self,
-        to: impl Write,
+        to: &mut dyn Write,
         version: HTTPVersion,
         request_id: &str,
         head_only: bool,
     ) -> io::Result<()> {
-        let length = self.body.len();
-        let body = Cursor::new(self.body.into_bytes());
+        // HTTP/1.0 knows no chunks: there, a stream ends with the connection.
+        let is_chunked = self.is_stream() && version > HTTPVersion(1, 0);
+        let mut bytes = self.head(version, request_id, is_chunked)?;
+        match self.body {
+            Body::Whole(text) => {
+                if !head_only {
+                    bytes.extend_from_slice(text.as_bytes());
+                }
+                to.write_all(&bytes)
+            }
+            Body::Stream(make) => {
+                to.write_all(&bytes)?;
+                if head_only {
+                    return Ok(());
+                }
+                let mut chunks = Chunks::new(to, is_chunked);
+                make(&mut chunks)?;
+                chunks.finish()
+            }
+        }
+    }
+
+    /// Status line and headers.
+    fn head(
+        &self,
+        version: HTTPVersion,
+        request_id: &str,
+        is_chunked: bool,
+    ) -> io::Result<Vec<u8>> {
+        let length = match &self.body {
+            Body::Whole(text) => text.len(),
+            Body::Stream(_) => 0,
+        };
         let mut response =
-            Response::new(StatusCode(self.status), Vec::new(), body, Some(length), None)
+            Response::new(StatusCode(self.status), Vec::new(), io::empty(), Some(length), None)
                 .with_chunked_threshold(usize::MAX);
-        let fixed =
-            [("Server", "copr-keygen"), ("Content-Type", TEXT), ("X-Request-Id", request_id)];
+        let fixed = [
+            ("Server", "copr-keygen"),
+            ("Content-Type", self.content_type),
+            ("X-Request-Id", request_id),
+        ];
         let own = self.headers.iter().map(|(name, value)| (*name, value.as_str()));
         for (name, value) in fixed.into_iter().chain(own) {
             let header = Header::from_bytes(name, value);
             response.add_header(header.map_err(|()| io::Error::other("not a header"))?);
         }
-        let mut to = CloseAfterwards { to: BufWriter::new(to), said: false };
-        response.raw_print(&mut to, version, &[], head_only, None)?;
-        to.flush()
-    }
-}
-
-/// Puts `Connection: close` behind the status line.
-struct CloseAfterwards<W: Write> {
-    to: W,
-    said: bool,
-}
-
-impl<W: Write> Write for CloseAfterwards<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match bytes.iter().position(|b| *b == b'\n') {
-            Some(end) if !self.said => {
-                self.to.write_all(&bytes[..=end])?;
-                self.to.write_all(b"Connection: close\r\n")?;
-                self.said = true;
-                Ok(end + 1)
-            }
-            _ => self.to.write(bytes),
+        let mut head = Vec::with_capacity(512);
+        response.raw_print(&mut head, version, &[], true, None)?;
+        if self.is_stream() {
+            let end = b"Content-Length: 0\r\n\r\n";
+            let kept = head.strip_suffix(end).map(<[u8]>::len);
+            head.truncate(kept.ok_or_else(|| io::Error::other("the head has another end"))?);
+            let coding: &[u8] = if is_chunked { b"Transfer-Encoding: chunked\r\n" } else { b"" };
+            head.extend_from_slice(coding);
+            head.extend_from_slice(b"\r\n");
         }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.to.flush()
+        let status_line = head.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        head.splice(status_line..status_line, *b"Connection: close\r\n");
+        Ok(head)
     }
 }
 
@@ -92,8 +142,12 @@ mod tests {
     use super::*;
 
     fn written(answer: Answer, head_only: bool) -> String {
+        written_in(1, answer, head_only)
+    }
+
+    fn written_in(minor: u8, answer: Answer, head_only: bool) -> String {
         let mut bytes = Vec::new();
-        let result = answer.write(&mut bytes, HTTPVersion(1, 1), "0123", head_only);
+        let result = answer.write(&mut bytes, HTTPVersion(1, minor), "0123", head_only);
         assert!(result.is_ok());
         let text = String::from_utf8_lossy(&bytes).into_owned();
         // The date is the only part that changes.
@@ -107,6 +161,35 @@ mod tests {
     fn says_what_it_is_and_that_it_closes() {
         assert_eq!(written(Answer::text(200, "pong\n"), false), format!("{PONG_HEAD}pong\n"));
         assert_eq!(written(Answer::text(200, "pong\n"), true), PONG_HEAD);
+    }
+
+    #[test]
+    fn streams_are_chunked_or_end_with_the_connection() {
+        let stream = || Answer::stream(200, "text/x", |out: &mut Chunks| out.write_all(b"[]"));
+        let head = |minor, coding| {
+            format!(
+                "HTTP/1.{minor} 200 OK\r\nConnection: close\r\nServer: copr-keygen\r\n\
+                 Content-Type: text/x\r\nX-Request-Id: 0123\r\n{coding}\r\n"
+            )
+        };
+        let (chunked, plain) = (head(1, "Transfer-Encoding: chunked\r\n"), head(0, ""));
+        assert_eq!(written_in(1, stream(), false), format!("{chunked}2\r\n[]\r\n0\r\n\r\n"));
+        assert_eq!(written_in(0, stream(), false), format!("{plain}[]"));
+        assert_eq!(written_in(1, stream(), true), chunked);
+        assert_eq!(written_in(0, stream(), true), plain);
+    }
+
+    #[test]
+    fn a_stream_that_fails_is_cut_off() {
+        let mut bytes = Vec::new();
+        let failing = Answer::stream(200, "text/x", |out: &mut Chunks| {
+            out.write_all(b"[")?;
+            out.flush()?;
+            out.write_all(b"more")?;
+            Err(io::Error::other("for a reason"))
+        });
+        assert!(failing.write(&mut bytes, HTTPVersion(1, 1), "0123", false).is_err());
+        assert!(bytes.ends_with(b"\r\n\r\n1\r\n[\r\n"), "{}", String::from_utf8_lossy(&bytes));
     }
 
     #[test]

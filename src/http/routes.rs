@@ -6,7 +6,7 @@ use tiny_http::Method;
 
 use super::request::Head;
 use super::response::Answer;
-use super::{Service, gen_key};
+use super::{Service, gen_key, keys, metrics};
 use crate::error::{Error, Result};
 use crate::gpg::Fingerprint;
 use crate::identity::NameEmail;
@@ -20,19 +20,29 @@ pub struct Subject {
 }
 
 /// Answers a request before `deadline`; tells `subject` what it is about as soon as that is known.
-pub fn answer(
-    service: &Service,
+pub fn answer<'a>(
+    service: &'a Service,
     head: &Head,
     body: &[u8],
     subject: &mut Subject,
     deadline: Instant,
-) -> Result<Answer> {
-    match (head.path.as_str(), &head.method) {
-        ("/ping", Method::Get | Method::Head) => Ok(Answer::text(200, "pong\n")),
-        ("/ping", _) => Err(Error::MethodNotAllowed { allow: "GET, HEAD" }),
-        ("/gen_key", Method::Post) => gen_key(service, body, subject, deadline),
-        ("/gen_key", _) => Err(Error::MethodNotAllowed { allow: "POST" }),
-        _ => Err(Error::NotFound),
+) -> Result<Answer<'a>> {
+    let query = head.query.as_deref();
+    let only_reads = || match head.method {
+        Method::Get | Method::Head => Ok(()),
+        _ => Err(Error::MethodNotAllowed { allow: "GET, HEAD" }),
+    };
+    match head.path.as_str() {
+        "/ping" => only_reads().map(|()| Answer::text(200, "pong\n")),
+        "/gen_key" if head.method == Method::Post => gen_key(service, body, subject, deadline),
+        "/gen_key" => Err(Error::MethodNotAllowed { allow: "POST" }),
+        "/keys" => only_reads().and_then(|()| keys::list(service, query)),
+        "/metrics" => only_reads().map(|()| metrics::answer(service)),
+        path => {
+            let resource = path.strip_prefix("/keys/").and_then(keys::resource);
+            let resource = resource.ok_or(Error::NotFound)?;
+            only_reads().and_then(|()| keys::one(service, resource, query, subject, deadline))
+        }
     }
 }
 
@@ -41,11 +51,15 @@ fn gen_key(
     body: &[u8],
     subject: &mut Subject,
     deadline: Instant,
-) -> Result<Answer> {
+) -> Result<Answer<'static>> {
+    let started = Instant::now();
     let request = gen_key::parse(body, service.key_length, service.lifetime)?;
     subject.name_email = Some(request.user_id.name_email().clone());
     let (status, record) = match service.store.ensure_key(&request, deadline)? {
-        Outcome::Made(record) => (201, record),
+        Outcome::Made(record) => {
+            service.counters.made(started.elapsed());
+            (201, record)
+        }
         Outcome::Existed(record) => (200, record),
     };
     subject.fingerprint = Some(record.fingerprint);

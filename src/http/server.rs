@@ -81,6 +81,9 @@ impl Server {
 
     /// How long this process may still be idle; `None` while it is not, or may be for ever.
     fn time_to_idle_exit(&self, idle_timeout: Option<Duration>) -> Option<Duration> {
+        if self.service.key_counts.is_counting() {
+            return None; // else a count that takes longer than that would never end
+        }
         let since = self.connections.idle_since()?;
         Some(idle_timeout?.saturating_sub(since.elapsed()))
     }
@@ -142,6 +145,7 @@ impl Server {
     /// Stops accepting and sees the accepted requests through.
     fn finish(mut self, end: End, signals: &Signals, notifier: &mut Notifier) -> Result<End> {
         notifier.stopping();
+        self.service.stop();
         self.listeners.clear();
         while self.connections.count() > 0 {
             let (signalled, _) = self.wait(signals, ACCEPT_PAUSE)?;

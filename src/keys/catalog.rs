@@ -2,11 +2,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::home::Homes;
+use super::looks::{Look, Looks};
 use super::record::KeyRecord;
 use crate::error::{Error, Result};
 use crate::gpg::{Certificate, Gpg, Keyring};
@@ -72,7 +74,8 @@ impl Filter {
         self.pattern.as_ref().is_none_or(|pattern| pattern.matches(name_email.as_str()))
     }
 
-    fn takes(&self, record: &KeyRecord) -> bool {
+    /// Whether it lets a key with this record through, whatever its name.
+    pub fn takes(&self, record: &KeyRecord) -> bool {
         self.expires_before.is_none_or(|before| record.expires.is_some_and(|at| at < before))
             && self.changed_since.is_none_or(|since| record.changed >= since)
     }
@@ -85,12 +88,27 @@ pub struct Catalog {
     gpg: Gpg,
     /// A GnuPG home for gpg to read keyrings with.
     agent_home: PathBuf,
+    /// Whom to ask before gpg runs.
+    looks: Option<Arc<Looks>>,
+    /// When an answer is due.
+    deadline: Option<Instant>,
 }
 
 impl Catalog {
     /// The keys of the state directory `root`.
     pub fn new(root: &Path, gpg: Gpg) -> Self {
-        Self { homes: Homes::new(root), gpg, agent_home: root.join("gnupg") }
+        let agent_home = root.join("gnupg");
+        Self { homes: Homes::new(root), gpg, agent_home, looks: None, deadline: None }
+    }
+
+    /// The same keys; gpg looks at them when `looks` says so.
+    pub(super) fn under(&self, looks: &Arc<Looks>) -> Self {
+        Self { looks: Some(Arc::clone(looks)), ..self.clone() }
+    }
+
+    /// The same keys for somebody who waits until `deadline` only.
+    pub fn until(&self, deadline: Instant) -> Self {
+        Self { deadline: Some(deadline), ..self.clone() }
     }
 
     /// The homes.
@@ -123,7 +141,8 @@ impl Catalog {
         }))
     }
 
-    fn look(&self, name_email: NameEmail) -> Result<Option<Key>> {
+    /// The key of an identity if there is one. What `key.json` says is taken as it is.
+    pub fn look(&self, name_email: NameEmail) -> Result<Option<Key>> {
         if let Some(record) = KeyRecord::read(&self.homes.path(&name_email)) {
             return Ok(Some(Key { name_email, record }));
         }
@@ -136,15 +155,16 @@ impl Catalog {
     /// The certificate of an identity as gpg sees it.
     pub fn certificate(&self, name_email: &NameEmail) -> Result<Certificate> {
         let file = self.homes.pubring(name_email);
-        self.gpg.inspect_one(self.keyring(&file), Instant::now() + LOOK_TIME)
+        let _look = self.may_look()?;
+        self.gpg.inspect_one(self.keyring(&file), self.look_time())
     }
 
     /// The armored certificate of a key, with all its signatures.
     pub fn pubkey(&self, key: &Key) -> Result<String> {
         let file = self.homes.pubring(&key.name_email);
-        let deadline = Instant::now() + LOOK_TIME;
-        let armored =
-            self.gpg.export(self.keyring(&file), &key.record.fingerprint, true, deadline)?;
+        let _look = self.may_look()?;
+        let (print, deadline) = (&key.record.fingerprint, self.look_time());
+        let armored = self.gpg.export(self.keyring(&file), print, true, deadline)?;
         String::from_utf8(armored)
             .map_err(|e| Error::io(format!("exporting {}", file.display()), io::Error::other(e)))
     }
@@ -161,6 +181,16 @@ impl Catalog {
             record.changed = newest.unwrap_or_default().max(record.created);
         }
         Ok(Key { name_email, record })
+    }
+
+    fn may_look(&self) -> Result<Option<Look<'_>>> {
+        self.looks.as_deref().map(|looks| looks.take(self.deadline)).transpose()
+    }
+
+    /// When a gpg that starts now must have looked.
+    fn look_time(&self) -> Instant {
+        let own = Instant::now() + LOOK_TIME;
+        self.deadline.map_or(own, |deadline| deadline.min(own))
     }
 
     fn keyring<'a>(&'a self, file: &'a Path) -> Keyring<'a> {

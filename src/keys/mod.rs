@@ -5,6 +5,7 @@ mod catalog;
 mod durable;
 mod home;
 mod lock;
+mod looks;
 mod make;
 mod passphrase;
 mod prolong;
@@ -17,6 +18,7 @@ use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -29,6 +31,7 @@ pub use make::Outcome;
 pub use prolong::{Prolonged, Term};
 pub use record::KeyRecord;
 
+use looks::Looks;
 use signd::SigndView;
 use staging::Staging;
 use turns::{Permits, Turns};
@@ -37,12 +40,13 @@ use turns::{Permits, Turns};
 #[derive(Debug)]
 pub struct Store {
     catalog: Catalog,
+    looks: Arc<Looks>,
     homes: Homes,
     signd: SigndView,
     staging: Staging,
     gpg: Gpg,
     turns: Turns,
-    permits: Permits,
+    permits: Arc<Permits>,
     queue_timeout: Duration,
 }
 
@@ -57,14 +61,17 @@ impl Store {
         for part in ["keys", "gnupg", "gnupg/private-keys-v1.d", "phrases", "pool", "staging"] {
             own_directory(&root.join(part), |path| fs::symlink_metadata(path))?;
         }
+        let permits = Arc::new(Permits::new(settings.jobs));
+        let looks = Looks::new(Arc::clone(&permits), settings.queue_timeout);
         let store = Self {
             catalog: Catalog::new(root, gpg.clone()),
+            looks: Arc::new(looks),
             homes: Homes::new(root),
             signd: SigndView::new(root),
             staging: Staging::new(root.join("staging")),
             gpg,
             turns: Turns::default(),
-            permits: Permits::new(settings.jobs),
+            permits,
             queue_timeout: settings.queue_timeout,
         };
         store.clear_staging();
@@ -88,6 +95,11 @@ impl Store {
     /// The keys, to look at.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// The keys for many who look at once. Where that takes gpg, it takes one of the permits too.
+    pub fn shared_catalog(&self) -> Catalog {
+        self.catalog.under(&self.looks)
     }
 
     /// Tells signd that keys have changed.

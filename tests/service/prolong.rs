@@ -359,6 +359,26 @@ fn the_hook_hears_of_every_changed_certificate_even_after_failures() {
 }
 
 #[test]
+fn node_exporter_hears_how_many_keys_there_are() {
+    let mut host = host_with(&[json!(30), json!(0)]);
+    let file = host.scratch().join("copr-keygen.prom");
+    host.set("COPR_KEYGEN_METRICS_FILE", file.display());
+    host.json(&["prolong", "--dry-run", "--json"]);
+    assert!(!file.exists());
+    host.json(&["prolong", "--within", "1d", "--json"]);
+    let metrics = fs::read_to_string(&file).unwrap();
+    assert!(metrics.contains("\ncopr_keygen_keys 2\n"), "{metrics}");
+    assert!(metrics.contains("\ncopr_keygen_keys_expiring{within_days=\"30\"} 1\n"), "{metrics}");
+
+    // A place where it cannot be written is a failure, after the keys.
+    host.set("COPR_KEYGEN_METRICS_FILE", "/nonexistent/copr-keygen.prom");
+    let output = host.run(&["prolong"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("/nonexistent/copr-keygen.prom"), "{}", text(&output));
+    assert_eq!(days_left(&host, 0), Some(5 * 365));
+}
+
+#[test]
 fn a_hook_that_is_not_there_is_a_failure_with_a_name() {
     let mut host = host_with(&[json!(30)]);
     host.set("COPR_KEYGEN_HOOK", "/nonexistent/hook");

@@ -1,0 +1,148 @@
+//! `GET /keys` and what is below it: the list of keys, one key, its certificate. Nothing is changed.
+
+use std::io::{self, Write};
+use std::time::Instant;
+
+use super::Service;
+use super::response::Answer;
+use super::routes::Subject;
+use super::stream::Chunks;
+use super::target;
+use crate::error::{Error, Result};
+use crate::identity::NameEmail;
+use crate::keys::{Catalog, Filter};
+
+const JSON: &str = "application/json";
+/// The media type of an armored certificate (RFC 3156, 7).
+const PGP_KEYS: &str = "application/pgp-keys";
+
+/// Unreadable keys of which each is logged by itself; of the others, only their number is.
+const COMPLAINTS_MAX: u64 = 10;
+
+/// What there is about one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The JSON object.
+    Record,
+    /// The armored certificate.
+    Pubkey,
+}
+
+/// The segment and the part that a path below `/keys/` means, if it means any.
+pub fn resource(below: &str) -> Option<(&str, Part)> {
+    let (segment, part) = match below.split_once('/') {
+        None => (below, Part::Record),
+        Some((segment, "pubkey")) => (segment, Part::Pubkey),
+        Some(_) => return None,
+    };
+    (!segment.is_empty()).then_some((segment, part))
+}
+
+/// One key, or its certificate.
+pub fn one(
+    service: &Service,
+    (segment, part): (&str, Part),
+    query: Option<&str>,
+    subject: &mut Subject,
+    deadline: Instant,
+) -> Result<Answer<'static>> {
+    let name_email = target::name_email(segment)?;
+    let [] = target::numbers(query, [])?;
+    subject.name_email = Some(name_email.clone());
+    let catalog = service.catalog.until(deadline);
+    let key = catalog.find(&name_email)?;
+    subject.fingerprint = Some(key.record.fingerprint.clone());
+    Ok(match part {
+        Part::Pubkey => Answer::whole(200, PGP_KEYS, catalog.pubkey(&key)?),
+        Part::Record => {
+            let mut text = serde_json::to_string(&key).map_err(|e| not_json(e.into()))?;
+            text.push('\n');
+            Answer::whole(200, JSON, text)
+        }
+    })
+}
+
+/// All keys, or those that a query asks for, as they are read.
+pub fn list<'a>(service: &'a Service, query: Option<&str>) -> Result<Answer<'a>> {
+    let [changed_since, expires_before] =
+        target::numbers(query, ["changed_since", "expires_before"])?;
+    let filter = Filter { changed_since, expires_before, ..Filter::default() };
+    let place = service.streams.enter()?;
+    let catalog = &service.catalog;
+    let names = catalog.homes().identities()?;
+    Ok(Answer::stream(200, JSON, move |out| {
+        let _place = place;
+        let mut left_out = LeftOut(0);
+        let written = write_array(catalog, names, &filter, &mut left_out, out);
+        left_out.sum_up();
+        written
+    }))
+}
+
+/// Writes a JSON array, one key a line. An error leaves it without an end.
+fn write_array(
+    catalog: &Catalog,
+    names: impl Iterator<Item = Result<NameEmail>>,
+    filter: &Filter,
+    left_out: &mut LeftOut,
+    out: &mut Chunks,
+) -> io::Result<()> {
+    // The client hears at once that there is an answer.
+    out.write_all(b"[")?;
+    out.flush()?;
+    let mut between = "\n";
+    for name_email in names {
+        // Without the rest of the directory, nobody knows which keys are missing.
+        let name_email = name_email.map_err(io::Error::other)?;
+        match catalog.look(name_email.clone()) {
+            Ok(Some(key)) if filter.takes(&key.record) => {
+                out.write_all(between.as_bytes())?;
+                serde_json::to_writer(&mut *out, &key)?;
+                between = ",\n";
+            }
+            Ok(_) => {}
+            // Another moment this key could be read. A client that went by what is new since its last
+            // question would never hear of it.
+            Err(error @ Error::Busy(_)) => return Err(io::Error::other(error)),
+            Err(error) => left_out.add(&name_email, &error),
+        }
+        out.pulse(b"\n")?;
+    }
+    out.write_all(b"\n]\n")
+}
+
+/// Counts the keys that cannot be read.
+struct LeftOut(u64);
+
+impl LeftOut {
+    fn add(&mut self, name_email: &NameEmail, error: &Error) {
+        self.0 += 1;
+        if self.0 <= COMPLAINTS_MAX {
+            log::warn!("key of {name_email}: left out of the list: {error}");
+        }
+    }
+
+    fn sum_up(&self) {
+        if self.0 > 0 {
+            log::warn!("{} keys could not be read and were left out of a list", self.0);
+        }
+    }
+}
+
+fn not_json(e: io::Error) -> Error {
+    Error::io("writing JSON", e)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_mean_a_key_or_its_certificate() {
+        assert_eq!(resource("a%23b@c"), Some(("a%23b@c", Part::Record)));
+        assert_eq!(resource("a%23b@c/pubkey"), Some(("a%23b@c", Part::Pubkey)));
+        for nothing in ["", "/", "/pubkey", "a/", "a/b", "a/pubkey/", "a//pubkey", "a/Pubkey"] {
+            assert_eq!(resource(nothing), None, "{nothing}");
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! A long answer, sent while it is made: in chunks, to a client that may be slow but not stand
+//! still, within bounds of time and number, and cut off short when it is not whole.
+
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::listener::Stream;
+use crate::error::{Error, Result};
+
+/// Long answers at once. Their connections are not cut off for newcomers, so they must leave some
+/// free, also beside 192 requests that make keys and 32 that look at them with gpg.
+const STREAMS_MAX: usize = 16;
+
+/// How long the whole of an answer may take.
+const TOTAL_TIME: Duration = Duration::from_secs(300);
+/// How long a client may take nothing.
+const STALL_TIME: Duration = Duration::from_secs(5);
+/// How long it may go on once the service is to stop.
+const STOP_TIME: Duration = Duration::from_secs(5);
+/// How often a write that waits looks up: whether the service is to stop, and whether there is a little
+/// room, of which the kernel tells only when it is a lot.
+const SLICE: Duration = Duration::from_millis(250);
+
+/// A chunk is sent when it is this long,
+const CHUNK: usize = 32 * 1024;
+/// or this old, so that the client sees progress and we see when it leaves.
+const PULSE: Duration = Duration::from_secs(2);
+
+/// How many long answers are being sent.
+#[derive(Debug, Default)]
+pub struct Streams(AtomicUsize);
+
+/// One of them.
+#[derive(Debug)]
+pub struct StreamPlace<'a>(&'a AtomicUsize);
+
+impl Streams {
+    /// [`Error::Busy`] when there are too many.
+    pub fn enter(&self) -> Result<StreamPlace<'_>> {
+        let before = self.0.fetch_add(1, Ordering::SeqCst);
+        let place = StreamPlace(&self.0);
+        if before >= STREAMS_MAX {
+            return Err(Error::Busy(format!("{STREAMS_MAX} lists of keys are being sent")));
+        }
+        Ok(place)
+    }
+}
+
+impl Drop for StreamPlace<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Writes as long as the client takes something now and then.
+pub struct Steady<'a> {
+    stream: &'a Stream,
+    end: Instant,
+    stall_time: Duration,
+    /// Set when the service is to stop.
+    stopping: &'a OnceLock<Instant>,
+}
+
+impl<'a> Steady<'a> {
+    /// Begins now.
+    pub fn new(stream: &'a Stream, stopping: &'a OnceLock<Instant>) -> Self {
+        Self { stream, end: Instant::now() + TOTAL_TIME, stall_time: STALL_TIME, stopping }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        let late = |why: String| Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        if self.stopping.get().is_some_and(|at| at.elapsed() >= STOP_TIME) {
+            return late("the service stops, and the client was not done".into());
+        }
+        if Instant::now() >= self.end {
+            return late(format!("it took longer than {} s", TOTAL_TIME.as_secs()));
+        }
+        Ok(())
+    }
+}
+
+impl Write for Steady<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let stalled = Instant::now() + self.stall_time;
+        loop {
+            self.check()?;
+            match self.stream.until(stalled.min(Instant::now() + SLICE)).write(buffer) {
+                Err(e) if e.kind() == io::ErrorKind::TimedOut => {}
+                written => return written,
+            }
+            if Instant::now() >= stalled {
+                let why = format!("the client took nothing for {:?}", self.stall_time);
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The body of a long answer on its way.
+pub struct Chunks<'a> {
+    to: &'a mut dyn Write,
+    /// Whether chunks are marked as such (RFC 9112, 7.1); else the body ends with the connection.
+    marked: bool,
+    waiting: Vec<u8>,
+    sent: Instant,
+}
+
+impl<'a> Chunks<'a> {
+    /// A body that is written to `to`.
+    pub fn new(to: &'a mut dyn Write, marked: bool) -> Self {
+        Self { to, marked, waiting: Vec::with_capacity(CHUNK + 1024), sent: Instant::now() }
+    }
+
+    /// To be called often, between two tokens of the body. Sends what has waited for long, or
+    /// `filler`, which means nothing there, when nothing has come.
+    pub fn pulse(&mut self, filler: &[u8]) -> io::Result<()> {
+        if self.sent.elapsed() < PULSE {
+            return Ok(());
+        }
+        if self.waiting.is_empty() {
+            self.waiting.extend_from_slice(filler);
+        }
+        self.send()
+    }
+
+    /// Ends the body. One that is not ended is seen to be cut off.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.send()?;
+        if self.marked { self.to.write_all(b"0\r\n\r\n") } else { Ok(()) }
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        self.sent = Instant::now();
+        if self.waiting.is_empty() {
+            return Ok(()); // an empty chunk would be the last
+        }
+        if self.marked {
+            let size = format!("{:x}\r\n", self.waiting.len());
+            self.waiting.extend_from_slice(b"\r\n");
+            self.to.write_all(size.as_bytes())?;
+        }
+        self.to.write_all(&self.waiting)?;
+        self.waiting.clear();
+        Ok(())
+    }
+}
+
+impl Write for Chunks<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.waiting.extend_from_slice(bytes);
+        if self.waiting.len() >= CHUNK {
+            self.send()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.send()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    fn steady<'a>(stream: &'a Stream, stopping: &'a OnceLock<Instant>) -> Steady<'a> {
+        Steady { stall_time: Duration::from_millis(600), ..Steady::new(stream, stopping) }
+    }
+
+    #[test]
+    fn who_reads_slowly_is_served_longer_than_who_stalls() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (stream, stopping) = (Stream::unix(ours, "test".into()), OnceLock::new());
+        let reader = thread::spawn(move || {
+            let mut buffer = [0; 8 * 1024];
+            // A second and a half altogether, in steps that are no stall.
+            for _ in 0..25 {
+                theirs.read_exact(&mut buffer).unwrap();
+                thread::sleep(Duration::from_millis(60));
+            }
+            theirs
+        });
+        let began = Instant::now();
+        let error = steady(&stream, &stopping).write_all(&vec![0; 4_000_000]).unwrap_err();
+        assert_eq!(error.to_string(), "the client took nothing for 600ms");
+        assert!(began.elapsed() > Duration::from_millis(1500 + 500), "{:?}", began.elapsed());
+        drop(reader.join());
+    }
+
+    #[test]
+    fn time_ends_for_everybody() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let stream = Stream::unix(ours, "test".into());
+        let (stopping, never) = (OnceLock::new(), OnceLock::new());
+        let mut late = Steady { end: Instant::now(), ..steady(&stream, &never) };
+        assert_eq!(late.write(b"x").unwrap_err().kind(), io::ErrorKind::TimedOut);
+        stopping.set(Instant::now()).unwrap();
+        assert_eq!(steady(&stream, &stopping).write(b"x").unwrap(), 1);
+        let Some(long_ago) = Instant::now().checked_sub(STOP_TIME) else { return };
+        let stopped = OnceLock::from(long_ago);
+        let error = steady(&stream, &stopped).write(b"x").unwrap_err();
+        assert!(error.to_string().contains("the service stops"), "{error}");
+    }
+
+    #[test]
+    fn chunks_are_marked_and_only_a_whole_body_has_an_end() {
+        let mut to = Vec::new();
+        let mut chunks = Chunks::new(&mut to, true);
+        chunks.write_all(b"0123456789abcdef").unwrap();
+        chunks.pulse(b"\n").unwrap();
+        chunks.flush().unwrap();
+        chunks.write_all(b"x").unwrap();
+        chunks.finish().unwrap();
+        assert_eq!(to, b"10\r\n0123456789abcdef\r\n1\r\nx\r\n0\r\n\r\n");
+
+        let mut to = Vec::new();
+        let mut chunks = Chunks::new(&mut to, true);
+        chunks.write_all(&[b'a'; CHUNK]).unwrap();
+        chunks.write_all(b"never sent").unwrap();
+        drop(chunks);
+        assert_eq!(to, [b"8000\r\n", &[b'a'; CHUNK][..], b"\r\n"].concat());
+
+        let mut to = Vec::new();
+        let mut chunks = Chunks::new(&mut to, false);
+        chunks.sent = chunks.sent.checked_sub(PULSE).unwrap_or(chunks.sent);
+        chunks.pulse(b"\n").unwrap();
+        chunks.write_all(b"plain").unwrap();
+        chunks.finish().unwrap();
+        assert_eq!(to, b"\nplain");
+    }
+
+    #[test]
+    fn long_answers_are_counted() {
+        let streams = Streams::default();
+        let held: Result<Vec<_>> = (0..STREAMS_MAX).map(|_| streams.enter()).collect();
+        assert!(matches!(streams.enter(), Err(Error::Busy(_))));
+        drop(held);
+        assert!(streams.enter().is_ok());
+    }
+}

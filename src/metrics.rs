@@ -1,0 +1,247 @@
+//! How many keys there are and how long they last, as Prometheus reads it (text format 0.0.4): for
+//! `GET /metrics`, and in a file for node_exporter. Names no key, and never changes one.
+
+use std::fmt::{Display, Write as _};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use crate::clock::DAY;
+use crate::error::{Error, Result};
+use crate::key_request::KeyLength;
+use crate::keys::Catalog;
+
+/// The days ahead in which expiring keys are counted.
+const WITHIN_DAYS: [u64; 3] = [30, 90, 365];
+
+/// How many keys there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyCounts {
+    /// Keys that can be read, expired ones among them.
+    pub keys: u64,
+    /// Keys that have not expired, but will within 30, 90 and 365 days.
+    pub expiring: [u64; WITHIN_DAYS.len()],
+    /// Keys that have expired.
+    pub expired: u64,
+    /// Homes whose key cannot be read.
+    pub unreadable: u64,
+    /// Keys made in advance, in the order of [`KeyLength::ALL`].
+    pub pool: [u64; KeyLength::ALL.len()],
+    /// When they were counted (Unix time).
+    pub counted: u64,
+}
+
+impl KeyCounts {
+    /// Looks at every key of the state directory. What makes a single key unreadable is logged,
+    /// once for all of them.
+    pub fn count(catalog: &Catalog, state_dir: &Path, now: u64) -> Result<Self> {
+        let mut counts = Self { counted: now, ..Self::default() };
+        let mut first_trouble = None;
+        for name_email in catalog.homes().identities()? {
+            match catalog.look(name_email?) {
+                Ok(Some(key)) => counts.add(key.record.expires, now),
+                Ok(None) => {} // gone since the directory was read
+                Err(error) => {
+                    counts.unreadable += 1;
+                    first_trouble.get_or_insert(error);
+                }
+            }
+        }
+        if let Some(error) = first_trouble {
+            log::warn!("{} keys could not be counted, the first: {error}", counts.unreadable);
+        }
+        for (length, count) in KeyLength::ALL.into_iter().zip(&mut counts.pool) {
+            *count = entries(&state_dir.join("pool").join(length.to_string()))?;
+        }
+        Ok(counts)
+    }
+
+    fn add(&mut self, expires: Option<u64>, now: u64) {
+        self.keys += 1;
+        match expires {
+            None => {}
+            Some(at) if at <= now => self.expired += 1,
+            Some(at) => {
+                for (days, count) in WITHIN_DAYS.into_iter().zip(&mut self.expiring) {
+                    *count += u64::from(at <= now.saturating_add(days * DAY));
+                }
+            }
+        }
+    }
+
+    /// The gauges of keys and pool.
+    pub fn write_to(&self, text: &mut Exposition) {
+        text.gauge("copr_keygen_keys", "Keys, expired ones among them.", self.keys);
+        let help = "Keys that expire within so many days and have not yet.";
+        text.family("copr_keygen_keys_expiring", "gauge", help);
+        for (days, count) in WITHIN_DAYS.into_iter().zip(self.expiring) {
+            text.sample("copr_keygen_keys_expiring", &[("within_days", &days)], count);
+        }
+        text.gauge("copr_keygen_keys_expired", "Keys that have expired.", self.expired);
+        let help = "Homes whose key cannot be read; the log names the first.";
+        text.gauge("copr_keygen_keys_unreadable", help, self.unreadable);
+        let help = "Secret keys made in advance, by the length of the RSA modulus.";
+        text.family("copr_keygen_pool_keys", "gauge", help);
+        for (length, count) in KeyLength::ALL.into_iter().zip(self.pool) {
+            text.sample("copr_keygen_pool_keys", &[("bits", &length.bits())], count);
+        }
+    }
+}
+
+/// Entries of a directory of the pool; none when there is no such directory.
+fn entries(directory: &Path) -> Result<u64> {
+    let failed = |e| Error::io(format!("reading {}", directory.display()), e);
+    let found = match fs::read_dir(directory) {
+        Ok(found) => found,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(e) => return Err(failed(e)),
+    };
+    found.map(|entry| entry.map(|_| 1).map_err(failed)).sum()
+}
+
+/// A text in the exposition format of Prometheus. Labels hold nothing that would need escaping.
+#[derive(Debug, Default)]
+pub struct Exposition(String);
+
+impl Exposition {
+    /// Begins a family of samples; `kind` is `counter`, `gauge` or `histogram`.
+    pub fn family(&mut self, name: &str, kind: &str, help: &str) {
+        self.push(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+    }
+
+    /// A sample with its labels.
+    pub fn sample(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
+        self.push(format_args!("{name}"));
+        for (number, (label, text)) in labels.iter().enumerate() {
+            self.push(format_args!("{}{label}=\"{text}\"", if number == 0 { '{' } else { ',' }));
+        }
+        self.push(format_args!("{} {value}\n", if labels.is_empty() { "" } else { "}" }));
+    }
+
+    /// A family of one gauge without labels.
+    pub fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.family(name, "gauge", help);
+        self.sample(name, &[], value);
+    }
+
+    /// The whole text.
+    pub fn into_text(self) -> String {
+        self.0
+    }
+
+    fn push(&mut self, text: std::fmt::Arguments) {
+        // Writing to a `String` cannot fail.
+        let _ = self.0.write_fmt(text);
+    }
+}
+
+/// Writes the gauges of keys and pool where the text-file collector of node_exporter reads them:
+/// with mode 0644, in place of what was there, never half. `now` is when it was written.
+pub fn write_file(path: &Path, counts: &KeyCounts, now: u64) -> Result<()> {
+    let Some(name) = path.file_name() else {
+        return Err(Error::Settings(format!("metrics_file: {} names no file", path.display())));
+    };
+    let mut text = Exposition::default();
+    counts.write_to(&mut text);
+    let help = "When this file was written (Unix time).";
+    text.gauge("copr_keygen_metrics_written_timestamp_seconds", help, now);
+    // The collector passes over names that do not end in .prom.
+    let fresh = format!(".{}.{}", name.to_string_lossy(), std::process::id());
+    let fresh = path.with_file_name(fresh);
+    let written = replace(path, &fresh, text.into_text().as_bytes());
+    written.map_err(|e| {
+        let _ = fs::remove_file(&fresh); // may not be there at all
+        Error::io(format!("writing the metrics to {}", path.display()), e)
+    })
+}
+
+fn replace(path: &Path, fresh: &Path, text: &[u8]) -> io::Result<()> {
+    match fs::remove_file(fresh) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {} // of a process that had the same number and died
+    }
+    // Others may write to this directory: a link that lies in wait is not followed.
+    let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(fresh)?;
+    file.write_all(text)?;
+    file.set_permissions(Permissions::from_mode(0o644))?;
+    file.sync_all()?;
+    fs::rename(fresh, path)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    const NOW: u64 = 1_700_000_000;
+
+    fn counts() -> KeyCounts {
+        let mut counts = KeyCounts { counted: NOW, pool: [3, 0, 1], ..KeyCounts::default() };
+        let days = [0, 30, 31, 90, 365, 366];
+        let ends = days.map(|days| Some(NOW + days * DAY));
+        ends.into_iter().chain([Some(1), None]).for_each(|expires| counts.add(expires, NOW));
+        counts
+    }
+
+    #[test]
+    fn a_key_counts_in_every_span_that_holds_its_end() {
+        let counts = counts();
+        assert_eq!((counts.keys, counts.expired, counts.expiring), (8, 2, [1, 3, 4]));
+    }
+
+    #[test]
+    fn the_text_is_what_prometheus_reads() {
+        let mut text = Exposition::default();
+        counts().write_to(&mut text);
+        text.sample("two", &[("a", &1), ("b", &"c")], 0.5);
+        let text = text.into_text();
+        for line in [
+            "# HELP copr_keygen_keys Keys, expired ones among them.\n",
+            "# TYPE copr_keygen_keys gauge\ncopr_keygen_keys 8\n",
+            "copr_keygen_keys_expiring{within_days=\"90\"} 3\n",
+            "copr_keygen_pool_keys{bits=\"2048\"} 3\n",
+            "copr_keygen_pool_keys{bits=\"3072\"} 0\n",
+            "two{a=\"1\",b=\"c\"} 0.5\n",
+        ] {
+            assert!(text.contains(line), "{line:?} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn the_file_is_replaced_whole_and_everybody_may_read_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("copr-keygen.prom");
+        let elsewhere = directory.path().join("elsewhere");
+        fs::write(&elsewhere, "of no concern").unwrap();
+        symlink(&elsewhere, &path).unwrap();
+        let fresh = format!(".copr-keygen.prom.{}", std::process::id());
+        symlink(&elsewhere, directory.path().join(fresh)).unwrap();
+        for now in [NOW, NOW + 5] {
+            write_file(&path, &counts(), now).unwrap();
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.contains("copr_keygen_keys 8\n"), "{text}");
+            let written = format!("copr_keygen_metrics_written_timestamp_seconds {now}\n");
+            assert!(text.ends_with(&written), "{text}");
+            let found = fs::symlink_metadata(&path).unwrap();
+            assert!(found.is_file());
+            assert_eq!(found.permissions().mode() & 0o7777, 0o644);
+        }
+        assert_eq!(fs::read_to_string(elsewhere).unwrap(), "of no concern");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_said_and_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("missing/copr-keygen.prom");
+        let error = write_file(&path, &counts(), NOW).unwrap_err().to_string();
+        assert!(error.contains("missing/copr-keygen.prom"), "{error}");
+        let taken = directory.path().join("taken.prom");
+        fs::create_dir(&taken).unwrap();
+        assert!(write_file(&taken, &counts(), NOW).is_err());
+        assert!(write_file(Path::new("/"), &counts(), NOW).is_err());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+}
