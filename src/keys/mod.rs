@@ -7,6 +7,7 @@ mod home;
 mod lock;
 mod make;
 mod passphrase;
+mod pool;
 mod prolong;
 mod record;
 mod signd;
@@ -26,9 +27,11 @@ use crate::settings::Settings;
 pub use catalog::{Catalog, Filter, Key};
 pub use home::Homes;
 pub use make::Outcome;
+pub use pool::Stock;
 pub use prolong::{Prolonged, Term};
 pub use record::KeyRecord;
 
+use pool::Pool;
 use signd::SigndView;
 use staging::Staging;
 use turns::{Permits, Turns};
@@ -40,6 +43,7 @@ pub struct Store {
     homes: Homes,
     signd: SigndView,
     staging: Staging,
+    pool: Pool,
     gpg: Gpg,
     turns: Turns,
     permits: Permits,
@@ -62,6 +66,7 @@ impl Store {
             homes: Homes::new(root),
             signd: SigndView::new(root),
             staging: Staging::new(root.join("staging")),
+            pool: Pool::new(root, settings.pool_max_age),
             gpg,
             turns: Turns::default(),
             permits: Permits::new(settings.jobs),
