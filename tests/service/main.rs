@@ -10,6 +10,7 @@ mod host;
 mod http;
 mod lifecycle;
 mod load;
+mod pool;
 mod prolong;
 mod signing;
 mod starting;
