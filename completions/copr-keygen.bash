@@ -25,6 +25,9 @@ _copr__keygen() {
             copr__keygen,export)
                 cmd="copr__keygen__subcmd__export"
                 ;;
+            copr__keygen,fill-pool)
+                cmd="copr__keygen__subcmd__fill__subcmd__pool"
+                ;;
             copr__keygen,gpg)
                 cmd="copr__keygen__subcmd__gpg"
                 ;;
@@ -70,6 +73,9 @@ _copr__keygen() {
             copr__keygen__subcmd__help,export)
                 cmd="copr__keygen__subcmd__help__subcmd__export"
                 ;;
+            copr__keygen__subcmd__help,fill-pool)
+                cmd="copr__keygen__subcmd__help__subcmd__fill__subcmd__pool"
+                ;;
             copr__keygen__subcmd__help,gpg)
                 cmd="copr__keygen__subcmd__help__subcmd__gpg"
                 ;;
@@ -113,7 +119,7 @@ _copr__keygen() {
 
     case "${cmd}" in
         copr__keygen)
-            opts="-h -V --state-dir --config --help --version serve gpg check list show pubkey prolong import export backup restore remove undo purge help"
+            opts="-h -V --state-dir --config --help --version serve gpg check list show pubkey prolong fill-pool import export backup restore remove undo purge help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -216,6 +222,28 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        copr__subcmd__keygen__subcmd__fill__subcmd__pool)
+            opts="-h --state-dir --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         copr__subcmd__keygen__subcmd__gpg)
             opts="-h --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -239,7 +267,7 @@ _copr__keygen() {
             return 0
             ;;
         copr__subcmd__keygen__subcmd__help)
-            opts="serve gpg check list show pubkey prolong import export backup restore remove undo purge help"
+            opts="serve gpg check list show pubkey prolong fill-pool import export backup restore remove undo purge help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -281,6 +309,20 @@ _copr__keygen() {
             return 0
             ;;
         copr__subcmd__keygen__subcmd__help__subcmd__export)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        copr__subcmd__keygen__subcmd__help__subcmd__fill__subcmd__pool)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

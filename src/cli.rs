@@ -88,6 +88,11 @@ pub enum Command {
     /// `hook` names a program that is told.
     Prolong(Prolong),
 
+    /// Make secret keys in advance, so that requests need not wait for them
+    ///
+    /// As many as the setting `pool` says. Without systemd, serve does it itself.
+    FillPool,
+
     /// Take over the keys of a GnuPG home that many keys share, like the one of the old service
     ///
     /// The source is only read. What cannot be taken over is listed with the reason, never dropped. It may

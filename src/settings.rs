@@ -13,6 +13,7 @@ use log::LevelFilter;
 
 use crate::error::{Error, Result};
 use crate::key_request::{KeyLength, Lifetime};
+use crate::keys::Stock;
 use crate::listen_address::ListenAddress;
 
 mod table;
@@ -21,6 +22,9 @@ pub use table::{SETTINGS, Setting};
 
 /// The configuration file that is read when no other is named. It need not exist.
 pub const CONFIG_FILE: &str = "/etc/copr-keygen/config.toml";
+
+/// The most keys of one length that are made in advance.
+const POOL_MAX: usize = 10_000;
 
 const ENVIRONMENT_PREFIX: &str = "COPR_KEYGEN_";
 
@@ -49,6 +53,10 @@ pub struct Settings {
     pub gpg_timeout: Duration,
     /// The least important message that is logged.
     pub log_level: LevelFilter,
+    /// Secret keys that are made in advance.
+    pub pool: Vec<Stock>,
+    /// How old they may become.
+    pub pool_max_age: Duration,
     /// A program that `prolong` runs when certificates have changed, with their names on stdin.
     pub hook: Option<PathBuf>,
     /// Where `prolong` writes metrics for the text-file collector of node_exporter.
@@ -125,6 +133,8 @@ impl Settings {
             queue_timeout: layers.parse("queue_timeout", duration)?,
             gpg_timeout: layers.parse("gpg_timeout", positive_duration)?,
             log_level: layers.parse("log_level", log_level)?,
+            pool: layers.parse("pool", stock)?,
+            pool_max_age: layers.parse("pool_max_age", positive_duration)?,
             hook: layers.parse("hook", |text| optional(text, program))?,
             metrics_file: layers.parse("metrics_file", |text| optional(text, program))?,
             origins: layers.origins(),
@@ -295,6 +305,22 @@ fn positive_duration(text: &str) -> std::result::Result<Duration, String> {
     }
 }
 
+/// `LENGTH:COUNT`, any number of them.
+fn stock(text: &str) -> std::result::Result<Vec<Stock>, String> {
+    let parse = |word: &str| {
+        let (length, count) = word.split_once(':')?;
+        let count = count.parse().ok().filter(|count| *count <= POOL_MAX)?;
+        Some(Stock { length: length.parse().ok()?, count })
+    };
+    let stocks: Option<Vec<Stock>> = text.split_whitespace().map(parse).collect();
+    let wrong = || format!("must be like 2048:16, each length once, at most {POOL_MAX} keys");
+    let stocks = stocks.ok_or_else(wrong)?;
+    let twice = |(at, stock): (usize, &Stock)| {
+        stocks[..at].iter().any(|earlier| earlier.length == stock.length)
+    };
+    if stocks.iter().enumerate().any(twice) { Err(wrong()) } else { Ok(stocks) }
+}
+
 fn log_level(text: &str) -> std::result::Result<LevelFilter, String> {
     text.parse().map_err(|_| "must be off, error, warn, info, debug or trace".into())
 }
@@ -372,6 +398,11 @@ mod tests {
             ("gpg = 'gpg'", "absolute path"),
             ("jobs = -1", "number from 1 to 256"),
             ("log_level = 'loud'", "must be off"),
+            ("pool = '2048'", "must be like 2048:16"),
+            ("pool = ['2048:1', '2048:2']", "each length once"),
+            ("pool = ['1024:1']", "must be like"),
+            ("pool = ['2048:99999']", "at most 10000 keys"),
+            ("pool_max_age = '0'", "longer than nothing"),
         ] {
             let message = load_file(text).err().map(|e| e.to_string()).unwrap_or_default();
             assert!(message.contains(expected), "{text:?} gave {message:?}");

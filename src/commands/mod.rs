@@ -2,6 +2,7 @@
 
 mod backup;
 mod check;
+mod fill_pool;
 pub mod gpg;
 mod hook;
 mod look;
@@ -31,6 +32,7 @@ pub fn run(settings: Settings, command: Command) -> Result<()> {
         Command::Show(options) => look::show(&settings, &options),
         Command::Pubkey(options) => look::pubkey(&settings, &options),
         Command::Prolong(options) => prolong::run(&settings, &options),
+        Command::FillPool => fill_pool::run(&settings),
         Command::Import(options) => moving::import(&settings, &options),
         Command::Export(options) => moving::export(&settings, &options),
         Command::Backup(options) => backup::backup(&settings, &options),

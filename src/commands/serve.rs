@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::fill_pool::Filler;
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
 use crate::http::{End, Listener, Server, Service};
@@ -25,15 +26,23 @@ pub fn run(settings: Settings) -> Result<()> {
     let service = Arc::new(Service::new(Store::open(&settings, gpg)?, &settings));
 
     // Only systemd keeps a socket open while nobody serves it.
-    let (listeners, idle_timeout) = match passed {
-        passed if passed.is_empty() => (bind(&settings)?, Duration::ZERO),
-        passed => (passed, settings.idle_timeout),
-    };
+    let alone = passed.is_empty();
+    let (listeners, idle_timeout) =
+        if alone { (bind(&settings)?, Duration::ZERO) } else { (passed, settings.idle_timeout) };
     let idle_timeout = (!idle_timeout.is_zero()).then_some(idle_timeout);
+
+    // And only systemd has a unit that fills the pool.
+    let filler = match &settings.pool[..] {
+        stock if alone && !stock.is_empty() => {
+            Some(Filler::start(Arc::clone(&service), stock.to_vec())?)
+        }
+        _ => None,
+    };
 
     notifier.ready();
     let end =
         Server::new(Arc::clone(&service), listeners).run(idle_timeout, &signals, &mut notifier)?;
+    drop(filler);
     service.store().clear_staging();
     match end {
         End::Idle => {

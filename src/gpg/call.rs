@@ -1,6 +1,7 @@
 //! One call of gpg in a home of staging, with or without an agent of its own, and what became of it.
 
 use std::ffi::OsString;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -44,17 +45,30 @@ impl Gpg {
     /// As [`Gpg::run`], without status lines: for what prints something itself.
     pub(super) fn run_silent(&self, call: Call) -> Result<(Finished, Duration)> {
         let mut arguments = gpg_arguments(call.home);
-        arguments.extend(call.arguments);
-        self.run_program(&self.gpg, arguments, call.stdin, call.deadline)
+        arguments.extend(call.arguments.iter().cloned());
+        self.run_program(&self.gpg, arguments, &call, None)
     }
 
     /// Runs gpg with an agent of its own, which is gone afterwards.
-    ///
+    pub(super) fn run_with_agent(&self, call: Call) -> Result<(Finished, Duration)> {
+        self.run_program(&self.agent, self.agent_arguments(&call)?, &call, None)
+    }
+
+    /// As [`Gpg::run_with_agent`], at idle priority, without regard to `gpg_timeout`, and ended as
+    /// soon as `stop` becomes readable.
+    pub(super) fn run_in_background(
+        &self,
+        call: Call,
+        stop: BorrowedFd,
+    ) -> Result<(Finished, Duration)> {
+        self.run_program(&self.agent, self.agent_arguments(&call)?, &call, Some(stop))
+    }
+
     /// gpg-agent makes its sockets, turns gpg into its own parent and watches it; both are in one
     /// process group. So the agent needs no polling to start and cannot outlive the group. Its
     /// passphrases are 256 random bits: stretching them (`--s2k-count`) would add time and nothing
     /// else.
-    pub(super) fn run_with_agent(&self, call: Call) -> Result<(Finished, Duration)> {
+    fn agent_arguments(&self, call: &Call) -> Result<Vec<OsString>> {
         self.check_installed()?;
         let mut arguments = vec!["--homedir".into(), call.home.into()];
         arguments.extend(
@@ -64,24 +78,29 @@ impl Gpg {
         arguments.extend(["--daemon".into(), "--".into(), self.gpg.clone().into()]);
         arguments.extend(gpg_arguments(call.home));
         arguments.push("--status-fd=1".into());
-        arguments.extend(call.arguments);
-        let result = self.run_program(&self.agent, arguments, call.stdin, call.deadline);
-        self.remove_socket_directory(call.home);
-        result
+        arguments.extend(call.arguments.iter().cloned());
+        Ok(arguments)
     }
 
     fn run_program(
         &self,
         program: &Path,
         arguments: Vec<OsString>,
-        stdin: &[u8],
-        deadline: Instant,
+        call: &Call,
+        background: Option<BorrowedFd>,
     ) -> Result<(Finished, Duration)> {
         let started = Instant::now();
-        let deadline = deadline.min(started + self.timeout);
-        let finished = process::run(&Job { program, arguments, stdin, deadline })
-            .map_err(|e| Error::io(format!("running {}", program.display()), e))?;
-        Ok((finished, started.elapsed()))
+        let deadline = match background {
+            Some(_) => call.deadline,
+            None => call.deadline.min(started + self.timeout),
+        };
+        let job = Job { program, arguments, stdin: call.stdin, deadline, background };
+        let result =
+            process::run(&job).map_err(|e| Error::io(format!("running {}", program.display()), e));
+        if program == self.agent {
+            self.remove_socket_directory(call.home);
+        }
+        Ok((result?, started.elapsed()))
     }
 
     /// For a user who is logged in, gpg binds the sockets of a home in a directory of their own
@@ -96,6 +115,7 @@ impl Gpg {
             arguments,
             stdin: b"",
             deadline: Instant::now() + Duration::from_secs(2),
+            background: None,
         };
         if let Err(e) = process::run(&job) {
             log::debug!("removing the socket directory of {}: {e}", home.display());

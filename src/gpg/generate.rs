@@ -1,6 +1,8 @@
 //! Generates a key in a home: the one place that runs `gpg --gen-key`.
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Instant;
 
@@ -9,7 +11,7 @@ use super::process::Finished;
 use super::status::Status;
 use super::{Fingerprint, Gpg, Keygrip, parameters};
 use crate::error::{Error, Result};
-use crate::key_request::KeyRequest;
+use crate::key_request::{KeyLength, KeyRequest};
 
 /// A key that gpg has just made.
 #[derive(Debug)]
@@ -21,27 +23,22 @@ pub struct Generated {
 }
 
 impl Gpg {
-    /// Makes the key of `request` in the empty `home`, its secret part protected by the first line
-    /// of `passphrase_file`, created at `created` (Unix time). Takes no longer than `deadline` and
+    /// Makes the key of `request` in `home`, which is empty or holds the secret key of `keygrip`, its
+    /// secret part protected by the first line of `passphrase_file`, created at `created` (Unix time). Takes no longer than `deadline` and
     /// the setting `gpg_timeout` allow.
     pub fn generate(
         &self,
         home: &Path,
         passphrase_file: &Path,
         request: &KeyRequest,
+        keygrip: Option<&Keygrip>,
         created: u64,
         deadline: Instant,
     ) -> Result<Generated> {
-        let parameters = parameters::parameter_file(request, created);
+        let parameters = parameters::parameter_file(request, keygrip, created);
         let (finished, took) = self.run_with_agent(Call {
             home,
-            arguments: vec![
-                "--pinentry-mode=loopback".into(),
-                "--passphrase-file".into(),
-                passphrase_file.into(),
-                "--cert-digest-algo=SHA256".into(),
-                "--gen-key".into(),
-            ],
+            arguments: generating(passphrase_file),
             stdin: parameters.as_bytes(),
             deadline,
         })?;
@@ -49,6 +46,41 @@ impl Gpg {
         let keygrip = only_secret_key(&home.join("private-keys-v1.d"))?;
         Ok(Generated { fingerprint, keygrip })
     }
+
+    /// Makes a secret key in the empty `home`, at idle priority. The certificate around it is of
+    /// nobody and to be thrown away. `None` when `stop` became readable meanwhile.
+    pub fn generate_secret(
+        &self,
+        home: &Path,
+        passphrase_file: &Path,
+        length: KeyLength,
+        deadline: Instant,
+        stop: BorrowedFd,
+    ) -> Result<Option<Keygrip>> {
+        let parameters = parameters::secret_only(length);
+        let call = Call {
+            home,
+            arguments: generating(passphrase_file),
+            stdin: parameters.as_bytes(),
+            deadline,
+        };
+        let (finished, took) = self.run_in_background(call, stop)?;
+        if finished.stopped {
+            return Ok(None);
+        }
+        created_fingerprint(finished, took)?;
+        only_secret_key(&home.join("private-keys-v1.d")).map(Some)
+    }
+}
+
+fn generating(passphrase_file: &Path) -> Vec<OsString> {
+    vec![
+        "--pinentry-mode=loopback".into(),
+        "--passphrase-file".into(),
+        passphrase_file.into(),
+        "--cert-digest-algo=SHA256".into(),
+        "--gen-key".into(),
+    ]
 }
 
 fn created_fingerprint(finished: Finished, took: std::time::Duration) -> Result<Fingerprint> {
@@ -90,7 +122,7 @@ mod tests {
     use std::time::Duration;
 
     fn finished(end: Option<End>, stdout: &str, stderr: &str) -> Finished {
-        Finished { end, stdout: stdout.into(), stderr: stderr.into() }
+        Finished { end, stopped: false, stdout: stdout.into(), stderr: stderr.into() }
     }
 
     #[test]

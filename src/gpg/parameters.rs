@@ -1,15 +1,20 @@
 //! The parameter file that tells gpg what to generate ("Unattended key generation" in the GnuPG
 //! manual). Its values come from types that hold neither line breaks nor gpg syntax.
 
-use crate::key_request::KeyRequest;
+use super::Keygrip;
+use crate::key_request::{KeyLength, KeyRequest};
 
 /// The text for `gpg --batch --gen-key`: an RSA key for certification and signatures only, created
-/// at `created` (Unix time).
-pub fn parameter_file(request: &KeyRequest, created: u64) -> String {
+/// at `created` (Unix time); with a keygrip, one around the secret key of this keygrip that is there.
+pub fn parameter_file(request: &KeyRequest, keygrip: Option<&Keygrip>, created: u64) -> String {
     let user_id = &request.user_id;
     let mut lines = vec![
+        // First, and with Key-Grip too: GnuPG 2.2 would make another kind of key.
         "Key-Type: RSA".to_owned(),
-        format!("Key-Length: {}", request.length.bits()),
+        match keygrip {
+            Some(keygrip) => format!("Key-Grip: {keygrip}"),
+            None => format!("Key-Length: {}", request.length.bits()),
+        },
         "Key-Usage: sign".to_owned(),
         format!("Creation-Date: seconds={created}"),
         match request.lifetime.seconds() {
@@ -24,12 +29,20 @@ pub fn parameter_file(request: &KeyRequest, created: u64) -> String {
     lines.join("\n")
 }
 
+/// The text for a key of which only the secret part will be kept.
+pub fn secret_only(length: KeyLength) -> String {
+    format!(
+        "Key-Type: RSA\nKey-Length: {}\nKey-Usage: sign\nExpire-Date: 0\nName-Real: pool\n%commit\n",
+        length.bits()
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::Result;
     use crate::identity::{NameEmail, UserId};
-    use crate::key_request::{KeyLength, Lifetime};
+    use crate::key_request::Lifetime;
 
     #[test]
     fn holds_exactly_the_lines_meant() -> Result<()> {
@@ -40,13 +53,16 @@ mod tests {
             lifetime: Lifetime::FOREVER,
         };
         assert_eq!(
-            parameter_file(&request, 1_700_000_000),
+            parameter_file(&request, None, 1_700_000_000),
             "Key-Type: RSA\nKey-Length: 4096\nKey-Usage: sign\nCreation-Date: seconds=1700000000\n\
              Expire-Date: 0\nName-Real: %commit Key-Type: DSA\nName-Email: @g#p@copr.example.org\n\
              %commit\n"
         );
         request.user_id = UserId::parse("a", Some("b"), email)?;
-        assert!(parameter_file(&request, 1).ends_with("\nName-Comment: b\n%commit\n"));
+        assert!(parameter_file(&request, None, 1).ends_with("\nName-Comment: b\n%commit\n"));
+        let Some(grip) = Keygrip::parse(&"A".repeat(40)) else { unreachable!("forty digits") };
+        let bound = parameter_file(&request, Some(&grip), 1);
+        assert!(bound.starts_with(&format!("Key-Type: RSA\nKey-Grip: {grip}\nKey-Usage: sign\n")));
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -27,12 +27,16 @@ pub struct Job<'a> {
     /// At most `PIPE_BUF` bytes (4096), so that writing them never waits for the reader.
     pub stdin: &'a [u8],
     pub deadline: Instant,
+    /// Runs it at idle priority, and kills it as soon as this descriptor becomes readable.
+    pub background: Option<BorrowedFd<'a>>,
 }
 
-/// A program that ended, by itself or because it was killed at the deadline.
+/// A program that ended, by itself or because it was killed.
 pub struct Finished {
-    /// `None` when the deadline passed first.
+    /// `None` when it was killed at the deadline, or told to stop.
     pub end: Option<End>,
+    /// Whether it was told to stop.
+    pub stopped: bool,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
 }
@@ -56,14 +60,14 @@ pub fn run(job: &Job) -> io::Result<Finished> {
     let mut group = Group(spawn(job)?);
     let result = watch(&mut group.0, job);
     let end = group.finish();
-    let (timed_out, mut stdout, mut stderr) = result?;
+    let (why, mut stdout, mut stderr) = result?;
     // Every writer of the group is gone: what is left in the pipes is all there will be.
     if let (Some(out), Some(err)) = (&mut group.0.stdout, &mut group.0.stderr) {
         read_available(out, &mut stdout)?;
         read_available(err, &mut stderr)?;
     }
-    let end = if timed_out { None } else { end };
-    Ok(Finished { end, stdout, stderr })
+    let end = if why == Because::Ended { end } else { None };
+    Ok(Finished { end, stopped: why == Because::Stopped, stdout, stderr })
 }
 
 fn spawn(job: &Job) -> io::Result<Child> {
@@ -79,7 +83,11 @@ fn spawn(job: &Job) -> io::Result<Child> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let parent = getpid();
-    let die_with_parent = move || {
+    let idle = job.background.is_some();
+    let before_exec = move || {
+        if idle {
+            become_idle();
+        }
         prctl::set_pdeathsig(Signal::SIGKILL)?;
         // The parent may have died before the line above took effect.
         if getppid() != parent {
@@ -87,17 +95,36 @@ fn spawn(job: &Job) -> io::Result<Child> {
         }
         Ok(())
     };
-    // SAFETY: the closure runs between fork and exec and makes two async-signal-safe system calls
+    // SAFETY: the closure runs between fork and exec and makes async-signal-safe system calls
     // without allocating.
     #[allow(unsafe_code)]
     unsafe {
-        command.pre_exec(die_with_parent);
+        command.pre_exec(before_exec);
     }
     command.spawn()
 }
 
-/// Feeds stdin and gathers the output until the program ends or the deadline passes (`true`).
-fn watch(child: &mut Child, job: &Job) -> io::Result<(bool, Vec<u8>, Vec<u8>)> {
+/// Leaves the processor to everybody else (sched(7), SCHED_IDLE). Where a sandbox forbids that, its
+/// unit has set it already.
+fn become_idle() {
+    // SAFETY: sched_param is plain data for which zero is valid, and the call only reads it.
+    #[allow(unsafe_code)]
+    unsafe {
+        let parameters: libc::sched_param = std::mem::zeroed();
+        libc::sched_setscheduler(0, libc::SCHED_IDLE, &parameters);
+    }
+}
+
+/// Why a program is watched no longer.
+#[derive(PartialEq, Eq)]
+enum Because {
+    Ended,
+    TimedOut,
+    Stopped,
+}
+
+/// Feeds stdin and gathers the output until the program ends or must end.
+fn watch(child: &mut Child, job: &Job) -> io::Result<(Because, Vec<u8>, Vec<u8>)> {
     let ended = pidfd_open(child)?;
     let (Some(mut stdin), Some(out), Some(err)) =
         (child.stdin.take(), child.stdout.as_mut(), child.stderr.as_mut())
@@ -115,9 +142,10 @@ fn watch(child: &mut Child, job: &Job) -> io::Result<(bool, Vec<u8>, Vec<u8>)> {
     loop {
         let left = job.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Ok((true, stdout, stderr));
+            return Ok((Because::TimedOut, stdout, stderr));
         }
         let mut fds = vec![PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
+        fds.extend(job.background.map(|stop| PollFd::new(stop, PollFlags::POLLIN)));
         if out_open {
             fds.push(PollFd::new(out.as_fd(), PollFlags::POLLIN));
         }
@@ -126,7 +154,10 @@ fn watch(child: &mut Child, job: &Job) -> io::Result<(bool, Vec<u8>, Vec<u8>)> {
         }
         wait_readable(&mut fds, left)?;
         if fds[0].any().unwrap_or(true) {
-            return Ok((false, stdout, stderr));
+            return Ok((Because::Ended, stdout, stderr));
+        }
+        if job.background.is_some() && fds[1].any().unwrap_or(true) {
+            return Ok((Because::Stopped, stdout, stderr));
         }
         out_open = out_open && read_available(out, &mut stdout)?;
         err_open = err_open && read_available(err, &mut stderr)?;
@@ -211,6 +242,7 @@ mod tests {
             arguments,
             stdin,
             deadline: Instant::now() + limit,
+            background: None,
         })
     }
 
@@ -272,6 +304,7 @@ mod tests {
             arguments: vec![],
             stdin: b"",
             deadline: Instant::now() + LONG,
+            background: None,
         };
         assert_eq!(run(&job).err().map(|e| e.kind()), Some(io::ErrorKind::NotFound));
     }

@@ -103,15 +103,19 @@ impl Homes {
 pub fn check_complete(home: &Path, record: &KeyRecord) -> Result<()> {
     let revocation = home.join(REVOCATIONS).join(format!("{}.rev", record.fingerprint));
     let files = [PUBRING, PASSPHRASE, RECORD].map(|name| home.join(name));
-    for path in files.into_iter().chain([record.secret_key(home), revocation]) {
-        check_file(path.clone())?;
-        let mode = fs::symlink_metadata(&path)
-            .map_err(|e| Error::io(format!("looking at {}", path.display()), e))?
-            .mode();
-        if mode & 0o077 != 0 {
-            let reason = format!("has mode {:03o}, others could read it", mode & 0o777);
-            return Err(Error::DamagedHome { path, reason });
-        }
+    let mut files = files.into_iter().chain([record.secret_key(home), revocation]);
+    files.try_for_each(|path| check_private(&path))
+}
+
+/// A regular file with something in it that only its owner can read.
+pub fn check_private(path: &Path) -> Result<()> {
+    check_file(path.into())?;
+    let mode = fs::symlink_metadata(path)
+        .map_err(|e| Error::io(format!("looking at {}", path.display()), e))?
+        .mode();
+    if mode & 0o077 != 0 {
+        let reason = format!("has mode {:03o}, others could read it", mode & 0o777);
+        return Err(Error::DamagedHome { path: path.into(), reason });
     }
     Ok(())
 }
@@ -136,8 +140,12 @@ pub fn secret_keys(home: &Path) -> Vec<Keygrip> {
 /// Removes everything from a staged home that does not belong into a published one: sockets, lock
 /// files, the trust database, gpg's copy of the keyring.
 pub fn remove_leftovers(home: &Path) -> Result<()> {
+    keep_only(home, &[PUBRING, PASSPHRASE, SECRET_KEYS, REVOCATIONS, RECORD])
+}
+
+/// Removes everything from a staged home but the entries named.
+pub fn keep_only(home: &Path, keep: &[&str]) -> Result<()> {
     let reading = |e| Error::io(format!("reading {}", home.display()), e);
-    let keep = [PUBRING, PASSPHRASE, SECRET_KEYS, REVOCATIONS, RECORD];
     for entry in fs::read_dir(home).map_err(reading)? {
         let entry = entry.map_err(reading)?;
         if keep.iter().any(|name| entry.file_name() == **name) {

@@ -10,6 +10,7 @@ use super::staging::Publication;
 use super::{Store, passphrase};
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::gpg::Keygrip;
 use crate::identity::NameEmail;
 use crate::key_request::KeyRequest;
 
@@ -67,12 +68,23 @@ impl Store {
 
         let staged = self.staging.create()?;
         let phrase = staged.path().join(home::PASSPHRASE);
-        passphrase::create(&phrase)?;
-        let key = self
-            .gpg
-            .generate(staged.path(), &phrase, request, created, deadline)
-            // The agent of GnuPG 2.2 calls a disk that got full meanwhile an unknown error.
-            .or_else(|error| self.check_space().and(Err(error)))?;
+        let generate = |keygrip: Option<&Keygrip>| {
+            if keygrip.is_none() {
+                passphrase::create(&phrase)?;
+            }
+            self.gpg.generate(staged.path(), &phrase, request, keygrip, created, deadline)
+        };
+        let ready = self.pool.claim(request.length, &staged)?;
+        let key = match (generate(ready.as_ref()), &ready) {
+            (Err(error @ Error::GpgFailed { .. }), Some(keygrip)) if self.check_space().is_ok() => {
+                log::warn!("key {keygrip} of the pool was discarded: {error}");
+                staged.empty()?;
+                generate(None)
+            }
+            (result, _) => result,
+        }
+        // The agent of GnuPG 2.2 calls a disk that got full meanwhile an unknown error.
+        .or_else(|error| self.check_space().and(Err(error)))?;
         let record = KeyRecord {
             fingerprint: key.fingerprint,
             keygrip: key.keygrip,

@@ -8,6 +8,7 @@ mod lock;
 mod looks;
 mod make;
 mod passphrase;
+mod pool;
 mod prolong;
 mod record;
 mod signd;
@@ -28,10 +29,12 @@ use crate::settings::Settings;
 pub use catalog::{Catalog, Filter, Key};
 pub use home::Homes;
 pub use make::Outcome;
+pub use pool::Stock;
 pub use prolong::{Prolonged, Term};
 pub use record::KeyRecord;
 
 use looks::Looks;
+use pool::Pool;
 use signd::SigndView;
 use staging::Staging;
 use turns::{Permits, Turns};
@@ -44,6 +47,7 @@ pub struct Store {
     homes: Homes,
     signd: SigndView,
     staging: Staging,
+    pool: Pool,
     gpg: Gpg,
     turns: Turns,
     permits: Arc<Permits>,
@@ -69,6 +73,7 @@ impl Store {
             homes: Homes::new(root),
             signd: SigndView::new(root),
             staging: Staging::new(root.join("staging")),
+            pool: Pool::new(root, settings.pool_max_age),
             gpg,
             turns: Turns::default(),
             permits,

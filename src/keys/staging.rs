@@ -161,6 +161,15 @@ impl<'a> StagedHome<'a> {
         &self.home
     }
 
+    /// Makes the home an empty directory again.
+    pub fn empty(&self) -> Result<()> {
+        remove_tree(&self.home)?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&self.home)
+            .map_err(|e| Error::io(format!("making {}", self.home.display()), e))
+    }
+
     /// Where files may be made that are not to be published.
     pub fn scratch(&self) -> &Path {
         &self.directory

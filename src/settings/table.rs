@@ -13,7 +13,7 @@ pub struct Setting {
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 13] = [
+pub const SETTINGS: [Setting; 15] = [
     Setting {
         name: "state_dir",
         default: "/var/lib/copr-keygen",
@@ -70,6 +70,17 @@ pub const SETTINGS: [Setting; 13] = [
         default: "info",
         about: "The least important messages that are logged: off, error, warn, info, debug or \
                 trace.",
+    },
+    Setting {
+        name: "pool",
+        default: "2048:16",
+        about: "How many secret keys of which length are made in advance by fill-pool: \
+                LENGTH:COUNT, several as an array or separated by spaces; empty for none.",
+    },
+    Setting {
+        name: "pool_max_age",
+        default: "90d",
+        about: "Secret keys made in advance that are older than this are thrown away.",
     },
     Setting {
         name: "hook",

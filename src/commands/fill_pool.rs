@@ -1,0 +1,81 @@
+//! `copr-keygen fill-pool`: makes secret keys in advance, and stops at once when told to. Off systemd,
+//! `serve` does the same in a thread of its own.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::error::{Error, Result};
+use crate::gpg::Gpg;
+use crate::http::Service;
+use crate::keys::{Stock, Store};
+use crate::settings::Settings;
+use crate::systemd::signals::Signals;
+
+/// How often the thread looks whether keys have been taken, in milliseconds.
+const LOOK_AGAIN: u16 = 1000;
+
+/// How long it waits after a failure.
+const AFTER_FAILURE: u16 = 30_000;
+
+/// Fills the pool once.
+pub fn run(settings: &Settings) -> Result<()> {
+    let signals = Signals::take()?;
+    let store = Store::open(settings, Gpg::new(settings)?)?;
+    let made = store.fill_pool(&settings.pool, signals.as_fd())?;
+    if made > 0 {
+        log::info!("made {made} secret keys in advance");
+    }
+    Ok(())
+}
+
+/// A thread that keeps the pool full until this is dropped.
+#[derive(Debug)]
+pub struct Filler {
+    stop: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Filler {
+    /// Starts it.
+    pub fn start(service: Arc<Service>, stock: Vec<Stock>) -> Result<Self> {
+        let failed = |e| Error::io("starting the thread that fills the pool", e);
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let stop = Arc::new(EventFd::from_flags(flags).map_err(|e| failed(e.into()))?);
+        let told = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name("pool".into())
+            .spawn(move || keep_full(service.store(), &stock, &told))
+            .map_err(failed)?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        if let (Ok(_), Some(thread)) = (self.stop.write(1), self.thread.take()) {
+            let _ = thread.join(); // a panic there has been printed
+        }
+    }
+}
+
+fn keep_full(store: &Store, stock: &[Stock], stop: &EventFd) {
+    loop {
+        let pause = match store.fill_pool(stock, stop.as_fd()) {
+            Ok(_) => LOOK_AGAIN,
+            Err(e) => {
+                log::warn!("making keys in advance: {e}; it is tried again");
+                AFTER_FAILURE
+            }
+        };
+        let mut fds = [PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::from(pause)) {
+            Ok(0) | Err(Errno::EINTR) => {}
+            _ => return,
+        }
+    }
+}
