@@ -10,6 +10,7 @@ mod host;
 mod http;
 mod lifecycle;
 mod load;
+mod moving;
 mod signing;
 mod starting;
 mod state;
