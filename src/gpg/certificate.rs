@@ -113,7 +113,7 @@ impl Gpg {
 }
 
 /// Options under which gpg leaves no trace where it reads.
-fn reading(keyring: Keyring) -> Vec<std::ffi::OsString> {
+pub(super) fn reading(keyring: Keyring) -> Vec<std::ffi::OsString> {
     vec![
         "--no-options".into(),
         "--lock-never".into(),

@@ -2,12 +2,16 @@
 //! an agent of its own, and never with a secret in its arguments or its environment.
 
 pub mod arguments;
+mod bulk;
 mod call;
 mod certificate;
 mod generate;
+pub mod keybox;
 mod listing;
+pub mod packets;
 mod parameters;
 mod process;
+mod secret;
 mod status;
 
 use std::fmt;
@@ -20,6 +24,7 @@ use crate::settings::Settings;
 pub use certificate::Keyring;
 pub use generate::Generated;
 pub use listing::{Certificate, Signature};
+pub use secret::Protection;
 
 /// The GnuPG programs of this host.
 #[derive(Clone, Debug)]
@@ -58,7 +63,7 @@ fn is_program(path: &Path, setting: &'static str) -> Result<()> {
 
 /// The fingerprint of an OpenPGP version 4 key: 40 upper-case hexadecimal digits (RFC 9580,
 /// 5.5.4.2).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(String);
 
 /// gpg-agent's name of a secret key: 40 upper-case hexadecimal digits.

@@ -2,6 +2,7 @@
 //! nothing of the group left alive afterwards. The only place with `unsafe` in it.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -56,21 +57,32 @@ pub fn adopt_orphans() -> io::Result<()> {
 
 /// Runs `job`. An error means that it could not be started or watched; it is not running then.
 pub fn run(job: &Job) -> io::Result<Finished> {
+    run_with(job, Stdio::piped())
+}
+
+/// As [`run`], with what it prints going to `file`, however much that is.
+pub fn run_into(job: &Job, file: File) -> io::Result<Finished> {
+    run_with(job, file.into())
+}
+
+fn run_with(job: &Job, stdout: Stdio) -> io::Result<Finished> {
     debug_assert!(job.stdin.len() <= 4096);
-    let mut group = Group(spawn(job)?);
+    let mut group = Group(spawn(job, stdout)?);
     let result = watch(&mut group.0, job);
     let end = group.finish();
     let (why, mut stdout, mut stderr) = result?;
     // Every writer of the group is gone: what is left in the pipes is all there will be.
-    if let (Some(out), Some(err)) = (&mut group.0.stdout, &mut group.0.stderr) {
+    if let Some(out) = &mut group.0.stdout {
         read_available(out, &mut stdout)?;
+    }
+    if let Some(err) = &mut group.0.stderr {
         read_available(err, &mut stderr)?;
     }
     let end = if why == Because::Ended { end } else { None };
     Ok(Finished { end, stopped: why == Because::Stopped, stdout, stderr })
 }
 
-fn spawn(job: &Job) -> io::Result<Child> {
+fn spawn(job: &Job, stdout: Stdio) -> io::Result<Child> {
     let mut command = Command::new(job.program);
     command
         .args(&job.arguments)
@@ -80,7 +92,7 @@ fn spawn(job: &Job) -> io::Result<Child> {
         .current_dir("/")
         .process_group(0)
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(stdout)
         .stderr(Stdio::piped());
     let parent = getpid();
     let idle = job.background.is_some();
@@ -126,19 +138,21 @@ enum Because {
 /// Feeds stdin and gathers the output until the program ends or must end.
 fn watch(child: &mut Child, job: &Job) -> io::Result<(Because, Vec<u8>, Vec<u8>)> {
     let ended = pidfd_open(child)?;
-    let (Some(mut stdin), Some(out), Some(err)) =
-        (child.stdin.take(), child.stdout.as_mut(), child.stderr.as_mut())
-    else {
+    // There is none when stdout goes to a file.
+    let mut out = child.stdout.as_mut();
+    let (Some(mut stdin), Some(err)) = (child.stdin.take(), child.stderr.as_mut()) else {
         return Err(io::Error::other("a child without pipes"));
     };
     match stdin.write_all(job.stdin) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(e),
         _ => drop(stdin),
     }
-    fcntl(out.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    if let Some(out) = &out {
+        fcntl(out.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    }
     fcntl(err.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let (mut out_open, mut err_open) = (true, true);
+    let mut err_open = true;
     loop {
         let left = job.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -146,7 +160,7 @@ fn watch(child: &mut Child, job: &Job) -> io::Result<(Because, Vec<u8>, Vec<u8>)
         }
         let mut fds = vec![PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
         fds.extend(job.background.map(|stop| PollFd::new(stop, PollFlags::POLLIN)));
-        if out_open {
+        if let Some(out) = &out {
             fds.push(PollFd::new(out.as_fd(), PollFlags::POLLIN));
         }
         if err_open {
@@ -159,7 +173,11 @@ fn watch(child: &mut Child, job: &Job) -> io::Result<(Because, Vec<u8>, Vec<u8>)
         if job.background.is_some() && fds[1].any().unwrap_or(true) {
             return Ok((Because::Stopped, stdout, stderr));
         }
-        out_open = out_open && read_available(out, &mut stdout)?;
+        if let Some(open) = &mut out {
+            if !read_available(open, &mut stdout)? {
+                out = None;
+            }
+        }
         err_open = err_open && read_available(err, &mut stderr)?;
     }
 }
@@ -291,6 +309,26 @@ mod tests {
         assert_eq!(done.end, Some(End::Exited(0)));
         let pid = String::from_utf8_lossy(&done.stdout).trim().to_owned();
         assert!(!Path::new(&format!("/proc/{pid}")).exists(), "{pid} lives");
+        Ok(())
+    }
+
+    #[test]
+    fn a_file_takes_more_than_memory_would() -> io::Result<()> {
+        let path = std::env::temp_dir().join(format!("ckg-out-{:016x}", rand::random::<u64>()));
+        let arguments = vec!["-c".into(), "head -c 1000000 /dev/zero; echo err >&2".into()];
+        let program = Path::new("/bin/sh");
+        let job = Job {
+            program,
+            arguments,
+            stdin: b"",
+            deadline: Instant::now() + LONG,
+            background: None,
+        };
+        let done = run_into(&job, File::create(&path)?)?;
+        let length = std::fs::metadata(&path)?.len();
+        std::fs::remove_file(&path)?;
+        assert_eq!((length, done.stdout.len(), &done.stderr[..]), (1_000_000, 0, &b"err\n"[..]));
+        assert_eq!(done.end, Some(End::Exited(0)));
         Ok(())
     }
 

@@ -47,9 +47,26 @@ impl Status {
     }
 }
 
+/// The words behind `keyword` in each status line with it.
+pub fn lines<'a>(output: &'a [u8], keyword: &str) -> impl Iterator<Item = Vec<&'a str>> {
+    let lines = output.split(|b| *b == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+    lines.filter_map(move |line| {
+        let mut words = line.strip_prefix("[GNUPG:] ")?.split(' ');
+        (words.next() == Some(keyword)).then(|| words.collect())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn finds_the_words_behind_a_keyword() {
+        let output =
+            b"x\n[GNUPG:] SUCCESS keyedit.passwd\n\xff\n[GNUPG:] SUCCESSFUL x\nSUCCESS y\n";
+        let found: Vec<_> = lines(output, "SUCCESS").collect();
+        assert_eq!(found, [["keyedit.passwd"]]);
+    }
 
     #[test]
     fn reads_created_keys_and_full_disks() {

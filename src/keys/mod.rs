@@ -3,7 +3,9 @@
 
 mod catalog;
 mod durable;
+mod export;
 mod home;
+mod import;
 mod lock;
 mod looks;
 mod make;
@@ -27,7 +29,9 @@ use crate::gpg::Gpg;
 use crate::settings::Settings;
 
 pub use catalog::{Catalog, Filter, Key};
+pub use export::ExportReport;
 pub use home::Homes;
+pub use import::{ImportOptions, ImportReport, LeftOut, Moved, Source};
 pub use make::Outcome;
 pub use pool::Stock;
 pub use prolong::{Prolonged, Term};

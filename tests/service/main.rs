@@ -13,6 +13,7 @@ mod keys_stream;
 mod lifecycle;
 mod load;
 mod metrics_http;
+mod moving;
 mod pool;
 mod prolong;
 mod signing;

@@ -1,0 +1,90 @@
+//! Takes a keybox file (`pubring.kbx`) apart at its framing, to put the certificates of many homes
+//! into one. What is inside a blob is gpg's (kbx/keybox-blob.c of GnuPG, "The keybox data format").
+//! gpg copies the whole file with every certificate it imports; joining blobs copies each once.
+
+/// Length, type and version of a blob.
+const BLOB_HEADER: usize = 6;
+/// Type of the first blob, which says what the file is.
+const FIRST: u8 = 1;
+/// Type of a blob with an OpenPGP certificate.
+const OPENPGP: u8 = 2;
+
+/// A keybox with one certificate.
+#[derive(Debug, PartialEq, Eq)]
+pub struct OneCertificate<'a> {
+    /// The blob every keybox begins with.
+    pub first: &'a [u8],
+    /// The blob of the certificate.
+    pub certificate: &'a [u8],
+}
+
+/// Reads a keybox that must hold exactly one certificate. `Err` is a sentence.
+pub fn one_certificate(file: &[u8]) -> Result<OneCertificate<'_>, String> {
+    let (mut first, mut certificate) = (None, None);
+    let mut rest = file;
+    while !rest.is_empty() {
+        let offset = file.len() - rest.len();
+        let length = match rest {
+            [a, b, c, d, _, _, ..] => u32::from_be_bytes([*a, *b, *c, *d]),
+            _ => return Err(format!("is cut off at byte {offset}")),
+        };
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if length < BLOB_HEADER || length > rest.len() {
+            return Err(format!("has no whole blob at byte {offset}"));
+        }
+        let (blob, behind) = rest.split_at(length);
+        match blob[4] {
+            0 => {} // a blob that was deleted
+            FIRST if offset == 0 && blob.get(8..12) == Some(b"KBXf") => first = Some(blob),
+            OPENPGP if certificate.is_none() => certificate = Some(blob),
+            OPENPGP => return Err("holds more than one certificate".into()),
+            kind => return Err(format!("has a blob of type {kind} at byte {offset}")),
+        }
+        rest = behind;
+    }
+    match (first, certificate) {
+        (Some(first), Some(certificate)) => Ok(OneCertificate { first, certificate }),
+        (None, _) => Err("is not a keybox".into()),
+        (_, None) => Err("holds no certificate".into()),
+    }
+}
+
+/// Whether a keybox that begins with `head` is or was used for OpenPGP. gpg looks into an old
+/// `pubring.gpg` beside one that is not.
+pub fn is_for_openpgp(head: &[u8]) -> bool {
+    head.get(8..12) == Some(b"KBXf") && head[7] & 2 != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blob(kind: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(BLOB_HEADER + body.len()).unwrap_or_default();
+        [&length.to_be_bytes()[..], &[kind, 1], body].concat()
+    }
+
+    #[test]
+    fn one_certificate_is_found_and_anything_else_refused() {
+        let first = blob(FIRST, b"\0\x02KBXf0123456789012345");
+        let (one, gone) = (blob(OPENPGP, b"certificate"), blob(0, b"deleted"));
+        let file = [&first[..], &gone, &one].concat();
+        let whole = OneCertificate { first: &first, certificate: &one };
+        assert_eq!(one_certificate(&file), Ok(whole));
+        assert!(is_for_openpgp(&file) && !is_for_openpgp(&one) && !is_for_openpgp(b""));
+        for (bad, words) in [
+            (first.clone(), "holds no certificate"),
+            (one.clone(), "is not a keybox"),
+            (Vec::new(), "is not a keybox"),
+            ([&first[..], &one, &one].concat(), "more than one"),
+            ([&first[..], &one, &first].concat(), "type 1 at byte 41"),
+            ([&first[..], &blob(3, b"x509")].concat(), "type 3 at byte 24"),
+            (file[..file.len() - 1].to_vec(), "no whole blob at byte"),
+            ([&file[..], b"1234"].concat(), "is cut off at byte"),
+            ([&file[..], &[0; 9]].concat(), "no whole blob at byte"),
+        ] {
+            let error = one_certificate(&bad).err().unwrap_or_default();
+            assert!(error.contains(words), "{error:?} should have said {words:?}");
+        }
+    }
+}

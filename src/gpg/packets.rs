@@ -1,0 +1,204 @@
+//! Cuts a stream of certificates, as `gpg --export` writes it, into single ones. This is packet
+//! framing and no more (RFC 9580, 4.2): gpg makes and judges what is inside. gpg itself cannot cut, and
+//! asking it for one certificate after the other reads the whole keyring each time.
+
+use std::io::{self, BufRead, Read};
+
+/// A certificate longer than this is not one of a build system's keys, and is not read into memory.
+const CERTIFICATE_MAX: usize = 8 * 1024 * 1024;
+
+/// Packet type of a primary public key: a certificate begins.
+const PUBLIC_KEY: u8 = 6;
+/// Packet type of a signature.
+const SIGNATURE: u8 = 2;
+
+/// One certificate of the stream, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawCertificate {
+    /// Where in the stream it begins.
+    pub offset: u64,
+    /// Its packets.
+    pub bytes: Vec<u8>,
+    /// How many of them are signatures.
+    pub signatures: usize,
+}
+
+/// The certificates of a stream, in their order. The first error ends it, as nothing behind it can be
+/// trusted to begin where it seems to.
+#[derive(Debug)]
+pub struct Certificates<R> {
+    stream: R,
+    /// Of the next byte of the stream.
+    offset: u64,
+    /// What has been read of the next certificate.
+    begun: Option<RawCertificate>,
+    ended: bool,
+}
+
+impl<R: BufRead> Certificates<R> {
+    /// Reads `stream` from where it stands.
+    pub fn new(stream: R) -> Self {
+        Self { stream, offset: 0, begun: None, ended: false }
+    }
+
+    fn read_next(&mut self) -> io::Result<Option<RawCertificate>> {
+        loop {
+            let offset = self.offset;
+            let mut packet = Vec::new();
+            let room = CERTIFICATE_MAX - self.begun.as_ref().map_or(0, |begun| begun.bytes.len());
+            let Some(kind) = self.read_packet(&mut packet, room).map_err(|e| at(offset, &e))?
+            else {
+                return Ok(self.begun.take());
+            };
+            match &mut self.begun {
+                Some(begun) if kind != PUBLIC_KEY => {
+                    begun.bytes.append(&mut packet);
+                    begun.signatures += usize::from(kind == SIGNATURE);
+                }
+                None if kind != PUBLIC_KEY => {
+                    let found = format!("a packet of type {kind} where a public key should begin");
+                    return Err(at(offset, &io::Error::other(found)));
+                }
+                begun => {
+                    let next = RawCertificate { offset, bytes: packet, signatures: 0 };
+                    if let Some(whole) = begun.replace(next) {
+                        return Ok(Some(whole));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads a packet of at most `room` bytes with its header and returns its type; `None` at the
+    /// end of the stream.
+    fn read_packet(&mut self, packet: &mut Vec<u8>, room: usize) -> io::Result<Option<u8>> {
+        if self.stream.fill_buf()?.is_empty() {
+            return Ok(None);
+        }
+        let tag = self.take(packet, 1)?;
+        let (kind, length) = match tag {
+            // The old format: its two low bits say how many bytes the length has.
+            0x80..=0xbf => {
+                let length = match tag & 3 {
+                    3 => return Err(io::Error::other("a packet of indeterminate length")),
+                    width => self.take(packet, 1 << width)?,
+                };
+                ((tag >> 2) & 15, length)
+            }
+            0xc0..=0xff => {
+                let length = match self.take(packet, 1)? {
+                    short @ 0..=191 => short,
+                    middle @ 192..=223 => ((middle - 192) << 8) + self.take(packet, 1)? + 192,
+                    255 => self.take(packet, 4)?,
+                    _ => return Err(io::Error::other("a packet of partial length")),
+                };
+                (tag & 63, length)
+            }
+            _ => return Err(io::Error::other("no packet begins here")),
+        };
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if length > room {
+            let words = format!("a certificate of more than {CERTIFICATE_MAX} bytes");
+            return Err(io::Error::other(words));
+        }
+        let read = (&mut self.stream).take(length as u64).read_to_end(packet)?;
+        self.offset += read as u64;
+        if read < length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // Both ranges above are below 64.
+        Ok(Some(u8::try_from(kind).unwrap_or(u8::MAX)))
+    }
+
+    /// Reads a number of one, two or four bytes, the most significant first.
+    fn take(&mut self, packet: &mut Vec<u8>, width: usize) -> io::Result<u32> {
+        let mut bytes = [0; 4];
+        let bytes = &mut bytes[..width];
+        self.stream.read_exact(bytes)?;
+        self.offset += width as u64;
+        packet.extend_from_slice(bytes);
+        Ok(bytes.iter().fold(0, |number, byte| (number << 8) | u32::from(*byte)))
+    }
+}
+
+impl<R: BufRead> Iterator for Certificates<R> {
+    type Item = io::Result<RawCertificate>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let next = self.read_next().transpose();
+        self.ended = !matches!(next, Some(Ok(_)));
+        next
+    }
+}
+
+fn at(offset: u64, error: &io::Error) -> io::Error {
+    let what = match error.kind() {
+        io::ErrorKind::UnexpectedEof => "a packet that is cut off".into(),
+        _ => error.to_string(),
+    };
+    io::Error::new(error.kind(), format!("at byte {offset}: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(bytes: &[u8]) -> Result<Vec<RawCertificate>, String> {
+        let all: io::Result<Vec<_>> = Certificates::new(bytes).collect();
+        all.map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn every_form_of_header_is_cut_at_the_right_byte() -> Result<(), String> {
+        // Old format with one, two and four bytes of length; new format with one, two and five.
+        let key = |header: &[u8], length: usize| [header, &vec![7; length]].concat();
+        let first = [key(&[0x98, 3], 3), key(&[0xb4, 1], 1), key(&[0x89, 1, 0], 256)].concat();
+        let second = [key(&[0x9a, 0, 0, 0, 2], 2), key(&[0xc2, 191], 191)].concat();
+        let third = [key(&[0xc6, 192, 0], 192), key(&[0xcd, 223, 255], 8383)].concat();
+        let fourth = [key(&[0xc6, 255, 0, 0, 0, 1], 1), key(&[0x88, 0], 0)].concat();
+        let stream = [&first[..], &second, &third, &fourth].concat();
+        let found = split(&stream)?;
+        let bytes: Vec<_> = found.iter().map(|one| &one.bytes).collect();
+        assert_eq!(bytes, [&first, &second, &third, &fourth]);
+        let counts: Vec<_> = found.iter().map(|one| one.signatures).collect();
+        assert_eq!(counts, [1, 1, 0, 1]);
+        assert_eq!(found[1].offset, first.len() as u64);
+        assert_eq!(split(b""), Ok(vec![]));
+        Ok(())
+    }
+
+    #[test]
+    fn anything_else_is_named_with_its_place() {
+        let good = [0x98, 1, 7];
+        for (bad, words) in [
+            (&[0x9b, 1][..], "at byte 3: a packet of indeterminate length"),
+            (&[0xc2, 224, 1], "at byte 3: a packet of partial length"),
+            (&[0x42, 1], "at byte 3: no packet begins here"),
+            (&[0x98], "at byte 3: a packet that is cut off"),
+            (&[0x98, 2, 1], "at byte 3: a packet that is cut off"),
+            (&[0x9a, 255, 255, 255, 255], "at byte 3: a certificate of more than 8388608 bytes"),
+        ] {
+            assert_eq!(split(&[&good, bad].concat()).err().as_deref(), Some(words), "{bad:?}");
+        }
+        let signature_first = split(&[0x88, 1, 7]).err();
+        assert!(signature_first.is_some_and(|e| e.starts_with("at byte 0: a packet of type 2")));
+        // What came before an error is still handed out, and nothing after it.
+        let mut stream = Certificates::new(&[0x98, 1, 7, 0x98, 1, 8, 0, 0x98, 1, 9][..]);
+        assert!(stream.next().is_some_and(|one| one.is_ok_and(|one| one.bytes == good)));
+        assert!(stream.next().is_some_and(|one| one.is_err()) && stream.next().is_none());
+    }
+
+    #[test]
+    fn a_certificate_of_endless_small_packets_is_refused() {
+        let mut stream = vec![0x98, 1, 7];
+        for _ in 0..=CERTIFICATE_MAX / (16 * 1024 * 1024 / 256) / 256 + 130 {
+            stream.extend([0xc2, 255, 0, 1, 0, 0]);
+            stream.extend(vec![0; 65536]);
+        }
+        let error = split(&stream).err().unwrap_or_default();
+        assert!(error.contains("a certificate of more than"), "{error}");
+    }
+}

@@ -1,0 +1,212 @@
+//! What is done with the secret key of a staged home: look how it is protected, give it another
+//! passphrase, prove that it signs, revoke it in advance. Passphrases go through pipes or 0600 files.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use super::call::{self, Call};
+use super::status;
+use super::{Fingerprint, Gpg};
+use crate::error::{Error, Result};
+
+/// libgpg-error's number of a wrong passphrase; the upper half of a printed code names its source.
+const BAD_PASSPHRASE: u32 = 11;
+
+/// What is signed to see whether a key signs.
+const SAMPLE: &[u8] = b"copr-keygen made this signature to see whether the key signs.\n";
+
+/// How a file of `private-keys-v1.d/` keeps its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// As it is.
+    None,
+    /// Encrypted with a passphrase.
+    Passphrase,
+    /// Not at all: it only names a smart card.
+    Card,
+}
+
+impl Protection {
+    /// Tells it from the content of the file; `None` when that is no secret key
+    /// (agent/keyformat.txt of GnuPG).
+    pub fn of(file: &[u8]) -> Option<Self> {
+        let holds = |marker: &[u8]| file.windows(marker.len()).any(|bytes| bytes == marker);
+        match () {
+            () if holds(b"shadowed-private-key") => Some(Self::Card),
+            () if holds(b"protected-private-key") => Some(Self::Passphrase),
+            () if holds(b"private-key") => Some(Self::None),
+            () => None,
+        }
+    }
+}
+
+impl Gpg {
+    /// Gives the secret key in `home` the passphrase `new`. `old` must be given when it has one, and
+    /// must not when it has none: gpg asks for what it needs, and takes what comes first. `false`
+    /// when `old` is not its passphrase.
+    pub fn change_passphrase(
+        &self,
+        home: &Path,
+        fingerprint: &Fingerprint,
+        old: Option<&[u8]>,
+        new: &[u8],
+        deadline: Instant,
+    ) -> Result<bool> {
+        let mut answers = Vec::new();
+        for phrase in old.into_iter().chain([new]) {
+            answers.extend_from_slice(phrase);
+            answers.push(b'\n');
+        }
+        let (finished, took) = self.run_with_agent(Call {
+            home,
+            arguments: vec![
+                "--pinentry-mode=loopback".into(),
+                "--command-fd=0".into(),
+                "--change-passphrase".into(),
+                fingerprint.as_str().into(),
+            ],
+            stdin: &answers,
+            deadline,
+        })?;
+        // GnuPG 2.2 ends with exit status 0 when the passphrase was wrong; the status lines tell.
+        if status::lines(&finished.stdout, "SUCCESS").any(|words| words[..] == ["keyedit.passwd"]) {
+            return call::succeeded(finished, took, "changing a passphrase").map(|_| true);
+        }
+        let is_bad = |words: Vec<&str>| match words[..] {
+            ["keyedit.passwd", code, ..] => {
+                code.parse::<u32>().is_ok_and(|code| code & 0xffff == BAD_PASSPHRASE)
+            }
+            _ => false,
+        };
+        if old.is_some() && status::lines(&finished.stdout, "ERROR").any(is_bad) {
+            return Ok(false);
+        }
+        let words = call::succeeded(finished, took, "changing a passphrase")?.words;
+        Err(Error::GpgFailed { how: "the passphrase was not changed".into(), words })
+    }
+
+    /// Makes a signature with the key in `home` and the first line of `passphrase_file`, and
+    /// verifies it with the certificate there. `at` is the Unix time to do so as if it were now, for
+    /// a key that has expired; the signature goes to `scratch`, and nowhere else.
+    pub fn check_signs(
+        &self,
+        home: &Path,
+        passphrase_file: &Path,
+        fingerprint: &Fingerprint,
+        at: Option<u64>,
+        scratch: &Path,
+        deadline: Instant,
+    ) -> Result<()> {
+        let signature = scratch.join("sample.sig");
+        let user = fingerprint.as_str();
+        let signed = self.sign_sample(home, passphrase_file, user, at, &signature, deadline)?;
+        let mut arguments: Vec<OsString> = time(at);
+        arguments.extend(["--verify".into(), "--".into(), signature.clone().into(), "-".into()]);
+        let (finished, took) = self.run(Call { home, arguments, stdin: SAMPLE, deadline })?;
+        let output = call::succeeded(finished, took, "verifying a signature")?;
+        let is_its_own = signed == *fingerprint
+            && status::lines(&output.stdout, "VALIDSIG")
+                .any(|words| words.first() == Some(&fingerprint.as_str()));
+        fs::remove_file(&signature)
+            .map_err(|e| Error::io(format!("removing {}", signature.display()), e))?;
+        match is_its_own {
+            true => Ok(()),
+            false => Err(Error::GpgFailed {
+                how: "the signature made with this key is not valid".into(),
+                words: output.words,
+            }),
+        }
+    }
+
+    /// The key gpg takes when it is told to sign as `user`: the fingerprint of what it signed with.
+    pub fn who_signs(
+        &self,
+        home: &Path,
+        passphrase_file: &Path,
+        user: &str,
+        at: Option<u64>,
+        scratch: &Path,
+        deadline: Instant,
+    ) -> Result<Fingerprint> {
+        let signature = scratch.join("choice.sig");
+        self.sign_sample(home, passphrase_file, user, at, &signature, deadline)
+    }
+
+    fn sign_sample(
+        &self,
+        home: &Path,
+        passphrase_file: &Path,
+        user: &str,
+        at: Option<u64>,
+        signature: &Path,
+        deadline: Instant,
+    ) -> Result<Fingerprint> {
+        let mut arguments = time(at);
+        arguments.extend(["--pinentry-mode=loopback", "--passphrase-file"].map(Into::into));
+        arguments.extend([passphrase_file.into(), "--digest-algo=SHA256".into()]);
+        arguments.extend(["--local-user".into(), user.into(), "--output".into()]);
+        arguments.extend([signature.into(), "--detach-sign".into()]);
+        let (finished, took) =
+            self.run_with_agent(Call { home, arguments, stdin: SAMPLE, deadline })?;
+        let output = call::succeeded(finished, took, "making a signature")?;
+        let created: Vec<_> = status::lines(&output.stdout, "SIG_CREATED")
+            .filter_map(|words| Fingerprint::parse(words.last()?))
+            .collect();
+        <[_; 1]>::try_from(created).map(|[one]| one).map_err(|_| Error::GpgFailed {
+            how: "it did not report one signature".into(),
+            words: output.words,
+        })
+    }
+
+    /// A revocation certificate, armored, as gpg makes one with every new key: without a reason.
+    pub fn make_revocation(
+        &self,
+        home: &Path,
+        passphrase_file: &Path,
+        fingerprint: &Fingerprint,
+        scratch: &Path,
+        deadline: Instant,
+    ) -> Result<Vec<u8>> {
+        let file = scratch.join("revocation.asc");
+        let mut arguments: Vec<OsString> = vec!["--no-batch".into()];
+        arguments.extend(["--pinentry-mode=loopback", "--passphrase-file"].map(Into::into));
+        arguments.extend([passphrase_file.into(), "--command-fd=0".into(), "--output".into()]);
+        let command = ["--gen-revoke".into(), fingerprint.as_str().into()];
+        arguments.extend([file.clone().into()].into_iter().chain(command));
+        // Make one: yes. Reason: none. Description: none. Is that right: yes.
+        let stdin = b"y\n0\n\ny\n";
+        let (finished, took) = self.run_with_agent(Call { home, arguments, stdin, deadline })?;
+        call::succeeded(finished, took, "making a revocation certificate")?;
+        fs::read(&file).map_err(|e| Error::io(format!("reading {}", file.display()), e))
+    }
+}
+
+/// The option that makes gpg believe it is `at`.
+fn time(at: Option<u64>) -> Vec<OsString> {
+    at.map(|at| format!("--faked-system-time={at}").into()).into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protection_is_told_in_both_formats_of_the_file() {
+        for (file, expected) in [
+            (
+                &b"Created: 20261122T192927\nKey: (protected-private-key (rsa (n"[..],
+                Some(Protection::Passphrase),
+            ),
+            (b"(21:protected-private-key(3:rsa", Some(Protection::Passphrase)),
+            (b"Key: (private-key (ecc", Some(Protection::None)),
+            (b"(11:private-key(3:rsa(1:n", Some(Protection::None)),
+            (b"(20:shadowed-private-key(3:rsa", Some(Protection::Card)),
+            (b"(10:public-key(3:rsa", None),
+            (b"", None),
+        ] {
+            assert_eq!(Protection::of(file), expected, "{:?}", String::from_utf8_lossy(file));
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! Imports the keys of a GnuPG home that many keys share, each into a home of its own. The keyring is
+//! read once; what cannot be imported is reported and never dropped silently. Can be killed at any
+//! time and run again.
+
+mod one;
+mod plan;
+mod source;
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::BufReader;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+
+use super::Store;
+use super::home::SECRET_KEYS;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::gpg::packets::{Certificates, RawCertificate};
+use crate::gpg::{Fingerprint, Keyring};
+use crate::identity::NameEmail;
+
+use one::time_of_signature;
+use plan::{Candidate, Plan, Verdict};
+pub use source::Source;
+
+/// How long gpg may take to choose between keys.
+const CHOICE_TIME: Duration = Duration::from_secs(60);
+
+/// How to import.
+#[derive(Clone, Copy, Debug)]
+pub struct ImportOptions {
+    /// Whether each secret key gets a fresh passphrase.
+    pub protect: bool,
+    /// Whether to say only what would be done.
+    pub dry_run: bool,
+    /// How many keys to work on at once.
+    pub jobs: usize,
+}
+
+/// A key that moved.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Moved {
+    /// Whose it is.
+    #[serde(serialize_with = "text")]
+    pub name_email: NameEmail,
+    /// Which one.
+    #[serde(serialize_with = "text")]
+    pub fingerprint: Fingerprint,
+}
+
+/// A key that did not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Whose it would be, if that is known.
+    pub name_email: Option<NameEmail>,
+    /// Its first user ID.
+    pub user_id: String,
+    /// Which one.
+    pub fingerprint: Fingerprint,
+    /// Why, in words.
+    pub reason: String,
+    /// Whether somebody may miss it: its secret key is there and it is not revoked.
+    pub usable: bool,
+}
+
+/// What became of every key of the keyring, in its order.
+#[derive(Debug, Default, serde::Serialize)]
+pub struct ImportReport {
+    /// In homes of their own now, or, in a dry run, to be there.
+    pub imported: Vec<Moved>,
+    /// In homes of their own before.
+    pub already: Vec<Moved>,
+    /// Not imported.
+    pub left_out: Vec<LeftOut>,
+    /// What ended it early; the keys behind are in none of the lists.
+    #[serde(skip)]
+    pub stopped: Option<Error>,
+}
+
+/// What became of a key that was to be imported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Imported,
+    Already,
+}
+
+/// What became of any key.
+type Outcome = std::result::Result<(Moved, Fate), LeftOut>;
+
+/// What keeps one key, or all of them, from being imported.
+#[derive(Debug)]
+enum Obstacle {
+    Key(String),
+    All(Error),
+}
+
+impl From<Error> for Obstacle {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::GpgFailed { .. }
+            | Error::GpgTimedOut { .. }
+            | Error::DamagedHome { .. }
+            | Error::Malformed(_) => Self::Key(error.to_string()),
+            error => Self::All(error),
+        }
+    }
+}
+
+impl Obstacle {
+    /// Takes apart what went wrong with one key, a sentence, and what goes wrong with all.
+    fn of<T>(result: Result<T>) -> Result<std::result::Result<T, String>> {
+        match result.map_err(Self::from) {
+            Ok(value) => Ok(Ok(value)),
+            Err(Self::Key(reason)) => Ok(Err(reason)),
+            Err(Self::All(error)) => Err(error),
+        }
+    }
+
+    fn prefix(self, words: &str) -> Self {
+        match self {
+            Self::Key(reason) => Self::Key(format!("{words}{reason}")),
+            all => all,
+        }
+    }
+}
+
+impl Serialize for LeftOut {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_struct("LeftOut", 3)?;
+        match &self.name_email {
+            Some(name_email) => object.serialize_field("name_email", name_email.as_str())?,
+            None => object.serialize_field("user_id", &self.user_id)?,
+        }
+        object.serialize_field("fingerprint", self.fingerprint.as_str())?;
+        object.serialize_field("reason", &self.reason)?;
+        object.end()
+    }
+}
+
+fn text<S: Serializer>(
+    value: &impl std::fmt::Display,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+/// One line of work: what has been read of the keyring, and what came of it.
+struct Work<'a> {
+    certificates: Certificates<BufReader<File>>,
+    verdicts: std::iter::Enumerate<std::vec::IntoIter<Verdict>>,
+    /// By position in the keyring.
+    outcomes: Vec<(usize, Outcome)>,
+    contests: HashMap<usize, Vec<(usize, Candidate, RawCertificate)>>,
+    stopped: Option<Error>,
+    /// Called with how many keys are done and how many there are.
+    progress: &'a (dyn Fn(usize, usize) + Sync),
+    total: usize,
+}
+
+impl Store {
+    /// Imports the keys of `source`. Fails only before the first key is touched; what ends it later
+    /// is in the report.
+    pub fn import(
+        &self,
+        source: &Source,
+        options: ImportOptions,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<ImportReport> {
+        let snapshot = self.staging.create()?;
+        let file = snapshot.scratch().join("snapshot.gpg");
+        // The keyring may be in use: from here on only this copy counts.
+        self.gpg.export_all(Keyring { home: snapshot.path(), file: source.pubring() }, &file)?;
+        let mut assessed = Vec::new();
+        let mut failed = None;
+        let keyring = Keyring { home: snapshot.path(), file: &file };
+        self.gpg.list_all(keyring, &snapshot.scratch().join("listing"), |certificate| {
+            match plan::assess(certificate, source) {
+                Ok(one) => assessed.push(one),
+                Err(error) => failed = failed.take().or(Some(error)),
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let plan = Plan::make(self, assessed, options.dry_run)?;
+
+        let opened = File::open(&file).map_err(reading_snapshot)?;
+        let total = plan.verdicts.len();
+        let work = Mutex::new(Work {
+            certificates: Certificates::new(BufReader::new(opened)),
+            verdicts: plan.verdicts.into_iter().enumerate(),
+            outcomes: Vec::with_capacity(total),
+            contests: HashMap::with_capacity(plan.contests),
+            stopped: None,
+            progress,
+            total,
+        });
+        std::thread::scope(|scope| {
+            for _ in 0..options.jobs {
+                scope.spawn(|| while self.import_next(source, options, &work) {});
+            }
+        });
+        let mut work = work.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.settle_contests(source, options, &mut work);
+        Ok(work.into_report())
+    }
+
+    /// Takes the next key and imports it; `false` when there is none, or no use in going on.
+    fn import_next(&self, source: &Source, options: ImportOptions, work: &Mutex<Work>) -> bool {
+        let next = lock(work).next();
+        let (position, candidate, raw) = match next {
+            Ok(Some(next)) => next,
+            Ok(None) => return false,
+            Err(error) => {
+                lock(work).stopped.get_or_insert(error);
+                return false;
+            }
+        };
+        let result = match options.dry_run {
+            true => Ok(Fate::Imported),
+            false => self.import_one(source, &raw, &candidate, options.protect),
+        };
+        lock(work).finish(position, &candidate, result)
+    }
+
+    /// Of several keys of one identity, imports the one gpg has signed with until now.
+    fn settle_contests(&self, source: &Source, options: ImportOptions, work: &mut Work) {
+        for rivals in std::mem::take(&mut work.contests).into_values() {
+            if work.stopped.is_some() {
+                return;
+            }
+            let chosen = self.choose(source, &rivals);
+            for (position, candidate, raw) in rivals {
+                let result = match &chosen {
+                    Ok(fingerprint) if *fingerprint == candidate.fingerprint => {
+                        match (candidate.unfit, options.dry_run) {
+                            (None, true) => Ok(Fate::Imported),
+                            _ => self.import_one(source, &raw, &candidate, options.protect),
+                        }
+                    }
+                    Ok(fingerprint) => Err(Obstacle::Key(format!(
+                        "there are several keys of it, and gpg signs with {fingerprint}"
+                    ))),
+                    Err(Obstacle::Key(reason)) => Err(Obstacle::Key(format!(
+                        "there are several keys of it, and gpg signs with none: {reason}"
+                    ))),
+                    Err(Obstacle::All(error)) => {
+                        // Only its words are needed: the first one has stopped all.
+                        Err(Obstacle::All(Error::Partly(error.to_string())))
+                    }
+                };
+                if !work.finish(position, &candidate, result) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Asks gpg which of several keys it signs with for their identity, as obs-signd asks it: in a
+    /// keyring that holds them in their old order. All expired: which one it used last.
+    fn choose(
+        &self,
+        source: &Source,
+        rivals: &[(usize, Candidate, RawCertificate)],
+    ) -> std::result::Result<Fingerprint, Obstacle> {
+        let Some((_, first, _)) = rivals.first() else {
+            return Err(Obstacle::Key("there are none".into()));
+        };
+        let deadline = Instant::now() + CHOICE_TIME;
+        let staged = self.staging.create()?;
+        let bytes: Vec<_> = rivals.iter().map(|(_, _, raw)| &raw.bytes[..]).collect();
+        let file = staged.scratch().join("certificates.pgp");
+        let writing = |e| Error::io(format!("writing {}", staged.scratch().display()), e);
+        fs::write(&file, bytes.concat()).map_err(writing)?;
+        self.gpg.import(staged.path(), &file, deadline).map_err(|e| self.explain(e.into()))?;
+        let directory = staged.path().join(SECRET_KEYS);
+        fs::create_dir_all(&directory).map_err(writing)?;
+        for (_, candidate, _) in rivals {
+            if let Some(secret) = source.secret_key(&candidate.keygrip)? {
+                fs::write(directory.join(candidate.keygrip.file_name()), secret)
+                    .map_err(writing)?;
+            }
+        }
+        let phrase = staged.scratch().join("phrase");
+        let old = source.phrase(&first.name_email)?.unwrap_or_default();
+        super::passphrase::keep(&phrase, &old)?;
+        let never = rivals.iter().any(|(_, candidate, _)| candidate.expires.is_none());
+        let last = rivals.iter().filter_map(|(_, candidate, _)| candidate.expires).max();
+        let at = time_of_signature(last.filter(|_| !never), clock::now()?);
+        let user = first.name_email.as_str();
+        Ok(self.gpg.who_signs(staged.path(), &phrase, user, at, staged.scratch(), deadline)?)
+    }
+}
+
+impl Work<'_> {
+    /// The next key to import. Passes over what needs no work, and keeps what needs to be compared.
+    fn next(&mut self) -> Result<Option<(usize, Candidate, RawCertificate)>> {
+        while self.stopped.is_none() {
+            let raw = self.certificates.next().transpose().map_err(reading_snapshot)?;
+            let (raw, (position, verdict)) = match (raw, self.verdicts.next()) {
+                (Some(raw), Some(verdict)) => (raw, verdict),
+                (None, None) => return Ok(None),
+                (raw, _) => {
+                    let place = raw.map_or("the end".into(), |raw| format!("byte {}", raw.offset));
+                    return Err(Error::GpgFailed {
+                        how: "it lists more or fewer certificates than it exports".into(),
+                        words: format!("{} were listed, and the export is at {place}", self.total),
+                    });
+                }
+            };
+            match verdict {
+                Verdict::Import(candidate) => return Ok(Some((position, candidate, raw))),
+                Verdict::Contest(candidate, number) => {
+                    self.contests.entry(number).or_default().push((position, candidate, raw));
+                }
+                Verdict::Already(moved) => self.note(position, Ok((moved, Fate::Already))),
+                Verdict::LeftOut(left_out) => self.note(position, Err(left_out)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes note of what became of a key; `false` when there is no use in going on.
+    fn finish(
+        &mut self,
+        position: usize,
+        candidate: &Candidate,
+        result: std::result::Result<Fate, Obstacle>,
+    ) -> bool {
+        match result {
+            Ok(fate) => self.note(position, Ok((candidate.moved(), fate))),
+            Err(Obstacle::Key(reason)) => self.note(position, Err(candidate.left_out(reason))),
+            Err(Obstacle::All(error)) => {
+                self.stopped.get_or_insert(error);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn note(&mut self, position: usize, outcome: Outcome) {
+        self.outcomes.push((position, outcome));
+        (self.progress)(self.outcomes.len(), self.total);
+    }
+
+    fn into_report(mut self) -> ImportReport {
+        self.outcomes.sort_by_key(|(position, _)| *position);
+        let mut report = ImportReport { stopped: self.stopped, ..ImportReport::default() };
+        for (_, outcome) in self.outcomes {
+            match outcome {
+                Ok((moved, Fate::Imported)) => report.imported.push(moved),
+                Ok((moved, Fate::Already)) => report.already.push(moved),
+                Err(left_out) => report.left_out.push(left_out),
+            }
+        }
+        report
+    }
+}
+
+fn lock<'a, 'b>(work: &'a Mutex<Work<'b>>) -> std::sync::MutexGuard<'a, Work<'b>> {
+    work.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn reading_snapshot(error: std::io::Error) -> Error {
+    Error::io("reading what gpg exported", error)
+}

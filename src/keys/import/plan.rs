@@ -1,0 +1,231 @@
+//! Decides by gpg's listing alone what is to become of each certificate of a shared keyring: imported,
+//! there already, left out and why, or one of several that want the same identity. Changes nothing
+//! but links of keys that are there already.
+
+use std::collections::HashMap;
+
+use super::source::Source;
+use super::{LeftOut, Moved, Obstacle};
+use crate::error::Result;
+use crate::gpg::{Certificate, Fingerprint, Keygrip, Protection};
+use crate::identity::NameEmail;
+use crate::keys::Store;
+
+/// A certificate that may become a home.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    pub name_email: NameEmail,
+    pub fingerprint: Fingerprint,
+    pub keygrip: Keygrip,
+    pub expires: Option<u64>,
+    /// A reason not to import it that does not keep gpg from signing with it.
+    pub unfit: Option<&'static str>,
+    user_id: String,
+}
+
+/// What is to become of one certificate.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It becomes a home.
+    Import(Candidate),
+    /// It is one of several of this number; gpg is to say which one it would use.
+    Contest(Candidate, usize),
+    /// It has a home already.
+    Already(Moved),
+    /// It stays where it is.
+    LeftOut(LeftOut),
+}
+
+/// The candidates of one identity.
+#[derive(Debug, Default)]
+struct Rivals {
+    count: usize,
+    /// Of their contest, once there is one.
+    number: Option<usize>,
+}
+
+/// A verdict for each certificate, in the order of the keyring.
+#[derive(Debug, Default)]
+pub struct Plan {
+    pub verdicts: Vec<Verdict>,
+    /// How many identities several keys want.
+    pub contests: usize,
+}
+
+impl Candidate {
+    pub fn moved(&self) -> Moved {
+        Moved { name_email: self.name_email.clone(), fingerprint: self.fingerprint.clone() }
+    }
+
+    pub fn left_out(&self, reason: impl Into<String>) -> LeftOut {
+        LeftOut {
+            name_email: Some(self.name_email.clone()),
+            user_id: self.user_id.clone(),
+            fingerprint: self.fingerprint.clone(),
+            reason: reason.into(),
+            usable: true,
+        }
+    }
+}
+
+/// Whether a certificate could sign and for whom; a `LeftOut` when it could not.
+pub fn assess(
+    certificate: Certificate,
+    source: &Source,
+) -> Result<std::result::Result<Candidate, LeftOut>> {
+    let user_id = certificate.user_ids.first().cloned().unwrap_or_default();
+    let identity = identity(&certificate.user_ids);
+    let fingerprint = certificate.fingerprint;
+    let name_email = identity.as_ref().ok().cloned();
+    let refuse = |usable: bool, reason: String| {
+        let (user_id, fingerprint) = (user_id.clone(), fingerprint.clone());
+        let name_email = name_email.clone();
+        Ok(Err(LeftOut { name_email, user_id, fingerprint, reason, usable }))
+    };
+    let Some(keygrip) = certificate.keygrip else {
+        return refuse(false, "gpg knows no keygrip of it".into());
+    };
+    let protection = match Obstacle::of(source.secret_key(&keygrip))? {
+        Ok(Some(file)) => Protection::of(&file),
+        Ok(None) => return refuse(false, "there is no secret key of it".into()),
+        Err(reason) => return refuse(true, reason),
+    };
+    if certificate.revoked {
+        return refuse(false, "it is revoked".into());
+    }
+    match protection {
+        Some(Protection::None | Protection::Passphrase) => {}
+        Some(Protection::Card) => return refuse(true, "its secret key is on a smart card".into()),
+        None => return refuse(true, format!("{} is no secret key", keygrip.file_name())),
+    }
+    match identity {
+        Err(reason) => refuse(true, reason),
+        Ok(name_email) => Ok(Ok(Candidate {
+            name_email,
+            fingerprint: fingerprint.clone(),
+            keygrip,
+            expires: certificate.expires,
+            unfit: match () {
+                () if certificate.subkeys > 0 => {
+                    Some("it has subkeys; a home here holds one secret key")
+                }
+                () if !certificate.signs => Some("its primary key may not sign"),
+                () => None,
+            },
+            user_id: user_id.clone(),
+        })),
+    }
+}
+
+/// The one identity in the user IDs of a certificate.
+fn identity(user_ids: &[String]) -> std::result::Result<NameEmail, String> {
+    let mut found = None;
+    for user_id in user_ids {
+        let name_email = match NameEmail::parse(address(user_id)) {
+            Ok(name_email) => name_email,
+            Err(e) => return Err(format!("its user ID holds no identity: {e}")),
+        };
+        match found.replace(name_email) {
+            Some(other) if Some(&other) != found.as_ref() => {
+                return Err("its user IDs hold several identities".into());
+            }
+            _ => {}
+        }
+    }
+    found.ok_or_else(|| "it has no user ID".into())
+}
+
+/// What gpg takes for the mail address in a user ID.
+fn address(user_id: &str) -> &str {
+    match user_id.strip_suffix('>').and_then(|text| text.rsplit_once('<')) {
+        Some((_, address)) => address,
+        None => user_id,
+    }
+}
+
+impl Plan {
+    /// Settles what `assessed` says against the keys of `store`.
+    pub fn make(
+        store: &Store,
+        assessed: Vec<std::result::Result<Candidate, LeftOut>>,
+        dry_run: bool,
+    ) -> Result<Self> {
+        let mut rivals: HashMap<NameEmail, Rivals> = HashMap::new();
+        for candidate in assessed.iter().flatten() {
+            rivals.entry(candidate.name_email.clone()).or_default().count += 1;
+        }
+        let mut plan = Self::default();
+        for assessed in assessed {
+            let verdict = match assessed {
+                Err(left_out) => Verdict::LeftOut(left_out),
+                Ok(candidate) => plan.settle(store, candidate, &mut rivals, dry_run)?,
+            };
+            plan.verdicts.push(verdict);
+        }
+        Ok(plan)
+    }
+
+    fn settle(
+        &mut self,
+        store: &Store,
+        candidate: Candidate,
+        rivals: &mut HashMap<NameEmail, Rivals>,
+        dry_run: bool,
+    ) -> Result<Verdict> {
+        let record = match Obstacle::of(store.homes.find(&candidate.name_email))? {
+            Ok(record) => record,
+            Err(reason) => return Ok(Verdict::LeftOut(candidate.left_out(reason))),
+        };
+        if let Some(record) = record {
+            if record.fingerprint != candidate.fingerprint {
+                let reason = format!("keys/ has another key of it, {}", record.fingerprint);
+                return Ok(Verdict::LeftOut(candidate.left_out(reason)));
+            }
+            if !dry_run {
+                store.signd.add_secret_key(&candidate.name_email, &record.keygrip)?;
+                store.signd.add_phrase(&candidate.name_email)?;
+            }
+            return Ok(Verdict::Already(candidate.moved()));
+        }
+        match rivals.get_mut(&candidate.name_email) {
+            Some(rivals) if rivals.count > 1 => {
+                let number = *rivals.number.get_or_insert_with(|| {
+                    self.contests += 1;
+                    self.contests - 1
+                });
+                Ok(Verdict::Contest(candidate, number))
+            }
+            _ => Ok(match candidate.unfit {
+                Some(reason) => Verdict::LeftOut(candidate.left_out(reason)),
+                None => Verdict::Import(candidate),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_identity_is_the_address_of_every_user_id() {
+        let find = |user_ids: &[&str]| {
+            let user_ids: Vec<_> = user_ids.iter().map(|text| (*text).to_owned()).collect();
+            identity(&user_ids).map(|found| found.to_string())
+        };
+        let found = |text: &str| Ok(text.to_owned());
+        assert_eq!(find(&["a_b (None) <a#b@c>"]), found("a#b@c"));
+        assert_eq!(find(&["a#b@c"]), found("a#b@c"));
+        assert_eq!(find(&["x <y> <@g#b@c>", "z <@g#b@c>"]), found("@g#b@c"));
+        for (bad, words) in [
+            (&[][..], "no user ID"),
+            (&["a <b@c>"], "no identity: name_email: has no '#'"),
+            (&["a <a#b@c>", ""], "no identity"),
+            (&["a <a#b@c>", "a <a#x@c>"], "several identities"),
+            (&["a <../a#b@c>"], "no identity"),
+            (&["a#b@c>"], "no identity"),
+        ] {
+            assert!(find(bad).is_err_and(|e| e.contains(words)), "{bad:?}: {:?}", find(bad));
+        }
+    }
+}

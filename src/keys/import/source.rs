@@ -1,0 +1,157 @@
+//! The GnuPG home keys are imported from, and the phrases that belong to them. Only read: gpg gets the
+//! keyring by its name and a home of staging, and nothing is ever written here.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::gpg::{Fingerprint, Keygrip, keybox};
+use crate::identity::NameEmail;
+use crate::keys::home::{REVOCATIONS, SECRET_KEYS};
+
+/// Longer than any secret key, revocation certificate or phrase file.
+const FILE_MAX: u64 = 64 * 1024;
+/// The longest passphrase gpg takes.
+const PHRASE_MAX: usize = 255;
+
+/// A shared home and its phrases.
+#[derive(Debug)]
+pub struct Source {
+    home: PathBuf,
+    pubring: PathBuf,
+    phrases: Option<PathBuf>,
+}
+
+impl Source {
+    /// Looks whether all of it can be read, and is not of the state directory `state` itself.
+    pub fn open(home: &Path, phrases: Option<&Path>, state: &Path) -> Result<Self> {
+        let home = directory("--from", home, state)?;
+        let phrases = phrases.map(|path| directory("--phrases", path, state)).transpose()?;
+        let pubring = pubring(&home)?;
+        // A keyring that has never held a secret key has no such directory.
+        match std::fs::read_dir(home.join(SECRET_KEYS)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            entries => drop(entries.map_err(|e| unreadable(&home.join(SECRET_KEYS), e))?),
+        }
+        Ok(Self { home, pubring, phrases })
+    }
+
+    /// The public keyring.
+    pub fn pubring(&self) -> &Path {
+        &self.pubring
+    }
+
+    /// The file of a secret key; `None` when it is not there.
+    pub fn secret_key(&self, keygrip: &Keygrip) -> Result<Option<Vec<u8>>> {
+        read(&self.home.join(SECRET_KEYS).join(keygrip.file_name()))
+    }
+
+    /// The revocation certificate made with a key; `None` when there is none.
+    pub fn revocation(&self, fingerprint: &Fingerprint) -> Result<Option<Vec<u8>>> {
+        let found = read(&self.home.join(REVOCATIONS).join(format!("{fingerprint}.rev")))?;
+        let armor = b"-----BEGIN PGP PUBLIC KEY BLOCK-----";
+        Ok(found.filter(|text| text.windows(armor.len()).any(|bytes| bytes == armor)))
+    }
+
+    /// The first line of the phrase file of an identity; `None` when there is none, or it is empty.
+    pub fn phrase(&self, name_email: &NameEmail) -> Result<Option<Vec<u8>>> {
+        let Some(phrases) = &self.phrases else { return Ok(None) };
+        let path = phrases.join(name_email.as_str());
+        let Some(file) = read(&path)? else { return Ok(None) };
+        let line = file.split(|b| *b == b'\n').next().unwrap_or_default().to_vec();
+        if line.len() > PHRASE_MAX {
+            let reason = format!("its first line is longer than {PHRASE_MAX} bytes");
+            return Err(odd(&path, &reason));
+        }
+        Ok(Some(line).filter(|line| !line.is_empty()))
+    }
+}
+
+/// A directory as an option names it, which must not be one of ours.
+fn directory(option: &str, path: &Path, state: &Path) -> Result<PathBuf> {
+    let path = match path.canonicalize() {
+        Ok(path) if path.is_dir() => path,
+        Ok(path) => {
+            return Err(Error::Usage(format!("{option} {}: is not a directory", path.display())));
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let words = format!("{option} {}: there is no such directory", path.display());
+            return Err(Error::Usage(words));
+        }
+        Err(e) => return Err(unreadable(path, e)),
+    };
+    if state.canonicalize().is_ok_and(|state| path.starts_with(state)) {
+        return Err(Error::Usage(format!(
+            "{option} {}: is inside of the state directory {}; move the old service's directory \
+             away first, or import into another --state-dir",
+            path.display(),
+            state.display()
+        )));
+    }
+    Ok(path)
+}
+
+/// The keyring gpg would use: `pubring.gpg` only where `pubring.kbx` was never used for OpenPGP.
+/// One that is missing is an error here, because gpg would make it.
+fn pubring(home: &Path) -> Result<PathBuf> {
+    let [keybox, old] = ["pubring.kbx", "pubring.gpg"].map(|name| home.join(name));
+    let head = |path: &Path| {
+        let mut head = Vec::new();
+        let opened = open(path)?;
+        let Some(file) = opened else { return Ok(None) };
+        file.take(32).read_to_end(&mut head).map_err(|e| unreadable(path, e))?;
+        Ok::<_, Error>(Some(head))
+    };
+    match (head(&keybox)?, head(&old)?) {
+        (Some(head), Some(_)) if !keybox::is_for_openpgp(&head) => Ok(old),
+        (Some(_), _) => Ok(keybox),
+        (None, Some(_)) => Ok(old),
+        (None, None) => Err(Error::Usage(format!(
+            "--from {}: holds neither pubring.kbx nor pubring.gpg, so it is no GnuPG home with keys",
+            home.display()
+        ))),
+    }
+}
+
+/// Opens a regular file; anything else makes nobody wait. `None` when there is nothing.
+fn open(path: &Path) -> Result<Option<File>> {
+    match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
+        Ok(file) => match file.metadata() {
+            Ok(found) if found.is_file() => Ok(Some(file)),
+            Ok(_) => Err(odd(path, "is not a regular file")),
+            Err(e) => Err(unreadable(path, e)),
+        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(unreadable(path, e)),
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    let Some(file) = open(path)? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    let read = file.take(FILE_MAX + 1).read_to_end(&mut bytes);
+    match read.map_err(|e| unreadable(path, e))? as u64 {
+        length if length > FILE_MAX => Err(odd(path, "is too long for what it should be")),
+        _ => Ok(Some(bytes)),
+    }
+}
+
+fn odd(path: &Path, reason: &str) -> Error {
+    Error::Malformed(format!("{}: {reason}", path.display()))
+}
+
+fn unreadable(path: &Path, error: io::Error) -> Error {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return Error::io(format!("reading {}", path.display()), error);
+    }
+    let uid = nix::unistd::geteuid();
+    let user = nix::unistd::User::from_uid(uid).ok().flatten();
+    let user = user.map_or_else(|| uid.to_string(), |user| user.name);
+    Error::Usage(format!(
+        "{}: cannot be read by {user}, who owns the state directory and does the work; copy the \
+         old directory and give the copy away: cp -a OLD COPY && chown -R {user} COPY",
+        path.display()
+    ))
+}

@@ -1,0 +1,585 @@
+//! Moving in from a GnuPG home that many keys share, as the old service had it, and out into one.
+//!
+//! `KEYGEN_TEST_KEYS` says how many ordinary keys the old keyring has (6 unless set).
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::certificate::assert_signs;
+use super::faults::processes_of;
+use super::host::{Host, Transport, eventually, gpg};
+
+/// The state and the home of the old service.
+struct OldHost {
+    directory: TempDir,
+}
+
+/// The ordinary keys of an old host.
+fn plain(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("user{n}#project@copr.example.org")).collect()
+}
+
+fn key_count() -> usize {
+    std::env::var("KEYGEN_TEST_KEYS").map_or(6, |text| text.parse().unwrap())
+}
+
+/// Parameters of a key as the old service had gpg make it.
+fn parameters(id: &str, more: &str) -> String {
+    format!(
+        "Key-Type: RSA\nKey-Length: 2048\n{more}Name-Real: user_project\nName-Comment: None\n\
+         Name-Email: {id}\nExpire-Date: 5y\n%commit\n"
+    )
+}
+
+/// As [`parameters`], made in no time.
+fn quick(id: &str, more: &str) -> String {
+    parameters(id, more).replace(
+        "Key-Type: RSA\nKey-Length: 2048",
+        "Key-Type: EDDSA\nKey-Curve: ed25519\nKey-Usage: sign",
+    )
+}
+
+impl OldHost {
+    /// An old service with the ordinary keys `ids`, unprotected, with phrases that say `1`.
+    fn new(ids: &[String]) -> Self {
+        let directory = tempfile::Builder::new().prefix("ckg-old-").tempdir_in("/tmp").unwrap();
+        let old = Self { directory };
+        for path in [old.gnupg(), old.phrases()] {
+            fs::create_dir(&path).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+        }
+        old.generate("%no-protection\n", ids.iter().map(|id| parameters(id, "")));
+        old
+    }
+
+    fn gnupg(&self) -> PathBuf {
+        self.directory.path().join("gnupg")
+    }
+
+    fn phrases(&self) -> PathBuf {
+        self.directory.path().join("phrases")
+    }
+
+    fn generate(&self, head: &str, keys: impl IntoIterator<Item = String>) {
+        let file = self.directory.path().join("parameters");
+        let keys: Vec<_> = keys.into_iter().collect();
+        fs::write(&file, format!("{head}{}", keys.concat())).unwrap();
+        self.gpg(&["--gen-key", file.to_str().unwrap()]);
+        for key in &keys {
+            let id = key.lines().find_map(|line| line.strip_prefix("Name-Email: ")).unwrap();
+            fs::write(self.phrases().join(id), "1\n").unwrap();
+        }
+    }
+
+    /// Runs gpg on the old home itself.
+    fn gpg(&self, arguments: &[&str]) -> String {
+        let output = Command::new("gpg")
+            .args(["--batch", "--no-tty", "--quiet", "--homedir"])
+            .arg(self.gnupg())
+            .args(arguments)
+            .output()
+            .unwrap();
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "gpg {arguments:?}: {words}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Fingerprint and keygrip of each key of an identity, in the order of the keyring.
+    fn keys_of(&self, id: &str) -> Vec<(String, String)> {
+        let listing = self.gpg(&["--with-colons", "--with-keygrip", "--list-keys"]);
+        let mut keys = Vec::new();
+        for block in listing.split("\npub:").skip(1) {
+            let field = |kind: &str| {
+                let line = block.lines().find(|line| line.starts_with(kind)).unwrap();
+                line.split(':').nth(9).unwrap().to_owned()
+            };
+            if block.contains(&format!("<{id}>")) {
+                keys.push((field("fpr"), field("grp")));
+            }
+        }
+        keys
+    }
+
+    fn fingerprint(&self, id: &str) -> String {
+        self.keys_of(id)[0].0.clone()
+    }
+
+    fn secret(&self, keygrip: &str) -> PathBuf {
+        self.gnupg().join("private-keys-v1.d").join(format!("{keygrip}.key"))
+    }
+
+    /// Ends what gpg has started there, and takes a picture of every file.
+    fn rest(&self) -> BTreeMap<PathBuf, (u32, u64, i64, i64)> {
+        let mut end = Command::new("gpgconf");
+        end.arg("--homedir").arg(self.gnupg()).args(["--kill", "all"]);
+        assert!(end.status().unwrap().success());
+        eventually("the sockets to go", || {
+            let sockets = fs::read_dir(self.gnupg()).unwrap().flatten();
+            sockets
+                .filter(|e| e.file_name().to_string_lossy().starts_with("S."))
+                .next()
+                .is_none()
+                .then_some(())
+        });
+        self.picture()
+    }
+
+    fn picture(&self) -> BTreeMap<PathBuf, (u32, u64, i64, i64)> {
+        let mut picture = BTreeMap::new();
+        let mut directories = vec![self.directory.path().to_owned()];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(&directory).unwrap() {
+                let path = entry.unwrap().path();
+                let found = fs::symlink_metadata(&path).unwrap();
+                if found.is_dir() {
+                    directories.push(path.clone());
+                }
+                let seen = (found.mode(), found.size(), found.mtime(), found.mtime_nsec());
+                picture.insert(path, seen);
+            }
+        }
+        picture
+    }
+
+    /// `import` of this host's keys.
+    fn import(&self, host: &Host, options: &[&str]) -> Output {
+        self.import_command(host, options).output().unwrap()
+    }
+
+    fn import_command(&self, host: &Host, options: &[&str]) -> Command {
+        let mut command = keygen(host);
+        command.arg("import").arg("--from").arg(self.gnupg());
+        command.arg("--phrases").arg(self.phrases()).args(options);
+        command
+    }
+}
+
+fn new_host() -> Host {
+    let host = Host::new(Transport::ListenUnix, &[]);
+    fs::create_dir(host.state()).unwrap();
+    host
+}
+
+fn keygen(host: &Host) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_copr-keygen"));
+    command.env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
+    command.env("COPR_KEYGEN_CONFIG", "/dev/null").env("COPR_KEYGEN_STATE_DIR", host.state());
+    command
+}
+
+fn words(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The object that `--json` prints, and the exit status.
+fn report(output: &Output) -> (Value, Option<i32>) {
+    let report =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", words(output)));
+    (report, output.status.code())
+}
+
+/// The values of `field` in a list of a report.
+fn values(report: &Value, list: &str, field: &str) -> Vec<String> {
+    let list = report[list].as_array().unwrap().iter();
+    list.map(|entry| entry[field].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+fn reason_of(report: &Value, fingerprint: &str) -> String {
+    let list = report["left_out"].as_array().unwrap();
+    let entry = list.iter().find(|entry| entry["fingerprint"] == fingerprint);
+    entry.unwrap_or_else(|| panic!("{fingerprint} is not in {report:#}"))["reason"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+fn assert_nothing_is_left_over(host: &Host) {
+    assert_eq!(host.entries("staging"), [""; 0]);
+    assert_eq!(host.entries("phrases"), host.entries("keys"));
+    assert_eq!(host.entries("gnupg/private-keys-v1.d").len(), host.entries("keys").len());
+    eventually("all gpg processes have ended", || processes_of(host).is_empty().then_some(()));
+}
+
+/// Signs in a home that many keys share, as obs-signd does: by name, with the phrase of that name.
+fn assert_signs_in(gnupg: &Path, phrases: &Path, id: &str) {
+    let work = tempfile::Builder::new().prefix("ckg-").tempdir_in("/tmp").unwrap();
+    let (data, signature) = (work.path().join("data"), work.path().join("signature"));
+    fs::write(&data, id).unwrap();
+    let run = |arguments: &[&str], last: &[&Path]| {
+        let mut command = Command::new("gpg");
+        command.args(["--batch", "--no-tty", "--homedir"]).arg(gnupg).arg("--status-fd=1");
+        let output = command.args(arguments).args(last).output().unwrap();
+        assert!(output.status.success(), "{id}: {}", words(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let phrase = phrases.join(id);
+    run(
+        &[
+            "--pinentry-mode=loopback",
+            "-u",
+            id,
+            "--passphrase-file",
+            phrase.to_str().unwrap(),
+            "-o",
+        ],
+        &[&signature, Path::new("--detach-sign"), &data],
+    );
+    assert!(
+        run(&["--trust-model=always", "--verify"], &[&signature, &data]).contains(" VALIDSIG ")
+    );
+}
+
+#[test]
+fn ordinary_keys_move_in_whole_and_out_again() {
+    let ids = plain(key_count());
+    let old = OldHost::new(&ids);
+    // One has been prolonged, and still has its first self-signature.
+    let prolonged = &ids[0];
+    let fingerprint = old.fingerprint(prolonged);
+    let first = old.directory.path().join("first");
+    old.gpg(&["--output", first.to_str().unwrap(), "--export", &fingerprint]);
+    thread::sleep(Duration::from_millis(1100)); // two self-signatures of one second are one
+    old.gpg(&["--quick-set-expire", &fingerprint, "6y"]);
+    old.gpg(&["--import", first.to_str().unwrap()]);
+    // One has lost its revocation certificate, one has expired.
+    let unrevocable = old.fingerprint(&ids[1]);
+    fs::remove_file(old.gnupg().join(format!("openpgp-revocs.d/{unrevocable}.rev"))).unwrap();
+    let expired = "expired#project@copr.example.org".to_owned();
+    let long_ago =
+        quick(&expired, "Creation-Date: 20200101T000000\n").replace("5y", "seconds=31536000");
+    old.generate("%no-protection\n", [long_ago]);
+    let all = [&ids[..], &[expired.clone()]].concat();
+
+    let before = old.rest();
+    fs::set_permissions(old.gnupg(), Permissions::from_mode(0o500)).unwrap();
+    let read_only = old.picture();
+    let host = new_host();
+    let (planned, status) = report(&old.import(&host, &["--dry-run", "--json"]));
+    assert_eq!((values(&planned, "imported", "name_email"), status), (all.clone(), Some(0)));
+    assert_eq!((planned["dry_run"].as_bool(), host.entries("keys").len()), (Some(true), 0));
+
+    let (moved, status) = report(&old.import(&host, &["--json"]));
+    assert_eq!(status, Some(0), "{moved:#}");
+    assert_eq!(moved["imported"], planned["imported"]);
+    assert_eq!(old.picture(), read_only, "the source was touched");
+    fs::set_permissions(old.gnupg(), Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(old.rest().len(), before.len());
+    let mut sorted = all.clone();
+    sorted.sort();
+    assert_eq!(host.entries("keys"), sorted);
+    assert_nothing_is_left_over(&host);
+    for (id, fingerprint) in all.iter().zip(values(&moved, "imported", "fingerprint")) {
+        assert_moved(&host, id, &fingerprint);
+        assert_eq!(old.fingerprint(id), fingerprint);
+        if *id != expired {
+            assert_signs(&host, id);
+        }
+    }
+    let history = host.gpg(prolonged, &["--with-colons", "--check-sigs"]);
+    assert_eq!(history.matches("\nsig:!:").count(), 2, "{history}");
+
+    // Again: nothing to do, and what is missing for obs-signd is mended.
+    fs::remove_file(host.state().join("phrases").join(&ids[1])).unwrap();
+    let (again, status) = report(&old.import(&host, &["--json"]));
+    assert_eq!((&again["already"], status), (&moved["imported"], Some(0)));
+    assert_eq!(again["imported"].as_array().map(Vec::len), Some(0));
+    assert_nothing_is_left_over(&host);
+
+    export_and_import_again(&host, &all, &expired, &moved);
+}
+
+/// A home of one protected key, with everything that belongs to it and nothing else.
+fn assert_moved(host: &Host, id: &str, fingerprint: &str) {
+    let home = host.home(id);
+    let record: Value = serde_json::from_slice(&fs::read(home.join("key.json")).unwrap()).unwrap();
+    assert_eq!(record["fingerprint"], fingerprint);
+    assert!(record["changed"].as_u64() >= record["created"].as_u64());
+    assert_eq!(fs::read(home.join("passphrase")).unwrap().len(), 65);
+    let secret =
+        home.join(format!("private-keys-v1.d/{}.key", record["keygrip"].as_str().unwrap()));
+    let secret = fs::read(secret).unwrap();
+    assert!(String::from_utf8_lossy(&secret).contains("protected-private-key"), "{id}");
+    let revocation = home.join(format!("openpgp-revocs.d/{fingerprint}.rev"));
+    let revocation = fs::read_to_string(revocation).unwrap();
+    assert!(revocation.contains("\n:-----BEGIN PGP PUBLIC KEY BLOCK-----"), "{revocation}");
+    assert_eq!(fs::read_dir(&home).unwrap().count(), 5, "{home:?}: more than belongs there");
+    // It is the revocation certificate of this key.
+    let file = host.scratch().join("revocation");
+    fs::write(&file, revocation.replace("\n:-----", "\n-----")).unwrap();
+    let copy = tempfile::Builder::new().prefix("ckg-").tempdir_in("/tmp").unwrap();
+    fs::copy(home.join("pubring.kbx"), copy.path().join("pubring.kbx")).unwrap();
+    gpg(copy.path(), &["--import", file.to_str().unwrap()]);
+}
+
+fn export_and_import_again(host: &Host, all: &[String], expired: &str, moved: &Value) {
+    let exported = host.scratch().join("exported");
+    let done = keygen(host).arg("export").arg("--to").arg(&exported).output().unwrap();
+    assert!(done.status.success(), "{}", words(&done));
+    assert!(!exported.join("INCOMPLETE").exists());
+    for id in all.iter().filter(|id| *id != expired) {
+        assert_signs_in(&exported.join("gnupg"), &exported.join("phrases"), id);
+    }
+    let gnupg = exported.join("gnupg");
+    let mut end = Command::new("gpgconf");
+    assert!(end.arg("--homedir").arg(&gnupg).args(["--kill", "all"]).status().unwrap().success());
+    for path in ["", "gnupg", "gnupg/private-keys-v1.d", "gnupg/openpgp-revocs.d", "phrases"] {
+        assert_eq!(fs::metadata(exported.join(path)).unwrap().mode() & 0o777, 0o700, "{path}");
+    }
+    let phrase = fs::metadata(exported.join("phrases").join(&all[0])).unwrap();
+    assert_eq!(phrase.mode() & 0o777, 0o600);
+
+    let other = new_host();
+    let mut back = keygen(&other);
+    back.args(["import", "--json", "--from"]).arg(&gnupg);
+    let (back, status) =
+        report(&back.arg("--phrases").arg(exported.join("phrases")).output().unwrap());
+    assert_eq!(status, Some(0), "{back:#}");
+    let sorted = |report: &Value| {
+        let mut fingerprints = values(report, "imported", "fingerprint");
+        fingerprints.sort();
+        fingerprints
+    };
+    assert_eq!(sorted(&back), sorted(moved));
+    let history = other.gpg(&all[0], &["--with-colons", "--check-sigs"]);
+    assert_eq!(history.matches("\nsig:!:").count(), 2, "{history}");
+    assert_signs(&other, &all[0]);
+}
+
+#[test]
+fn odd_keys_are_named_and_not_touched() {
+    let id = |name: &str| format!("{name}#project@copr.example.org");
+    let old = OldHost::new(&[id("plain"), id("swapped"), id("swapped2")]);
+    let subkey = "Subkey-Type: EDDSA\nSubkey-Curve: ed25519\nSubkey-Usage: sign\n";
+    let twice = [id("twice"), id("twice"), id("other")];
+    let mut keys: Vec<_> = twice.iter().map(|id| quick(id, "")).collect();
+    keys.extend(["public", "revoked", "taken", "garbled"].map(|name| quick(&id(name), "")));
+    keys.push(quick("nobody@copr.example.org", ""));
+    keys.push(quick(&id("subkey"), subkey));
+    old.generate("%no-protection\n", keys);
+    let protected = ["opened", "closed", "phraseless"];
+    old.generate("", protected.map(|name| quick(&id(name), "Passphrase: old secret\n")));
+    fs::write(old.phrases().join(id("opened")), "old secret\nsecond line\n").unwrap();
+    fs::write(old.phrases().join(id("closed")), "wrong\n").unwrap();
+    fs::remove_file(old.phrases().join(id("phraseless"))).unwrap();
+    let key = |name: &str| old.keys_of(&id(name)).remove(0);
+    fs::remove_file(old.secret(&key("public").1)).unwrap();
+    fs::write(old.secret(&key("garbled").1), "no key at all").unwrap();
+    let (one, two) = (old.secret(&key("swapped").1), old.secret(&key("swapped2").1));
+    let aside = old.directory.path().join("aside");
+    for (from, to) in [(&one, &aside), (&two, &one), (&aside, &two)] {
+        fs::rename(from, to).unwrap();
+    }
+    let revocation = old.gnupg().join(format!("openpgp-revocs.d/{}.rev", key("revoked").0));
+    let text = fs::read_to_string(&revocation).unwrap().replace("\n:-----", "\n-----");
+    fs::write(&revocation, text).unwrap();
+    old.gpg(&["--import", revocation.to_str().unwrap()]);
+    let before = old.rest();
+
+    let host = new_host();
+    // Somebody asked the new service for this one already.
+    let mut taken = Host::start(Transport::PassedUnix);
+    assert_eq!(taken.gen_key_patiently(&id("taken"), &Value::Null).status, 201);
+    assert!(taken.stop().success());
+    let copied =
+        Command::new("cp").arg("-a").arg(taken.state().join(".")).arg(host.state()).status();
+    assert!(copied.unwrap().success());
+
+    let (moved, status) = report(&old.import(&host, &["--json"]));
+    assert_eq!(old.picture(), before, "the source was touched");
+    assert_eq!(status, Some(1), "{moved:#}");
+    let imported = ["plain", "twice", "other", "opened"].map(id);
+    assert_eq!(values(&moved, "imported", "name_email"), imported, "{moved:#}");
+    for id in &imported {
+        assert_signs(&host, id);
+    }
+    let pair = old.keys_of(&id("twice"));
+    let (used, unused) = (&pair[0].0, &pair[1].0);
+    assert_moved(&host, &id("twice"), used);
+    assert!(reason_of(&moved, unused).contains(&format!("gpg signs with {used}")));
+    for (name, words) in [
+        ("public", "there is no secret key"),
+        ("revoked", "it is revoked"),
+        ("subkey", "it has subkeys"),
+        ("closed", "phrase in --phrases is wrong"),
+        ("phraseless", "has no phrase for it"),
+        ("taken", "keys/ has another key of it"),
+        ("garbled", "is no secret key"),
+        ("swapped", "holds the secret key of another one"),
+        ("swapped2", "holds the secret key of another one"),
+    ] {
+        let reason = reason_of(&moved, &key(name).0);
+        assert!(reason.contains(words), "{name}: {reason}");
+    }
+    let nobody = old.fingerprint("nobody@copr.example.org");
+    assert!(reason_of(&moved, &nobody).contains("holds no identity"));
+    assert_eq!(moved["left_out"].as_array().unwrap().len(), 11, "{moved:#}");
+    let user_ids = values(&moved, "left_out", "user_id");
+    assert!(user_ids.contains(&"user_project (None) <nobody@copr.example.org>".into()));
+    assert_nothing_is_left_over(&host);
+
+    // In words, the same; and a second run finds nothing more to do.
+    let again = old.import(&host, &[]);
+    let text = String::from_utf8_lossy(&again.stdout).into_owned();
+    assert!(text.contains(&format!("left out  {}  {unused}  ", id("twice"))), "{text}");
+    assert!(text.ends_with("0 keys imported, 4 were here already, 11 left out\n"), "{text}");
+    assert!(words(&again).contains("keys that can sign were left out"), "{}", words(&again));
+}
+
+#[test]
+fn a_killed_import_goes_on_where_it_was() {
+    let ids = plain(key_count() * 2);
+    let old = OldHost::new(&[]);
+    old.generate("%no-protection\n", ids.iter().map(|id| quick(id, "")));
+    let before = old.rest();
+    let host = new_host();
+    let start = || -> Child {
+        let mut command = old.import_command(&host, &["--json"]);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    for round in 0..4 {
+        let mut child = start();
+        let have = || fs::read_dir(host.state().join("keys")).map_or(0, Iterator::count);
+        let begun = have();
+        // In the middle of the first keys, and in the middle of later ones.
+        eventually("the import to get on", || {
+            let ended = child.try_wait().unwrap().is_some();
+            (ended || have() >= begun + round.min(2)).then_some(())
+        });
+        thread::sleep(Duration::from_millis(rand::random_range(0..150)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // An agent whose gpg died with the import looks for it every few seconds.
+        for id in host.entries("phrases") {
+            assert!(host.home(&id).join("key.json").is_file(), "a phrase without a key: {id}");
+        }
+    }
+    let (moved, status) = report(&old.import(&host, &["--json"]));
+    assert_eq!(status, Some(0), "{moved:#}");
+    let counts = ["imported", "already"].map(|list| moved[list].as_array().unwrap().len());
+    assert_eq!(counts.iter().sum::<usize>(), ids.len(), "{moved:#}");
+    assert_eq!(host.entries("keys").len(), ids.len());
+    assert_nothing_is_left_over(&host);
+    assert_eq!(old.picture(), before, "the source was touched");
+    for id in &ids {
+        assert_signs(&host, id);
+    }
+}
+
+#[test]
+fn unprotected_keys_stay_so_when_asked_to() {
+    let id = |name: &str| format!("{name}#project@copr.example.org");
+    let old = OldHost::new(&[]);
+    old.generate("%no-protection\n", ["open", "phraseless"].map(|name| quick(&id(name), "")));
+    old.generate("", [quick(&id("closed"), "Passphrase: old secret\n")]);
+    fs::write(old.phrases().join(id("closed")), "old secret").unwrap();
+    fs::remove_file(old.phrases().join(id("phraseless"))).unwrap();
+    // gpg itself does not see that an RSA key is not the one it should be.
+    old.generate("%no-protection\n", ["swapped", "swapped2"].map(|name| parameters(&id(name), "")));
+    let swapped = ["swapped", "swapped2"].map(|name| old.keys_of(&id(name)).remove(0));
+    fs::copy(old.secret(&swapped[0].1), old.secret(&swapped[1].1)).unwrap();
+    // As GnuPG 2.0 kept its keyring.
+    let keyring = old.gnupg().join("pubring.gpg");
+    old.gpg(&["--output", keyring.to_str().unwrap(), "--export"]);
+    fs::remove_file(old.gnupg().join("pubring.kbx")).unwrap();
+    let before = old.rest();
+
+    let host = new_host();
+    let (moved, status) = report(&old.import(&host, &["--json", "--protect", "no"]));
+    assert_eq!(status, Some(1), "{moved:#}");
+    assert_eq!(old.picture(), before, "the source was touched");
+    assert_eq!(moved["left_out"].as_array().unwrap().len(), 1, "{moved:#}");
+    let reason = reason_of(&moved, &swapped[1].0);
+    assert!(reason.contains("no signature can be made with it"), "{reason}");
+    for (name, phrase, marker) in [
+        ("open", Some("1\n"), "(private-key"),
+        ("phraseless", None, "(private-key"),
+        ("closed", Some("old secret\n"), "(protected-private-key"),
+    ] {
+        let home = host.home(&id(name));
+        let found = fs::read_to_string(home.join("passphrase")).unwrap();
+        assert!(phrase.map_or(found.len() == 65, |phrase| found == phrase), "{name}: {found:?}");
+        let secret = fs::read_dir(home.join("private-keys-v1.d")).unwrap().next().unwrap().unwrap();
+        let secret = fs::read(secret.path()).unwrap();
+        assert!(String::from_utf8_lossy(&secret).contains(marker), "{name}");
+        assert_signs(&host, &id(name));
+    }
+}
+
+#[test]
+fn a_source_that_cannot_be_is_refused_in_one_sentence() {
+    let old = OldHost::new(&[]);
+    let host = new_host();
+    let inside = host.state().join("gnupg");
+    fs::create_dir(&inside).unwrap();
+    let missing = host.scratch().join("missing");
+    let cases = [
+        (missing.as_path(), "there is no such directory"),
+        (&inside, "is inside of the state directory"),
+        (&old.phrases(), "it is no GnuPG home with keys"),
+        (Path::new("/dev/null"), "is not a directory"),
+    ];
+    for (from, expected) in cases {
+        let refused = keygen(&host).arg("import").arg("--from").arg(from).output().unwrap();
+        let words = words(&refused);
+        assert_eq!(refused.status.code(), Some(2), "{words}");
+        assert!(words.contains(expected) && words.trim().lines().count() == 1, "{words}");
+    }
+    assert_eq!(fs::read_dir(old.phrases()).unwrap().count(), 0, "gpg made a keyring there");
+    // An empty keyring is nothing wrong.
+    old.gpg(&["--list-keys"]);
+    fs::write(old.gnupg().join("pubring.gpg"), "").unwrap();
+    let (nothing, status) = report(&old.import(&host, &["--json"]));
+    assert_eq!((nothing["imported"].as_array().map(Vec::len), status), (Some(0), Some(0)));
+}
+
+#[test]
+fn an_export_says_when_it_is_not_complete() {
+    let ids = plain(3);
+    let old = OldHost::new(&[]);
+    old.generate("%no-protection\n", ids.iter().map(|id| quick(id, "")));
+    old.rest();
+    let host = new_host();
+    assert!(old.import(&host, &[]).status.success());
+    let export = |to: &Path, more: &[&str]| {
+        keygen(&host).arg("export").arg("--to").arg(to).args(more).output().unwrap()
+    };
+    let inside = host.state().join("exported");
+    for (to, expected) in
+        [(inside.as_path(), "inside of the state directory"), (host.scratch(), "is not empty")]
+    {
+        let refused = export(to, &[]);
+        assert_eq!(refused.status.code(), Some(2), "{}", words(&refused));
+        assert!(words(&refused).contains(expected), "{}", words(&refused));
+    }
+    assert!(!inside.exists());
+
+    let some = host.scratch().join("some");
+    assert!(export(&some, &["user[01]#*"]).status.success());
+    assert_eq!(fs::read_dir(some.join("phrases")).unwrap().count(), 2);
+    let listed = gpg(&some.join("gnupg"), &["--with-colons", "--list-secret-keys"]);
+    assert_eq!(listed.matches("\nsec:").count() + usize::from(listed.starts_with("sec:")), 2);
+
+    // The keyring of one key under the name of another: found by gpg's own listing.
+    fs::copy(host.home(&ids[0]).join("pubring.kbx"), host.home(&ids[1]).join("pubring.kbx"))
+        .unwrap();
+    let wrong = host.scratch().join("wrong");
+    let failed = export(&wrong, &[]);
+    assert!(!failed.status.success() && wrong.join("INCOMPLETE").exists());
+    assert!(words(&failed).contains("is not what was written"), "{}", words(&failed));
+    // One that is no keyring: the others are exported.
+    fs::write(host.home(&ids[1]).join("pubring.kbx"), "no keyring").unwrap();
+    let partly = host.scratch().join("partly");
+    let failed = export(&partly, &[]);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(words(&failed).contains("stays marked as INCOMPLETE"), "{}", words(&failed));
+    assert!(partly.join("INCOMPLETE").exists());
+    assert_eq!(fs::read_dir(partly.join("phrases")).unwrap().count(), 2);
+}
