@@ -7,8 +7,10 @@ mod certificate;
 mod generate;
 mod listing;
 mod parameters;
-mod process;
+pub(crate) mod process;
 mod status;
+mod trial;
+mod version;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,7 @@ use crate::settings::Settings;
 pub use certificate::Keyring;
 pub use generate::Generated;
 pub use listing::{Certificate, Signature};
+pub use version::Version;
 
 /// The GnuPG programs of this host.
 #[derive(Clone, Debug)]

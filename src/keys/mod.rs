@@ -3,13 +3,18 @@
 
 mod catalog;
 mod durable;
+mod examine;
 mod home;
+mod inspector;
+mod links;
 mod lock;
 mod make;
+mod owners;
 mod passphrase;
 mod prolong;
 mod record;
 mod signd;
+mod space;
 mod staging;
 mod turns;
 
@@ -24,10 +29,16 @@ use crate::gpg::Gpg;
 use crate::settings::Settings;
 
 pub use catalog::{Catalog, Filter, Key};
+pub use examine::{DIRECTORY_MODE, Fault, Home, TRUST_DATABASE, judge};
 pub use home::Homes;
+pub use inspector::{Inspector, check_path_length};
+pub use links::{LinkFault, OddLink};
 pub use make::Outcome;
+pub use owners::{Owner, PARTS, Stranger, give_back, make_part, set_mode};
 pub use prolong::Prolonged;
 pub use record::KeyRecord;
+pub use space::Space;
+pub use staging::Work;
 
 use signd::SigndView;
 use staging::Staging;
@@ -54,7 +65,7 @@ impl Store {
         staging::check_path_length(root)?;
         // Where the state is may be told by a symbolic link, where its parts are may not.
         own_directory(root, |path| fs::metadata(path))?;
-        for part in ["keys", "gnupg", "gnupg/private-keys-v1.d", "phrases", "pool", "staging"] {
+        for part in PARTS {
             own_directory(&root.join(part), |path| fs::symlink_metadata(path))?;
         }
         let store = Self {
