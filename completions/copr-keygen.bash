@@ -175,12 +175,16 @@ _copr__keygen() {
             return 0
             ;;
         copr__subcmd__keygen__subcmd__check)
-            opts="-h --repair --deep --json --state-dir --config --help"
+            opts="-h --repair --deep --json --sign-conf --no-units --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --sign-conf)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

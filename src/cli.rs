@@ -132,19 +132,27 @@ pub enum Command {
 }
 
 /// Options of `check`.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Debug)]
 pub struct Check {
     /// Mend what can be mended: owners and modes, links of obs-signd, key.json
     #[arg(long)]
     pub repair: bool,
 
-    /// Make a signature with every key
+    /// Have gpg look at every certificate and make a signature with every key, on all cores
     #[arg(long)]
     pub deep: bool,
 
     /// Print a JSON array, one object a finding
     #[arg(long)]
     pub json: bool,
+
+    /// The configuration of obs-signd
+    #[arg(long, value_name = "FILE", default_value = "/etc/sign.conf")]
+    pub sign_conf: PathBuf,
+
+    /// Leave systemd out, on a host that starts copr-keygen and obs-signd in another way
+    #[arg(long)]
+    pub no_units: bool,
 }
 
 /// Options of `list`.

@@ -2,8 +2,9 @@
 //! ordinary GnuPG home.
 //!
 //! `identity` and `key_request` are what comes from outside, parsed once. `http` knows `keys`, `keys`
-//! knows `gpg`, `metrics` counts `keys`, and `commands` ties them together, one file a mode. `systemd` is the rest of the
-//! world: sockets, signals, the journal. `settings` and `error` are everybody's.
+//! knows `gpg`, `gpg` runs a `process`; `metrics` counts `keys`, and `commands` ties them together, one
+//! file a mode. `systemd` is the rest of the world: sockets, signals, the journal. `settings`, `clock`
+//! and `error` are everybody's.
 
 pub mod cli;
 pub mod clock;
@@ -17,5 +18,6 @@ pub mod keys;
 pub mod listen_address;
 pub mod metrics;
 pub mod privileges;
+mod process;
 pub mod settings;
 pub mod systemd;

@@ -37,13 +37,11 @@ fn run_serve(common: Common, options: Serve) -> ExitCode {
 
 /// Every mode that does one thing and ends.
 fn run_mode(common: Common, command: Command) -> ExitCode {
-    let result = load(common, Vec::new()).and_then(|settings| {
-        journal::init(settings.log_level, journal::Style::Terminal);
-        warn_of_unknown_variables(&settings);
-        commands::run(settings, command)
-    });
-    journal::init(log::LevelFilter::Error, journal::Style::Terminal);
-    end(result)
+    let settings = load(common, Vec::new());
+    let level = settings.as_ref().map_or(log::LevelFilter::Error, |settings| settings.log_level);
+    journal::init(level, journal::Style::Terminal);
+    let _ = settings.as_ref().map(warn_of_unknown_variables);
+    end(commands::run(settings, command))
 }
 
 fn end(result: Result<()>) -> ExitCode {

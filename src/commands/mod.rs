@@ -19,7 +19,11 @@ use crate::settings::Settings;
 
 /// Runs a mode that does one thing and ends. Started as root, it becomes the owner of the state
 /// first, so that nothing in there ever belongs to root.
-pub fn run(settings: Settings, command: Command) -> Result<()> {
+pub fn run(settings: Result<Settings>, command: Command) -> Result<()> {
+    let settings = match (settings, &command) {
+        (Err(error), Command::Check(options)) => return check::unconfigured(error, options),
+        (settings, _) => settings?,
+    };
     if !matches!(command, Command::Check(_)) {
         privileges::become_owner(&settings.state_dir)?;
     }

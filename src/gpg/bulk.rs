@@ -8,9 +8,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::call;
-use super::process::{self, Job};
 use super::{Certificate, Gpg, Keyring, listing};
 use crate::error::{Error, Result};
+use crate::process::{self, Job};
 
 /// How long gpg may take to read a whole keyring; `gpg_timeout` is about one key.
 const BULK_TIME: Duration = Duration::from_secs(3600);

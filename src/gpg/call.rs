@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Gpg;
-use super::process::{self, End, Finished, Job};
 use super::status::Status;
 use crate::error::{Error, Result};
+use crate::process::{self, End, Finished, Job};
 
 /// Options of every gpg here: no question, no agent it would start itself, no trust database.
 const ALWAYS: [&str; 5] =

@@ -7,11 +7,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::call::{self, Call};
-use super::process::Finished;
 use super::status::Status;
 use super::{Fingerprint, Gpg, Keygrip, parameters};
 use crate::error::{Error, Result};
 use crate::key_request::{KeyLength, KeyRequest};
+use crate::process::Finished;
 
 /// A key that gpg has just made.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ fn only_secret_key(directory: &Path) -> Result<Keygrip> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpg::process::End;
+    use crate::process::End;
     use std::time::Duration;
 
     fn finished(end: Option<End>, stdout: &str, stderr: &str) -> Finished {

@@ -10,21 +10,24 @@ pub mod keybox;
 mod listing;
 pub mod packets;
 mod parameters;
-mod process;
 mod secret;
 mod status;
+mod trial;
+mod version;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::process;
 use crate::settings::Settings;
 
 pub use certificate::Keyring;
 pub use generate::Generated;
 pub use listing::{Certificate, Signature};
 pub use secret::Protection;
+pub use version::Version;
 
 /// The GnuPG programs of this host.
 #[derive(Clone, Debug)]

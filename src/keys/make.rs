@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use nix::sys::statvfs::statvfs;
-
 use super::home;
 use super::record::KeyRecord;
+use super::space::Space;
 use super::staging::Publication;
 use super::{Store, passphrase};
 use crate::clock;
@@ -13,10 +12,6 @@ use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
 use crate::identity::NameEmail;
 use crate::key_request::KeyRequest;
-
-/// Below this a key is not begun: gpg on a full disk leaves more to clean up than it makes.
-const FREE_BYTES_MIN: u64 = 256 * 1024;
-const FREE_INODES_MIN: u64 = 32;
 
 /// What became of a request for a key.
 #[derive(Debug)]
@@ -109,18 +104,9 @@ impl Store {
     }
 
     pub(super) fn check_space(&self) -> Result<()> {
-        let found = statvfs(self.homes.directory()).map_err(|e| {
-            Error::io(format!("looking at {}", self.homes.directory().display()), e.into())
-        })?;
-        let bytes = found.blocks_available().saturating_mul(found.fragment_size());
-        // File systems without a table of inodes say that they have none at all.
-        let few_inodes = found.files() > 0 && found.files_available() < FREE_INODES_MIN;
-        if bytes < FREE_BYTES_MIN || few_inodes {
-            return Err(Error::NoSpace(format!(
-                "{bytes} bytes and {} inodes are free",
-                found.files_available()
-            )));
+        match Space::of(self.homes.directory())? {
+            space if space.is_enough() => Ok(()),
+            space => Err(Error::NoSpace(space.to_string())),
         }
-        Ok(())
     }
 }

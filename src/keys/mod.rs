@@ -3,17 +3,22 @@
 
 mod catalog;
 mod durable;
+mod examine;
 mod export;
 mod home;
 mod import;
+mod inspector;
+mod links;
 mod lock;
 mod looks;
 mod make;
+mod owners;
 mod passphrase;
 mod pool;
 mod prolong;
 mod record;
 mod signd;
+mod space;
 mod staging;
 mod turns;
 
@@ -29,13 +34,19 @@ use crate::gpg::Gpg;
 use crate::settings::Settings;
 
 pub use catalog::{Catalog, Filter, Key};
+pub use examine::{DIRECTORY_MODE, Fault, Home, TRUST_DATABASE, judge};
 pub use export::ExportReport;
 pub use home::Homes;
 pub use import::{ImportOptions, ImportReport, LeftOut, Moved, Source};
+pub use inspector::{Inspector, check_path_length};
+pub use links::{LinkFault, OddLink};
 pub use make::Outcome;
+pub use owners::{Owner, PARTS, Stranger, give_back, make_part, set_mode};
 pub use pool::Stock;
 pub use prolong::{Prolonged, Term};
 pub use record::KeyRecord;
+pub use space::Space;
+pub use staging::Work;
 
 use looks::Looks;
 use pool::Pool;
@@ -66,7 +77,7 @@ impl Store {
         staging::check_path_length(root)?;
         // Where the state is may be told by a symbolic link, where its parts are may not.
         own_directory(root, |path| fs::metadata(path))?;
-        for part in ["keys", "gnupg", "gnupg/private-keys-v1.d", "phrases", "pool", "staging"] {
+        for part in PARTS {
             own_directory(&root.join(part), |path| fs::symlink_metadata(path))?;
         }
         let permits = Arc::new(Permits::new(settings.jobs));

@@ -114,7 +114,7 @@ impl Store {
 }
 
 /// Renames a finished file of staging over the one of the same name in `home`, durably.
-fn replace(fresh: &Path, home: &Path) -> Result<()> {
+pub(super) fn replace(fresh: &Path, home: &Path) -> Result<()> {
     durable::sync(fresh)?;
     let target = home.join(fresh.file_name().unwrap_or_default());
     fs::rename(fresh, &target)
@@ -122,7 +122,8 @@ fn replace(fresh: &Path, home: &Path) -> Result<()> {
     durable::sync(home)
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Copies a file of a home, which must be a regular one with something in it.
+pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     home::check_file(from.into())?;
     let copied = fs::read(from).and_then(|bytes| fs::write(to, bytes));
     copied.map_err(|e: io::Error| Error::io(format!("copying {}", from.display()), e))

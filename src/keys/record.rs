@@ -84,7 +84,7 @@ impl KeyRecord {
 
     /// Reads `key.json`; `None` when it is missing or not what [`KeyRecord::write`] writes.
     pub fn read(home: &Path) -> Option<Self> {
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(1024);
         // Whatever lies there must not make us wait, nor lead elsewhere.
         let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
         let open = OpenOptions::new().read(true).custom_flags(flags).open(home.join(RECORD));

@@ -87,10 +87,30 @@ impl SigndView {
         self.agent_home.join("pubring.kbx")
     }
 
+    /// Where the links to secret keys are.
+    pub fn secret_keys(&self) -> &Path {
+        &self.secret_keys
+    }
+
+    /// Where the links to passphrases are.
+    pub fn phrases(&self) -> &Path {
+        &self.phrases
+    }
+
+    /// What the link to a secret key says.
+    pub fn secret_key_target(name_email: &NameEmail, keygrip: &Keygrip) -> PathBuf {
+        format!("../../keys/{name_email}/private-keys-v1.d/{}", keygrip.file_name()).into()
+    }
+
+    /// What the link to a passphrase says.
+    pub fn phrase_target(name_email: &NameEmail) -> PathBuf {
+        format!("../keys/{name_email}/passphrase").into()
+    }
+
     /// Links the secret key, durably: a phrase must not survive a power cut that its key's link
     /// did not.
     pub fn add_secret_key(&self, name_email: &NameEmail, keygrip: &Keygrip) -> Result<()> {
-        if self.put(&self.secret_key(keygrip), &secret_key_target(name_email, keygrip))? {
+        if self.put(&self.secret_key(keygrip), &Self::secret_key_target(name_email, keygrip))? {
             durable::sync(&self.secret_keys)?;
         }
         Ok(())
@@ -98,8 +118,8 @@ impl SigndView {
 
     /// Links the passphrase; from here on signd knows the key.
     pub fn add_phrase(&self, name_email: &NameEmail) -> Result<()> {
-        let target = format!("../keys/{name_email}/passphrase");
-        self.put(&self.phrases.join(name_email.as_str()), Path::new(&target)).map(drop)
+        let link = self.phrases.join(name_email.as_str());
+        self.put(&link, &Self::phrase_target(name_email)).map(drop)
     }
 
     /// Removes the link to a secret key that was never published.
@@ -141,8 +161,4 @@ impl SigndView {
             _ => Ok(true),
         }
     }
-}
-
-fn secret_key_target(name_email: &NameEmail, keygrip: &Keygrip) -> PathBuf {
-    format!("../../keys/{name_email}/private-keys-v1.d/{}", keygrip.file_name()).into()
 }

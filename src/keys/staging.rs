@@ -45,6 +45,19 @@ pub struct StagedHome<'a> {
     linked: Option<(&'a SigndView, Keygrip)>,
 }
 
+/// What an entry of `staging/` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Work {
+    /// A process of this host that lives has it.
+    Alive,
+    /// A process of this host has left it behind.
+    Dead,
+    /// Another host has it, or had it.
+    Foreign,
+    /// It was not made here.
+    Strange,
+}
+
 /// How a rename into `keys/` ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Publication {
@@ -147,6 +160,31 @@ impl Staging {
             }
         }
         Ok(count)
+    }
+
+    /// What is in here, and whose.
+    pub fn survey(&self) -> Result<Vec<(PathBuf, Work)>> {
+        let reading = |e| Error::io(format!("reading {}", self.directory.display()), e);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.directory).map_err(reading)? {
+            let entry = entry.map_err(reading)?;
+            let work = match self.is_ours(&entry.file_name()).then(|| lock(&entry.path())) {
+                None => Work::Foreign,
+                Some(Ok(Some(_))) => Work::Dead,
+                Some(Ok(None)) => Work::Alive,
+                Some(Err(_)) => Work::Strange,
+            };
+            found.push((entry.path(), work));
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Whether a home in here holds this secret key.
+    pub fn holds(&self, keygrip: &Keygrip) -> bool {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let secret = Path::new(HOME).join(home::SECRET_KEYS).join(keygrip.file_name());
+        entries.into_iter().any(|entry| fs::symlink_metadata(entry.path().join(&secret)).is_ok())
     }
 
     fn is_ours(&self, name: &OsStr) -> bool {

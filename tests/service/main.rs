@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod certificate;
+mod check;
+mod check_links;
 mod crash;
 mod faults;
 mod gen_key;

@@ -101,7 +101,7 @@ impl Drop for SignHost {
 }
 
 /// The client that does what signd does; cargo builds examples with the tests.
-fn signd_client() -> PathBuf {
+pub fn signd_client() -> PathBuf {
     let program = std::env::current_exe().unwrap();
     let program = program.parent().unwrap().parent().unwrap().join("examples/signd-client");
     assert!(program.exists(), "{} is missing: cargo build --examples", program.display());

@@ -88,7 +88,7 @@ fn odd_entries_of_staging_keep_nothing_from_being_cleared() {
 }
 
 /// The first part of the names of this host's staging directories.
-fn tag_of_this_host(host: &Host) -> String {
+pub fn tag_of_this_host(host: &Host) -> String {
     let other = Host::start(Transport::PassedUnix);
     assert!(host.entries("staging").is_empty());
     std::thread::scope(|scope| {

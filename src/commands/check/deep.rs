@@ -1,0 +1,197 @@
+//! `--deep`: gpg looks at every certificate, and every secret key makes a signature with its
+//! passphrase. All of it in staging, on all cores.
+
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::homes::{self, Survey};
+use super::host::Host;
+use super::page::{Section, number};
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::gpg::Certificate;
+use crate::keys::{Home, KeyRecord};
+use crate::systemd::signals::Signals;
+
+/// What gpg says against a key.
+enum Doubt {
+    /// `key.json` is wrong.
+    Record(String),
+    /// The certificate says that it cannot, or will not, be used.
+    Certificate(&'static str),
+    /// It is revoked.
+    Revoked,
+    /// None of its user IDs is of this identity.
+    Name,
+    /// Nothing can be made of it.
+    Failed(Error),
+}
+
+pub fn section(host: &Host, survey: &mut Survey) -> Result<Section> {
+    let mut section = Section::new("keys (deep)");
+    let mut doubts = Vec::new();
+    {
+        let whole: Vec<(usize, &Home)> =
+            survey.homes.iter().enumerate().filter(|(_, home)| home.is_whole()).collect();
+        let (found, tried) = try_all(host, &whole)?;
+        doubts.extend(found);
+        if tried < whole.len() {
+            section.failed(
+                "keys",
+                format!(
+                    "{} were not tried: it was stopped",
+                    number(whole.len() - tried, "key", "keys")
+                ),
+                format!("see the other lines, then {}", host.command("check --deep")),
+            );
+        } else if doubts.is_empty() {
+            let keys = number(tried, "key", "keys");
+            section
+                .ok("keys", format!("{keys}: every certificate is whole, every secret key signs"));
+        }
+    }
+    doubts.sort_by_key(|(place, _)| *place);
+    for (place, doubt) in doubts {
+        let Some(home) = survey.homes.get_mut(place) else { continue };
+        report(host, home, doubt, &mut section);
+    }
+    Ok(section)
+}
+
+/// What there is to be said against the keys, by place in the list of all, and how many were tried.
+fn try_all(host: &Host, whole: &[(usize, &Home)]) -> Result<(Vec<(usize, Doubt)>, usize)> {
+    // Taken, a signal lets the keys at work finish and leaves staging empty.
+    let signals = Signals::take()?;
+    let bar = progress_bar(whole.len());
+    let doubts = Mutex::new(Vec::new());
+    let (next, tried, stop) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
+    let worker = || {
+        while !stop.load(Ordering::Relaxed) {
+            let Some((place, home)) = whole.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                return;
+            };
+            let found = doubts_about(host, home);
+            let hopeless = |doubt: &Doubt| {
+                matches!(doubt, Doubt::Failed(Error::NoSpace(_) | Error::GpgMissing { .. }))
+            };
+            if found.iter().any(hopeless) || signals.received() {
+                stop.store(true, Ordering::Relaxed);
+            }
+            tried.fetch_add(1, Ordering::Relaxed);
+            if let Ok(mut doubts) = doubts.lock() {
+                doubts.extend(found.into_iter().map(|doubt| (*place, doubt)));
+            }
+            bar.inc(1);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..host.settings.jobs.min(whole.len()) {
+            scope.spawn(worker);
+        }
+    });
+    bar.finish_and_clear();
+    let doubts = doubts.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    Ok((doubts, tried.into_inner()))
+}
+
+fn doubts_about(host: &Host, home: &Home) -> Vec<Doubt> {
+    let certificate = match host.inspector.certificate(home) {
+        Ok(certificate) => certificate,
+        Err(e) => return vec![Doubt::Failed(e)],
+    };
+    let mut doubts = Vec::new();
+    doubts.extend(record_doubt(host, home, &certificate));
+    let identity = home.name_email.as_str();
+    let is_of_it = |user_id: &String| {
+        let address = user_id.rsplit_once('<').and_then(|(_, rest)| rest.strip_suffix('>'));
+        address.unwrap_or(user_id) == identity
+    };
+    if !certificate.user_ids.iter().any(is_of_it) {
+        doubts.push(Doubt::Name);
+    }
+    if certificate.revoked {
+        doubts.push(Doubt::Revoked);
+        return doubts; // gpg does not sign with it
+    }
+    if !certificate.signs {
+        doubts.push(Doubt::Certificate("is not for signing data"));
+        return doubts;
+    }
+    if let Err(e) = host.inspector.try_signature(home, &certificate) {
+        doubts.push(Doubt::Failed(e));
+    }
+    doubts
+}
+
+/// What `key.json` says otherwise than the certificate. One that is being prolonged may be behind for
+/// a moment, so it gets another look.
+fn record_doubt(host: &Host, home: &Home, certificate: &Certificate) -> Option<Doubt> {
+    // One that is missing or cannot be read has been told already.
+    disagreement(home.record.as_ref()?, certificate)?;
+    std::thread::sleep(Duration::from_millis(300));
+    let again = host.inspector.examine(home.name_email.clone(), host.owner.uid.as_raw())?;
+    let certificate = host.inspector.certificate(&again).ok()?;
+    disagreement(again.record.as_ref()?, &certificate).map(Doubt::Record)
+}
+
+fn disagreement(record: &KeyRecord, certificate: &Certificate) -> Option<String> {
+    let date = |at: Option<u64>| at.map_or("never".to_owned(), clock::timestamp);
+    if record.fingerprint != certificate.fingerprint {
+        return Some("has another fingerprint than the certificate".into());
+    }
+    if record.expires != certificate.expires {
+        let (cached, real) = (date(record.expires), date(certificate.expires));
+        return Some(format!("says that the key expires {cached}, the certificate says {real}"));
+    }
+    if record.created != certificate.created || record.algorithm != certificate.algorithm {
+        return Some("has another time of creation or algorithm than the certificate".into());
+    }
+    None
+}
+
+fn report(host: &Host, home: &mut Home, doubt: Doubt, section: &mut Section) {
+    let subject = host.name(&home.path);
+    let restore = "restore this one home from a backup (copr-keygen restore)";
+    match doubt {
+        Doubt::Record(why) => homes::record(host, home, &why, section),
+        Doubt::Certificate(why) => {
+            section.failed(subject, format!("the certificate {why}"), restore)
+        }
+        Doubt::Revoked => section.warning(
+            subject,
+            "the key is revoked: nothing can be signed with it",
+            host.command(&format!("remove {}", super::page::quote(home.name_email.as_str()))),
+        ),
+        Doubt::Name => section.warning(
+            subject,
+            "no user ID of the certificate holds this name",
+            "see whether the home has been renamed or copied by hand",
+        ),
+        Doubt::Failed(e) => {
+            let remedy = match &e {
+                Error::NoSpace(_) => "make room, then try again",
+                Error::GpgMissing { .. } => "see the section about GnuPG",
+                Error::GpgTimedOut { .. } => "try again when the host is less busy",
+                Error::GpgFailed { words, .. } if words.contains("Bad passphrase") => {
+                    "the file passphrase is not the one of this key: restore it from a backup \
+                     (copr-keygen restore)"
+                }
+                _ => restore,
+            };
+            section.failed(subject, format!("cannot be used: {e}"), remedy);
+        }
+    }
+}
+
+fn progress_bar(length: usize) -> ProgressBar {
+    if length == 0 || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(length.try_into().unwrap_or(u64::MAX));
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} keys, {eta} left");
+    style.map_or(bar.clone(), |style| bar.with_style(style))
+}

@@ -1,0 +1,178 @@
+//! Every home: complete, and `key.json` in agreement with the names of the files. No gpg is run but to
+//! write a `key.json` anew.
+
+use std::ffi::OsString;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::host::Host;
+use super::owners::wrong_mode;
+use super::page::{Section, number};
+use crate::error::Error;
+use crate::identity::NameEmail;
+use crate::keys::{self, Fault, Home};
+
+/// So many homes are looked at by one thread at a time.
+const BATCH: usize = 256;
+
+/// What is in `keys/`.
+#[derive(Default)]
+pub struct Survey {
+    /// Every home, by name.
+    pub homes: Vec<Home>,
+    /// Names in `keys/` that no identity has.
+    pub strange: Vec<OsString>,
+    /// Why `keys/` could not be read.
+    pub failure: Option<Error>,
+    /// Modes that were wrong: where, what, and why it is so still.
+    pub mended_modes: Vec<(String, String, Option<String>)>,
+}
+
+impl Survey {
+    /// Looks at every home, and mends their modes if that is wanted, as what is closed even to its
+    /// owner cannot be looked into.
+    pub fn take(host: &Host) -> Self {
+        let mut survey = Self {
+            homes: Vec::new(),
+            strange: Vec::new(),
+            failure: None,
+            mended_modes: Vec::new(),
+        };
+        let names = match host.inspector.names() {
+            Ok((names, strange)) => {
+                survey.strange = strange;
+                names
+            }
+            Err(e) => {
+                survey.failure = Some(e);
+                return survey;
+            }
+        };
+        let owner = host.owner.uid.as_raw();
+        survey.homes = examine_all(host, &names, owner);
+        if host.options.repair {
+            for home in &mut survey.homes {
+                survey.mended_modes.extend(mend_modes(host, home, owner));
+            }
+        }
+        survey
+    }
+
+    /// The homes that hold all it takes to sign.
+    pub fn whole(&self) -> impl Iterator<Item = &Home> {
+        self.homes.iter().filter(|home| home.is_whole())
+    }
+}
+
+fn examine_all(host: &Host, names: &[NameEmail], owner: u32) -> Vec<Home> {
+    let found = Mutex::new(Vec::with_capacity(names.len()));
+    let next = AtomicUsize::new(0);
+    let worker = || loop {
+        let start = next.fetch_add(BATCH, Ordering::Relaxed);
+        let Some(rest) = names.get(start..).filter(|rest| !rest.is_empty()) else { return };
+        let batch = &rest[..rest.len().min(BATCH)];
+        let examined: Vec<_> =
+            batch.iter().filter_map(|name| host.inspector.examine(name.clone(), owner)).collect();
+        if let Ok(mut found) = found.lock() {
+            found.push((start, examined));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..host.settings.jobs.min(names.len().div_ceil(BATCH)) {
+            scope.spawn(worker);
+        }
+    });
+    let mut found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    found.sort_by_key(|(start, _)| *start);
+    found.into_iter().flat_map(|(_, homes)| homes).collect()
+}
+
+/// Mends the modes in one home. What was closed is looked into afterwards, hence more than one round.
+fn mend_modes(host: &Host, home: &mut Home, owner: u32) -> Vec<(String, String, Option<String>)> {
+    let mut done = Vec::new();
+    for _ in 0..3 {
+        let mut mended = false;
+        for fault in &home.faults {
+            let Fault::Mode(path, mode, wanted) = fault else { continue };
+            let result = keys::set_mode(path, *wanted);
+            mended |= result.is_ok();
+            let why = result.err().map(|e| e.to_string());
+            done.push((host.name(path), wrong_mode(*mode, *wanted), why));
+        }
+        home.faults.retain(|fault| !matches!(fault, Fault::Mode(..)));
+        if !mended {
+            break;
+        }
+        match host.inspector.examine(home.name_email.clone(), owner) {
+            Some(again) => *home = again,
+            None => break,
+        }
+    }
+    done
+}
+
+pub fn section(host: &Host, survey: &mut Survey) -> Section {
+    let mut section = Section::new("homes");
+    if let Some(e) = &survey.failure {
+        section.failed("keys", e.to_string(), host.repair());
+        return section;
+    }
+    for home in &mut survey.homes {
+        report(host, home, &mut section);
+        if let Some(why) = home.record_fault().map(str::to_owned) {
+            record(host, home, &why, &mut section);
+        }
+    }
+    for name in &survey.strange {
+        section.note(
+            format!("keys/{}", name.to_string_lossy()),
+            "is no name of an identity; nothing here looks at it",
+        );
+    }
+    if section.is_well() {
+        let count = number(survey.whole().count(), "key", "keys");
+        section.ok("keys", format!("{count}, with every file there and key.json in agreement"));
+    }
+    section
+}
+
+fn report(host: &Host, home: &Home, section: &mut Section) {
+    let subject = host.name(&home.path);
+    for fault in &home.faults {
+        match fault {
+            Fault::Damage(path, why) => section.failed(
+                host.name(path),
+                why,
+                "restore this one home from a backup (copr-keygen restore); what is left of it \
+                 stays, it may hold the only copy of a key",
+            ),
+            Fault::Empty => {
+                section.note(
+                    &subject,
+                    "an empty directory; it gives way to the next key of this name",
+                );
+            }
+            Fault::NoRevocation(path) => section.warning(
+                host.name(path),
+                "has no revocation certificate; the key signs without it",
+                "restore it from a backup, or make one with gpg --gen-revoke on a copy of the home",
+            ),
+            Fault::Strange(path) => {
+                section.note(host.name(path), "does not belong into a home; it does no harm");
+            }
+            // These are told elsewhere.
+            Fault::Record(_) | Fault::Owner(..) | Fault::Mode(..) | Fault::TrustDatabase(_) => {}
+        }
+    }
+}
+
+/// A `key.json` that is wrong because of `why`.
+pub fn record(host: &Host, home: &mut Home, why: &str, section: &mut Section) {
+    let subject = format!("{}/key.json", host.name(&home.path));
+    if !host.options.repair {
+        section.failed(subject, why, host.repair());
+        return;
+    }
+    let result = host.inspector.rewrite_record(home);
+    section.mended(subject, why, result.map(|record| home.record = Some(record)));
+}

@@ -1,0 +1,105 @@
+//! What obs-signd sees: a link to every secret key, a link to every passphrase, and nothing else. It
+//! takes each entry of `phrases/` for a user who can sign.
+
+use super::homes::Survey;
+use super::host::Host;
+use super::page::{Section, number};
+use crate::keys::{LinkFault, OddLink};
+
+pub fn section(host: &Host, survey: &Survey) -> Section {
+    let mut section = Section::new("links of obs-signd");
+    if survey.failure.is_some() {
+        section.note("gnupg, phrases", "not looked at, as keys could not be read");
+        return section;
+    }
+    match host.inspector.odd_links(&survey.homes) {
+        Ok(odd) => odd.iter().for_each(|odd| report(host, odd, &mut section)),
+        Err(e) => section.failed("gnupg, phrases", e.to_string(), host.repair()),
+    }
+    prepared(host, &mut section);
+    if section.is_well() {
+        let keys = number(survey.whole().count(), "key", "keys");
+        section.ok("gnupg, phrases", format!("{keys}, each with both links, and no others"));
+    }
+    section
+}
+
+fn report(host: &Host, odd: &OddLink, section: &mut Section) {
+    let subject = host.name(&odd.path);
+    let message = describe(odd);
+    if odd.can_be_mended() {
+        if host.options.repair {
+            section.mended(subject, message, host.inspector.mend_link(odd));
+        } else {
+            section.failed(subject, message, host.repair());
+        }
+        return;
+    }
+    let path = host.quoted(&odd.path);
+    match (&odd.fault, odd.is_phrase()) {
+        (LinkFault::Content, true) => {
+            let repair = host.repair();
+            let remedy = format!("keep what is in it: mv {path} /root/, then {repair}");
+            section.failed(subject, message, remedy);
+        }
+        (LinkFault::Content, false) if odd.hides_a_key() => section.failed(
+            subject,
+            message,
+            format!(
+                "compare it with the key's own file in keys/, keep it: mv {path} /root/, then {}",
+                host.repair()
+            ),
+        ),
+        (LinkFault::Content, false) => section.failed(
+            subject,
+            message,
+            format!(
+                "{} takes it over, with its certificate",
+                host.command("import --from GNUPGHOME")
+            ),
+        ),
+        // signd takes these for users, in the other directory they mean nothing.
+        (_, true) => section.failed(subject, message, format!("move it away: mv {path} /root/")),
+        (_, false) => section.note(subject, message),
+    }
+}
+
+fn describe(odd: &OddLink) -> String {
+    match (&odd.fault, odd.is_phrase(), odd.hides_a_key()) {
+        (LinkFault::Missing, true, _) => "the link is missing: signd does not know the key".into(),
+        (LinkFault::Missing, false, _) => "the link is missing: signd cannot sign".into(),
+        (LinkFault::Elsewhere(to), ..) => format!("leads elsewhere, to {}", to.display()),
+        (LinkFault::Stale(to), true, _) => {
+            format!("is of no key, yet signd may take it for a user; leads to {}", to.display())
+        }
+        (LinkFault::Stale(to), false, _) => format!("is of no key; leads to {}", to.display()),
+        (LinkFault::File, true, true) => {
+            "is a file in place of the link, with nothing of its own".into()
+        }
+        (LinkFault::File, ..) => "is an empty file, which signd takes for a user".into(),
+        (LinkFault::Content, true, _) => "is a file with a content of its own, not our link".into(),
+        (LinkFault::Content, false, true) => {
+            "is a file in place of the link: a copy of the secret key, or the only one".into()
+        }
+        (LinkFault::Content, false, false) => {
+            "is a secret key that no home has: it may be somebody's only one".into()
+        }
+        (LinkFault::Strange, true, _) => "is no link: signd takes it for a user".into(),
+        (LinkFault::Strange, false, _) => "does not belong here; it does no harm".into(),
+    }
+}
+
+/// The files of the agent's home that are made when the service starts.
+fn prepared(host: &Host, section: &mut Section) {
+    if host.inspector.is_prepared() {
+        return;
+    }
+    let subject = "gnupg";
+    let message =
+        "gpg-agent.conf or pubring.kbx is missing: signing is slow, or signd's keycache stale";
+    if host.options.repair {
+        section.mended(subject, message, host.inspector.prepare());
+    } else {
+        section.warning(subject, message, host.repair());
+    }
+}

@@ -1,0 +1,61 @@
+//! gpg and gpg-agent: found, new enough, of one version.
+
+use super::host::Host;
+use super::page::Section;
+use crate::error::{Error, Result};
+use crate::gpg::{Gpg, Version};
+
+/// The oldest version that is known to work, and the one before which batch parameters differ.
+const OLDEST_KNOWN: [u32; 3] = [2, 2, 20];
+const OLDEST_POSSIBLE: [u32; 3] = [2, 1, 13];
+
+pub fn section(host: &Host) -> Section {
+    let mut section = Section::new("GnuPG");
+    let gpg = match Gpg::new(host.settings) {
+        Ok(gpg) => gpg,
+        Err(e) => {
+            section.failed("gpg", e.to_string(), "restart this host");
+            return section;
+        }
+    };
+    let program = host.settings.gpg.to_string_lossy();
+    let agent = host.settings.gpg_agent.to_string_lossy();
+    let first = version(&mut section, &program, gpg.version());
+    let second = version(&mut section, &agent, gpg.agent_version());
+    if let (Some(first), Some(second)) = (first, second) {
+        if first != second {
+            section.warning(
+                &*agent,
+                format!("is version {second}, but gpg is {first}: they are made for each other"),
+                "install both from one package source, or correct the settings gpg and gpg_agent",
+            );
+        }
+    }
+    section
+}
+
+fn version(section: &mut Section, program: &str, version: Result<Version>) -> Option<Version> {
+    match version {
+        Ok(version) => {
+            let upgrade = "upgrade GnuPG to 2.2.20 or newer";
+            if version.is_before(OLDEST_POSSIBLE) {
+                section.failed(program, format!("{version} is too old to make keys"), upgrade);
+            } else if version.is_before(OLDEST_KNOWN) {
+                section.warning(program, format!("{version} is old and was never tried"), upgrade);
+            } else {
+                section.ok(program, format!("version {version}"));
+            }
+            Some(version)
+        }
+        Err(e) => {
+            let remedy = match &e {
+                Error::GpgMissing { setting, .. } => {
+                    format!("install GnuPG (gpg and gpg-agent), or correct the setting {setting}")
+                }
+                _ => format!("run {program} --version by hand and see what is wrong"),
+            };
+            section.failed(program, e.to_string(), remedy);
+            None
+        }
+    }
+}

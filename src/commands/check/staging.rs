@@ -1,0 +1,61 @@
+//! What processes that died have left in `staging/`.
+
+use std::collections::BTreeMap;
+
+use super::host::Host;
+use super::page::{Section, number};
+use crate::keys::Work;
+
+pub fn section(host: &Host) -> Section {
+    let mut section = Section::new("work in progress");
+    let work = match host.inspector.work() {
+        Ok(work) => work,
+        Err(e) => {
+            section.failed("staging", e.to_string(), host.repair());
+            return section;
+        }
+    };
+    let (mut alive, mut hosts) = (0, BTreeMap::<String, usize>::new());
+    let mut dead = Vec::new();
+    for (path, work) in &work {
+        match work {
+            Work::Alive => alive += 1,
+            Work::Dead => dead.push(host.name(path)),
+            Work::Foreign => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let tag = name.split('-').next().unwrap_or_default().to_owned();
+                *hosts.entry(tag).or_default() += 1;
+            }
+            Work::Strange => {
+                section.note(host.name(path), "was not made here; nothing clears it");
+            }
+        }
+    }
+    let message = "was left behind by a process that ended early";
+    if host.options.repair && !dead.is_empty() {
+        let cleared = host.inspector.clear_staging();
+        let count = number(dead.len(), "unfinished key", "unfinished keys");
+        section.mended("staging", format!("{count} of dead processes"), cleared.map(drop));
+    } else {
+        for subject in dead {
+            section.warning(subject, message, host.repair());
+        }
+    }
+    for (tag, count) in hosts {
+        let homes = number(count, "directory", "directories");
+        section.note(
+            "staging",
+            format!(
+                "{homes} of another host ({tag}); if that host is gone for good, delete staging/{tag}-*"
+            ),
+        );
+    }
+    if alive > 0 {
+        section
+            .note("staging", format!("{} at work", number(alive, "process is", "processes are")));
+    }
+    if work.is_empty() {
+        section.ok("staging", "empty");
+    }
+    section
+}

@@ -1,0 +1,168 @@
+//! What `check` does with the keys: looks at all that is there, and mends what can be mended. It makes
+//! and clears nothing by being opened, unlike [`super::Store`].
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::examine::Home;
+use super::home::{Homes, PASSPHRASE, PUBRING, SECRET_KEYS};
+use super::links::{Links, OddLink};
+use super::lock::lock;
+use super::prolong::{copy, replace};
+use super::record::{KeyRecord, RECORD};
+use super::signd::SigndView;
+use super::staging::{Staging, Work};
+use super::{Catalog, staging};
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::gpg::{Certificate, Gpg};
+use crate::identity::NameEmail;
+
+/// How long all of gpg's work for one key may take, beyond `gpg_timeout` for each run.
+const KEY_TIME: Duration = Duration::from_secs(60);
+
+/// The keys of a state directory, for looking at them.
+#[derive(Debug)]
+pub struct Inspector {
+    catalog: Catalog,
+    homes: Homes,
+    signd: SigndView,
+    staging: Staging,
+    gpg: Gpg,
+}
+
+impl Inspector {
+    /// The keys of the state directory `root`, which need not exist.
+    pub fn new(root: &Path, gpg: Gpg) -> Self {
+        Self {
+            catalog: Catalog::new(root, gpg.clone()),
+            homes: Homes::new(root),
+            signd: SigndView::new(root),
+            staging: Staging::new(root.join("staging")),
+            gpg,
+        }
+    }
+
+    /// The identities in `keys/`, and the names there that no identity has, both ordered.
+    pub fn names(&self) -> Result<(Vec<NameEmail>, Vec<OsString>)> {
+        let failed = |e| Error::io(format!("reading {}", self.homes.directory().display()), e);
+        let (mut names, mut strange) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(self.homes.directory()).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            match name.to_str().and_then(|name| NameEmail::parse(name).ok()) {
+                Some(name_email) => names.push(name_email),
+                None => strange.push(name),
+            }
+        }
+        names.sort();
+        strange.sort();
+        Ok((names, strange))
+    }
+
+    /// The files of one home; see [`Home::examine`].
+    pub fn examine(&self, name_email: NameEmail, owner: u32) -> Option<Home> {
+        Home::examine(&self.homes, name_email, owner)
+    }
+
+    /// The certificate of a whole home. It must be one of the secret key beside it.
+    pub fn certificate(&self, home: &Home) -> Result<Certificate> {
+        let certificate = self.catalog.certificate(&home.name_email)?;
+        if certificate.keygrip != home.keygrip {
+            return Err(Error::DamagedHome {
+                path: self.homes.pubring(&home.name_email),
+                reason: "is the certificate of another secret key".into(),
+            });
+        }
+        Ok(certificate)
+    }
+
+    /// Makes a signature in staging with the secret key and the passphrase of a home, and verifies it.
+    pub fn try_signature(&self, home: &Home, certificate: &Certificate) -> Result<()> {
+        let staged = self.staging.create()?;
+        let work = staged.path();
+        copy(&home.path.join(PUBRING), &work.join(PUBRING))?;
+        let secret = Path::new(SECRET_KEYS);
+        fs::create_dir(work.join(secret))
+            .map_err(|e| Error::io(format!("making {}", work.join(secret).display()), e))?;
+        if let Some(grip) = &home.keygrip {
+            let file = secret.join(grip.file_name());
+            copy(&home.path.join(&file), &work.join(&file))?;
+        }
+        // gpg does not sign with a key that has expired; it is told a time when it had not.
+        let now = clock::now()?.max(certificate.created + 1);
+        let at = certificate.expires.map_or(now, |expires| now.min(expires.saturating_sub(1)));
+        let phrase = home.path.join(PASSPHRASE);
+        let deadline = Instant::now() + KEY_TIME;
+        self.gpg.trial_signature(work, &phrase, &certificate.fingerprint, at, deadline)
+    }
+
+    /// Writes `key.json` anew from what gpg says, under the lock of the home.
+    ///
+    /// [`Error::InUse`] when another process works on this key.
+    pub fn rewrite_record(&self, home: &Home) -> Result<KeyRecord> {
+        let _held = match lock(&home.path) {
+            Ok(Some(held)) => held,
+            Ok(None) => return Err(Error::InUse(home.name_email.clone())),
+            Err(e) => return Err(Error::io(format!("locking {}", home.path.display()), e)),
+        };
+        // It may have become another one until the lock was there.
+        let certificate = self.certificate(home)?;
+        let Some(keygrip) = certificate.keygrip else {
+            return Err(Error::NoKey(home.name_email.clone()));
+        };
+        let record = KeyRecord {
+            fingerprint: certificate.fingerprint,
+            keygrip,
+            algorithm: certificate.algorithm,
+            created: certificate.created,
+            expires: certificate.expires,
+            // Who looks for changes may have been told something else until now.
+            changed: clock::now()?.max(certificate.created),
+        };
+        let staged = self.staging.create()?;
+        record.write(staged.path())?;
+        replace(&staged.path().join(RECORD), &home.path)?;
+        Ok(record)
+    }
+
+    /// The links for obs-signd that are not as they should be; `homes` is what is in `keys/`.
+    pub fn odd_links(&self, homes: &[Home]) -> Result<Vec<OddLink>> {
+        self.links().survey(homes)
+    }
+
+    /// Puts a link right.
+    pub fn mend_link(&self, odd: &OddLink) -> Result<()> {
+        self.links().mend(odd)
+    }
+
+    fn links(&self) -> Links<'_> {
+        Links { homes: &self.homes, signd: &self.signd, staging: &self.staging }
+    }
+
+    /// Whether the agent that signs has its configuration, and signd its marker for changes.
+    pub fn is_prepared(&self) -> bool {
+        self.signd.is_prepared()
+    }
+
+    /// Makes both.
+    pub fn prepare(&self) -> Result<()> {
+        self.signd.prepare(self.staging.create()?.scratch())
+    }
+
+    /// What is in `staging/`, ordered.
+    pub fn work(&self) -> Result<Vec<(PathBuf, Work)>> {
+        self.staging.survey()
+    }
+
+    /// Removes the work of dead processes of this host; returns how many homes that were.
+    pub fn clear_staging(&self) -> Result<usize> {
+        self.staging.clear(&self.signd)
+    }
+}
+
+/// Whether the sockets of gpg-agents fit below the state directory `root`.
+pub fn check_path_length(root: &Path) -> Result<()> {
+    staging::check_path_length(root)
+}

@@ -1,0 +1,119 @@
+# check names what is wrong with a host, with its remedy, and repairs what belongs to the wrong user
+
+# check STATUS OPTION...: runs it as root; the page is in $page.
+check() {
+    local wanted=$1 got=0
+    shift
+    page=$(in_container copr-keygen check "$@" 2>&1) || got=$?
+    [ "$got" = "$wanted" ] || fail "check $*: wanted status $wanted, got $got: $page"
+}
+
+# expect_line LEVEL TEXT [REMEDY]
+expect_line() {
+    local line
+    line=$(grep -A 1 -F "  $1" <<<"$page" | grep -A 1 -F "$2") || fail "no line '$1 … $2' in: $page"
+    expect_match "remedy of $2" "${3-}" "$line"
+}
+
+# Stands in for obs-signd, which Debian does not have: listens where it would.
+in_container tee /usr/bin/stand-in >/dev/null <<'END'
+#!/usr/bin/perl
+use IO::Socket::INET;
+my $socket = IO::Socket::INET->new(Listen => 5, LocalAddr => '127.0.0.1:5167', ReuseAddr => 1) or die;
+while (my $client = $socket->accept) { close $client }
+END
+in_container chmod 0755 /usr/bin/stand-in
+in_container tee /etc/systemd/system/signd.service >/dev/null <<'END'
+[Unit]
+Description=Stand-in for obs-signd
+[Service]
+ExecStart=/usr/bin/stand-in
+END
+in_container cp /usr/share/doc/copr-keygen/docs/sign.conf /etc/sign.conf
+in_container systemctl daemon-reload
+
+# Freshly installed, before anything else is done.
+expect_request 201 POST /gen_key "$(key_request first)"
+check 1
+expect_line FAILED 'copr-keygen-prolong.timer: is not set' 'enable --now copr-keygen-prolong.timer'
+expect_line FAILED 'signd.service: does not run' 'systemctl start signd.service'
+expect_line FAILED '127.0.0.1:5167: signd does not answer' 'systemctl start signd'
+in_container systemctl --quiet enable --now copr-keygen-prolong.timer
+in_container systemctl start signd.service
+wait_for 10 in_container sh -c "ss --listening --tcp --numeric --no-header | grep -q :5167"
+
+in_container systemctl stop "$service"
+before=$(in_container find "$state" -printf '%p %i %m %u %s %T@\n' | sort)
+check 0
+expect_match "end of the page" 'This host is well\.$' "$page"
+for words in 'copr-keygen.socket: listens' 'prolongs next at' 'signd.service: runs' 'signd answers'; do
+    expect_line ok "$words"
+done
+note "$(grep -c '^  ok ' <<<"$page") lines are well"
+as_signer copr-keygen check >/dev/null || fail "as copr-signer: $(as_signer copr-keygen check 2>&1)"
+expect "what check changed" "" \
+    "$(diff <(echo "$before") <(in_container find "$state" -printf '%p %i %m %u %s %T@\n' | sort) || true)"
+expect_state "$service" inactive
+check 0 --deep
+expect_empty "$state/staging"
+
+# Root's files, as after a gpg that was run by hand; and a link that root must not follow.
+home=$state/keys/$(name_email first)
+in_container chown root: "$home/pubring.kbx" "$state/phrases"
+in_container chmod 0644 "$home/passphrase"
+in_container ln -s /etc/passwd "$home/strange"
+check 1
+expect_line FAILED 'pubring.kbx: belongs to root, not to copr-signer' 'as root: copr-keygen check --repair'
+expect_line FAILED 'passphrase: has mode 0644 instead of 0600' 'copr-keygen check --repair'
+check 0 --repair
+expect_line repaired 'pubring.kbx: belongs to root'
+in_container rm "$home/strange"
+expect "files of others in the state" "" "$(in_container find "$state" ! -user copr-signer ! -type l)"
+expect "owner of /etc/passwd" "root 644" "$(in_container stat --format '%U %a' /etc/passwd)"
+check 0 --deep
+# The state directory itself.
+in_container chown root: "$state"
+check 1
+expect_line FAILED "$state: belongs to root" 'as root: copr-keygen check --repair'
+check 0 --repair
+expect "owner of the state" copr-signer "$(in_container stat --format %U "$state")"
+expect_whole_key first
+
+# Units that are not as they should be.
+in_container systemctl stop "$socket"
+check 1
+expect_line FAILED "$socket: does not listen" "systemctl restart $socket"
+in_container systemctl start "$socket"
+drop_in "$service" <<'END'
+[Service]
+Environment=COPR_KEYGEN_JOBS=1
+END
+check 0
+expect_line warning "$service: has settings in its Environment=" config.toml
+in_container rm "/run/systemd/system/$service.d/test.conf"
+in_container systemctl daemon-reload
+
+# Settings.
+in_container mkdir -p /etc/copr-keygen
+in_container tee /etc/copr-keygen/config.toml >/dev/null <<<'jobs = "many"'
+check 78
+expect_line FAILED 'configuration: jobs = "many"' 'correct it where it is set'
+in_container rm /etc/copr-keygen/config.toml
+
+# A disk that is full.
+in_container systemctl stop "$service"
+in_container mount -t tmpfs -o size=2m,mode=0700,uid=copr-signer,gid=copr-signer tmpfs "$state"
+in_container systemd-tmpfiles --create copr-keygen.conf
+expect_request 201 POST /gen_key "$(key_request second)"
+check 0
+expect_line warning "$state: " 'make room'
+free=$(in_container stat --file-system --format '%f' "$state")
+in_container head -c $((free * 4096 - 65536)) /dev/zero | in_container tee "$state/filler" >/dev/null
+check 1
+expect_line FAILED 'no key can be made' 'make room; requests are answered 503'
+in_container dd if=/dev/zero of="$state/filler2" bs=4096 status=none 2>/dev/null || true
+check 1 --deep
+expect_line FAILED 'no space left' 'make room, then try again'
+expect_empty "$state/staging"
+in_container rm "$state/filler" "$state/filler2"
+check 0 --deep
