@@ -103,7 +103,7 @@ impl Gpg {
     }
 }
 
-fn gpg_arguments(home: &Path) -> Vec<OsString> {
+pub(super) fn gpg_arguments(home: &Path) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["--homedir".into(), home.into()];
     arguments.extend(ALWAYS.map(Into::into));
     arguments

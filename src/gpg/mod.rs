@@ -4,10 +4,13 @@
 pub mod arguments;
 mod call;
 mod certificate;
+mod encrypt;
+mod feed;
 mod generate;
 mod listing;
 mod parameters;
 mod process;
+mod signature;
 mod status;
 
 use std::fmt;
@@ -18,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::settings::Settings;
 
 pub use certificate::Keyring;
+pub use encrypt::Encryption;
 pub use generate::Generated;
 pub use listing::{Certificate, Signature};
 

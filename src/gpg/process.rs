@@ -53,7 +53,7 @@ pub fn adopt_orphans() -> io::Result<()> {
 /// Runs `job`. An error means that it could not be started or watched; it is not running then.
 pub fn run(job: &Job) -> io::Result<Finished> {
     debug_assert!(job.stdin.len() <= 4096);
-    let mut group = Group(spawn(job)?);
+    let mut group = Group(spawn(job.program, &job.arguments, Stdio::piped())?);
     let result = watch(&mut group.0, job);
     let end = group.finish();
     let (timed_out, mut stdout, mut stderr) = result?;
@@ -66,17 +66,18 @@ pub fn run(job: &Job) -> io::Result<Finished> {
     Ok(Finished { end, stdout, stderr })
 }
 
-fn spawn(job: &Job) -> io::Result<Child> {
-    let mut command = Command::new(job.program);
+/// Starts a program as the leader of a process group that does not outlive the calling thread.
+pub(super) fn spawn(program: &Path, arguments: &[OsString], stdout: Stdio) -> io::Result<Child> {
+    let mut command = Command::new(program);
     command
-        .args(&job.arguments)
+        .args(arguments)
         .env_clear()
         .env("LC_ALL", "C.UTF-8")
         .env("PATH", "/usr/bin:/bin")
         .current_dir("/")
         .process_group(0)
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(stdout)
         .stderr(Stdio::piped());
     let parent = getpid();
     let die_with_parent = move || {
@@ -133,7 +134,8 @@ fn watch(child: &mut Child, job: &Job) -> io::Result<(bool, Vec<u8>, Vec<u8>)> {
     }
 }
 
-fn wait_readable(fds: &mut [PollFd], limit: Duration) -> io::Result<()> {
+/// Waits for an event on one of `fds`, at most about a minute of `limit`.
+pub(super) fn wait_readable(fds: &mut [PollFd], limit: Duration) -> io::Result<()> {
     let milliseconds = u16::try_from(limit.as_millis() + 1).unwrap_or(u16::MAX);
     match poll(fds, PollTimeout::from(milliseconds)) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
@@ -159,12 +161,12 @@ fn read_available(from: &mut impl Read, into: &mut Vec<u8>) -> io::Result<bool> 
 }
 
 /// A process group that does not outlive this value.
-struct Group(Child);
+pub(super) struct Group(pub(super) Child);
 
 impl Group {
     /// Kills what is left of the group and waits for all of it. The leader's pid stays reserved
     /// until it is waited for here, so the signal cannot reach a stranger.
-    fn finish(&mut self) -> Option<End> {
+    pub(super) fn finish(&mut self) -> Option<End> {
         let leader = pid_of(&self.0);
         let _ = killpg(leader, Signal::SIGKILL); // fails only when nobody is left
         let mut end = None;
@@ -187,7 +189,7 @@ fn pid_of(child: &Child) -> Pid {
 }
 
 /// A descriptor that becomes readable when `child` ends (pidfd_open(2), Linux 5.3).
-fn pidfd_open(child: &Child) -> io::Result<OwnedFd> {
+pub(super) fn pidfd_open(child: &Child) -> io::Result<OwnedFd> {
     // SAFETY: pidfd_open takes two integers and returns a new descriptor, owned by nobody yet, or
     // -1.
     #[allow(unsafe_code)]

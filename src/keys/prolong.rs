@@ -97,7 +97,7 @@ impl Store {
 }
 
 /// Renames a finished file of staging over the one of the same name in `home`, durably.
-fn replace(fresh: &Path, home: &Path) -> Result<()> {
+pub(super) fn replace(fresh: &Path, home: &Path) -> Result<()> {
     durable::sync(fresh)?;
     let target = home.join(fresh.file_name().unwrap_or_default());
     fs::rename(fresh, &target)
@@ -149,9 +149,9 @@ fn check(before: &Certificate, after: &Certificate, until: u64) -> std::result::
 }
 
 /// What makes a signature the same one, wherever its user ID stands.
-type SignatureIdentity<'a> = (&'a str, &'a str, u64, &'a str, bool);
+pub(super) type SignatureIdentity<'a> = (&'a str, &'a str, u64, &'a str, bool);
 
-fn signatures(certificate: &Certificate) -> Vec<SignatureIdentity<'_>> {
+pub(super) fn signatures(certificate: &Certificate) -> Vec<SignatureIdentity<'_>> {
     certificate.signatures.iter().map(|signature| identify(certificate, signature)).collect()
 }
 

@@ -316,7 +316,7 @@ pub fn host_with_gpg(script: &str, environment: &[(&str, &str)]) -> Host {
 }
 
 /// Writes the script that runs in place of gpg.
-fn stand_in(host: &Host, script: &str) -> PathBuf {
+pub fn stand_in(host: &Host, script: &str) -> PathBuf {
     let path = host.scratch().join("gpg");
     fs::write(&path, format!("#!/bin/sh\nhere=${{0%/*}}\n{script}\n")).unwrap();
     fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();

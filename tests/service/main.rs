@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod backup;
 mod certificate;
 mod crash;
 mod faults;
@@ -10,6 +11,8 @@ mod host;
 mod http;
 mod lifecycle;
 mod load;
+mod restoring;
+mod safekeeping;
 mod signing;
 mod starting;
 mod state;
