@@ -35,11 +35,11 @@ impl Store {
         fs::write(&revocation, armed(&read_file(&source, FILE_MAX)?)).map_err(writing)?;
 
         let unusable = |why: String| Error::DamagedHome { path: source.clone(), reason: why };
-        match self.gpg.import(staged.path(), &revocation, deadline) {
+        match self.gpg.import_revocation(staged.path(), &revocation, deadline) {
             Err(Error::GpgFailed { words, .. }) => {
                 return Err(unusable(format!("is no revocation certificate: {words}")));
             }
-            imported => imported.map(drop)?,
+            imported => imported?,
         }
         let keyring = Keyring { home: staged.path(), file: &pubring };
         let certificate = self.gpg.inspect_one(keyring, deadline)?;

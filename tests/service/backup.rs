@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::certificate::assert_signs;
 use super::faults::host_with_gpg;
 use super::host::{Host, Transport};
+use super::removing::DoneWhenDropped;
 use super::safekeeping::{
     Recipient, assert_links_are_right, assert_private, copr_keygen, empty_host, restore, run,
     set_expiry, tree,
@@ -75,8 +76,8 @@ fn under_load_every_key_that_was_promised_comes_back_and_signs() {
                 promised.iter().for_each(|id| replace_pubring(host, id));
             }
         });
+        let _done = DoneWhenDropped(done);
         let archives: Vec<_> = (0..3).map(|_| recipient.backup(host, &[])).collect();
-        done.store(true, Ordering::Relaxed);
         archives.into_iter().last().unwrap()
     });
 
