@@ -122,11 +122,13 @@ impl Gpg {
     }
 }
 
-/// Options under which gpg leaves no trace where it reads.
+/// Options under which gpg leaves no trace where it reads, and does not believe what a keyring says
+/// of signatures it has verified before.
 fn reading(keyring: Keyring) -> Vec<std::ffi::OsString> {
     vec![
         "--no-options".into(),
         "--lock-never".into(),
+        "--no-sig-cache".into(),
         "--no-default-keyring".into(),
         "--keyring".into(),
         keyring.file.into(),

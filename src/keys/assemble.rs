@@ -10,7 +10,7 @@ use super::home::{self, PASSPHRASE, PUBRING};
 use super::record::KeyRecord;
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::gpg::{Certificate, Keyring};
+use crate::gpg::{Certificate, Keyring, Signature};
 use crate::identity::NameEmail;
 
 /// How long all of gpg's work for one key may take.
@@ -47,7 +47,12 @@ impl Store {
         }
         let address = format!("<{name_email}>");
         let is_theirs = |id: &String| id.ends_with(&address) || *id == name_email.as_str();
-        if !certificate.user_ids.iter().any(is_theirs) {
+        let is_signed = |index: usize| {
+            let made = |signature: &&Signature| signature.on == index + 1 && signature.good;
+            certificate.signatures.iter().filter(made).any(|s| certificate.is_self_signature(s))
+        };
+        let mut ids = certificate.user_ids.iter().enumerate().filter(|(_, id)| is_theirs(id));
+        if !ids.any(|(index, _)| is_signed(index)) {
             return refused(&format!("its certificate is not of {name_email}"));
         }
         let now = clock::now()?;

@@ -70,6 +70,8 @@ fn members_that_no_backup_writes_end_the_restore_before_they_do_anything() {
         ("a long name of GNU", put(1, "././@LongLink", EntryType::GNULongName), unexpected),
         ("a sparse file", put(1, &format!("{home}/passphrase"), EntryType::GNUSparse), unexpected),
         ("a file twice", put(2, &members[1].path, EntryType::Regular), unexpected),
+        ("a file twice", put(3, &members[2].path, EntryType::Regular), unexpected),
+        ("a key without sums", without("SHA256SUMS"), unexpected),
         ("a key twice", again, unexpected),
         ("a long file", long_file, "too long"),
         ("a size in an extension", extended("size", "9999999999"), "extension header"),

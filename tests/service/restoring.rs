@@ -61,13 +61,10 @@ fn bits_that_flip_never_pass_unnoticed() {
         if said.code == Some(0) {
             // The flip hit the padding between members.
             assert_eq!(host.entries("keys"), [A, B], "{at}");
+        }
+        assert!(matches!(said.code, Some(0 | 1)), "{at}: {}", said.stderr);
+        if host.state().join("keys").exists() {
             assert_keys_are_those_of(&host, &original);
-        } else {
-            assert_eq!(said.code, Some(1), "{at}: {}", said.stderr);
-            for id in keys_of(&host) {
-                assert!([A, B].contains(&id.as_str()), "{at}: {id}");
-                assert_signs(&host, &id);
-            }
         }
     }
 }

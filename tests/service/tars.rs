@@ -74,7 +74,7 @@ pub fn position(members: &[Member], part: &str) -> usize {
     members.iter().position(|member| member.path.contains(part)).unwrap()
 }
 
-/// Makes the manifest fit the other members again, as whoever alters an archive would.
+/// Makes sums and manifest fit the other members again, as whoever alters an archive would.
 pub fn sign_off(members: &mut [Member]) {
     let mut keys: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     for Member { path, bytes, .. } in members.iter() {
@@ -82,6 +82,11 @@ pub fn sign_off(members: &mut [Member]) {
             let digest = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
             keys.entry(name.into()).or_default().insert(file.into(), digest);
         }
+    }
+    for (name, files) in &mut keys {
+        files.remove("SHA256SUMS");
+        let sums: String = files.iter().map(|(p, digest)| format!("{digest}  {p}\n")).collect();
+        find(members, &format!("keys/{name}/SHA256SUMS")).bytes = sums.into_bytes();
     }
     let keys: Vec<_> = keys
         .iter()

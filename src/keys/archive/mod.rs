@@ -7,6 +7,7 @@ mod read;
 mod restore;
 mod write;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,15 @@ pub struct Header {
     pub time: u64,
     /// Only homes that changed then (Unix time) or later are in it; `None` for all.
     pub since: Option<u64>,
+}
+
+/// The first member of every key: the SHA-256 of each of its files, as sha256sum(1) has it. Without
+/// it what gpg does not look at could be spoilt and be published before the manifest tells.
+const SUMS: &str = "SHA256SUMS";
+
+/// What is in [`SUMS`], for files by their paths.
+fn sums(files: &BTreeMap<String, String>) -> String {
+    files.iter().map(|(path, digest)| format!("{digest}  {path}\n")).collect()
 }
 
 /// SHA-256 in hexadecimal digits.

@@ -1,7 +1,6 @@
 //! Takes an archive apart. Every byte of it may be hostile: only members that a backup writes are
 //! taken, in its order, within limits, each once; the rest of the program sees names and files only.
 
-use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::io::{self, Read};
 
@@ -9,7 +8,7 @@ use sha2::{Digest, Sha256};
 use tar::{Entry as Member, EntryType, PaxExtensions};
 
 use super::files::{FileName, HomeFiles};
-use super::{HEADER, Header, MANIFEST, VERSION, manifest};
+use super::{HEADER, Header, MANIFEST, SUMS, VERSION, manifest, sums};
 use crate::error::{Error, Result};
 use crate::identity::NameEmail;
 
@@ -21,6 +20,8 @@ const SMALL_MAX: u64 = 8192;
 pub enum Piece {
     /// The files of a key, with the names they must have; otherwise not looked at.
     Key(NameEmail, HomeFiles),
+    /// A key whose files are not those that were archived.
+    Spoilt(NameEmail),
     /// An identity that the manifest lists.
     Listed(NameEmail, Listed),
     /// A key that is in the archive and not in its manifest.
@@ -32,6 +33,8 @@ pub enum Piece {
 pub enum Listed {
     /// Its key was in the archive, as it should be.
     Here,
+    /// Its key was in the archive, and has been reported as spoilt.
+    Spoilt,
     /// Its files are not those that were archived.
     Altered,
     /// Its key should have been in the archive.
@@ -106,9 +109,16 @@ fn recognise(block: &[u8]) -> Result<()> {
 struct Reader<F> {
     take: F,
     header: Option<Header>,
-    current: Option<(NameEmail, HomeFiles)>,
-    /// Of every key that was there, a digest of its files' digests.
-    digests: HashMap<NameEmail, [u8; 32]>,
+    current: Option<Current>,
+    /// Of every key that was there, a digest of its files' digests; `None` when it was spoilt.
+    digests: HashMap<NameEmail, Option<[u8; 32]>>,
+}
+
+/// The key that is being read.
+struct Current {
+    name_email: NameEmail,
+    sums: Vec<u8>,
+    files: HomeFiles,
 }
 
 impl<F: FnMut(Piece) -> Result<()>> Reader<F> {
@@ -127,22 +137,42 @@ impl<F: FnMut(Piece) -> Result<()>> Reader<F> {
             return Ok(true);
         }
         let (name_email, file) = parse_path(path).ok_or_else(|| unexpected(path))?;
-        if self.current.as_ref().is_none_or(|(current, _)| *current != name_email) {
+        if file == SUMS {
             self.finish_key()?;
             if self.digests.contains_key(&name_email) {
                 return Err(unexpected(path));
             }
-            self.current = Some((name_email, HomeFiles::default()));
+            let sums = read_member(member, SMALL_MAX)?;
+            self.current = Some(Current { name_email, sums, files: HomeFiles::default() });
+            return Ok(false);
         }
+        let file = FileName::parse(file).ok_or_else(|| unexpected(path))?;
         let bytes = read_member(member, file.limit())?;
-        let added = self.current.as_mut().is_some_and(|(_, files)| files.add(file, bytes));
-        if added { Ok(false) } else { Err(unexpected(path)) }
+        match &mut self.current {
+            Some(current) if current.name_email == name_email => {
+                if current.files.add(file, bytes) {
+                    Ok(false)
+                } else {
+                    Err(unexpected(path))
+                }
+            }
+            _ => Err(unexpected(path)),
+        }
     }
 
     fn finish_key(&mut self) -> Result<()> {
-        let Some((name_email, files)) = self.current.take() else { return Ok(()) };
-        self.digests.insert(name_email.clone(), digest(&files.digests()));
-        (self.take)(Piece::Key(name_email, files))
+        let Some(Current { name_email, sums: archived, files }) = self.current.take() else {
+            return Ok(());
+        };
+        let found = sums(&files.digests());
+        let is_whole = found.as_bytes() == archived;
+        let digest = is_whole.then(|| Sha256::digest(found).into());
+        self.digests.insert(name_email.clone(), digest);
+        (self.take)(if is_whole {
+            Piece::Key(name_email, files)
+        } else {
+            Piece::Spoilt(name_email)
+        })
     }
 
     fn manifest(&mut self, member: &mut Member<impl Read>) -> Result<()> {
@@ -167,7 +197,10 @@ impl<F: FnMut(Piece) -> Result<()>> Reader<F> {
             |_| refused(&format!("lists {:?}, which is no name of a key", entry.name_email));
         let name_email = NameEmail::parse(&entry.name_email).map_err(wrong)?;
         let listed = match (entry.files, self.digests.remove(&name_email)) {
-            (Some(files), Some(found)) if digest(&files) == found => Listed::Here,
+            (_, Some(None)) => Listed::Spoilt,
+            (Some(files), Some(found)) if found == Some(Sha256::digest(sums(&files)).into()) => {
+                Listed::Here
+            }
             (Some(_), None) => Listed::Gone,
             (None, None) => Listed::Elsewhere(entry.fingerprint),
             _ => Listed::Altered,
@@ -204,10 +237,10 @@ fn parse_header(text: &[u8]) -> Result<Header> {
     serde_json::from_slice(text).map_err(none)
 }
 
-/// `keys/<name_email>/<file of a home>`.
-fn parse_path(path: &str) -> Option<(NameEmail, FileName)> {
-    let (name, file) = path.strip_prefix("keys/")?.split_once('/')?;
-    Some((NameEmail::parse(name).ok()?, FileName::parse(file)?))
+/// `keys/<name_email>/<rest>`.
+fn parse_path(path: &str) -> Option<(NameEmail, &str)> {
+    let (name, rest) = path.strip_prefix("keys/")?.split_once('/')?;
+    Some((NameEmail::parse(name).ok()?, rest))
 }
 
 /// The path that an extension header gives the next member, if it gives one. What would make that
@@ -237,15 +270,6 @@ fn read_member(member: &mut Member<impl Read>, limit: u64) -> Result<Vec<u8>> {
         return Err(refused("ends in the middle of a file"));
     }
     Ok(bytes)
-}
-
-/// One digest for all files of a key.
-fn digest(files: &BTreeMap<String, String>) -> [u8; 32] {
-    let mut all = Sha256::new();
-    for (path, digest) in files {
-        all.update(format!("{path}\0{digest}\n"));
-    }
-    all.finalize().into()
 }
 
 fn reading(e: io::Error) -> Error {

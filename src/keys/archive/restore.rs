@@ -75,6 +75,10 @@ impl Store {
                     Piece::Key(name_email, files) => sender
                         .send((name_email, files))
                         .map_err(|_| Error::Refused("no thread restores keys any more".into()))?,
+                    Piece::Spoilt(name_email) => {
+                        let why = "not restored: its files are not those that were archived";
+                        tally.add(&name_email, Err(Error::Refused(why.into())));
+                    }
                     Piece::Listed(name_email, listed) => {
                         if let Err(e) = self.check_listed(&name_email, listed) {
                             tally.add(&name_email, Err(e));
@@ -189,7 +193,7 @@ impl Store {
 
     fn check_listed(&self, name_email: &NameEmail, listed: Listed) -> Result<()> {
         let fingerprint = match listed {
-            Listed::Here => return Ok(()),
+            Listed::Here | Listed::Spoilt => return Ok(()),
             Listed::Altered => {
                 Err("its files in the archive are not those that the manifest lists")
             }

@@ -10,7 +10,7 @@ use tar::{Builder, EntryType};
 
 use super::files::HomeFiles;
 use super::manifest::{Draft, Entry};
-use super::{HEADER, Header, MANIFEST, VERSION};
+use super::{HEADER, Header, MANIFEST, SUMS, VERSION, sums};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::identity::NameEmail;
@@ -58,12 +58,15 @@ impl Store {
                     (fingerprint, None)
                 }
                 Ok(Found::Files(files)) => {
+                    let digests = files.digests();
+                    let path = format!("keys/{name}/{SUMS}");
+                    archive.add(&path, sums(&digests).as_bytes()).map_err(writing)?;
                     for (file, bytes) in files.iter() {
                         archive.add(&format!("keys/{name}/{file}"), bytes).map_err(writing)?;
                     }
                     report(Ok(true));
                     let fingerprint = files.record().map(|record| record.fingerprint.to_string());
-                    (fingerprint, Some(files.digests()))
+                    (fingerprint, Some(digests))
                 }
                 Err(e) => {
                     report(Err((name_email, e)));
