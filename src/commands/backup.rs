@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
+use super::progress;
 use crate::cli::Backup;
 use crate::clock;
 use crate::error::{Error, Result};
@@ -65,7 +65,7 @@ fn write(store: &Store, options: &Backup, recipients: &[Recipient], target: &Tar
     let files = put_recipients(&work, recipients)?;
     let encryption = work.gpg().encrypt(work.path(), &files, target.stdio()?)?;
     let mut out = BufWriter::with_capacity(64 * 1024, encryption);
-    let bar = progress();
+    let bar = progress::count("archived");
     let (mut archived, mut unchanged, mut damaged) = (0_u64, 0_u64, 0_u64);
     let written = store.archive(&mut out, since, |outcome: Archived| {
         bar.inc(1);
@@ -109,12 +109,6 @@ fn write(store: &Store, options: &Backup, recipients: &[Recipient], target: &Tar
             "{count} keys could not be read and are not in the archive, see above; all others are"
         ))),
     }
-}
-
-fn progress() -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} {pos} keys, {per_sec}");
-    ProgressBar::new_spinner()
-        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }
 
 /// Puts the certificates where gpg can read them, checked.

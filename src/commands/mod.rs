@@ -8,6 +8,7 @@ mod hook;
 mod look;
 mod moving;
 mod output;
+mod progress;
 mod prolong;
 mod remove;
 mod restore;

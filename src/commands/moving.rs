@@ -1,10 +1,9 @@
 //! `copr-keygen import` and `export`: moving in from a GnuPG home that many keys share, and out into
 //! one.
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::output;
+use super::{output, progress};
 use crate::cli::{Export, Import};
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
@@ -15,7 +14,7 @@ use crate::settings::Settings;
 pub fn import(settings: &Settings, options: &Import) -> Result<()> {
     let source = Source::open(&options.from, options.phrases.as_deref(), &settings.state_dir)?;
     let store = open(settings)?;
-    let bar = progress_bar("reading the keyring");
+    let bar = progress::bar(0, "of the keyring");
     let report = store.import(
         &source,
         ImportOptions { protect: options.protect, dry_run: options.dry_run, jobs: settings.jobs },
@@ -89,7 +88,7 @@ fn left_out_text(key: &LeftOut) -> String {
 /// Exports keys.
 pub fn export(settings: &Settings, options: &Export) -> Result<()> {
     let store = open(settings)?;
-    let bar = progress_bar("keys");
+    let bar = progress::bar(0, "exported");
     let filter = Filter { pattern: options.pattern.clone(), ..Filter::default() };
     let report = store.export(&options.to, filter, &|done| bar.set_position(done as u64));
     bar.finish_and_clear();
@@ -108,13 +107,4 @@ fn open(settings: &Settings) -> Result<Store> {
     let gpg = Gpg::new(settings)?;
     gpg.check_installed()?;
     Store::open(settings, gpg)
-}
-
-/// On stderr, and only when that is a terminal.
-fn progress_bar(message: &'static str) -> ProgressBar {
-    let bar = ProgressBar::no_length().with_message(message);
-    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}, {eta} left") {
-        bar.set_style(style);
-    }
-    bar
 }

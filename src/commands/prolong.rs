@@ -2,14 +2,12 @@
 //! who must know. One key that fails does not stop the rest; what is interrupted is continued by the
 //! next run.
 
-use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::{hook, output};
+use super::{hook, output, progress};
 use crate::cli;
 use crate::clock;
 use crate::error::{Error, Result};
@@ -42,7 +40,7 @@ pub fn run(settings: &Settings, options: &cli::Prolong) -> Result<()> {
     let told = if options.dry_run {
         Ok(())
     } else {
-        hook::tell(settings, store.catalog()).and_then(|()| write_metrics(settings, &store))
+        hook::tell(settings, store.catalog()).and(write_metrics(settings, &store))
     };
     show(&plan, &report, options)?;
     match (report.result(&plan), told) {
@@ -157,7 +155,7 @@ impl Report {
 }
 
 fn prolong_all(store: &Store, plan: &Plan, jobs: usize, signals: &Signals) -> Report {
-    let bar = progress_bar(plan.due.len());
+    let bar = progress::bar(plan.due.len(), "prolonged");
     let report = Mutex::new(Report::default());
     let next = AtomicUsize::new(0);
     let stop = AtomicBool::new(false);
@@ -225,15 +223,6 @@ fn report_failure(key: &Key, error: &Error) {
             event::log(log::Level::Error, &fields, &message);
         }
     }
-}
-
-fn progress_bar(length: usize) -> ProgressBar {
-    if length == 0 || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(length.try_into().unwrap_or(u64::MAX));
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} keys, {eta} left");
-    style.map_or(bar.clone(), |style| bar.with_style(style))
 }
 
 /// Prints what was done, and one line with the counts to the log.

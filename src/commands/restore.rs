@@ -4,8 +4,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
-
+use super::progress;
 use crate::cli::Restore;
 use crate::clock;
 use crate::error::{Error, Result};
@@ -20,9 +19,7 @@ pub fn run(settings: &Settings, options: &Restore) -> Result<()> {
     let gpg = Gpg::new(settings)?;
     gpg.check_installed()?;
     let store = Store::open(settings, gpg)?;
-    let style = ProgressStyle::with_template("{spinner} {pos} keys, {per_sec}, {elapsed}");
-    let bar = ProgressBar::new_spinner()
-        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    let bar = progress::count("restored");
     let report = |name_email: &NameEmail, result: Result<Restored>| {
         bar.inc(1);
         if let Err(e) = result {

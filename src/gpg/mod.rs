@@ -15,7 +15,6 @@ mod parameters;
 mod secret;
 mod signature;
 mod status;
-mod trial;
 mod version;
 
 use std::fmt;
@@ -31,6 +30,7 @@ pub use encrypt::Encryption;
 pub use generate::Generated;
 pub use listing::{Certificate, Signature};
 pub use secret::Protection;
+pub use signature::time_of_signature;
 pub use version::Version;
 
 /// The GnuPG programs of this host.

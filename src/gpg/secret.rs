@@ -1,5 +1,5 @@
 //! What is done with the secret key of a staged home: look how it is protected, give it another
-//! passphrase, prove that it signs, revoke it in advance. Passphrases go through pipes or 0600 files.
+//! passphrase, revoke it in advance. Passphrases go through pipes or 0600 files.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,9 +13,6 @@ use crate::error::{Error, Result};
 
 /// libgpg-error's number of a wrong passphrase; the upper half of a printed code names its source.
 const BAD_PASSPHRASE: u32 = 11;
-
-/// What is signed to see whether a key signs.
-const SAMPLE: &[u8] = b"copr-keygen made this signature to see whether the key signs.\n";
 
 /// How a file of `private-keys-v1.d/` keeps its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,79 +84,6 @@ impl Gpg {
         Err(Error::GpgFailed { how: "the passphrase was not changed".into(), words })
     }
 
-    /// Makes a signature with the key in `home` and the first line of `passphrase_file`, and
-    /// verifies it with the certificate there. `at` is the Unix time to do so as if it were now, for
-    /// a key that has expired; the signature goes to `scratch`, and nowhere else.
-    pub fn check_signs(
-        &self,
-        home: &Path,
-        passphrase_file: &Path,
-        fingerprint: &Fingerprint,
-        at: Option<u64>,
-        scratch: &Path,
-        deadline: Instant,
-    ) -> Result<()> {
-        let signature = scratch.join("sample.sig");
-        let user = fingerprint.as_str();
-        let signed = self.sign_sample(home, passphrase_file, user, at, &signature, deadline)?;
-        let mut arguments: Vec<OsString> = time(at);
-        arguments.extend(["--verify".into(), "--".into(), signature.clone().into(), "-".into()]);
-        let (finished, took) = self.run(Call { home, arguments, stdin: SAMPLE, deadline })?;
-        let output = call::succeeded(finished, took, "verifying a signature")?;
-        let is_its_own = signed == *fingerprint
-            && status::lines(&output.stdout, "VALIDSIG")
-                .any(|words| words.first() == Some(&fingerprint.as_str()));
-        fs::remove_file(&signature)
-            .map_err(|e| Error::io(format!("removing {}", signature.display()), e))?;
-        match is_its_own {
-            true => Ok(()),
-            false => Err(Error::GpgFailed {
-                how: "the signature made with this key is not valid".into(),
-                words: output.words,
-            }),
-        }
-    }
-
-    /// The key gpg takes when it is told to sign as `user`: the fingerprint of what it signed with.
-    pub fn who_signs(
-        &self,
-        home: &Path,
-        passphrase_file: &Path,
-        user: &str,
-        at: Option<u64>,
-        scratch: &Path,
-        deadline: Instant,
-    ) -> Result<Fingerprint> {
-        let signature = scratch.join("choice.sig");
-        self.sign_sample(home, passphrase_file, user, at, &signature, deadline)
-    }
-
-    fn sign_sample(
-        &self,
-        home: &Path,
-        passphrase_file: &Path,
-        user: &str,
-        at: Option<u64>,
-        signature: &Path,
-        deadline: Instant,
-    ) -> Result<Fingerprint> {
-        let mut arguments = time(at);
-        arguments.extend(["--pinentry-mode=loopback", "--passphrase-file"].map(Into::into));
-        arguments.extend([passphrase_file.into(), "--digest-algo=SHA256".into()]);
-        arguments.extend(["--local-user".into(), user.into(), "--output".into()]);
-        arguments.extend([signature.into(), "--detach-sign".into()]);
-        let (finished, took) =
-            self.run_with_agent(Call { home, arguments, stdin: SAMPLE, deadline })?;
-        let output = call::succeeded(finished, took, "making a signature")?;
-        let created: Vec<_> = status::lines(&output.stdout, "SIG_CREATED")
-            .filter_map(|words| Fingerprint::parse(words.last()?))
-            .collect();
-        <[_; 1]>::try_from(created).map(|[one]| one).map_err(|_| Error::GpgFailed {
-            how: "it did not report one signature".into(),
-            words: output.words,
-        })
-    }
-
     /// A revocation certificate, armored, as gpg makes one with every new key: without a reason.
     pub fn make_revocation(
         &self,
@@ -181,11 +105,6 @@ impl Gpg {
         call::succeeded(finished, took, "making a revocation certificate")?;
         fs::read(&file).map_err(|e| Error::io(format!("reading {}", file.display()), e))
     }
-}
-
-/// The option that makes gpg believe it is `at`.
-fn time(at: Option<u64>) -> Vec<OsString> {
-    at.map(|at| format!("--faked-system-time={at}").into()).into_iter().collect()
 }
 
 #[cfg(test)]

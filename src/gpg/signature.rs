@@ -1,54 +1,107 @@
-//! Makes a signature for the only purpose of finding out whether a key can.
+//! Makes signatures for the only purpose of finding out whether a key can, or which key it is that
+//! gpg takes. All of it in homes of staging.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::call::{self, Call};
-use super::{Certificate, Gpg};
+use super::{Fingerprint, Gpg, status};
 use crate::error::{Error, Result};
 
-/// What is signed.
-const DATA: &[u8] = b"copr-keygen tries whether this key can sign\n";
+/// What is signed. It says nothing, so that the signature is of no use to anybody.
+const SAMPLE: &[u8] = b"copr-keygen made this signature to see whether the key signs.\n";
+
+/// The time (Unix time) to tell gpg so that a key can sign that cannot do so now, because it has
+/// expired or will within a minute.
+pub fn time_of_signature(expires: Option<u64>, now: u64) -> Option<u64> {
+    expires.filter(|at| *at <= now + 60).map(|at| at.saturating_sub(1))
+}
 
 impl Gpg {
-    /// Makes a signature with the key of `certificate` in `home`, which is in staging, and verifies
-    /// it with the keyring there. A key that had expired signs as of its last second. A key that is
-    /// revoked cannot be tried.
+    /// Makes a signature with the key in `home` and the first line of `passphrase_file`, and
+    /// verifies it with the keyring there. `at` is what gpg is told in place of the time. A key that
+    /// is revoked cannot be tried.
     pub fn try_signature(
         &self,
         home: &Path,
         passphrase_file: &Path,
-        certificate: &Certificate,
-        now: u64,
+        fingerprint: &Fingerprint,
+        at: Option<u64>,
         deadline: Instant,
     ) -> Result<()> {
-        let fingerprint = certificate.fingerprint.as_str();
-        let signature = home.join("signature");
-        // A keyring from elsewhere may claim that its self-signatures have been verified.
-        let mut arguments = vec!["--no-sig-cache".into()];
-        if let Some(expired) = certificate.expires.filter(|at| *at <= now) {
-            arguments.push(format!("--faked-system-time={}!", expired.saturating_sub(1)).into());
-        }
-        let verify_arguments = arguments.clone();
-        arguments.extend(["--pinentry-mode=loopback".into(), "--passphrase-file".into()]);
-        arguments.extend([passphrase_file.into(), "--digest-algo=SHA256".into()]);
-        arguments.extend(["--local-user".into(), format!("{fingerprint}!").into()]);
-        arguments.extend(["--output".into(), signature.clone().into(), "--detach-sign".into()]);
-        let (finished, took) =
-            self.run_with_agent(Call { home, arguments, stdin: DATA, deadline })?;
-        call::succeeded(finished, took, "trying a key")?;
-
-        let mut arguments = verify_arguments;
-        arguments.extend(["--verify".into(), "--".into(), signature.into(), "-".into()]);
-        let (finished, took) = self.run(Call { home, arguments, stdin: DATA, deadline })?;
-        let output = call::succeeded(finished, took, "trying a key")?;
-        let valid = format!("[GNUPG:] VALIDSIG {fingerprint} ");
-        if !String::from_utf8_lossy(&output.stdout).contains(&valid) {
+        let user = format!("{fingerprint}!");
+        let (signature, signer) = self.sign(home, passphrase_file, &user, at, deadline)?;
+        let mut arguments = doubting(at);
+        arguments.extend(["--verify".into(), "--".into(), signature.clone().into(), "-".into()]);
+        let (finished, took) = self.run(Call { home, arguments, stdin: SAMPLE, deadline })?;
+        let output = call::succeeded(finished, took, "verifying a signature")?;
+        let is_its_own = signer == *fingerprint
+            && status::lines(&output.stdout, "VALIDSIG")
+                .any(|words| words.first() == Some(&fingerprint.as_str()));
+        if !is_its_own {
             return Err(Error::GpgFailed {
-                how: "the signature it made is not of this key".into(),
+                how: format!("the signature it made is not one of {fingerprint}"),
                 words: output.words,
             });
         }
-        Ok(())
+        remove(&signature)
     }
+
+    /// The key gpg takes when it is told to sign as `user`: the fingerprint of what it signed with.
+    pub fn who_signs(
+        &self,
+        home: &Path,
+        passphrase_file: &Path,
+        user: &str,
+        at: Option<u64>,
+        deadline: Instant,
+    ) -> Result<Fingerprint> {
+        let (signature, signer) = self.sign(home, passphrase_file, user, at, deadline)?;
+        remove(&signature)?;
+        Ok(signer)
+    }
+
+    fn sign(
+        &self,
+        home: &Path,
+        passphrase_file: &Path,
+        user: &str,
+        at: Option<u64>,
+        deadline: Instant,
+    ) -> Result<(PathBuf, Fingerprint)> {
+        let signature = home.join("sample.sig");
+        let mut arguments = doubting(at);
+        arguments.extend(["--pinentry-mode=loopback", "--passphrase-file"].map(Into::into));
+        arguments.extend([passphrase_file.into(), "--digest-algo=SHA256".into()]);
+        arguments.extend(["--local-user".into(), user.into(), "--output".into()]);
+        arguments.extend([signature.clone().into(), "--detach-sign".into()]);
+        let (finished, took) =
+            self.run_with_agent(Call { home, arguments, stdin: SAMPLE, deadline })?;
+        let output = call::succeeded(finished, took, "making a signature")?;
+        let created: Vec<_> = status::lines(&output.stdout, "SIG_CREATED")
+            .filter_map(|words| Fingerprint::parse(words.last()?))
+            .collect();
+        match <[_; 1]>::try_from(created) {
+            Ok([signer]) => Ok((signature, signer)),
+            Err(_) => Err(Error::GpgFailed {
+                how: "it did not report one signature".into(),
+                words: output.words,
+            }),
+        }
+    }
+}
+
+/// A keyring from elsewhere may claim that its self-signatures have been verified. With "!" the time
+/// stands still, however long it takes.
+fn doubting(at: Option<u64>) -> Vec<OsString> {
+    let mut arguments = vec!["--no-sig-cache".into()];
+    arguments.extend(at.map(|at| format!("--faked-system-time={at}!").into()));
+    arguments
+}
+
+fn remove(signature: &Path) -> Result<()> {
+    fs::remove_file(signature)
+        .map_err(|e| Error::io(format!("removing {}", signature.display()), e))
 }

@@ -10,7 +10,7 @@ use super::home::{self, PASSPHRASE, PUBRING};
 use super::record::KeyRecord;
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::gpg::{Certificate, Keyring, Signature};
+use crate::gpg::{Certificate, Keyring, Signature, time_of_signature};
 use crate::identity::NameEmail;
 
 /// How long all of gpg's work for one key may take.
@@ -58,8 +58,9 @@ impl Store {
         let now = clock::now()?;
         if !certificate.revoked {
             let phrase = home.join(PASSPHRASE);
+            let at = time_of_signature(certificate.expires, now);
             self.gpg
-                .try_signature(home, &phrase, &certificate, now, deadline)
+                .try_signature(home, &phrase, &certificate.fingerprint, at, deadline)
                 .or_else(|error| self.check_space().and(Err(error)))?;
         }
         // Of the cache only what gpg cannot know is taken over.

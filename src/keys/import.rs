@@ -19,10 +19,9 @@ use super::home::SECRET_KEYS;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::packets::{Certificates, RawCertificate};
-use crate::gpg::{Fingerprint, Keyring};
+use crate::gpg::{Fingerprint, Keyring, time_of_signature};
 use crate::identity::NameEmail;
 
-use one::time_of_signature;
 use plan::{Candidate, Plan, Verdict};
 pub use source::Source;
 
@@ -305,7 +304,7 @@ impl Store {
         let last = rivals.iter().filter_map(|(_, candidate, _)| candidate.expires).max();
         let at = time_of_signature(last.filter(|_| !never), clock::now()?);
         let user = first.name_email.as_str();
-        Ok(self.gpg.who_signs(staged.path(), &phrase, user, at, staged.scratch(), deadline)?)
+        Ok(self.gpg.who_signs(staged.path(), &phrase, user, at, deadline)?)
     }
 }
 

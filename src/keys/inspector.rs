@@ -17,7 +17,7 @@ use super::staging::{Staging, Work};
 use super::{Catalog, staging};
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::gpg::{Certificate, Gpg};
+use crate::gpg::{Certificate, Gpg, time_of_signature};
 use crate::identity::NameEmail;
 
 /// How long all of gpg's work for one key may take, beyond `gpg_timeout` for each run.
@@ -90,12 +90,10 @@ impl Inspector {
             let file = secret.join(grip.file_name());
             copy(&home.path.join(&file), &work.join(&file))?;
         }
-        // gpg does not sign with a key that has expired; it is told a time when it had not.
-        let now = clock::now()?.max(certificate.created + 1);
-        let at = certificate.expires.map_or(now, |expires| now.min(expires.saturating_sub(1)));
+        let at = time_of_signature(certificate.expires, clock::now()?);
         let phrase = home.path.join(PASSPHRASE);
         let deadline = Instant::now() + KEY_TIME;
-        self.gpg.trial_signature(work, &phrase, &certificate.fingerprint, at, deadline)
+        self.gpg.try_signature(work, &phrase, &certificate.fingerprint, at, deadline)
     }
 
     /// Writes `key.json` anew from what gpg says, under the lock of the home.

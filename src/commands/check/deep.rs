@@ -1,17 +1,15 @@
 //! `--deep`: gpg looks at every certificate, and every secret key makes a signature with its
 //! passphrase. All of it in staging, on all cores.
 
-use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::homes::{self, Survey};
 use super::host::Host;
 use super::page::{Section, number};
 use crate::clock;
+use crate::commands::progress;
 use crate::error::{Error, Result};
 use crate::gpg::Certificate;
 use crate::keys::{Home, KeyRecord};
@@ -66,7 +64,7 @@ pub fn section(host: &Host, survey: &mut Survey) -> Result<Section> {
 fn try_all(host: &Host, whole: &[(usize, &Home)]) -> Result<(Vec<(usize, Doubt)>, usize)> {
     // Taken, a signal lets the keys at work finish and leaves staging empty.
     let signals = Signals::take()?;
-    let bar = progress_bar(whole.len());
+    let bar = progress::bar(whole.len(), "tried");
     let doubts = Mutex::new(Vec::new());
     let (next, tried, stop) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
     let worker = || {
@@ -185,13 +183,4 @@ fn report(host: &Host, home: &mut Home, doubt: Doubt, section: &mut Section) {
             section.failed(subject, format!("cannot be used: {e}"), remedy);
         }
     }
-}
-
-fn progress_bar(length: usize) -> ProgressBar {
-    if length == 0 || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(length.try_into().unwrap_or(u64::MAX));
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} keys, {eta} left");
-    style.map_or(bar.clone(), |style| bar.with_style(style))
 }

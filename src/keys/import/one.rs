@@ -11,7 +11,7 @@ use super::{Fate, Obstacle};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::packets::RawCertificate;
-use crate::gpg::{Certificate, Fingerprint, Keyring, Protection};
+use crate::gpg::{Certificate, Fingerprint, Keyring, Protection, time_of_signature};
 use crate::keys::home::{self, PASSPHRASE, PUBRING, REVOCATIONS, SECRET_KEYS};
 use crate::keys::record::KeyRecord;
 use crate::keys::staging::{Publication, StagedHome};
@@ -55,7 +55,7 @@ impl Store {
         let fingerprint = &record.fingerprint;
         let at = time_of_signature(record.expires, now);
         self.gpg
-            .check_signs(work, &phrase, fingerprint, at, staged.scratch(), deadline)
+            .try_signature(work, &phrase, fingerprint, at, deadline)
             .map_err(|e| self.explain(e.into()).prefix("no signature can be made with it: "))?;
         self.stage_revocation(source, &staged, fingerprint, deadline)
             .map_err(|obstacle| self.explain(obstacle))?;
@@ -200,12 +200,6 @@ impl Store {
     pub(super) fn explain(&self, obstacle: Obstacle) -> Obstacle {
         self.check_space().err().map_or(obstacle, Obstacle::All)
     }
-}
-
-/// When a key could sign last, if it cannot now.
-pub fn time_of_signature(expires: Option<u64>, now: u64) -> Option<u64> {
-    // A minute is more than the signature may take.
-    expires.filter(|at| *at <= now + 60).map(|at| at.saturating_sub(1))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
