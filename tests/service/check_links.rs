@@ -55,6 +55,41 @@ impl SignHost {
 }
 
 #[test]
+fn a_service_that_makes_keys_meanwhile_is_well() {
+    let sign_host = SignHost::with_keys(&[]);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let order = std::sync::atomic::Ordering::SeqCst;
+    std::thread::scope(|scope| {
+        let makers: Vec<_> = (0..3)
+            .map(|maker| {
+                let host = &sign_host.host;
+                scope.spawn(move || {
+                    for number in 0..5 {
+                        let id = format!("user#made{maker}-{number}@copr.example.org");
+                        let made = host.gen_key_patiently(&id, &serde_json::json!({}));
+                        assert_eq!(made.status, 201, "{}", host.log());
+                    }
+                })
+            })
+            .collect();
+        let checker = scope.spawn(|| {
+            let mut checks = 0;
+            while checks < 3 || !done.load(order) {
+                let arguments = [&[][..], &["--repair"], &["--deep"]][checks % 3];
+                sign_host.assert_well(arguments);
+                checks += 1;
+            }
+        });
+        let made: Vec<_> = makers.into_iter().map(|maker| maker.join()).collect();
+        done.store(true, order);
+        checker.join().unwrap();
+        assert!(made.iter().all(Result::is_ok));
+    });
+    assert_eq!(sign_host.host.entries("phrases").len(), 15);
+    sign_host.assert_well(&["--deep"]);
+}
+
+#[test]
 fn links_of_no_key_are_removed() {
     let sign_host = SignHost::with_keys(&[ID]);
     let nobody = "user#nobody@copr.example.org";
