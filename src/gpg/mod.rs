@@ -12,7 +12,6 @@ pub mod packets;
 mod parameters;
 mod secret;
 mod status;
-mod trial;
 mod version;
 
 use std::fmt;

@@ -90,12 +90,11 @@ impl Inspector {
             let file = secret.join(grip.file_name());
             copy(&home.path.join(&file), &work.join(&file))?;
         }
-        // gpg does not sign with a key that has expired; it is told a time when it had not.
-        let now = clock::now()?.max(certificate.created + 1);
-        let at = certificate.expires.map_or(now, |expires| now.min(expires.saturating_sub(1)));
+        let at = time_to_sign(clock::now()?, certificate.created, certificate.expires);
         let phrase = home.path.join(PASSPHRASE);
         let deadline = Instant::now() + KEY_TIME;
-        self.gpg.trial_signature(work, &phrase, &certificate.fingerprint, at, deadline)
+        let fingerprint = &certificate.fingerprint;
+        self.gpg.check_signs(work, &phrase, fingerprint, at, staged.scratch(), deadline)
     }
 
     /// Writes `key.json` anew from what gpg says, under the lock of the home.
@@ -162,7 +161,29 @@ impl Inspector {
     }
 }
 
+/// The time gpg must be told for it to sign with a key that has expired, or that is of tomorrow; `None`
+/// when now will do.
+fn time_to_sign(now: u64, created: u64, expires: Option<u64>) -> Option<u64> {
+    // A minute is more than the signature may take.
+    let expired = expires.filter(|at| *at <= now + 60).map(|at| at.saturating_sub(1));
+    expired.or((created > now).then_some(created + 1))
+}
+
 /// Whether the sockets of gpg-agents fit below the state directory `root`.
 pub fn check_path_length(root: &Path) -> Result<()> {
     staging::check_path_length(root)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_tried_within_their_life() {
+        assert_eq!(time_to_sign(1000, 1, None), None);
+        assert_eq!(time_to_sign(1000, 1, Some(5000)), None);
+        assert_eq!(time_to_sign(1000, 1, Some(900)), Some(899));
+        assert_eq!(time_to_sign(1000, 1, Some(1030)), Some(1029));
+        assert_eq!(time_to_sign(1000, 1200, None), Some(1201));
+    }
 }
