@@ -35,6 +35,21 @@ pub fn iso_basic(at: u64) -> String {
     timestamp(at).chars().filter(|c| !matches!(c, '-' | ':' | 'Z')).collect()
 }
 
+/// Reads what [`iso_basic`] writes.
+pub fn parse_iso_basic(text: &str) -> Option<u64> {
+    let (date, time) = text.split_once('T')?;
+    let is_digits =
+        |part: &str, length| part.len() == length && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_digits(date, 8) || !is_digits(time, 6) {
+        return None;
+    }
+    let (year, month, day) = (&date[..4], &date[4..6], &date[6..]);
+    let (hour, minute, second) = (&time[..2], &time[2..4], &time[4..]);
+    let full = format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z");
+    let at = humantime::parse_rfc3339(&full).ok()?;
+    Some(at.duration_since(UNIX_EPOCH).ok()?.as_secs())
+}
+
 /// The last second of the year 9999, which is what can be written.
 const LATEST: u64 = 253_402_300_799;
 
@@ -100,6 +115,10 @@ mod tests {
         assert_eq!(timestamp(1_700_000_000), "2023-11-14T22:13:20Z");
         assert_eq!(iso_basic(1_700_000_000), "20231114T221320");
         assert_eq!(date(u64::MAX), "9999-12-31");
+        assert_eq!(parse_iso_basic("20231114T221320"), Some(1_700_000_000));
+        for bad in ["", "T", "20231114T22132", "20231314T221320", "2023111éT221320", "1"] {
+            assert_eq!(parse_iso_basic(bad), None, "{bad}");
+        }
     }
 
     #[test]

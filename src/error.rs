@@ -38,6 +38,10 @@ pub enum Error {
     #[error("{0}")]
     Clock(String),
 
+    /// What was given to us, or lies there, is not what it must be. Nothing was changed.
+    #[error("{0}")]
+    Refused(String),
+
     /// Some of many things failed; each has been reported by itself.
     #[error("{0}")]
     Partly(String),
@@ -174,6 +178,7 @@ impl Error {
             | Self::Arguments(_)
             | Self::Usage(_)
             | Self::Clock(_)
+            | Self::Refused(_)
             | Self::Partly(_)
             | Self::GpgMissing { .. }
             | Self::GpgTimedOut { .. }

@@ -67,7 +67,7 @@ pub fn run_into(job: &Job, file: File) -> io::Result<Finished> {
 
 fn run_with(job: &Job, stdout: Stdio) -> io::Result<Finished> {
     debug_assert!(job.stdin.len() <= 4096);
-    let mut group = Group(spawn(job, stdout)?);
+    let mut group = Group(spawn(job.program, &job.arguments, stdout, job.background.is_some())?);
     let result = watch(&mut group.0, job);
     let end = group.finish();
     let (why, mut stdout, mut stderr) = result?;
@@ -82,10 +82,16 @@ fn run_with(job: &Job, stdout: Stdio) -> io::Result<Finished> {
     Ok(Finished { end, stopped: why == Because::Stopped, stdout, stderr })
 }
 
-fn spawn(job: &Job, stdout: Stdio) -> io::Result<Child> {
-    let mut command = Command::new(job.program);
+/// Starts a program as the leader of a process group that does not outlive the calling thread.
+pub fn spawn(
+    program: &Path,
+    arguments: &[OsString],
+    stdout: Stdio,
+    idle: bool,
+) -> io::Result<Child> {
+    let mut command = Command::new(program);
     command
-        .args(&job.arguments)
+        .args(arguments)
         .env_clear()
         .env("LC_ALL", "C.UTF-8")
         .env("PATH", "/usr/bin:/bin")
@@ -95,7 +101,6 @@ fn spawn(job: &Job, stdout: Stdio) -> io::Result<Child> {
         .stdout(stdout)
         .stderr(Stdio::piped());
     let parent = getpid();
-    let idle = job.background.is_some();
     let before_exec = move || {
         if idle {
             become_idle();
@@ -182,7 +187,8 @@ fn watch(child: &mut Child, job: &Job) -> io::Result<(Because, Vec<u8>, Vec<u8>)
     }
 }
 
-fn wait_readable(fds: &mut [PollFd], limit: Duration) -> io::Result<()> {
+/// Waits for an event on one of `fds`, at most about a minute of `limit`.
+pub fn wait_readable(fds: &mut [PollFd], limit: Duration) -> io::Result<()> {
     let milliseconds = u16::try_from(limit.as_millis() + 1).unwrap_or(u16::MAX);
     match poll(fds, PollTimeout::from(milliseconds)) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
@@ -208,12 +214,12 @@ fn read_available(from: &mut impl Read, into: &mut Vec<u8>) -> io::Result<bool> 
 }
 
 /// A process group that does not outlive this value.
-struct Group(Child);
+pub struct Group(pub Child);
 
 impl Group {
     /// Kills what is left of the group and waits for all of it. The leader's pid stays reserved
     /// until it is waited for here, so the signal cannot reach a stranger.
-    fn finish(&mut self) -> Option<End> {
+    pub fn finish(&mut self) -> Option<End> {
         let leader = pid_of(&self.0);
         let _ = killpg(leader, Signal::SIGKILL); // fails only when nobody is left
         let mut end = None;
@@ -236,7 +242,7 @@ fn pid_of(child: &Child) -> Pid {
 }
 
 /// A descriptor that becomes readable when `child` ends (pidfd_open(2), Linux 5.3).
-fn pidfd_open(child: &Child) -> io::Result<OwnedFd> {
+pub fn pidfd_open(child: &Child) -> io::Result<OwnedFd> {
     // SAFETY: pidfd_open takes two integers and returns a new descriptor, owned by nobody yet, or
     // -1.
     #[allow(unsafe_code)]

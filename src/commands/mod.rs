@@ -10,10 +10,13 @@ mod moving;
 mod output;
 mod prolong;
 mod remove;
+mod restore;
 pub mod serve;
 
 use crate::cli::Command;
 use crate::error::{Error, Result};
+use crate::gpg::Gpg;
+use crate::keys::Store;
 use crate::privileges;
 use crate::settings::Settings;
 
@@ -23,6 +26,11 @@ pub fn run(settings: Result<Settings>, command: Command) -> Result<()> {
     let settings = match (settings, &command) {
         (Err(error), Command::Check(options)) => return check::unconfigured(error, options),
         (settings, _) => settings?,
+    };
+    // Public, and where root keeps them the owner of the state may not look.
+    let recipients = match &command {
+        Command::Backup(options) => backup::read_recipients(&options.recipient)?,
+        _ => Vec::new(),
     };
     if !matches!(command, Command::Check(_)) {
         privileges::become_owner(&settings.state_dir)?;
@@ -39,10 +47,22 @@ pub fn run(settings: Result<Settings>, command: Command) -> Result<()> {
         Command::FillPool => fill_pool::run(&settings),
         Command::Import(options) => moving::import(&settings, &options),
         Command::Export(options) => moving::export(&settings, &options),
-        Command::Backup(options) => backup::backup(&settings, &options),
-        Command::Restore(options) => backup::restore(&settings, &options),
+        Command::Backup(options) => backup::run(&settings, &options, &recipients),
+        Command::Restore(options) => restore::run(&settings, &options),
         Command::Remove(options) => remove::remove(&settings, &options),
         Command::Undo(options) => remove::undo(&settings, &options),
         Command::Purge(options) => remove::purge(&settings, &options),
     }
+}
+
+/// Opens the store of keys that exist. A state directory that was mistyped is not made.
+fn open_existing(settings: &Settings, gpg: Gpg) -> Result<Store> {
+    let keys = settings.state_dir.join("keys");
+    if !keys.is_dir() {
+        return Err(Error::Settings(format!(
+            "{}: there is no such directory; is the setting state_dir right?",
+            keys.display()
+        )));
+    }
+    Store::open(settings, gpg)
 }

@@ -71,6 +71,16 @@ impl Gpg {
         Ok(super::status::Status::parse(&output.stdout).imported)
     }
 
+    /// Merges the revocation in `file` into the keyring of `home`, which is in staging. gpg forgets
+    /// the owner trust of a key that is revoked, and fails when there is no trust database for that;
+    /// this is the one call that may make one.
+    pub fn import_revocation(&self, home: &Path, file: &Path, deadline: Instant) -> Result<()> {
+        let arguments =
+            vec!["--trust-model=pgp".into(), "--import".into(), "--".into(), file.into()];
+        let (finished, took) = self.run(Call { home, arguments, stdin: b"", deadline })?;
+        call::succeeded(finished, took, "revoking a certificate").map(drop)
+    }
+
     /// Gives the key in `home`, which is in staging, a new expiry (Unix time). gpg puts the new
     /// self-signatures in place of the newest old ones.
     pub fn set_expiry(
@@ -112,11 +122,13 @@ impl Gpg {
     }
 }
 
-/// Options under which gpg leaves no trace where it reads.
+/// Options under which gpg leaves no trace where it reads, and does not believe what a keyring says
+/// of signatures it has verified before.
 pub(super) fn reading(keyring: Keyring) -> Vec<std::ffi::OsString> {
     vec![
         "--no-options".into(),
         "--lock-never".into(),
+        "--no-sig-cache".into(),
         "--no-default-keyring".into(),
         "--keyring".into(),
         keyring.file.into(),

@@ -5,12 +5,15 @@ pub mod arguments;
 mod bulk;
 mod call;
 mod certificate;
+mod encrypt;
+mod feed;
 mod generate;
 pub mod keybox;
 mod listing;
 pub mod packets;
 mod parameters;
 mod secret;
+mod signature;
 mod status;
 mod version;
 
@@ -23,6 +26,7 @@ use crate::process;
 use crate::settings::Settings;
 
 pub use certificate::Keyring;
+pub use encrypt::Encryption;
 pub use generate::Generated;
 pub use listing::{Certificate, Signature};
 pub use secret::Protection;

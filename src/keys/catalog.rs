@@ -172,13 +172,7 @@ impl Catalog {
     /// Asks gpg for what the record does not know.
     fn complete(&self, name_email: NameEmail, mut record: KeyRecord) -> Result<Key> {
         if record.created == 0 {
-            let certificate = self.certificate(&name_email)?;
-            record.fingerprint = certificate.fingerprint;
-            record.algorithm = certificate.algorithm;
-            record.created = certificate.created;
-            record.expires = certificate.expires;
-            let newest = certificate.signatures.iter().map(|signature| signature.created).max();
-            record.changed = newest.unwrap_or_default().max(record.created);
+            record.learn(&self.certificate(&name_email)?);
         }
         Ok(Key { name_email, record })
     }

@@ -73,6 +73,19 @@ impl Homes {
     /// The key of an identity, if there is one. A home that is not complete is an error: it may
     /// hold the only copy of a key, so nothing is ever made in its place.
     pub fn find(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
+        loop {
+            let inode =
+                || fs::symlink_metadata(self.path(name_email)).map(|found| found.ino()).ok();
+            let before = inode();
+            match self.look(name_email) {
+                // It was removed, or removed and made again, while it was looked at.
+                Err(Error::DamagedHome { .. }) if inode() != before => {}
+                found => return found,
+            }
+        }
+    }
+
+    fn look(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
         let home = self.path(name_email);
         let damaged =
             |path: PathBuf, reason: &str| Err(Error::DamagedHome { path, reason: reason.into() });

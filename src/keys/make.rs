@@ -43,10 +43,7 @@ impl Store {
 
     /// The key if it exists, its links repaired.
     fn find_linked(&self, name_email: &NameEmail) -> Result<Option<Outcome>> {
-        let Some(record) = self.homes.find(name_email)? else { return Ok(None) };
-        self.signd.add_secret_key(name_email, &record.keygrip)?;
-        self.signd.add_phrase(name_email)?;
-        Ok(Some(Outcome::Existed(record)))
+        Ok(self.relink(name_email)?.map(Outcome::Existed))
     }
 
     fn make(&self, request: &KeyRequest, deadline: Instant) -> Result<Outcome> {
@@ -95,10 +92,13 @@ impl Store {
             words: error.to_string(),
         })?;
         match staged.publish(&self.homes, &self.signd, name_email, &record.keygrip)? {
-            Publication::Done => Ok(Outcome::Made(record)),
-            Publication::Lost => self.find_linked(name_email)?.ok_or_else(|| Error::DamagedHome {
-                path: self.homes.path(name_email),
-                reason: "was there when a new key was to be published, and is gone now".into(),
+            Publication::Done => {
+                self.relink(name_email)?;
+                Ok(Outcome::Made(record))
+            }
+            Publication::Lost => self.find_linked(name_email)?.ok_or_else(|| {
+                // Brought back, and removed again; whoever asks once more gets a key.
+                Error::Busy(format!("the key of {name_email} comes and goes"))
             }),
         }
     }

@@ -1,6 +1,8 @@
 //! The store: one identity, one GnuPG home below `keys/`, which is written by `rename` only.
 //! Everything in `gnupg/` and `phrases/` is derived from it and repaired on sight.
 
+mod archive;
+mod assemble;
 mod catalog;
 mod durable;
 mod examine;
@@ -17,15 +19,18 @@ mod passphrase;
 mod pool;
 mod prolong;
 mod record;
+mod relink;
+mod revoke;
 mod signd;
 mod space;
 mod staging;
+mod trash;
 mod turns;
 
 use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +38,7 @@ use crate::error::{Error, Result};
 use crate::gpg::Gpg;
 use crate::settings::Settings;
 
+pub use archive::{Archived, Restored, Summary};
 pub use catalog::{Catalog, Filter, Key};
 pub use examine::{DIRECTORY_MODE, Fault, Home, TRUST_DATABASE, judge};
 pub use export::ExportReport;
@@ -47,11 +53,12 @@ pub use prolong::{Prolonged, Term};
 pub use record::KeyRecord;
 pub use space::Space;
 pub use staging::Work;
+pub use trash::Removed;
 
 use looks::Looks;
 use pool::Pool;
 use signd::SigndView;
-use staging::Staging;
+use staging::{StagedHome, Staging};
 use turns::{Permits, Turns};
 
 /// The keys of this sign host and all it takes to make another one.
@@ -62,7 +69,9 @@ pub struct Store {
     homes: Homes,
     signd: SigndView,
     staging: Staging,
+    /// `trash/`, made when the first key is removed.
     pool: Pool,
+    trash: PathBuf,
     gpg: Gpg,
     turns: Turns,
     permits: Arc<Permits>,
@@ -89,6 +98,7 @@ impl Store {
             signd: SigndView::new(root),
             staging: Staging::new(root.join("staging")),
             pool: Pool::new(root, settings.pool_max_age),
+            trash: root.join("trash"),
             gpg,
             turns: Turns::default(),
             permits,
@@ -128,9 +138,33 @@ impl Store {
         Ok(())
     }
 
+    /// A home of staging in which gpg can work on what is not to be published.
+    pub fn workplace(&self) -> Result<Workplace<'_>> {
+        Ok(Workplace { staged: self.staging.create()?, gpg: &self.gpg })
+    }
+
     /// gpg jobs that run now, and requests that wait for one to end.
     pub fn load(&self) -> (usize, usize) {
         self.permits.load()
+    }
+}
+
+/// A home of staging, and gpg to work in it. Gone when dropped.
+#[derive(Debug)]
+pub struct Workplace<'a> {
+    staged: StagedHome<'a>,
+    gpg: &'a Gpg,
+}
+
+impl Workplace<'_> {
+    /// The home.
+    pub fn path(&self) -> &Path {
+        self.staged.path()
+    }
+
+    /// gpg.
+    pub fn gpg(&self) -> &Gpg {
+        self.gpg
     }
 }
 

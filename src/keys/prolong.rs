@@ -167,9 +167,9 @@ fn check(before: &Certificate, after: &Certificate, until: u64) -> std::result::
 }
 
 /// What makes a signature the same one, wherever its user ID stands.
-type SignatureIdentity<'a> = (&'a str, &'a str, u64, &'a str, bool);
+pub(super) type SignatureIdentity<'a> = (&'a str, &'a str, u64, &'a str, bool);
 
-fn signatures(certificate: &Certificate) -> Vec<SignatureIdentity<'_>> {
+pub(super) fn signatures(certificate: &Certificate) -> Vec<SignatureIdentity<'_>> {
     certificate.signatures.iter().map(|signature| identify(certificate, signature)).collect()
 }
 

@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::home::{REVOCATIONS, SECRET_KEYS, secret_keys};
 use crate::error::{Error, Result};
-use crate::gpg::{Fingerprint, Keygrip};
+use crate::gpg::{Certificate, Fingerprint, Keygrip};
 
 /// Its name in a home.
 pub const RECORD: &str = "key.json";
 
 /// Longer than any record, so that a strange file is not read into memory.
-const RECORD_MAX: u64 = 4096;
+pub const RECORD_MAX: u64 = 4096;
 
 /// The facts about a key that are cached in `key.json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +90,12 @@ impl KeyRecord {
         let open = OpenOptions::new().read(true).custom_flags(flags).open(home.join(RECORD));
         let file = open.ok().filter(|file| file.metadata().is_ok_and(|found| found.is_file()))?;
         file.take(RECORD_MAX).read_to_end(&mut text).ok()?;
-        let record: RecordFile = serde_json::from_slice(&text).ok()?;
+        Self::parse(&text)
+    }
+
+    /// Parses what [`KeyRecord::write`] writes.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let record: RecordFile = serde_json::from_slice(text).ok()?;
         Some(Self {
             fingerprint: Fingerprint::parse(&record.fingerprint)?,
             keygrip: Keygrip::parse(&record.keygrip)?,
@@ -99,6 +104,18 @@ impl KeyRecord {
             expires: record.expires,
             changed: record.changed.max(record.created),
         })
+    }
+
+    /// Takes over what gpg knows. When the certificate changed is kept if it was known.
+    pub fn learn(&mut self, certificate: &Certificate) {
+        self.fingerprint = certificate.fingerprint.clone();
+        self.algorithm.clone_from(&certificate.algorithm);
+        self.created = certificate.created;
+        self.expires = certificate.expires;
+        if self.changed == 0 {
+            let newest = certificate.signatures.iter().map(|signature| signature.created).max();
+            self.changed = newest.unwrap_or_default().max(self.created);
+        }
     }
 
     /// What the names of the files tell when there is no `key.json`.

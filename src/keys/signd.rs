@@ -122,19 +122,51 @@ impl SigndView {
         self.put(&link, &Self::phrase_target(name_email)).map(drop)
     }
 
-    /// Removes the link to a secret key that was never published.
-    pub fn remove_dangling_secret_key(&self, keygrip: &Keygrip) {
+    /// Fails when the link of this secret key leads to that of another identity.
+    pub fn check_secret_key_is_free(
+        &self,
+        name_email: &NameEmail,
+        keygrip: &Keygrip,
+    ) -> Result<()> {
         let link = self.secret_key(keygrip);
-        let missing = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
-        if !fs::metadata(&link).is_err_and(|e| missing(&e)) {
-            return;
-        }
-        match fs::remove_file(&link) {
-            Err(e) if !missing(&e) => {
-                log::warn!("{}: a link to nothing could not be removed: {e}", link.display());
+        match fs::read_link(&link) {
+            Ok(target)
+                if target != Self::secret_key_target(name_email, keygrip) && link.exists() =>
+            {
+                Err(Error::Refused(format!(
+                    "its secret key {keygrip} is in use as {}, and cannot be of two identities",
+                    target.display()
+                )))
             }
-            _ => {}
+            _ => Ok(()),
         }
+    }
+
+    /// Takes a key from signd, durably: first the phrase, which makes the user, then the secret key.
+    /// What stands in place of a link may be somebody's only copy, so it is moved to `aside`.
+    pub fn remove(&self, name_email: &NameEmail, keygrip: &Keygrip, aside: &Path) -> Result<()> {
+        take_away(&self.phrases.join(name_email.as_str()), &aside.join("phrase"))?;
+        durable::sync(&self.phrases)?;
+        let link = self.secret_key(keygrip);
+        match fs::read_link(&link) {
+            Ok(target)
+                if target != Self::secret_key_target(name_email, keygrip) && link.exists() =>
+            {
+                log::warn!("{}: leads to {}, left alone", link.display(), target.display());
+            }
+            _ => take_away(&link, &aside.join(keygrip.file_name()))?,
+        }
+        durable::sync(&self.secret_keys)
+    }
+
+    /// Removes the link to a passphrase that is not there.
+    pub fn remove_dangling_phrase(&self, name_email: &NameEmail) {
+        remove_dangling(&self.phrases.join(name_email.as_str()));
+    }
+
+    /// Removes the link to a secret key that was never published, or is not there any more.
+    pub fn remove_dangling_secret_key(&self, keygrip: &Keygrip) {
+        remove_dangling(&self.secret_key(keygrip));
     }
 
     fn secret_key(&self, keygrip: &Keygrip) -> PathBuf {
@@ -160,5 +192,40 @@ impl SigndView {
             Err(e) if !is_there() => Err(failed(e)),
             _ => Ok(true),
         }
+    }
+}
+
+/// Removes a link, if it is there; moves anything else to `aside`.
+fn take_away(link: &Path, aside: &Path) -> Result<()> {
+    let taken = match fs::symlink_metadata(link) {
+        Ok(found) if found.is_symlink() => fs::remove_file(link),
+        Ok(_) => {
+            log::warn!(
+                "{}: was not our link to the key, moved it to {}",
+                link.display(),
+                aside.display()
+            );
+            fs::rename(link, aside)
+        }
+        Err(e) => Err(e),
+    };
+    match taken {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io(format!("removing {}", link.display()), e))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn remove_dangling(link: &Path) {
+    let missing = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
+    if !fs::metadata(link).is_err_and(|e| missing(&e)) {
+        return;
+    }
+    match fs::remove_file(link) {
+        Err(e) if !missing(&e) => {
+            log::warn!("{}: a link to nothing could not be removed: {e}", link.display());
+        }
+        _ => {}
     }
 }

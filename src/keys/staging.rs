@@ -258,7 +258,7 @@ impl Drop for StagedHome<'_> {
 
 /// Removes a directory and all below it. A gpg-agent that is about to die may still write there,
 /// so a directory that was not empty after all is tried again.
-fn remove_tree(directory: &Path) -> Result<()> {
+pub(super) fn remove_tree(directory: &Path) -> Result<()> {
     let mut tries = 0;
     loop {
         match fs::remove_dir_all(directory) {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod backup;
 mod certificate;
 mod check;
 mod check_links;
@@ -9,6 +10,7 @@ mod crash;
 mod faults;
 mod gen_key;
 mod host;
+mod hostile_archives;
 mod http;
 mod keys_http;
 mod keys_stream;
@@ -18,7 +20,11 @@ mod metrics_http;
 mod moving;
 mod pool;
 mod prolong;
+mod removing;
+mod restoring;
+mod safekeeping;
 mod signing;
 mod starting;
 mod state;
+mod tars;
 mod years;

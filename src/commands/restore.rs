@@ -1,0 +1,90 @@
+//! `copr-keygen restore`: puts the keys of a decrypted archive back.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::path::Path;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::Restore;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::gpg::Gpg;
+use crate::identity::NameEmail;
+use crate::keys::{Restored, Store, Summary};
+use crate::settings::Settings;
+
+/// Restores keys and says what became of each that is not simply there now.
+pub fn run(settings: &Settings, options: &Restore) -> Result<()> {
+    let input = open(&options.from)?;
+    let gpg = Gpg::new(settings)?;
+    gpg.check_installed()?;
+    let store = Store::open(settings, gpg)?;
+    let style = ProgressStyle::with_template("{spinner} {pos} keys, {per_sec}, {elapsed}");
+    let bar = ProgressBar::new_spinner()
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    let report = |name_email: &NameEmail, result: Result<Restored>| {
+        bar.inc(1);
+        if let Err(e) = result {
+            bar.suspend(|| log::error!("{name_email}: {e}"));
+        }
+    };
+    let summary = store.restore(input, settings.jobs, &report);
+    bar.finish_and_clear();
+    conclude(summary)
+}
+
+fn conclude(summary: Summary) -> Result<()> {
+    let Summary { made, updated, kept, failed, unknown, whole } = summary;
+    log::info!(
+        "{made} keys restored, {updated} certificates brought up to date, {kept} were there already"
+    );
+    let header = match whole {
+        Ok(header) => header,
+        Err(e) => {
+            return Err(Error::Partly(format!(
+                "{e}; the keys counted above are whole and stay, nothing else of the archive was used"
+            )));
+        }
+    };
+    let since =
+        header.since.map(|at| format!(", with what changed since {}", clock::timestamp(at)));
+    log::info!(
+        "the archive is whole: of host {:?}, begun {}{}",
+        header.host,
+        clock::timestamp(header.time),
+        since.unwrap_or_default()
+    );
+    if unknown > 0 {
+        log::info!(
+            "{unknown} keys of this host were not there when the archive was made: they are younger, or \
+             had been removed by then"
+        );
+    }
+    match failed {
+        0 => Ok(()),
+        count => Err(Error::Partly(format!("{count} keys were not restored, see above"))),
+    }
+}
+
+fn open(path: &Path) -> Result<Box<dyn Read>> {
+    if path == Path::new("-") {
+        if io::stdin().is_terminal() {
+            return Err(Error::Usage(
+                "stdin is a terminal; run: gpg --decrypt FILE | copr-keygen restore --from -"
+                    .into(),
+            ));
+        }
+        return Ok(Box::new(io::stdin().lock()));
+    }
+    let file = File::open(path).map_err(|e| match e.kind() {
+        io::ErrorKind::PermissionDenied => Error::Refused(format!(
+            "{}: {e}; this runs as the owner of the state, uid {}: let your shell open the file, with \
+             --from - < FILE",
+            path.display(),
+            nix::unistd::geteuid()
+        )),
+        _ => Error::io(format!("opening {}", path.display()), e),
+    })?;
+    Ok(Box::new(io::BufReader::with_capacity(64 * 1024, file)))
+}

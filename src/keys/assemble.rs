@@ -1,0 +1,73 @@
+//! Puts a key from elsewhere together in staging and tries whether it is what it claims to be, before
+//! anybody sees it. Believes no file: the certificate is inspected, a signature is made.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::Store;
+use super::archive::HomeFiles;
+use super::home::{self, PASSPHRASE, PUBRING};
+use super::record::KeyRecord;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::gpg::{Certificate, Keyring, Signature};
+use crate::identity::NameEmail;
+
+/// How long all of gpg's work for one key may take.
+pub const KEY_TIME: Duration = Duration::from_secs(60);
+
+impl Store {
+    /// Writes `files` into `home`, an empty home of staging, and tries the key. What comes out can be
+    /// published as the key of `name_email`. A key that is revoked cannot make a signature any more
+    /// and is believed by its keygrip.
+    pub(super) fn assemble(
+        &self,
+        home: &Path,
+        name_email: &NameEmail,
+        files: &HomeFiles,
+    ) -> Result<(KeyRecord, Certificate)> {
+        let deadline = Instant::now() + KEY_TIME;
+        let refused = |why: &str| Err(Error::Refused(format!("this is not a whole key: {why}")));
+        if let Some(problem) = files.problem() {
+            return refused(&format!("it {problem}"));
+        }
+        let Some(mut record) = files.record() else { return refused("it has no name") };
+        files.write(home)?;
+        let pubring = home.join(PUBRING);
+        let keyring = Keyring { home, file: &pubring };
+        let certificate = self.gpg.inspect_one(keyring, deadline)?;
+        if certificate.fingerprint != record.fingerprint {
+            return refused(&format!(
+                "its certificate is of {}, the rest of {}",
+                certificate.fingerprint, record.fingerprint
+            ));
+        }
+        if certificate.keygrip.as_ref() != Some(&record.keygrip) {
+            return refused("its certificate and its secret key do not belong together");
+        }
+        let address = format!("<{name_email}>");
+        let is_theirs = |id: &String| id.ends_with(&address) || *id == name_email.as_str();
+        let is_signed = |index: usize| {
+            let made = |signature: &&Signature| signature.on == index + 1 && signature.good;
+            certificate.signatures.iter().filter(made).any(|s| certificate.is_self_signature(s))
+        };
+        let mut ids = certificate.user_ids.iter().enumerate().filter(|(_, id)| is_theirs(id));
+        if !ids.any(|(index, _)| is_signed(index)) {
+            return refused(&format!("its certificate is not of {name_email}"));
+        }
+        let now = clock::now()?;
+        if !certificate.revoked {
+            let phrase = home.join(PASSPHRASE);
+            self.gpg
+                .try_signature(home, &phrase, &certificate, now, deadline)
+                .or_else(|error| self.check_space().and(Err(error)))?;
+        }
+        // Of the cache only what gpg cannot know is taken over.
+        record.learn(&certificate);
+        record.changed = record.changed.clamp(record.created, now.max(record.created));
+        record.write(home)?;
+        home::remove_leftovers(home)?;
+        home::check_complete(home, &record)?;
+        Ok((record, certificate))
+    }
+}

@@ -1,0 +1,115 @@
+//! Keeps the links of obs-signd in step with `keys/` while keys come and go. Whoever adds a link looks
+//! for the home afterwards, whoever removes one looks too: so whatever two processes do at the same
+//! time, the last of them leaves links to what is there and none to what is not.
+
+use std::fs;
+
+use super::Store;
+use super::record::KeyRecord;
+use crate::error::Result;
+use crate::gpg::Keygrip;
+use crate::identity::NameEmail;
+
+impl Store {
+    /// The key of an identity, its links repaired.
+    pub(super) fn relink(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
+        while let Some(record) = self.homes.find(name_email)? {
+            self.signd.add_secret_key(name_email, &record.keygrip)?;
+            self.signd.add_phrase(name_email)?;
+            let secret_key = record.secret_key(&self.homes.path(name_email));
+            if fs::symlink_metadata(secret_key).is_ok() {
+                return Ok(Some(record));
+            }
+            self.signd.remove_dangling_phrase(name_email);
+            self.signd.remove_dangling_secret_key(&record.keygrip);
+        }
+        Ok(None)
+    }
+
+    /// Removes the links to a key whose home has left `keys/`, unless there is another one by now.
+    pub(super) fn unlink(&self, name_email: &NameEmail, keygrip: &Keygrip) -> Result<()> {
+        self.signd.remove_dangling_phrase(name_email);
+        self.signd.remove_dangling_secret_key(keygrip);
+        self.relink(name_email).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::*;
+    use crate::gpg::Gpg;
+    use crate::settings::{Flags, Settings};
+
+    const DIGITS: &str = "0123456789ABCDEF0123456789ABCDEF01234567";
+
+    fn make_home(home: &Path) -> std::io::Result<()> {
+        fs::create_dir(home)?;
+        for directory in ["private-keys-v1.d", "openpgp-revocs.d"] {
+            fs::create_dir(home.join(directory))?;
+        }
+        let files =
+            [format!("private-keys-v1.d/{DIGITS}.key"), format!("openpgp-revocs.d/{DIGITS}.rev")];
+        for file in ["pubring.kbx", "passphrase", &files[0], &files[1]] {
+            fs::write(home.join(file), "x")?;
+        }
+        Ok(())
+    }
+
+    /// Calls [`Store::relink`] again and again from more threads than there are cores while `change` runs.
+    fn under_relinking(
+        store: &Store,
+        name: &NameEmail,
+        change: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        assert!(store.relink(name).is_ok());
+                    }
+                });
+            }
+            let changed = change();
+            done.store(true, Ordering::Relaxed);
+            changed
+        })
+    }
+
+    #[test]
+    fn links_follow_a_home_that_comes_and_goes_while_others_repair_them() -> Result<()> {
+        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
+        let flags = Flags { state_dir: Some(root.clone()), ..Flags::default() };
+        let no_file = [("COPR_KEYGEN_CONFIG".into(), "/dev/null".into())];
+        let settings = Settings::load(flags, no_file.into_iter())?;
+        let store = Store::open(&settings, Gpg::new(&settings)?)?;
+        let name = NameEmail::parse("a#b@c")?;
+        let Some(keygrip) = Keygrip::parse(DIGITS) else { unreachable!("it is one") };
+        let (home, aside) = (store.homes.path(&name), root.join("aside"));
+        assert!(make_home(&home).is_ok());
+        let links = [
+            root.join("phrases/a#b@c"),
+            root.join("gnupg/private-keys-v1.d").join(keygrip.file_name()),
+        ];
+        for round in 0..150 {
+            under_relinking(&store, &name, || {
+                assert!(fs::rename(&home, &aside).is_ok());
+                store.unlink(&name, &keygrip)
+            })?;
+            for link in &links {
+                assert!(fs::symlink_metadata(link).is_err(), "{round}: a link to nothing");
+            }
+            under_relinking(&store, &name, || {
+                assert!(fs::rename(&aside, &home).is_ok());
+                store.relink(&name).map(drop)
+            })?;
+            assert!(links.iter().all(|link| link.exists()), "{round}: a key without a link");
+        }
+        let _ = fs::remove_dir_all(&root);
+        Ok(())
+    }
+}
