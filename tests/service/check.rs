@@ -80,6 +80,13 @@ impl SignHost {
         command.args(arguments).output().unwrap()
     }
 
+    /// Runs `copr-keygen` in another mode, which must succeed.
+    pub fn keygen(&self, arguments: &[&str]) {
+        let mut command = self.command(Path::new(env!("CARGO_BIN_EXE_copr-keygen")));
+        let output = command.args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// Exit status and all findings.
     pub fn check(&self, arguments: &[&str]) -> Found {
         let output = self.run(&[arguments, &["--json"]].concat());

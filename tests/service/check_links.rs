@@ -90,6 +90,20 @@ fn a_service_that_makes_keys_meanwhile_is_well() {
 }
 
 #[test]
+fn a_key_in_the_trash_is_no_concern() {
+    let sign_host = SignHost::with_keys(&[ID, OTHER]);
+    for arguments in [&["remove", "--yes", ID][..], &["undo", ID]] {
+        sign_host.keygen(arguments);
+        sign_host.assert_well(&["--deep"]);
+    }
+    // Whose removal was cut off after the links were gone.
+    for link in [sign_host.path("phrases").join(ID), sign_host.secret_link(ID)] {
+        fs::remove_file(link).unwrap();
+    }
+    sign_host.assert_mended(ID, ID);
+}
+
+#[test]
 fn links_of_no_key_are_removed() {
     let sign_host = SignHost::with_keys(&[ID]);
     let nobody = "user#nobody@copr.example.org";
