@@ -45,7 +45,7 @@ pub fn import(settings: &Settings, options: &Import) -> Result<()> {
             Err(error)
         }
         None if missed > 0 => Err(Error::Partly(format!(
-            "{missed} keys that can sign were left out; docs/moving.md says what to do"
+            "{missed} keys that can sign were left out; the documentation (moving.md) says what to do"
         ))),
         None => Ok(()),
     }
@@ -60,6 +60,12 @@ fn import_text(report: &ImportReport, dry_run: bool) -> String {
     }
     for key in &report.left_out {
         text.push_str(&left_out_text(key));
+    }
+    for key in &report.shadowed {
+        text.push_str(&format!(
+            "note  {}  obs-signd may have signed for it with the key of {} until now\n",
+            key.name_email, key.by
+        ));
     }
     text.push_str(&format!(
         "{} keys {}, {} were here already, {} left out\n",

@@ -42,10 +42,16 @@ pub fn run(settings: &Settings, options: &cli::Prolong) -> Result<()> {
     let told = if options.dry_run {
         Ok(())
     } else {
-        hook::tell(settings, store.catalog()).and(write_metrics(settings, &store))
+        hook::tell(settings, store.catalog()).and_then(|()| write_metrics(settings, &store))
     };
     show(&plan, &report, options)?;
-    report.result(&plan).and(told)
+    match (report.result(&plan), told) {
+        (Err(error), Err(second)) => {
+            log::error!("{second}");
+            Err(error)
+        }
+        (result, told) => result.and(told),
+    }
 }
 
 /// Counts the keys for node_exporter, if it is to be told.

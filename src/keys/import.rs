@@ -66,6 +66,17 @@ pub struct LeftOut {
     pub usable: bool,
 }
 
+/// An identity obs-signd may have signed for with the key of another one until now.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Shadowed {
+    /// Whose signatures they should have been.
+    #[serde(serialize_with = "text")]
+    pub name_email: NameEmail,
+    /// Whose they may be.
+    #[serde(serialize_with = "text")]
+    pub by: NameEmail,
+}
+
 /// What became of every key of the keyring, in its order.
 #[derive(Debug, Default, serde::Serialize)]
 pub struct ImportReport {
@@ -75,6 +86,8 @@ pub struct ImportReport {
     pub already: Vec<Moved>,
     /// Not imported.
     pub left_out: Vec<LeftOut>,
+    /// Identities that may have been taken for others by the old service.
+    pub shadowed: Vec<Shadowed>,
     /// What ended it early; the keys behind are in none of the lists.
     #[serde(skip)]
     pub stopped: Option<Error>,
@@ -185,6 +198,7 @@ impl Store {
         if let Some(error) = failed {
             return Err(error);
         }
+        let shadowed = plan::shadowed(&assessed);
         let plan = Plan::make(self, assessed, options.dry_run)?;
 
         let opened = File::open(&file).map_err(reading_snapshot)?;
@@ -205,7 +219,7 @@ impl Store {
         });
         let mut work = work.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.settle_contests(source, options, &mut work);
-        Ok(work.into_report())
+        Ok(ImportReport { shadowed, ..work.into_report() })
     }
 
     /// Takes the next key and imports it; `false` when there is none, or no use in going on.

@@ -43,7 +43,7 @@ pub use catalog::{Catalog, Filter, Key};
 pub use examine::{DIRECTORY_MODE, Fault, Home, TRUST_DATABASE, judge};
 pub use export::ExportReport;
 pub use home::Homes;
-pub use import::{ImportOptions, ImportReport, LeftOut, Moved, Source};
+pub use import::{ImportOptions, ImportReport, LeftOut, Moved, Shadowed, Source};
 pub use inspector::{Inspector, check_path_length};
 pub use links::{LinkFault, OddLink};
 pub use make::Outcome;

@@ -18,6 +18,7 @@ mod lifecycle;
 mod load;
 mod metrics_http;
 mod moving;
+mod old_host;
 mod pool;
 mod prolong;
 mod removing;

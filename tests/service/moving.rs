@@ -2,239 +2,28 @@
 //!
 //! `KEYGEN_TEST_KEYS` says how many ordinary keys the old keyring has (6 unless set).
 
-use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
-use tempfile::TempDir;
 
 use super::certificate::assert_signs;
 use super::faults::processes_of;
 use super::host::{Host, Transport, eventually, gpg};
-
-/// The state and the home of the old service.
-struct OldHost {
-    directory: TempDir,
-}
-
-/// The ordinary keys of an old host.
-fn plain(count: usize) -> Vec<String> {
-    (0..count).map(|n| format!("user{n}#project@copr.example.org")).collect()
-}
-
-fn key_count() -> usize {
-    std::env::var("KEYGEN_TEST_KEYS").map_or(6, |text| text.parse().unwrap())
-}
-
-/// Parameters of a key as the old service had gpg make it.
-fn parameters(id: &str, more: &str) -> String {
-    format!(
-        "Key-Type: RSA\nKey-Length: 2048\n{more}Name-Real: user_project\nName-Comment: None\n\
-         Name-Email: {id}\nExpire-Date: 5y\n%commit\n"
-    )
-}
-
-/// As [`parameters`], made in no time.
-fn quick(id: &str, more: &str) -> String {
-    parameters(id, more).replace(
-        "Key-Type: RSA\nKey-Length: 2048",
-        "Key-Type: EDDSA\nKey-Curve: ed25519\nKey-Usage: sign",
-    )
-}
-
-impl OldHost {
-    /// An old service with the ordinary keys `ids`, unprotected, with phrases that say `1`.
-    fn new(ids: &[String]) -> Self {
-        let directory = tempfile::Builder::new().prefix("ckg-old-").tempdir_in("/tmp").unwrap();
-        let old = Self { directory };
-        for path in [old.gnupg(), old.phrases()] {
-            fs::create_dir(&path).unwrap();
-            fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
-        }
-        old.generate("%no-protection\n", ids.iter().map(|id| parameters(id, "")));
-        old
-    }
-
-    fn gnupg(&self) -> PathBuf {
-        self.directory.path().join("gnupg")
-    }
-
-    fn phrases(&self) -> PathBuf {
-        self.directory.path().join("phrases")
-    }
-
-    fn generate(&self, head: &str, keys: impl IntoIterator<Item = String>) {
-        let file = self.directory.path().join("parameters");
-        let keys: Vec<_> = keys.into_iter().collect();
-        fs::write(&file, format!("{head}{}", keys.concat())).unwrap();
-        self.gpg(&["--gen-key", file.to_str().unwrap()]);
-        for key in &keys {
-            let id = key.lines().find_map(|line| line.strip_prefix("Name-Email: ")).unwrap();
-            fs::write(self.phrases().join(id), "1\n").unwrap();
-        }
-    }
-
-    /// Runs gpg on the old home itself.
-    fn gpg(&self, arguments: &[&str]) -> String {
-        let output = Command::new("gpg")
-            .args(["--batch", "--no-tty", "--quiet", "--homedir"])
-            .arg(self.gnupg())
-            .args(arguments)
-            .output()
-            .unwrap();
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "gpg {arguments:?}: {words}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Fingerprint and keygrip of each key of an identity, in the order of the keyring.
-    fn keys_of(&self, id: &str) -> Vec<(String, String)> {
-        let listing = self.gpg(&["--with-colons", "--with-keygrip", "--list-keys"]);
-        let mut keys = Vec::new();
-        for block in listing.split("\npub:").skip(1) {
-            let field = |kind: &str| {
-                let line = block.lines().find(|line| line.starts_with(kind)).unwrap();
-                line.split(':').nth(9).unwrap().to_owned()
-            };
-            if block.contains(&format!("<{id}>")) {
-                keys.push((field("fpr"), field("grp")));
-            }
-        }
-        keys
-    }
-
-    fn fingerprint(&self, id: &str) -> String {
-        self.keys_of(id)[0].0.clone()
-    }
-
-    fn secret(&self, keygrip: &str) -> PathBuf {
-        self.gnupg().join("private-keys-v1.d").join(format!("{keygrip}.key"))
-    }
-
-    /// Ends what gpg has started there, and takes a picture of every file.
-    fn rest(&self) -> BTreeMap<PathBuf, (u32, u64, i64, i64)> {
-        let mut end = Command::new("gpgconf");
-        end.arg("--homedir").arg(self.gnupg()).args(["--kill", "all"]);
-        assert!(end.status().unwrap().success());
-        eventually("the sockets to go", || {
-            let sockets = fs::read_dir(self.gnupg()).unwrap().flatten();
-            sockets
-                .filter(|e| e.file_name().to_string_lossy().starts_with("S."))
-                .next()
-                .is_none()
-                .then_some(())
-        });
-        self.picture()
-    }
-
-    fn picture(&self) -> BTreeMap<PathBuf, (u32, u64, i64, i64)> {
-        let mut picture = BTreeMap::new();
-        let mut directories = vec![self.directory.path().to_owned()];
-        while let Some(directory) = directories.pop() {
-            for entry in fs::read_dir(&directory).unwrap() {
-                let path = entry.unwrap().path();
-                let found = fs::symlink_metadata(&path).unwrap();
-                if found.is_dir() {
-                    directories.push(path.clone());
-                }
-                let seen = (found.mode(), found.size(), found.mtime(), found.mtime_nsec());
-                picture.insert(path, seen);
-            }
-        }
-        picture
-    }
-
-    /// `import` of this host's keys.
-    fn import(&self, host: &Host, options: &[&str]) -> Output {
-        self.import_command(host, options).output().unwrap()
-    }
-
-    fn import_command(&self, host: &Host, options: &[&str]) -> Command {
-        let mut command = keygen(host);
-        command.arg("import").arg("--from").arg(self.gnupg());
-        command.arg("--phrases").arg(self.phrases()).args(options);
-        command
-    }
-}
-
-fn new_host() -> Host {
-    let host = Host::new(Transport::ListenUnix, &[]);
-    fs::create_dir(host.state()).unwrap();
-    host
-}
-
-fn keygen(host: &Host) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_copr-keygen"));
-    command.env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
-    command.env("COPR_KEYGEN_CONFIG", "/dev/null").env("COPR_KEYGEN_STATE_DIR", host.state());
-    command
-}
-
-fn words(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// The object that `--json` prints, and the exit status.
-fn report(output: &Output) -> (Value, Option<i32>) {
-    let report =
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", words(output)));
-    (report, output.status.code())
-}
-
-/// The values of `field` in a list of a report.
-fn values(report: &Value, list: &str, field: &str) -> Vec<String> {
-    let list = report[list].as_array().unwrap().iter();
-    list.map(|entry| entry[field].as_str().unwrap_or_default().to_owned()).collect()
-}
-
-fn reason_of(report: &Value, fingerprint: &str) -> String {
-    let list = report["left_out"].as_array().unwrap();
-    let entry = list.iter().find(|entry| entry["fingerprint"] == fingerprint);
-    entry.unwrap_or_else(|| panic!("{fingerprint} is not in {report:#}"))["reason"]
-        .as_str()
-        .unwrap()
-        .to_owned()
-}
+use super::old_host::{
+    OldHost, assert_signs_in, key_count, keygen, new_host, parameters, plain, quick, reason_of,
+    report, values, words,
+};
 
 fn assert_nothing_is_left_over(host: &Host) {
     assert_eq!(host.entries("staging"), [""; 0]);
     assert_eq!(host.entries("phrases"), host.entries("keys"));
     assert_eq!(host.entries("gnupg/private-keys-v1.d").len(), host.entries("keys").len());
     eventually("all gpg processes have ended", || processes_of(host).is_empty().then_some(()));
-}
-
-/// Signs in a home that many keys share, as obs-signd does: by name, with the phrase of that name.
-fn assert_signs_in(gnupg: &Path, phrases: &Path, id: &str) {
-    let work = tempfile::Builder::new().prefix("ckg-").tempdir_in("/tmp").unwrap();
-    let (data, signature) = (work.path().join("data"), work.path().join("signature"));
-    fs::write(&data, id).unwrap();
-    let run = |arguments: &[&str], last: &[&Path]| {
-        let mut command = Command::new("gpg");
-        command.args(["--batch", "--no-tty", "--homedir"]).arg(gnupg).arg("--status-fd=1");
-        let output = command.args(arguments).args(last).output().unwrap();
-        assert!(output.status.success(), "{id}: {}", words(&output));
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let phrase = phrases.join(id);
-    run(
-        &[
-            "--pinentry-mode=loopback",
-            "-u",
-            id,
-            "--passphrase-file",
-            phrase.to_str().unwrap(),
-            "-o",
-        ],
-        &[&signature, Path::new("--detach-sign"), &data],
-    );
-    assert!(
-        run(&["--trust-model=always", "--verify"], &[&signature, &data]).contains(" VALIDSIG ")
-    );
 }
 
 #[test]
@@ -256,7 +45,7 @@ fn ordinary_keys_move_in_whole_and_out_again() {
     let long_ago =
         quick(&expired, "Creation-Date: 20200101T000000\n").replace("5y", "seconds=31536000");
     old.generate("%no-protection\n", [long_ago]);
-    let all = [&ids[..], &[expired.clone()]].concat();
+    let all = [&ids[..], std::slice::from_ref(&expired)].concat();
 
     let before = old.rest();
     fs::set_permissions(old.gnupg(), Permissions::from_mode(0o500)).unwrap();
@@ -358,7 +147,8 @@ fn odd_keys_are_named_and_not_touched() {
     let id = |name: &str| format!("{name}#project@copr.example.org");
     let old = OldHost::new(&[id("plain"), id("swapped"), id("swapped2")]);
     let subkey = "Subkey-Type: EDDSA\nSubkey-Curve: ed25519\nSubkey-Usage: sign\n";
-    let twice = [id("twice"), id("twice"), id("other")];
+    // For gpg, "other#…" is a part of "@other#…" too.
+    let twice = [id("twice"), id("twice"), id("@other"), id("other")];
     let mut keys: Vec<_> = twice.iter().map(|id| quick(id, "")).collect();
     keys.extend(["public", "revoked", "taken", "garbled"].map(|name| quick(&id(name), "")));
     keys.push(quick("nobody@copr.example.org", ""));
@@ -395,11 +185,13 @@ fn odd_keys_are_named_and_not_touched() {
     let (moved, status) = report(&old.import(&host, &["--json"]));
     assert_eq!(old.picture(), before, "the source was touched");
     assert_eq!(status, Some(1), "{moved:#}");
-    let imported = ["plain", "twice", "other", "opened"].map(id);
+    let imported = ["plain", "twice", "@other", "other", "opened"].map(id);
     assert_eq!(values(&moved, "imported", "name_email"), imported, "{moved:#}");
     for id in &imported {
         assert_signs(&host, id);
     }
+    assert_eq!(values(&moved, "shadowed", "name_email"), [id("other")]);
+    assert_eq!(values(&moved, "shadowed", "by"), [id("@other")]);
     let pair = old.keys_of(&id("twice"));
     let (used, unused) = (&pair[0].0, &pair[1].0);
     assert_moved(&host, &id("twice"), used);
@@ -429,7 +221,7 @@ fn odd_keys_are_named_and_not_touched() {
     let again = old.import(&host, &[]);
     let text = String::from_utf8_lossy(&again.stdout).into_owned();
     assert!(text.contains(&format!("left out  {}  {unused}  ", id("twice"))), "{text}");
-    assert!(text.ends_with("0 keys imported, 4 were here already, 11 left out\n"), "{text}");
+    assert!(text.ends_with("0 keys imported, 5 were here already, 11 left out\n"), "{text}");
     assert!(words(&again).contains("keys that can sign were left out"), "{}", words(&again));
 }
 

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use super::source::Source;
-use super::{LeftOut, Moved, Obstacle};
+use super::{LeftOut, Moved, Obstacle, Shadowed};
 use crate::error::Result;
 use crate::gpg::{Certificate, Fingerprint, Keygrip, Protection};
 use crate::identity::NameEmail;
@@ -203,9 +203,58 @@ impl Plan {
     }
 }
 
+/// Candidates whose identity is the end of an earlier one's. For gpg a user like `copr#foo@host` is any
+/// part of a user ID, so obs-signd got the key of `@copr#foo@host` where that came first.
+pub fn shadowed(assessed: &[std::result::Result<Candidate, LeftOut>]) -> Vec<Shadowed> {
+    let key = |name_email: &NameEmail| name_email.as_str().to_ascii_lowercase();
+    let mut first = HashMap::new();
+    for (position, candidate) in assessed.iter().flatten().enumerate() {
+        first.entry(key(&candidate.name_email)).or_insert((position, &candidate.name_email));
+    }
+    let mut by: HashMap<usize, (usize, &NameEmail)> = HashMap::new();
+    for (name, (position, name_email)) in &first {
+        for (at, _) in name.char_indices().skip(1) {
+            match first.get(&name[at..]) {
+                Some((shadowed, _)) if shadowed > position => {
+                    let nearest = by.entry(*shadowed).or_insert((*position, *name_email));
+                    *nearest = (*nearest).min((*position, *name_email));
+                }
+                _ => {}
+            }
+        }
+    }
+    let mut found: Vec<_> = by.into_iter().collect();
+    found.sort();
+    let name = |position: usize| assessed.iter().flatten().nth(position);
+    let found = found.into_iter().filter_map(|(position, (_, by))| {
+        Some(Shadowed { name_email: name(position)?.name_email.clone(), by: by.clone() })
+    });
+    found.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_identity_is_shadowed_by_an_earlier_one_that_ends_in_it() {
+        let names = ["x#a@h", "@g#a@h", "G#a@h", "a.g#a@h", "zz#b@h", "z#b@h", "q#b@h"];
+        let grip = "0".repeat(40);
+        let candidate = |name: &&str| {
+            Some(Ok(Candidate {
+                name_email: NameEmail::parse(name).ok()?,
+                fingerprint: Fingerprint::parse(&grip)?,
+                keygrip: Keygrip::parse(&grip)?,
+                expires: None,
+                unfit: None,
+                user_id: String::new(),
+            }))
+        };
+        let assessed: Vec<_> = names.iter().filter_map(candidate).collect();
+        let found: Vec<_> =
+            shadowed(&assessed).iter().map(|s| format!("{} {}", s.name_email, s.by)).collect();
+        assert_eq!(found, ["G#a@h @g#a@h", "z#b@h zz#b@h"]);
+    }
 
     #[test]
     fn the_identity_is_the_address_of_every_user_id() {
