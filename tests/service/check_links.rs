@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::check::{ID, OTHER, SignHost};
+use super::check_host::{ID, OTHER, SignHost};
 
 #[test]
 fn missing_and_wrong_links_are_made_right() {
