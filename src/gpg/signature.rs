@@ -13,10 +13,12 @@ use crate::error::{Error, Result};
 /// What is signed. It says nothing, so that the signature is of no use to anybody.
 const SAMPLE: &[u8] = b"copr-keygen made this signature to see whether the key signs.\n";
 
-/// The time (Unix time) to tell gpg so that a key can sign that cannot do so now, because it has
-/// expired or will within a minute.
-pub fn time_of_signature(expires: Option<u64>, now: u64) -> Option<u64> {
-    expires.filter(|at| *at <= now + 60).map(|at| at.saturating_sub(1))
+/// The time gpg must be told for it to sign with a key that has expired, or that is of tomorrow; `None`
+/// when now will do. All are Unix times.
+pub fn time_of_signature(now: u64, created: u64, expires: Option<u64>) -> Option<u64> {
+    // A minute is more than the signature may take.
+    let expired = expires.filter(|at| *at <= now + 60).map(|at| at.saturating_sub(1));
+    expired.or((created > now).then_some(created + 1))
 }
 
 impl Gpg {
@@ -104,4 +106,18 @@ fn doubting(at: Option<u64>) -> Vec<OsString> {
 fn remove(signature: &Path) -> Result<()> {
     fs::remove_file(signature)
         .map_err(|e| Error::io(format!("removing {}", signature.display()), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_tried_within_their_life() {
+        assert_eq!(time_of_signature(1000, 1, None), None);
+        assert_eq!(time_of_signature(1000, 1, Some(5000)), None);
+        assert_eq!(time_of_signature(1000, 1, Some(900)), Some(899));
+        assert_eq!(time_of_signature(1000, 1, Some(1030)), Some(1029));
+        assert_eq!(time_of_signature(1000, 1200, None), Some(1201));
+    }
 }

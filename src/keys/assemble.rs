@@ -58,7 +58,7 @@ impl Store {
         let now = clock::now()?;
         if !certificate.revoked {
             let phrase = home.join(PASSPHRASE);
-            let at = time_of_signature(certificate.expires, now);
+            let at = time_of_signature(now, certificate.created, certificate.expires);
             self.gpg
                 .try_signature(home, &phrase, &certificate.fingerprint, at, deadline)
                 .or_else(|error| self.check_space().and(Err(error)))?;

@@ -302,7 +302,7 @@ impl Store {
         super::passphrase::keep(&phrase, &old)?;
         let never = rivals.iter().any(|(_, candidate, _)| candidate.expires.is_none());
         let last = rivals.iter().filter_map(|(_, candidate, _)| candidate.expires).max();
-        let at = time_of_signature(last.filter(|_| !never), clock::now()?);
+        let at = time_of_signature(clock::now()?, 0, last.filter(|_| !never));
         let user = first.name_email.as_str();
         Ok(self.gpg.who_signs(staged.path(), &phrase, user, at, deadline)?)
     }

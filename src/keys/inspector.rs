@@ -90,7 +90,7 @@ impl Inspector {
             let file = secret.join(grip.file_name());
             copy(&home.path.join(&file), &work.join(&file))?;
         }
-        let at = time_of_signature(certificate.expires, clock::now()?);
+        let at = time_of_signature(clock::now()?, certificate.created, certificate.expires);
         let phrase = home.path.join(PASSPHRASE);
         let deadline = Instant::now() + KEY_TIME;
         self.gpg.try_signature(work, &phrase, &certificate.fingerprint, at, deadline)

@@ -256,9 +256,15 @@ impl Links<'_> {
             return Err(Error::Partly(format!("{}: is left as it is", odd.path.display())));
         }
         match &odd.place {
-            Place::SecretKey(name, grip) => self.signd.add_secret_key(name, grip),
+            // Whoever adds a link looks for the home afterwards; it may be on its way to the trash.
+            Place::SecretKey(name, grip) => {
+                self.signd.add_secret_key(name, grip)?;
+                self.signd.remove_dangling_secret_key(grip);
+                Ok(())
+            }
             Place::Phrase(name) => {
                 self.signd.add_phrase(name)?;
+                self.signd.remove_dangling_phrase(name);
                 durable::sync(self.signd.phrases())
             }
             Place::NoSecretKey | Place::NoPhrase => self.remove(odd),

@@ -78,6 +78,8 @@ impl Walk<'_> {
             .filter(|entry| entry.file_type() != Some(Type::Symlink))
             .map(|entry| entry.file_name().to_owned())
             .filter(|name| !matches!(name.to_bytes(), b"." | b".."))
+            // Of the file system, where the state has one of its own.
+            .filter(|name| depth > 0 || name.to_bytes() != b"lost+found")
             .collect();
         for name in entries {
             let path = path.join(OsStr::from_bytes(name.to_bytes()));

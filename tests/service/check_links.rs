@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::check::{ID, OTHER, SignHost};
+use super::check_host::{ID, OTHER, SignHost};
 
 #[test]
 fn missing_and_wrong_links_are_made_right() {
@@ -52,6 +52,55 @@ impl SignHost {
         assert!(!again.has("repaired", "", ""), "{again:#?}");
         self.assert_well(&["--deep"]);
     }
+}
+
+#[test]
+fn a_service_that_makes_keys_meanwhile_is_well() {
+    let sign_host = SignHost::with_keys(&[]);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let order = std::sync::atomic::Ordering::SeqCst;
+    std::thread::scope(|scope| {
+        let makers: Vec<_> = (0..3)
+            .map(|maker| {
+                let host = &sign_host.host;
+                scope.spawn(move || {
+                    for number in 0..5 {
+                        let id = format!("user#made{maker}-{number}@copr.example.org");
+                        let made = host.gen_key_patiently(&id, &serde_json::json!({}));
+                        assert_eq!(made.status, 201, "{}", host.log());
+                    }
+                })
+            })
+            .collect();
+        let checker = scope.spawn(|| {
+            let mut checks = 0;
+            while checks < 3 || !done.load(order) {
+                let arguments = [&[][..], &["--repair"], &["--deep"]][checks % 3];
+                sign_host.assert_well(arguments);
+                checks += 1;
+            }
+        });
+        let made: Vec<_> = makers.into_iter().map(|maker| maker.join()).collect();
+        done.store(true, order);
+        checker.join().unwrap();
+        assert!(made.iter().all(Result::is_ok));
+    });
+    assert_eq!(sign_host.host.entries("phrases").len(), 15);
+    sign_host.assert_well(&["--deep"]);
+}
+
+#[test]
+fn a_key_in_the_trash_is_no_concern() {
+    let sign_host = SignHost::with_keys(&[ID, OTHER]);
+    for arguments in [&["remove", "--yes", ID][..], &["undo", ID]] {
+        sign_host.keygen(arguments);
+        sign_host.assert_well(&["--deep"]);
+    }
+    // Whose removal was cut off after the links were gone.
+    for link in [sign_host.path("phrases").join(ID), sign_host.secret_link(ID)] {
+        fs::remove_file(link).unwrap();
+    }
+    sign_host.assert_mended(ID, ID);
 }
 
 #[test]

@@ -5,7 +5,9 @@
 mod backup;
 mod certificate;
 mod check;
+mod check_host;
 mod check_links;
+mod check_system;
 mod crash;
 mod faults;
 mod gen_key;

@@ -153,7 +153,7 @@ fn disagreement(record: &KeyRecord, certificate: &Certificate) -> Option<String>
 
 fn report(host: &Host, home: &mut Home, doubt: Doubt, section: &mut Section) {
     let subject = host.name(&home.path);
-    let restore = "restore this one home from a backup (copr-keygen restore)";
+    let restore = homes::restore(host, home);
     match doubt {
         Doubt::Record(why) => homes::record(host, home, &why, section),
         Doubt::Certificate(why) => {
@@ -171,12 +171,11 @@ fn report(host: &Host, home: &mut Home, doubt: Doubt, section: &mut Section) {
         ),
         Doubt::Failed(e) => {
             let remedy = match &e {
-                Error::NoSpace(_) => "make room, then try again",
-                Error::GpgMissing { .. } => "see the section about GnuPG",
-                Error::GpgTimedOut { .. } => "try again when the host is less busy",
+                Error::NoSpace(_) => "make room, then try again".into(),
+                Error::GpgMissing { .. } => "see the section about GnuPG".into(),
+                Error::GpgTimedOut { .. } => "try again when the host is less busy".into(),
                 Error::GpgFailed { words, .. } if words.contains("Bad passphrase") => {
-                    "the file passphrase is not the one of this key: restore it from a backup \
-                     (copr-keygen restore)"
+                    format!("the file passphrase is not the one of this key: {restore}")
                 }
                 _ => restore,
             };

@@ -140,12 +140,7 @@ fn report(host: &Host, home: &Home, section: &mut Section) {
     let subject = host.name(&home.path);
     for fault in &home.faults {
         match fault {
-            Fault::Damage(path, why) => section.failed(
-                host.name(path),
-                why,
-                "restore this one home from a backup (copr-keygen restore); what is left of it \
-                 stays, it may hold the only copy of a key",
-            ),
+            Fault::Damage(path, why) => section.failed(host.name(path), why, restore(host, home)),
             Fault::Empty => {
                 section.note(
                     &subject,
@@ -164,6 +159,15 @@ fn report(host: &Host, home: &Home, section: &mut Section) {
             Fault::Record(_) | Fault::Owner(..) | Fault::Mode(..) | Fault::TrustDatabase(_) => {}
         }
     }
+}
+
+/// The remedy for a key that cannot be used. What is left of it may be the only copy.
+pub fn restore(host: &Host, home: &Home) -> String {
+    format!(
+        "mv {} to a safe place outside of keys/, then put this one key back from a backup: {}",
+        host.quoted(&home.path),
+        host.command("restore --from ARCHIVE")
+    )
 }
 
 /// A `key.json` that is wrong because of `why`.

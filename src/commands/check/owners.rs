@@ -121,8 +121,12 @@ pub fn parts(host: &Host, section: &mut Section) -> bool {
             ),
         }
     }
-    for directory in ["gnupg", "gnupg/private-keys-v1.d", "pool", "staging"] {
-        for entry in fs::read_dir(host.part(directory)).into_iter().flatten().flatten() {
+    for directory in ["gnupg", "gnupg/private-keys-v1.d", "pool", "staging", "trash"] {
+        let path = host.part(directory);
+        if !fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
+            continue;
+        }
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
             // Links have neither owner nor mode that mean anything, and there are many.
             let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
             let is_part = PARTS.iter().any(|part| host.part(part) == entry.path());

@@ -148,16 +148,12 @@ impl Page {
         }
         let counts =
             [Level::Failed, Level::Warning, Level::Repaired].map(|level| self.count(level));
-        let _ = match counts {
-            [0, 0, 0] => writeln!(text, "This host is well."),
-            [0, warnings, repaired] => writeln!(
-                text,
-                "This host is well: nothing failed, {warnings} warnings, {repaired} repaired."
-            ),
-            [failed, warnings, repaired] => writeln!(
-                text,
-                "This host is not well: {failed} failed, {warnings} warnings, {repaired} repaired."
-            ),
+        let [failed, warnings, repaired] = counts;
+        let counts = format!("{}, {repaired} repaired", number(warnings, "warning", "warnings"));
+        let _ = match (failed, warnings + repaired) {
+            (0, 0) => writeln!(text, "This host is well."),
+            (0, _) => writeln!(text, "This host is well: nothing failed, {counts}."),
+            _ => writeln!(text, "This host is not well: {failed} failed, {counts}."),
         };
         text
     }

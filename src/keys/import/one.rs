@@ -53,7 +53,7 @@ impl Store {
             .map_err(|obstacle| self.explain(obstacle))?;
         let phrase = work.join(PASSPHRASE);
         let fingerprint = &record.fingerprint;
-        let at = time_of_signature(record.expires, now);
+        let at = time_of_signature(now, record.created, record.expires);
         self.gpg
             .try_signature(work, &phrase, fingerprint, at, deadline)
             .map_err(|e| self.explain(e.into()).prefix("no signature can be made with it: "))?;
