@@ -44,7 +44,8 @@ impl Machine {
                 .first()
                 .map_or(String::new(), |line| line.trim_start_matches("gpg (GnuPG) ").into()),
             libgcrypt: libgcrypt.into(),
-            rustc: first_lines("rustc", &["--version"], 1)?.concat(),
+            // One that runs only for somebody else must not end the benchmark.
+            rustc: first_lines("rustc", &["--version"], 1).map_or("unknown".into(), |l| l.concat()),
             version: env!("CARGO_PKG_VERSION").into(),
             date: first_lines("date", &["-u", "+%Y-%m-%d %H:%M UTC"], 1)?.concat(),
             load_before: load(),

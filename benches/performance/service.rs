@@ -103,11 +103,12 @@ pub fn environment(command: &mut Command, state: &State) {
 
 /// Runs a command that must succeed; what it printed.
 pub fn stdout_of(command: &mut Command) -> Result<Vec<u8>> {
-    let output = command.output()?;
+    let output = command.output();
+    let program = Path::new(command.get_program()).display();
+    let output = output.map_err(|e| format!("{program}: {e}"))?;
     if output.status.success() {
         return Ok(output.stdout);
     }
-    let program = Path::new(command.get_program()).display();
     Err(format!("{program}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr)).into())
 }
 
