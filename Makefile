@@ -10,12 +10,13 @@ CARGO = PATH="$$PATH:$$HOME/.cargo/bin" cargo
 BINARY = $(or $(CARGO_TARGET_DIR),target)/release/copr-keygen
 SUITES ?= bookworm trixie
 
-.PHONY: help run build man test test-system lint install clean
+.PHONY: help run build man test test-system bench lint install clean
 
 help:
 	@echo 'make run          build and serve on $(LISTEN), state in ./$(STATE)'
 	@echo 'make test         everything that needs no root'
 	@echo 'make test-system  boot a real systemd on Debian 12 and 13 (root)'
+	@echo 'make bench        measure beside bare gpg, write docs/performance.*; see there (no root; up to an hour)'
 	@echo 'make man          write man/ and completions/ anew, after a change of options or settings'
 	@echo 'make lint         rustfmt, clippy, shellcheck'
 	@echo 'make install      install below $$DESTDIR$$PREFIX (DESTDIR, PREFIX=$(PREFIX))'
@@ -46,6 +47,11 @@ test-system: build
 	$(CARGO) build --release --locked --examples
 	tests/system/run $(SUITES)
 
+bench:
+	@tools/setup build
+	$(CARGO) build --release --locked --examples
+	$(CARGO) bench --locked --bench performance
+
 lint:
 	@tools/setup build lint
 	$(CARGO) fmt --check
@@ -71,7 +77,7 @@ install:
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/zsh/site-functions completions/_copr-keygen
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d completions/copr-keygen.fish
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/docs docs/*.md docs/sign.conf
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/docs docs/*.md $(wildcard docs/performance.svg) docs/sign.conf
 
 clean:
 	$(CARGO) clean
