@@ -47,8 +47,10 @@ impl Log for Stderr {
             }
             (Style::Terminal, _) => "copr-keygen: ".into(),
         };
-        // Nobody is left to tell when stderr is closed.
-        let _ = writeln!(std::io::stderr(), "{front}{}", record.args());
+        // In one write, so that lines of several processes stay whole. Nobody is left to tell when
+        // stderr is closed.
+        let line = format!("{front}{}\n", record.args());
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }
 
     fn flush(&self) {}

@@ -17,6 +17,7 @@ const SOCKET: &str = "copr-keygen.socket";
 const SERVICE: &str = "copr-keygen.service";
 const TIMER: &str = "copr-keygen-prolong.timer";
 const PROLONG: &str = "copr-keygen-prolong.service";
+const POOL: &str = "copr-keygen-pool.path";
 /// What obs-signd is called, by distribution.
 const SIGND: [&str; 2] = ["signd.service", "obssignd.service"];
 
@@ -45,6 +46,9 @@ pub fn section(host: &Host) -> Section {
             section.warning("systemctl", format!("could not be asked: {why}"), "run check as root");
             return section;
         }
+    }
+    if !host.settings.pool.is_empty() {
+        judge_pool(&show(POOL).unwrap_or_default(), &mut section);
     }
     let signd = SIGND.map(|name| (name, show(name).unwrap_or_default()));
     judge_signd(&signd, &mut section);
@@ -115,6 +119,19 @@ fn judge_socket(socket: &Unit, section: &mut Section) {
                 get(socket, "Result")
             ),
             format!("systemctl restart {SOCKET}; systemctl enable {SOCKET}"),
+        );
+    }
+}
+
+/// Without it keys are made on the spot, which only takes longer.
+fn judge_pool(pool: &Unit, section: &mut Section) {
+    if is_active(pool) {
+        section.ok(POOL, "has keys made in advance");
+    } else {
+        section.warning(
+            POOL,
+            "does not run: no keys are made in advance, each request waits for its own",
+            format!("systemctl enable --now copr-keygen-pool.service {POOL}"),
         );
     }
 }
