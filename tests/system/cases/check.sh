@@ -38,7 +38,7 @@ check 1
 expect_line FAILED 'copr-keygen-prolong.timer: is not set' 'enable --now copr-keygen-prolong.timer'
 expect_line FAILED 'signd.service: does not run' 'systemctl start signd.service'
 expect_line FAILED '127.0.0.1:5167: signd does not answer' 'systemctl start signd'
-in_container systemctl --quiet enable --now copr-keygen-prolong.timer
+in_container systemctl --quiet enable --now copr-keygen-prolong.timer copr-keygen-pool.path 2>&1
 in_container systemctl start signd.service
 wait_for 10 in_container sh -c "ss --listening --tcp --numeric --no-header | grep -q :5167"
 
