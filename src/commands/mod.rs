@@ -58,12 +58,21 @@ pub fn run(settings: Result<Settings>, command: Command) -> Result<()> {
 
 /// Opens the store of keys that exist. A state directory that was mistyped is not made.
 fn open_existing(settings: &Settings, gpg: Gpg) -> Result<Store> {
+    check_exists(settings)?;
+    Store::open(settings, gpg)
+}
+
+/// Whether there is a state at all: a mode that only works with what is there makes none.
+fn check_exists(settings: &Settings) -> Result<()> {
     let keys = settings.state_dir.join("keys");
-    if !keys.is_dir() {
-        return Err(Error::Settings(format!(
+    match std::fs::metadata(&keys) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("looking at {}", keys.display()), e))
+        }
+        _ => Err(Error::Settings(format!(
             "{}: there is no such directory; is the setting state_dir right?",
             keys.display()
-        )));
+        ))),
     }
-    Store::open(settings, gpg)
 }
