@@ -14,6 +14,7 @@ mod routes;
 mod server;
 mod stream;
 mod target;
+mod workers;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};

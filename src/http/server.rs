@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::connections::{Connections, Place};
+use super::connections::Connections;
 use super::listener::{Listener, Stream};
+use super::workers::Workers;
 use super::{Service, connection};
 use crate::error::{Error, Result};
 use crate::systemd::notify::Notifier;
@@ -24,14 +25,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
 /// Connections accepted from one socket before the others get their turn.
 const ACCEPT_BATCH: usize = 64;
-/// Plenty for parsing a request and running gpg.
-const STACK_SIZE: usize = 512 * 1024;
 
 /// The accept loop and what it serves.
 pub struct Server {
     service: Arc<Service>,
     listeners: Vec<Listener>,
     connections: Arc<Connections>,
+    workers: Workers,
     last_complaint: Option<Instant>,
 }
 
@@ -49,7 +49,11 @@ pub enum End {
 impl Server {
     /// Serves `listeners`.
     pub fn new(service: Arc<Service>, listeners: Vec<Listener>) -> Self {
-        Self { service, listeners, connections: Connections::new(), last_complaint: None }
+        let workers = Workers::new({
+            let service = Arc::clone(&service);
+            move |place| connection::serve(&service, &place)
+        });
+        Self { service, listeners, connections: Connections::new(), workers, last_complaint: None }
     }
 
     /// Serves until a signal arrives or nothing happened for `idle_timeout` (`None`: for ever).
@@ -121,16 +125,13 @@ impl Server {
         }
     }
 
-    /// Gives the connection a thread of its own, or tells it to come back.
+    /// Gives the connection to a thread, or tells it to come back.
     fn start(&mut self, stream: Stream) {
         let place = match self.connections.admit(stream) {
             Ok(place) => place,
             Err(stream) => return connection::turn_away(&self.service, &stream),
         };
-        let service = Arc::clone(&self.service);
-        let serve = move |place: Place| connection::serve(&service, &place);
-        let thread = thread::Builder::new().name("connection".into()).stack_size(STACK_SIZE);
-        if let Err(e) = thread.spawn(move || serve(place)) {
+        if let Err(e) = self.workers.hand(place) {
             self.complain(&format!("starting a thread for a connection: {e}; it was closed"));
         }
     }
