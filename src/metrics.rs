@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::clock::DAY;
 use crate::error::{Error, Result};
 use crate::key_request::KeyLength;
-use crate::keys::Catalog;
+use crate::keys::{Catalog, Filter};
 
 /// The days ahead in which expiring keys are counted.
 const WITHIN_DAYS: [u64; 3] = [30, 90, 365];
@@ -38,10 +38,9 @@ impl KeyCounts {
     pub fn count(catalog: &Catalog, state_dir: &Path, now: u64) -> Result<Self> {
         let mut counts = Self { counted: now, ..Self::default() };
         let mut first_trouble = None;
-        for name_email in catalog.homes().identities()? {
-            match catalog.look(name_email?) {
-                Ok(Some(key)) => counts.add(key.record.expires, now),
-                Ok(None) => {} // gone since the directory was read
+        for key in catalog.keys(Filter::default())? {
+            match key {
+                Ok(key) => counts.add(key.record.expires, now),
                 Err(error) => {
                     counts.unreadable += 1;
                     first_trouble.get_or_insert(error);

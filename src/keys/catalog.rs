@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::home::Homes;
 use super::looks::{Look, Looks};
 use super::record::KeyRecord;
+use crate::ahead::ahead;
 use crate::error::{Error, Result};
 use crate::gpg::{Certificate, Gpg, Keyring};
 use crate::identity::NameEmail;
@@ -70,15 +71,15 @@ pub struct Filter {
 }
 
 impl Filter {
-    fn takes_name(&self, name_email: &NameEmail) -> bool {
-        self.pattern.as_ref().is_none_or(|pattern| pattern.matches(name_email.as_str()))
-    }
-
     /// Whether it lets a key with this record through, whatever its name.
     pub fn takes(&self, record: &KeyRecord) -> bool {
         self.expires_before.is_none_or(|before| record.expires.is_some_and(|at| at < before))
             && self.changed_since.is_none_or(|since| record.changed >= since)
     }
+}
+
+fn matches(pattern: Option<&glob::Pattern>, name_email: &NameEmail) -> bool {
+    pattern.is_none_or(|pattern| pattern.matches(name_email.as_str()))
 }
 
 /// The keys of this host, to look at. Nothing is ever written.
@@ -127,18 +128,14 @@ impl Catalog {
     /// All keys that `filter` lets through, in the order of the directory. What `key.json` says is
     /// taken as it is. A key that cannot be read is an error, and the next one comes after it.
     pub fn keys(&self, filter: Filter) -> Result<impl Iterator<Item = Result<Key>>> {
-        Ok(self.homes.identities()?.filter_map(move |name_email| {
-            let name_email = match name_email {
-                Ok(name_email) if filter.takes_name(&name_email) => name_email,
-                Ok(_) => return None,
-                Err(e) => return Some(Err(e)),
-            };
-            match self.look(name_email) {
-                Ok(Some(key)) => filter.takes(&key.record).then_some(Ok(key)),
-                Ok(None) => None, // gone since the directory was read
-                Err(e) => Some(Err(e)),
-            }
-        }))
+        let pattern = filter.pattern.clone();
+        let names = self.homes.identities()?.filter(move |name_email| {
+            name_email.as_ref().map_or(true, |name| matches(pattern.as_ref(), name))
+        });
+        let look = |name_email: Result<NameEmail>| self.look(name_email?);
+        // None: gone since the directory was read.
+        let found = ahead(names, look).filter_map(Result::transpose);
+        Ok(found.filter(move |key| key.as_ref().map_or(true, |key| filter.takes(&key.record))))
     }
 
     /// The key of an identity if there is one. What `key.json` says is taken as it is.

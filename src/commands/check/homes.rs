@@ -2,18 +2,13 @@
 //! write a `key.json` anew.
 
 use std::ffi::OsString;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::host::Host;
 use super::owners::wrong_mode;
 use super::page::{Section, number};
+use crate::ahead::ahead;
 use crate::error::Error;
-use crate::identity::NameEmail;
 use crate::keys::{self, Fault, Home};
-
-/// So many homes are looked at by one thread at a time.
-const BATCH: usize = 256;
 
 /// What is in `keys/`.
 #[derive(Default)]
@@ -49,7 +44,8 @@ impl Survey {
             }
         };
         let owner = host.owner.uid.as_raw();
-        survey.homes = examine_all(host, &names, owner);
+        let examine = |name| host.inspector.examine(name, owner);
+        survey.homes = ahead(names.into_iter(), examine).flatten().collect();
         if host.options.repair {
             for home in &mut survey.homes {
                 survey.mended_modes.extend(mend_modes(host, home, owner));
@@ -62,29 +58,6 @@ impl Survey {
     pub fn whole(&self) -> impl Iterator<Item = &Home> {
         self.homes.iter().filter(|home| home.is_whole())
     }
-}
-
-fn examine_all(host: &Host, names: &[NameEmail], owner: u32) -> Vec<Home> {
-    let found = Mutex::new(Vec::with_capacity(names.len()));
-    let next = AtomicUsize::new(0);
-    let worker = || loop {
-        let start = next.fetch_add(BATCH, Ordering::Relaxed);
-        let Some(rest) = names.get(start..).filter(|rest| !rest.is_empty()) else { return };
-        let batch = &rest[..rest.len().min(BATCH)];
-        let examined: Vec<_> =
-            batch.iter().filter_map(|name| host.inspector.examine(name.clone(), owner)).collect();
-        if let Ok(mut found) = found.lock() {
-            found.push((start, examined));
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..host.settings.jobs.min(names.len().div_ceil(BATCH)) {
-            scope.spawn(worker);
-        }
-    });
-    let mut found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    found.sort_by_key(|(start, _)| *start);
-    found.into_iter().flat_map(|(_, homes)| homes).collect()
 }
 
 /// Mends the modes in one home. What was closed is looked into afterwards, hence more than one round.
