@@ -1,5 +1,6 @@
 //! A request for a key that exists: how long it takes, and how many of them a second, beside a request
-//! that does nothing (`/ping`).
+//! that does nothing (`/ping`). The keys were asked for before, as on a host at work: what has not been
+//! read for long costs reads of the disk first.
 
 use crate::samples::{Contender, Figure, alternate, timed};
 use crate::service::{self, Service};
@@ -10,35 +11,31 @@ use crate::{Bench, Result, Site, batch};
 const REQUESTS: usize = 4000;
 const CLIENTS: usize = 4;
 const ROUNDS: usize = 8;
+/// Keys that are asked for, of each state.
+const SAMPLE: usize = 20_000;
 const LATENCY_ROUNDS: usize = 1500;
 
 pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
     let first = sites.first().ok_or("no state")?;
     let ours = bench.names.next();
     first.service.expect(&service::gen_key(&ours, 2048, 0), 201)?;
-    // A random one of all, so that it is not always the same that is in the caches.
-    let request = |site: &Site| {
-        let name = match site.size {
-            0 => ours.clone(),
-            size => batch::name_email(rand::random_range(0..size)),
-        };
-        service::gen_key(&name, 2048, 0)
-    };
+    let samples: Result<Vec<_>> = sites.iter().map(|site| Sample::take(site, &ours)).collect();
+    let samples = samples?;
     // A process of its own: one that is asked twice a round is warmer than the others.
     let other = Service::start(&first.state)?;
     let ping = service::get("/ping");
     let count = bench.options.rounds(REQUESTS).min(REQUESTS);
 
     let (mut latencies, mut rates) = (Vec::new(), Vec::new());
-    for site in sites {
-        let (keys, request) = (Some(site.size), &request);
+    for (site, sample) in sites.iter().zip(&samples) {
+        let keys = Some(site.size);
         let one = move || {
-            let request = request(site);
+            let request = sample.request();
             timed(|| site.service.expect(&request, 200))
         };
         latencies.push(Contender::new("exists", keys, "ms", one));
         let many = move || {
-            let requests: Vec<_> = (0..count).map(|_| request(site)).collect();
+            let requests: Vec<_> = (0..count).map(|_| sample.request()).collect();
             sure_rate(CLIENTS, count, |index| site.service.expect(&requests[index], 200).map(drop))
         };
         rates.push(Contender::new("exists/rate", keys, "requests/s", many));
@@ -54,4 +51,27 @@ pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
     figures.extend(alternate("gen_key, the key exists, 4 clients", rounds, rates)?);
     first.state.forget(&ours)?;
     Ok(figures)
+}
+
+/// Names that are asked for.
+struct Sample(Vec<String>);
+
+impl Sample {
+    /// Asks for each of them once.
+    fn take(site: &Site, only: &str) -> Result<Self> {
+        let any = |_| batch::name_email(rand::random_range(0..site.size));
+        let names = match site.size {
+            0 => vec![only.to_owned()],
+            size => (0..SAMPLE.min(size)).map(any).collect(),
+        };
+        let ask = |index: usize| {
+            site.service.expect(&service::gen_key(&names[index], 2048, 0), 200).map(drop)
+        };
+        sure_rate(CLIENTS, names.len(), ask)?;
+        Ok(Self(names))
+    }
+
+    fn request(&self) -> Vec<u8> {
+        service::gen_key(&self.0[rand::random_range(0..self.0.len())], 2048, 0)
+    }
 }

@@ -16,11 +16,34 @@ use crate::throughput::sure_rate;
 use crate::{Bench, Result, Site};
 
 const ROUNDS: usize = 9;
+/// So many keys that a round takes minutes.
+const LARGE: usize = 500_000;
+const LARGE_ROUNDS: usize = 2;
 /// RSA-2048 keys that expire within 30 days.
 const DUE: usize = 40;
 const DUE_ROUNDS: usize = 5;
 
 pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
+    let (large, others): (Vec<_>, Vec<_>) = sites.iter().partition(|site| site.size >= LARGE);
+    let rounds = bench.options.rounds(ROUNDS);
+    let mut figures = alternate("prolong, list, check", rounds, contenders(&others)?)?;
+    if !large.is_empty() {
+        let contenders = contenders(&large)?;
+        figures.extend(alternate("the same, very many keys", LARGE_ROUNDS, contenders)?);
+    }
+    for site in sites {
+        for (id, arguments) in
+            [("prolong/memory", &["prolong"][..]), ("list/memory", &["list", "--json"])]
+        {
+            let peak = peak_memory(&mut mode(&site.state, arguments))?;
+            figures.push(Figure::new(id, Some(site.size), "MB", vec![peak]));
+        }
+    }
+    figures.extend(due(bench)?);
+    Ok(figures)
+}
+
+fn contenders<'a>(sites: &'a [&'a Site]) -> Result<Vec<Contender<'a>>> {
     let mut contenders = Vec::new();
     for site in sites {
         let keys = Some(site.size);
@@ -34,17 +57,7 @@ pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
             contenders.push(Contender::new("check", keys, "ms", check));
         }
     }
-    let mut figures = alternate("prolong and list", bench.options.rounds(ROUNDS), contenders)?;
-    for site in sites {
-        for (id, arguments) in
-            [("prolong/memory", &["prolong"][..]), ("list/memory", &["list", "--json"])]
-        {
-            let peak = peak_memory(&mut mode(&site.state, arguments))?;
-            figures.push(Figure::new(id, Some(site.size), "MB", vec![peak]));
-        }
-    }
-    figures.extend(due(bench)?);
-    Ok(figures)
+    Ok(contenders)
 }
 
 fn run_mode(command: &mut Command) -> Result<()> {
