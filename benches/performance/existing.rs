@@ -4,7 +4,7 @@
 use crate::samples::{Contender, Figure, alternate, timed};
 use crate::service::{self, Service};
 use crate::throughput::sure_rate;
-use crate::{Bench, Result, Site, batch};
+use crate::{Bench, Result, Site, identities};
 
 /// Requests of one round of four clients.
 const REQUESTS: usize = 4000;
@@ -20,7 +20,7 @@ pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
     let request = |site: &Site| {
         let name = match site.size {
             0 => ours.clone(),
-            size => batch::name_email(rand::random_range(0..size)),
+            size => identities::name_email(rand::random_range(0..size)),
         };
         service::gen_key(&name, 2048, 0)
     };
