@@ -1,10 +1,11 @@
 //! Bare gpg, the baseline: as it would be called by hand, in a fresh home, with nothing around it.
 
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File, Permissions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -17,13 +18,19 @@ use crate::state::private_directory;
 /// A passphrase of 256 random bits needs no stretching.
 pub const S2K: &str = "--s2k-count=65536";
 
+/// Lines of stderr that an error shows.
+const WORDS: usize = 8;
+
 /// An empty directory that is gone when dropped; its agent, if one was started by itself, is ended.
 #[derive(Debug)]
 pub struct Scratch(TempDir);
 
 impl Scratch {
     pub fn new(below: &Path) -> Result<Self> {
-        Ok(Self(tempfile::Builder::new().prefix("g").rand_bytes(8).tempdir_in(below)?))
+        let mut builder = tempfile::Builder::new();
+        // gpg warns of a home that others can look into.
+        builder.prefix("g").rand_bytes(8).permissions(Permissions::from_mode(0o700));
+        Ok(Self(builder.tempdir_in(below)?))
     }
 
     pub fn path(&self) -> &Path {
@@ -75,7 +82,8 @@ impl Agent {
                 let mut command = Command::new("gpg-agent");
                 command.arg("--homedir").arg(home).args(["--no-detach", "--quiet", s2k]);
                 command.args(["--disable-scdaemon", "--extra-socket=none"]);
-                command.args(["--browser-socket=none", "--daemon", "--", "gpg", "--homedir"]);
+                command.args(["--browser-socket=none", "--disable-check-own-socket"]);
+                command.args(["--daemon", "--", "gpg", "--homedir"]);
                 command.arg(home).args(OPTIONS).arg("--no-autostart");
                 command
             }
@@ -95,9 +103,12 @@ pub fn gpg(home: &Path) -> Command {
 
 /// Runs a command to its end and ends what it leaves in its process group; what it printed.
 pub fn run(command: &mut Command, stdin: &[u8]) -> Result<Vec<u8>> {
-    command.env("LC_ALL", "C.UTF-8").process_group(0);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = Group(command.spawn()?);
+    Ok(run_loudly(command, stdin)?.0)
+}
+
+/// As [`run`]; what it printed, and its last words on stderr, which are an error when it fails.
+pub fn run_loudly(command: &mut Command, stdin: &[u8]) -> Result<(Vec<u8>, String)> {
+    let (mut child, words) = start(command, Stdio::piped())?;
     let mut input = child.0.stdin.take().ok_or("no pipe")?;
     let stdin = stdin.to_vec();
     // Its own thread: gpg may print before it has read all.
@@ -105,14 +116,33 @@ pub fn run(command: &mut Command, stdin: &[u8]) -> Result<Vec<u8>> {
     let mut output = Vec::new();
     let mut printed = child.0.stdout.take().ok_or("no pipe")?;
     // An agent may hold the pipe open, so its end does not tell; gpg's does.
-    let reader = std::thread::spawn(move || {
-        std::io::Read::read_to_end(&mut printed, &mut output).map(|_| output)
-    });
+    let reader = std::thread::spawn(move || printed.read_to_end(&mut output).map(|_| output));
     let status = child.0.wait()?;
     drop(child);
     let _ = writer.join(); // a broken pipe shows in the exit status
     let output = reader.join().map_err(|_| "a thread panicked")??;
-    if status.success() { Ok(output) } else { Err(format!("{command:?}: {status}").into()) }
+    Ok((output, judge(command, status, words)?))
+}
+
+/// Starts a command in a process group of its own, and the file that its stderr goes to: the end of a
+/// pipe would not come before that of an agent, and nobody needs to read it meanwhile.
+fn start(command: &mut Command, stdout: Stdio) -> Result<(Group, File)> {
+    let words = tempfile::tempfile()?;
+    command.env("LC_ALL", "C.UTF-8").process_group(0);
+    command.stdin(Stdio::piped()).stdout(stdout).stderr(words.try_clone()?);
+    let child = command.spawn().map_err(|e| format!("{command:?}: {e}"))?;
+    Ok((Group(child), words))
+}
+
+/// The last words of a command that succeeded. Those of one that failed are an error.
+fn judge(command: &Command, status: ExitStatus, mut words: File) -> Result<String> {
+    let mut all = Vec::new();
+    words.rewind()?;
+    words.read_to_end(&mut all)?;
+    let all = String::from_utf8_lossy(&all);
+    let lines: Vec<_> = all.lines().collect();
+    let last = lines[lines.len().saturating_sub(WORDS)..].join("\n");
+    if status.success() { Ok(last) } else { Err(format!("{command:?}: {status}: {last}").into()) }
 }
 
 /// A process group that ends with this value.
@@ -174,12 +204,14 @@ impl Fresh {
 
 /// Runs gpg until it ends, which is not when its agent ends; that is killed where it is of its group.
 pub fn quiet(command: &mut Command, stdin: &[u8]) -> Result<()> {
-    command.env("LC_ALL", "C.UTF-8").process_group(0);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = Group(command.spawn()?);
-    child.0.stdin.take().ok_or("no pipe")?.write_all(stdin)?;
+    let (mut child, words) = start(command, Stdio::null())?;
+    let sent = child.0.stdin.take().ok_or("no pipe")?.write_all(stdin);
     let status = child.0.wait()?;
-    if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}").into()) }
+    drop(child);
+    if !status.success() {
+        judge(command, status, words)?;
+    }
+    Ok(sent?)
 }
 
 fn parameters(key: &str) -> String {

@@ -5,7 +5,7 @@
 use crate::samples::{Contender, Figure, alternate, timed};
 use crate::service::{self, Service};
 use crate::throughput::sure_rate;
-use crate::{Bench, Result, Site, batch};
+use crate::{Bench, Result, Site, identities};
 
 /// Requests of one round of four clients.
 const REQUESTS: usize = 4000;
@@ -59,7 +59,7 @@ struct Sample(Vec<String>);
 impl Sample {
     /// Asks for each of them once.
     fn take(site: &Site, only: &str) -> Result<Self> {
-        let any = |_| batch::name_email(rand::random_range(0..site.size));
+        let any = |_| identities::name_email(rand::random_range(0..site.size));
         let names = match site.size {
             0 => vec![only.to_owned()],
             size => (0..SAMPLE.min(size)).map(any).collect(),

@@ -4,19 +4,23 @@
 #![allow(missing_docs)]
 
 mod bare;
-mod batch;
 mod document;
 mod existing;
 mod filling;
 mod gen_key;
+mod identities;
+mod keybox;
 mod machine;
 mod modes;
 mod old;
+mod openpgp;
 mod options;
 mod plot;
+mod proof;
 mod resources;
 mod results;
 mod samples;
+mod secret_key;
 mod service;
 mod signing;
 mod state;
@@ -70,7 +74,7 @@ impl Bench {
         let mut sites = Vec::new();
         for size in &self.options.sizes {
             let state = State::open(&self.options.store.join(format!("s{size}")))?;
-            batch::grow(&state, *size, &self.scratch, self.options.cores)?;
+            identities::grow(&state, *size, &self.scratch, self.options.cores)?;
             sites.push((*size, state));
         }
         eprintln!("writing what was made to the disk");

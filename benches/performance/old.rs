@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::bare::{self, Scratch};
 use crate::samples::{Contender, Figure, alternate, timed};
 use crate::service::get;
-use crate::{Bench, Result, Site, batch};
+use crate::{Bench, Result, Site, identities, keybox};
 
 const SIZES: [usize; 3] = [1_000, 10_000, 50_000];
 const ROUNDS: usize = 7;
@@ -34,12 +34,12 @@ pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
         };
         contenders.push(Contender::new("old/prolong", keys, "ms", prolong));
         let find = || {
-            let name = format!("<{}>", batch::name_email(rand::random_range(0..home.size)));
+            let name = format!("<{}>", identities::name_email(rand::random_range(0..home.size)));
             timed(|| bare::quiet(home.gpg().args(["--with-colons", "--list-keys", &name]), b""))
         };
         contenders.push(Contender::new("old/find", keys, "ms", find));
         let export = || {
-            let name = format!("<{}>", batch::name_email(rand::random_range(0..home.size)));
+            let name = format!("<{}>", identities::name_email(rand::random_range(0..home.size)));
             timed(|| bare::quiet(home.gpg().args(["--armor", "--export", &name]), b""))
         };
         contenders.push(Contender::new("old/export", keys, "ms", export));
@@ -52,7 +52,7 @@ pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
     }
     for site in sites.iter().filter(|site| site.size > 0) {
         let export = || {
-            let name = batch::name_email(rand::random_range(0..site.size)).replace('#', "%23");
+            let name = identities::name_email(rand::random_range(0..site.size)).replace('#', "%23");
             timed(|| site.service.expect(&get(&format!("/keys/{name}/pubkey")), 200))
         };
         contenders.push(Contender::new("pubkey", Some(site.size), "ms", export));
@@ -151,14 +151,14 @@ fn make(site: &Site, size: usize, home: &Path) -> Result<()> {
     }
 
     let own = fs::read(home.join("pubring.kbx"))?;
-    let (header, own) = own.split_at_checked(batch::HEADER).ok_or("a short keybox")?;
+    let (header, own) = own.split_at_checked(keybox::HEADER).ok_or("a short keybox")?;
     let mut keybox = header.to_vec();
     for number in 0..size {
         if number == size / 2 {
             keybox.extend(own);
         }
-        let one = fs::read(site.state.home(&batch::name_email(number)).join("pubring.kbx"))?;
-        let (_, blobs) = batch::split(&one)?;
+        let one = fs::read(site.state.home(&identities::name_email(number)).join("pubring.kbx"))?;
+        let (_, blobs) = keybox::split(&one)?;
         keybox.extend(blobs.concat());
     }
     fs::write(home.join("pristine.kbx"), keybox)?;
