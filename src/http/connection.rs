@@ -8,6 +8,7 @@ use log::Level;
 use tiny_http::{HTTPVersion, Method};
 
 use super::Service;
+use super::auth::Pass;
 use super::connections::Place;
 use super::listener::Stream;
 use super::request::{self, Head, Request, Unread};
@@ -31,14 +32,19 @@ pub fn serve(service: &Service, place: &Place) {
     let started = Instant::now();
     let stream = place.stream();
     let mut log = AccessLog::new(stream, started);
-    match request::read(stream, started) {
+    let admit = |head: &mut Head| {
+        let authorization = head.authorization.take();
+        service.access.admit(&head.path, authorization.as_ref(), stream, &mut log.pass)
+    };
+    match request::read(stream, started, admit) {
         Ok(Request { head, body }) => {
             // A request that was cut off when it was complete already has not been touched yet.
             if !place.answering() {
                 return;
             }
             let deadline = started + ANSWER_TIME;
-            let result = routes::answer(service, &head, &body, &mut log.subject, deadline);
+            let result =
+                routes::answer(service, &head, &body, &log.pass, &mut log.subject, deadline);
             log.head = Some(head);
             let answer = result.unwrap_or_else(|error| log.failure(&error));
             log.send(service, stream, answer);
@@ -48,6 +54,18 @@ pub fn serve(service: &Service, place: &Place) {
             let answer = log.failure(&error);
             log.send(service, stream, answer);
             linger(stream);
+        }
+        Err(Unread::NotAdmitted { error, head, whole }) => {
+            if !place.refusing() {
+                return;
+            }
+            log.head = Some(*head);
+            let answer = log.failure(&error);
+            log.send(service, stream, answer);
+            // Who has sent all there is needs nobody's place for a second.
+            if !whole {
+                linger(stream);
+            }
         }
         Err(Unread::Gone) => log::debug!("{}: left without a request", stream.peer()),
     }
@@ -76,6 +94,7 @@ struct AccessLog<'a> {
     peer: &'a str,
     started: Instant,
     head: Option<Head>,
+    pass: Pass,
     subject: Subject,
 }
 
@@ -86,6 +105,7 @@ impl<'a> AccessLog<'a> {
             peer: stream.peer(),
             started,
             head: None,
+            pass: Pass::default(),
             subject: Subject::default(),
         }
     }
@@ -120,6 +140,9 @@ impl<'a> AccessLog<'a> {
             let mut to = stream.until(Instant::now() + WRITE_TIME);
             answer.write(&mut to, version, &self.request_id, head_only)
         };
+        let is_refusal = matches!(status, 401 | 403) && self.pass.token.is_none();
+        let left_out = if is_refusal { service.refusals.line() } else { Some(0) };
+        let Some(left_out) = left_out else { return };
         let milliseconds = self.started.elapsed().as_millis().to_string();
         let (method, path) = match &self.head {
             Some(head) => (printable(head.method.as_str()), printable(&head.path)),
@@ -134,6 +157,13 @@ impl<'a> AccessLog<'a> {
                 message.push(' ');
                 message.push_str(part);
             }
+        }
+        let token = self.pass.token.as_deref().unwrap_or_default();
+        if !token.is_empty() {
+            message.push_str(&format!(" token={token}"));
+        }
+        if left_out > 0 {
+            message.push_str(&format!(" ({left_out} more that were not let in are not shown)"));
         }
         if let Err(e) = reached {
             message.push_str(&format!(" (the answer did not reach the client: {e})"));
@@ -150,8 +180,10 @@ impl<'a> AccessLog<'a> {
             ("DURATION_MS", &milliseconds),
             ("NAME_EMAIL", name_email),
             ("FINGERPRINT", fingerprint),
+            ("TOKEN_NAME", token),
         ];
-        event::log(if status >= 500 { Level::Warn } else { Level::Info }, &fields, &message);
+        let level = if status >= 500 || is_refusal { Level::Warn } else { Level::Info };
+        event::log(level, &fields, &message);
     }
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{Backlog, getsockopt, listen, sockopt::PeerCredentials};
+use nix::sys::socket::{Backlog, UnixCredentials, getsockopt, listen, sockopt::PeerCredentials};
 
 use crate::error::{Error, Result};
 use crate::listen_address::ListenAddress;
@@ -66,19 +66,31 @@ impl Listener {
             Socket::Tcp(listener) => listener.accept().and_then(|(stream, from)| {
                 stream.set_nonblocking(false)?;
                 stream.set_nodelay(true)?;
-                Ok(Stream { socket: Connected::Tcp(stream), peer: from.to_string() })
+                Ok(Stream { socket: Connected::Tcp(stream), peer: from.to_string(), user: None })
             }),
             Socket::Unix(listener) => listener.accept().and_then(|(stream, _)| {
                 stream.set_nonblocking(false)?;
-                let peer = getsockopt(&stream, PeerCredentials)?;
-                let peer = format!("unix:uid={},pid={}", peer.uid(), peer.pid());
-                Ok(Stream::unix(stream, peer))
+                let user = getsockopt(&stream, PeerCredentials)?;
+                let peer = format!("unix:uid={},pid={}", user.uid(), user.pid());
+                Ok(Stream { user: Some(user), ..Stream::unix(stream, peer) })
             }),
         };
         match accepted {
             Ok(stream) => Ok(Some(stream)),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(e) => Err(e),
+        }
+    }
+
+    /// The address, when it can be reached from other hosts, or that cannot be ruled out.
+    pub fn open_address(&self) -> Option<String> {
+        match &self.socket {
+            Socket::Unix(_) => None,
+            Socket::Tcp(listener) => match listener.local_addr() {
+                Ok(address) if address.ip().to_canonical().is_loopback() => None,
+                Ok(address) => Some(address.to_string()),
+                Err(e) => Some(format!("a socket without an address ({e})")),
+            },
         }
     }
 }
@@ -120,6 +132,8 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 pub struct Stream {
     socket: Connected,
     peer: String,
+    /// Who connected to a Unix socket.
+    user: Option<UnixCredentials>,
 }
 
 #[derive(Debug)]
@@ -129,14 +143,19 @@ enum Connected {
 }
 
 impl Stream {
-    /// A connection over a Unix socket.
+    /// A connection over a Unix socket, from nobody in particular.
     pub fn unix(stream: UnixStream, peer: String) -> Self {
-        Self { socket: Connected::Unix(stream), peer }
+        Self { socket: Connected::Unix(stream), peer, user: None }
     }
 
     /// Who is at the other end: address and port, or uid and pid.
     pub fn peer(&self) -> &str {
         &self.peer
+    }
+
+    /// The user at the other end, as the kernel vouches for; `None` over TCP.
+    pub fn user(&self) -> Option<UnixCredentials> {
+        self.user
     }
 
     /// Ends reading, writing or both; a thread that waits in either returns at once.

@@ -5,9 +5,11 @@ use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use tiny_http::{HTTPVersion, Method};
+use zeroize::Zeroizing;
 
 use super::listener::Stream;
 use crate::error::Error;
+use crate::systemd::credentials::Secret;
 
 /// Request line and headers, in bytes.
 const HEAD_MAX: usize = 16 * 1024;
@@ -36,6 +38,8 @@ pub struct Head {
     /// What follows the `?`, as it was sent.
     pub query: Option<String>,
     pub version: HTTPVersion,
+    /// The value of the header `Authorization`.
+    pub authorization: Option<Secret>,
     content_length: usize,
     expects_continue: bool,
 }
@@ -47,18 +51,31 @@ pub enum Unread {
     Gone,
     /// The request is refused; the head is there if it could be read.
     Refused(Error, Option<Box<Head>>),
+    /// The client is not let in. Nothing more of the body was read than had come with the head; `whole`
+    /// when that was all.
+    NotAdmitted { error: Error, head: Box<Head>, whole: bool },
 }
 
-/// Reads a request that began to arrive at `started`.
-pub fn read(stream: &Stream, started: Instant) -> Result<Request, Unread> {
-    let mut buffer = Vec::with_capacity(1024);
-    let (head, head_length) = read_head(stream, started + HEAD_TIME, &mut buffer)?;
+/// Reads a request that began to arrive at `started`; the body only when `admit` lets the head in.
+pub fn read(
+    stream: &Stream,
+    started: Instant,
+    admit: impl FnOnce(&mut Head) -> Result<(), Error>,
+) -> Result<Request, Unread> {
+    // It may hold a token: wiped when dropped, and so large that it never moves.
+    let mut buffer = Zeroizing::new(Vec::with_capacity(HEAD_MAX + 1));
+    let (mut head, head_length) = read_head(stream, started + HEAD_TIME, &mut buffer)?;
     let mut body = buffer.split_off(head_length);
+    drop(buffer);
     body.truncate(head.content_length);
+    if let Err(error) = admit(&mut head) {
+        let whole = body.len() == head.content_length;
+        return Err(Unread::NotAdmitted { error, head: head.into(), whole });
+    }
     match read_body(stream, started + REQUEST_TIME, &head, body) {
         Ok(body) => Ok(Request { head, body }),
         Err(Unread::Refused(error, _)) => Err(Unread::Refused(error, Some(head.into()))),
-        Err(Unread::Gone) => Err(Unread::Gone),
+        Err(unread) => Err(unread),
     }
 }
 
@@ -68,7 +85,7 @@ fn read_head(
     buffer: &mut Vec<u8>,
 ) -> Result<(Head, usize), Unread> {
     loop {
-        let mut chunk = [0; 4096];
+        let mut chunk = Zeroizing::new([0; 4096]);
         let room = chunk.len().min(HEAD_MAX + 1 - buffer.len());
         let count = read_some(stream, deadline, HEAD_TIME, &mut chunk[..room])?;
         buffer.extend_from_slice(&chunk[..count]);
@@ -148,6 +165,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Error> {
         query: query.map(Into::into),
         version: HTTPVersion(1, minor),
         content_length: 0,
+        authorization: None,
         expects_continue: false,
     };
     let mut lengths = 0;
@@ -160,6 +178,11 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Error> {
         } else if is("Content-Length") {
             lengths += 1;
             head.content_length = parse_content_length(header.value)?;
+        } else if is("Authorization") {
+            if head.authorization.is_some() {
+                return Err(Error::Malformed("there is more than one Authorization".into()));
+            }
+            head.authorization = Some(Secret::new(header.value.to_vec()));
         } else if is("Expect") {
             head.expects_continue = header.value.eq_ignore_ascii_case(b"100-continue");
         }
@@ -248,6 +271,7 @@ mod tests {
             "Content-Length: 1, 1\r\n",
             "Content-Length:\r\n",
             "Content-Length : 1\r\n",
+            "Authorization: Bearer a\r\nauthorization: Bearer a\r\n",
             "A: b\0c\r\n",
             "A: b\x01c\r\n",
             "A\0: b\r\n",

@@ -70,7 +70,8 @@ pub struct Filter {
 }
 
 impl Filter {
-    fn takes_name(&self, name_email: &NameEmail) -> bool {
+    /// Whether it lets a key of this name through, whatever its record.
+    pub fn takes_name(&self, name_email: &NameEmail) -> bool {
         self.pattern.as_ref().is_none_or(|pattern| pattern.matches(name_email.as_str()))
     }
 
