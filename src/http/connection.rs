@@ -1,7 +1,8 @@
 //! One connection from its first byte to its line in the access log.
 
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::Level;
@@ -52,18 +53,10 @@ pub fn serve(service: &Service, place: &Place) {
         Err(Unread::Refused(error, head)) => {
             log.head = head.map(|head| *head);
             let answer = log.failure(&error);
-            log.send(service, stream, answer);
-            linger(stream);
-        }
-        Err(Unread::NotAdmitted { error, head, whole }) => {
-            if !place.refusing() {
-                return;
-            }
-            log.head = Some(*head);
-            let answer = log.failure(&error);
-            log.send(service, stream, answer);
-            // Who has sent all there is needs nobody's place for a second.
-            if !whole {
+            if log.is_turned_away(answer.status) {
+                log.send_later(service, stream, answer);
+            } else {
+                log.send(service, stream, answer);
                 linger(stream);
             }
         }
@@ -127,21 +120,41 @@ impl<'a> AccessLog<'a> {
         answer
     }
 
+    /// Whether an answer of this status goes to somebody who was not let in.
+    fn is_turned_away(&self, status: u16) -> bool {
+        matches!(status, 401 | 403) && self.pass.token.is_none()
+    }
+
     /// Sends the answer and writes the line.
     fn send(&self, service: &Service, stream: &Stream, answer: Answer<'_>) {
         let status = answer.status;
-        service.counters.answered(status);
+        let reached = if answer.is_stream() {
+            self.write(answer, &mut Steady::new(stream, &service.stopping))
+        } else {
+            self.write(answer, &mut stream.until(Instant::now() + WRITE_TIME))
+        };
+        self.record(service, status, reached);
+    }
+
+    /// Writes the line, and has the answer sent in a while.
+    fn send_later(&self, service: &Service, stream: &Arc<Stream>, answer: Answer<'_>) {
+        let (status, mut bytes) = (answer.status, Vec::with_capacity(512));
+        let written = self.write(answer, &mut bytes);
+        service.doorstep.wait(Arc::clone(stream), bytes);
+        self.record(service, status, written);
+    }
+
+    fn write(&self, answer: Answer<'_>, to: &mut dyn Write) -> io::Result<()> {
         let version = self.head.as_ref().map_or(HTTPVersion(1, 1), |head| head.version.clone());
         let head_only = self.head.as_ref().is_some_and(|head| head.method == Method::Head);
-        let reached = if answer.is_stream() {
-            let mut to = Steady::new(stream, &service.stopping);
-            answer.write(&mut to, version, &self.request_id, head_only)
-        } else {
-            let mut to = stream.until(Instant::now() + WRITE_TIME);
-            answer.write(&mut to, version, &self.request_id, head_only)
-        };
-        let is_refusal = matches!(status, 401 | 403) && self.pass.token.is_none();
-        let left_out = if is_refusal { service.refusals.line() } else { Some(0) };
+        answer.write(to, version, &self.request_id, head_only)
+    }
+
+    /// Writes the line; of a flood of those who are not let in, a few.
+    fn record(&self, service: &Service, status: u16, reached: io::Result<()>) {
+        service.counters.answered(status);
+        let is_turned_away = self.is_turned_away(status);
+        let left_out = if is_turned_away { service.refusals.line() } else { Some(0) };
         let Some(left_out) = left_out else { return };
         let milliseconds = self.started.elapsed().as_millis().to_string();
         let (method, path) = match &self.head {
@@ -182,7 +195,7 @@ impl<'a> AccessLog<'a> {
             ("FINGERPRINT", fingerprint),
             ("TOKEN_NAME", token),
         ];
-        let level = if status >= 500 || is_refusal { Level::Warn } else { Level::Info };
+        let level = if status >= 500 || is_turned_away { Level::Warn } else { Level::Info };
         event::log(level, &fields, &message);
     }
 }

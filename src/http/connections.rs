@@ -1,6 +1,5 @@
 //! The connections that are open, bounded: when the table is full, the one that has been sending
-//! its request for the longest is cut off, so that slow senders cannot keep others out; before it, one
-//! that was not let in.
+//! its request for the longest is cut off, so that slow senders cannot keep others out.
 
 use std::collections::BTreeMap;
 use std::net::Shutdown;
@@ -41,8 +40,6 @@ struct Entry {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// The client was not let in and is told so: the first to be cut off.
-    Refusing,
     /// The request is not complete: may be cut off.
     Receiving,
     /// The request is being worked on: will be answered.
@@ -116,40 +113,27 @@ impl Table {
     }
 
     fn cut_off_oldest(&mut self) -> bool {
-        let mut cut_off = |phase| {
-            let oldest = self.open.values_mut().find(|entry| entry.phase == phase);
-            oldest.is_some_and(|entry| {
-                entry.phase = Phase::Leaving;
-                entry.stream.shut_down(Shutdown::Both);
-                true
-            })
-        };
-        cut_off(Phase::Refusing) || cut_off(Phase::Receiving)
+        let oldest = self.open.values_mut().find(|entry| entry.phase == Phase::Receiving);
+        oldest.is_some_and(|entry| {
+            entry.phase = Phase::Leaving;
+            entry.stream.shut_down(Shutdown::Both);
+            true
+        })
     }
 }
 
 impl Place {
     /// The connection.
-    pub fn stream(&self) -> &Stream {
+    pub fn stream(&self) -> &Arc<Stream> {
         &self.stream
     }
 
     /// The request is complete: from now on the connection is not cut off. `false` when it already
     /// was.
     pub fn answering(&self) -> bool {
-        self.enter(Phase::Answering)
-    }
-
-    /// The client is not let in: from now on its place is the first to be had. `false` when it was
-    /// taken already.
-    pub fn refusing(&self) -> bool {
-        self.enter(Phase::Refusing)
-    }
-
-    fn enter(&self, phase: Phase) -> bool {
         match self.connections.lock().open.get_mut(&self.number) {
             Some(entry) if entry.phase == Phase::Receiving => {
-                entry.phase = phase;
+                entry.phase = Phase::Answering;
                 true
             }
             _ => false,

@@ -3,13 +3,14 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{Backlog, UnixCredentials, getsockopt, listen, sockopt::PeerCredentials};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{Backlog, MsgFlags, UnixCredentials, getsockopt, listen, recv};
 
 use crate::error::{Error, Result};
 use crate::listen_address::ListenAddress;
@@ -164,6 +165,24 @@ impl Stream {
             Connected::Tcp(stream) => stream.shutdown(how),
             Connected::Unix(stream) => stream.shutdown(how),
         }; // fails only when the peer has left already
+    }
+
+    /// Reads what has arrived, up to a megabyte, and forgets it.
+    pub fn discard_received(&self) {
+        let mut sink = [0; 8192];
+        for _ in 0..128 {
+            let count = match &self.socket {
+                Connected::Tcp(stream) => {
+                    recv(stream.as_raw_fd(), &mut sink, MsgFlags::MSG_DONTWAIT)
+                }
+                Connected::Unix(stream) => {
+                    recv(stream.as_raw_fd(), &mut sink, MsgFlags::MSG_DONTWAIT)
+                }
+            };
+            if !matches!(count, Ok(1..)) {
+                return;
+            }
+        }
     }
 
     /// Reads and writes until `deadline`, not later.

@@ -5,6 +5,7 @@ mod auth;
 mod connection;
 mod connections;
 mod counters;
+mod doorstep;
 mod gen_key;
 mod keys;
 mod listener;
@@ -30,6 +31,7 @@ use crate::settings::Settings;
 
 use auth::Access;
 use counters::Counters;
+use doorstep::Doorstep;
 use metrics::CachedCounts;
 use refusals::Refusals;
 use stream::Streams;
@@ -45,6 +47,8 @@ pub struct Service {
     access: Access,
     /// Requests that were not let in.
     refusals: Refusals,
+    /// Where those wait who are told so.
+    doorstep: Arc<Doorstep>,
     /// The keys, to look at.
     catalog: Catalog,
     state_dir: PathBuf,
@@ -66,6 +70,7 @@ impl Service {
         Ok(Self {
             access: Access::load(settings)?,
             refusals: Refusals::default(),
+            doorstep: Arc::default(),
             catalog: store.shared_catalog(),
             store,
             state_dir: settings.state_dir.clone(),
@@ -101,6 +106,7 @@ impl Service {
     /// From now on, long answers are not waited for much longer.
     fn stop(&self) {
         let _ = self.stopping.set(Instant::now()); // the first time counts
+        self.doorstep.close();
         let left_out = self.refusals.left_out();
         if left_out > 0 {
             log::warn!("{left_out} more requests that were not let in are not in this log");

@@ -51,9 +51,6 @@ pub enum Unread {
     Gone,
     /// The request is refused; the head is there if it could be read.
     Refused(Error, Option<Box<Head>>),
-    /// The client is not let in. Nothing more of the body was read than had come with the head; `whole`
-    /// when that was all.
-    NotAdmitted { error: Error, head: Box<Head>, whole: bool },
 }
 
 /// Reads a request that began to arrive at `started`; the body only when `admit` lets the head in.
@@ -69,8 +66,7 @@ pub fn read(
     drop(buffer);
     body.truncate(head.content_length);
     if let Err(error) = admit(&mut head) {
-        let whole = body.len() == head.content_length;
-        return Err(Unread::NotAdmitted { error, head: head.into(), whole });
+        return Err(Unread::Refused(error, Some(head.into())));
     }
     match read_body(stream, started + REQUEST_TIME, &head, body) {
         Ok(body) => Ok(Request { head, body }),

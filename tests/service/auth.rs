@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{getegid, geteuid};
@@ -18,6 +19,10 @@ pub const MAKER: &str = "maker-0123456789abcdefghijklmnopqrstuv";
 const READER: &str = "reader-0123456789abcdefghijklmnopqrstu";
 const STAGING: &str = "staging-0123456789abcdefghijklmnopqrst";
 const WRONG: &str = "wrong-0123456789abcdefghijklmnopqrstuv";
+
+/// What is not for everybody.
+const PROTECTED: [&str; 5] =
+    ["GET /keys", "GET /keys/a%23b@c", "GET /metrics", "POST /gen_key", "GET /x"];
 
 pub fn file() -> String {
     format!(
@@ -93,7 +98,7 @@ fn a_right_token_lets_in_and_nothing_else_does() {
             assert_eq!(status(&host, "GET /keys", &headers), 200, "{headers:?}");
         }
         let halves = format!("{}{}", &BOTH[..19], &MAKER[19..]);
-        for headers in [
+        let wrong = [
             String::new(),
             bearer(WRONG),
             bearer(""),
@@ -122,18 +127,23 @@ fn a_right_token_lets_in_and_nothing_else_does() {
             "Authorization: Basic ====\r\n".into(),
             "Authorization: Basic Og==\r\n".into(),
             "Authorization: Digest username=\"copr\", response=\"\"\r\n".into(),
-        ] {
-            for line in
-                ["GET /keys", "GET /keys/a%23b@c", "GET /metrics", "POST /gen_key", "GET /x"]
-            {
-                let reply = ask(&host, line, &headers, "");
+        ];
+        let refused = |headers: &str| {
+            for line in PROTECTED {
+                let reply = ask(&host, line, headers, "");
                 assert_eq!(reply.status, 401, "{line} {headers:?}: {reply:?}");
                 assert!(reply.head.contains("WWW-Authenticate: Basic realm=\"copr-keygen\""));
                 assert!(reply.head.contains("WWW-Authenticate: Bearer realm=\"copr-keygen\""));
                 assert!(reply.body.starts_with("this needs a token, as "), "{reply:?}");
             }
-            assert_eq!(status(&host, "GET /ping", &headers), 200, "{headers:?}");
-        }
+            assert_eq!(status(&host, "GET /ping", headers), 200, "{headers:?}");
+        };
+        // Each answer takes its time, so all at once.
+        thread::scope(|scope| {
+            for headers in &wrong {
+                scope.spawn(|| refused(headers));
+            }
+        });
         for twice in [bearer(BOTH).repeat(2), bearer(BOTH) + &basic("copr", WRONG)] {
             assert_eq!(status(&host, "GET /keys", &twice), 400, "{twice:?}");
         }
@@ -145,10 +155,12 @@ fn a_right_token_lets_in_and_nothing_else_does() {
             [b"GET /keys HTTP/1.1\r\nAuthorization: Bearer \xff\xfe", BOTH.as_bytes()].concat();
         assert_eq!(host.send(&[&odd[..], b"\r\n\r\n"].concat()).unwrap().status, 401);
         let metrics = ask(&host, "GET /metrics", &bearer(READER), "").body;
-        assert!(metrics.contains("copr_keygen_http_requests_total{status=\"401\"} 1"), "{metrics}");
+        let count = wrong.len() * PROTECTED.len() + 1;
+        let counted = format!("copr_keygen_http_requests_total{{status=\"401\"}} {count}\n");
+        assert!(metrics.contains(&counted), "{metrics}");
         let log = host.log();
         assert!(log.contains(" GET /keys 200 ") && log.contains(" token=both.1\n"), "{log}");
-        // Of 141 refusals ten have a line.
+        // Of all refusals ten have a line.
         assert_eq!(log.matches(" 401 ").count(), 10, "{log}");
         assert!(log.contains(" warn: "), "{log}");
         assert_no_token(&log);

@@ -10,7 +10,7 @@ use super::auth::{BOTH, ask, bearer, body, host_with};
 use super::host::{Host, Transport};
 
 /// Clients that send wrong tokens at once.
-const CLIENTS: usize = 16;
+const CLIENTS: usize = 128;
 
 /// How many wrong tokens are sent; 100,000 by hand.
 fn count() -> usize {
