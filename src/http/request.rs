@@ -13,6 +13,8 @@ use crate::systemd::credentials::Secret;
 
 /// Request line and headers, in bytes.
 const HEAD_MAX: usize = 16 * 1024;
+/// What nearly every head fits in, with a small body.
+const HEAD_COMMON: usize = 2048;
 /// Header lines.
 const HEADERS_MAX: usize = 64;
 /// How long the head may take.
@@ -59,8 +61,8 @@ pub fn read(
     started: Instant,
     admit: impl FnOnce(&mut Head) -> Result<(), Error>,
 ) -> Result<Request, Unread> {
-    // It may hold a token: wiped when dropped, and so large that it never moves.
-    let mut buffer = Zeroizing::new(Vec::with_capacity(HEAD_MAX + 1));
+    // It may hold a token: wiped when dropped.
+    let mut buffer = Zeroizing::new(Vec::with_capacity(HEAD_COMMON));
     let (mut head, head_length) = read_head(stream, started + HEAD_TIME, &mut buffer)?;
     let mut body = buffer.split_off(head_length);
     drop(buffer);
@@ -78,12 +80,18 @@ pub fn read(
 fn read_head(
     stream: &Stream,
     deadline: Instant,
-    buffer: &mut Vec<u8>,
+    buffer: &mut Zeroizing<Vec<u8>>,
 ) -> Result<(Head, usize), Unread> {
     loop {
         let mut chunk = Zeroizing::new([0; 4096]);
         let room = chunk.len().min(HEAD_MAX + 1 - buffer.len());
         let count = read_some(stream, deadline, HEAD_TIME, &mut chunk[..room])?;
+        if buffer.len() + count > buffer.capacity() {
+            // Growing by itself, it would leave a copy behind.
+            let mut larger = Zeroizing::new(Vec::with_capacity(HEAD_MAX + 1));
+            larger.extend_from_slice(buffer);
+            *buffer = larger;
+        }
         buffer.extend_from_slice(&chunk[..count]);
         match parse_head(buffer) {
             Ok(Some(parsed)) => return Ok(parsed),

@@ -20,7 +20,8 @@ pub struct Subject {
     pub fingerprint: Option<Fingerprint>,
 }
 
-/// Answers a request of a client with this `pass` before `deadline`; tells `subject` what it is about as soon as that is known.
+/// Answers a request of a client with this `pass` before `deadline`; tells `subject` what it is about as
+/// soon as that is known.
 pub fn answer<'a>(
     service: &'a Service,
     head: &Head,
