@@ -61,6 +61,9 @@ _copr__keygen() {
             copr__keygen,show)
                 cmd="copr__keygen__subcmd__show"
                 ;;
+            copr__keygen,token)
+                cmd="copr__keygen__subcmd__token"
+                ;;
             copr__keygen,undo)
                 cmd="copr__keygen__subcmd__undo"
                 ;;
@@ -109,6 +112,9 @@ _copr__keygen() {
             copr__keygen__subcmd__help,show)
                 cmd="copr__keygen__subcmd__help__subcmd__show"
                 ;;
+            copr__keygen__subcmd__help,token)
+                cmd="copr__keygen__subcmd__help__subcmd__token"
+                ;;
             copr__keygen__subcmd__help,undo)
                 cmd="copr__keygen__subcmd__help__subcmd__undo"
                 ;;
@@ -119,7 +125,7 @@ _copr__keygen() {
 
     case "${cmd}" in
         copr__keygen)
-            opts="-h -V --state-dir --config --help --version serve gpg check list show pubkey prolong fill-pool import export backup restore remove undo purge help"
+            opts="-h -V --state-dir --config --help --version serve gpg check list show pubkey prolong fill-pool import export backup restore token remove undo purge help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -271,7 +277,7 @@ _copr__keygen() {
             return 0
             ;;
         copr__subcmd__keygen__subcmd__help)
-            opts="serve gpg check list show pubkey prolong fill-pool import export backup restore remove undo purge help"
+            opts="serve gpg check list show pubkey prolong fill-pool import export backup restore token remove undo purge help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -481,6 +487,20 @@ _copr__keygen() {
             return 0
             ;;
         copr__subcmd__keygen__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        copr__subcmd__keygen__subcmd__help__subcmd__token)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -731,6 +751,36 @@ _copr__keygen() {
                 return 0
             fi
             case "${prev}" in
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        copr__subcmd__keygen__subcmd__token)
+            opts="-h --scopes --pattern --state-dir --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --scopes)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pattern)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

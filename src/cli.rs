@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::clock::Moment;
+use crate::http::tokens::{self, Scopes};
 use crate::identity::NameEmail;
 use crate::key_request::Lifetime;
 
@@ -115,6 +116,12 @@ pub enum Command {
     /// Each key is checked, with a signature, before it is published. Keys that are there already stay; a
     /// certificate that is newer in the archive takes the place of the older one.
     Restore(Restore),
+
+    /// Print a new token that lets a client in, as a line for the file of tokens
+    ///
+    /// The line goes into the credential of the service, /etc/credstore/copr-keygen.tokens, or into the
+    /// file that the setting tokens_file names. The client sends the second word.
+    Token(Token),
 
     /// Take a key out of use; `undo` brings it back until `purge`
     ///
@@ -284,6 +291,22 @@ pub struct Restore {
     /// A decrypted archive, or - for stdin: gpg --decrypt FILE | copr-keygen restore --from -
     #[arg(long, value_name = "FILE|-")]
     pub from: PathBuf,
+}
+
+/// Options of `token`.
+#[derive(Args, Debug)]
+pub struct Token {
+    /// What the log calls it: letters, digits, '.', '_' and '-'
+    #[arg(value_parser = tokens::parse_name)]
+    pub name: String,
+
+    /// What it is good for: generate (POST /gen_key), read (GET /keys and /metrics), or both
+    #[arg(long, value_name = "SCOPES", default_value = "generate,read")]
+    pub scopes: Scopes,
+
+    /// Shell pattern of the identities it is good for, like '*#*@copr.example.org'; all without it
+    #[arg(long, value_name = "PATTERN", value_parser = tokens::parse_pattern)]
+    pub pattern: Option<glob::Pattern>,
 }
 
 /// Options of `remove`.

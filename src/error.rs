@@ -59,6 +59,17 @@ pub enum Error {
     #[error("{0}")]
     Malformed(String),
 
+    /// The request needs a token and has no right one. What is wrong with it is not said.
+    #[error(
+        "this needs a token, as Authorization: Bearer TOKEN or as the password of HTTP Basic \
+         authentication"
+    )]
+    Unauthorized,
+
+    /// Who asks is known, and may not ask for this.
+    #[error("{0}")]
+    Forbidden(String),
+
     /// There is no such resource.
     #[error(
         "there is nothing at this path; this service answers POST /gen_key, and GET /ping, /keys, \
@@ -168,6 +179,8 @@ impl Error {
     pub fn http_status(&self) -> u16 {
         match self {
             Self::Field { .. } | Self::Malformed(_) => 400,
+            Self::Unauthorized => 401,
+            Self::Forbidden(_) => 403,
             Self::NotFound | Self::NoKey(_) => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::RequestTimeout(_) => 408,

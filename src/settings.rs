@@ -61,6 +61,14 @@ pub struct Settings {
     pub hook: Option<PathBuf>,
     /// Where `prolong` writes metrics for the text-file collector of node_exporter.
     pub metrics_file: Option<PathBuf>,
+    /// Where the tokens are, when no credential of systemd holds them.
+    pub tokens_file: Option<PathBuf>,
+    /// Users who need no token on a Unix socket: names or numbers.
+    pub allow_users: Vec<String>,
+    /// Groups whose members need no token on a Unix socket: names or numbers.
+    pub allow_groups: Vec<String>,
+    /// Whether other hosts may ask although there are no tokens.
+    pub allow_anonymous: bool,
     /// Every setting as it was written, and where that was: name, text, source.
     pub origins: Vec<(String, String, String)>,
     /// Environment variables that look like settings of ours and are none.
@@ -137,6 +145,10 @@ impl Settings {
             pool_max_age: layers.parse("pool_max_age", positive_duration)?,
             hook: layers.parse("hook", |text| optional(text, program))?,
             metrics_file: layers.parse("metrics_file", |text| optional(text, program))?,
+            tokens_file: layers.parse("tokens_file", |text| optional(text, program))?,
+            allow_users: layers.parse("allow_users", words)?,
+            allow_groups: layers.parse("allow_groups", words)?,
+            allow_anonymous: layers.parse("allow_anonymous", yes_or_no)?,
             origins: layers.origins(),
             unknown_variables,
         })
@@ -185,7 +197,12 @@ impl Layers {
             }
             match plain_text(&value) {
                 Some(text) => self.set(&name, text, Source::File(path.clone())),
-                None => return refuse("must be a string, a number or an array of strings".into()),
+                None => {
+                    return refuse(
+                        "must be a string, a whole number, true, false or an array of strings"
+                            .into(),
+                    );
+                }
             }
         }
         Ok(())
@@ -247,6 +264,7 @@ fn plain_text(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Boolean(value) => Some(value.to_string()),
         toml::Value::Array(values) => {
             let texts: Option<Vec<_>> = values.iter().map(toml::Value::as_str).collect();
             texts.map(|texts| texts.join(" "))
@@ -283,6 +301,14 @@ fn optional<T>(
 fn absolute(path: PathBuf) -> Result<PathBuf> {
     std::path::absolute(&path)
         .map_err(|e| Error::Settings(format!("state_dir = {}: {e}", path.display())))
+}
+
+fn words(text: &str) -> std::result::Result<Vec<String>, String> {
+    Ok(text.split_whitespace().map(str::to_owned).collect())
+}
+
+fn yes_or_no(text: &str) -> std::result::Result<bool, String> {
+    text.parse().map_err(|_| "must be true or false".into())
 }
 
 fn jobs(text: &str) -> std::result::Result<usize, String> {
@@ -388,7 +414,10 @@ mod tests {
         for (text, expected) in [
             ("colour = 'red'", "colour: unknown setting"),
             ("key_length = 1024", "key_length = \"1024\" (from "),
-            ("key_length = true", "key_length: must be a string"),
+            ("key_length = 2048.0", "key_length: must be a string"),
+            ("key_length = true", "key_length = \"true\" (from "),
+            ("tokens_file = 'tokens'", "absolute path"),
+            ("allow_anonymous = 1", "must be true or false"),
             ("\nexpire = ", "line 2: "),
             ("idle_timeout = '5 parsecs'", "must be a duration"),
             ("idle_timeout = 5", "must be a duration"),

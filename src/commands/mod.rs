@@ -13,6 +13,7 @@ mod prolong;
 mod remove;
 mod restore;
 pub mod serve;
+mod token;
 
 use crate::cli::Command;
 use crate::error::{Error, Result};
@@ -24,6 +25,9 @@ use crate::settings::Settings;
 /// Runs a mode that does one thing and ends. Started as root, it becomes the owner of the state
 /// first, so that nothing in there ever belongs to root.
 pub fn run(settings: Result<Settings>, command: Command) -> Result<()> {
+    if let Command::Token(options) = command {
+        return token::run(&options); // needs neither settings nor a state
+    }
     let settings = match (settings, &command) {
         (Err(error), Command::Check(options)) => return check::unconfigured(error, options),
         (settings, _) => settings?,
@@ -37,7 +41,7 @@ pub fn run(settings: Result<Settings>, command: Command) -> Result<()> {
         privileges::become_owner(&settings.state_dir)?;
     }
     match command {
-        Command::Serve(_) | Command::Gpg(_) => {
+        Command::Serve(_) | Command::Gpg(_) | Command::Token(_) => {
             Err(Error::Usage("this mode is started in another way".into()))
         }
         Command::Check(options) => check::run(&settings, &options),

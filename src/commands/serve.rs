@@ -23,12 +23,13 @@ pub fn run(settings: Settings) -> Result<()> {
     if let Err(e) = gpg.check_installed() {
         log::error!("{e}; until then no key can be made");
     }
-    let service = Arc::new(Service::new(Store::open(&settings, gpg)?, &settings));
+    let service = Arc::new(Service::new(Store::open(&settings, gpg)?, &settings)?);
 
     // Only systemd keeps a socket open while nobody serves it.
     let alone = passed.is_empty();
     let (listeners, idle_timeout) =
         if alone { (bind(&settings)?, Duration::ZERO) } else { (passed, settings.idle_timeout) };
+    service.check_sockets(&listeners)?;
     let idle_timeout = (!idle_timeout.is_zero()).then_some(idle_timeout);
 
     // And only systemd has a unit that fills the pool.

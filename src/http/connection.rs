@@ -1,13 +1,15 @@
 //! One connection from its first byte to its line in the access log.
 
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::Level;
 use tiny_http::{HTTPVersion, Method};
 
 use super::Service;
+use super::auth::Pass;
 use super::connections::Place;
 use super::listener::Stream;
 use super::request::{self, Head, Request, Unread};
@@ -31,14 +33,19 @@ pub fn serve(service: &Service, place: &Place) {
     let started = Instant::now();
     let stream = place.stream();
     let mut log = AccessLog::new(stream, started);
-    match request::read(stream, started) {
+    let admit = |head: &mut Head| {
+        let authorization = head.authorization.take();
+        service.access.admit(&head.path, authorization.as_ref(), stream, &mut log.pass)
+    };
+    match request::read(stream, started, admit) {
         Ok(Request { head, body }) => {
             // A request that was cut off when it was complete already has not been touched yet.
             if !place.answering() {
                 return;
             }
             let deadline = started + ANSWER_TIME;
-            let result = routes::answer(service, &head, &body, &mut log.subject, deadline);
+            let result =
+                routes::answer(service, &head, &body, &log.pass, &mut log.subject, deadline);
             log.head = Some(head);
             let answer = result.unwrap_or_else(|error| log.failure(&error));
             log.send(service, stream, answer);
@@ -46,8 +53,12 @@ pub fn serve(service: &Service, place: &Place) {
         Err(Unread::Refused(error, head)) => {
             log.head = head.map(|head| *head);
             let answer = log.failure(&error);
-            log.send(service, stream, answer);
-            linger(stream);
+            if log.is_turned_away(answer.status) {
+                log.send_later(service, stream, answer);
+            } else {
+                log.send(service, stream, answer);
+                linger(stream);
+            }
         }
         Err(Unread::Gone) => log::debug!("{}: left without a request", stream.peer()),
     }
@@ -76,6 +87,7 @@ struct AccessLog<'a> {
     peer: &'a str,
     started: Instant,
     head: Option<Head>,
+    pass: Pass,
     subject: Subject,
 }
 
@@ -86,6 +98,7 @@ impl<'a> AccessLog<'a> {
             peer: stream.peer(),
             started,
             head: None,
+            pass: Pass::default(),
             subject: Subject::default(),
         }
     }
@@ -107,19 +120,42 @@ impl<'a> AccessLog<'a> {
         answer
     }
 
+    /// Whether an answer of this status goes to somebody who was not let in.
+    fn is_turned_away(&self, status: u16) -> bool {
+        matches!(status, 401 | 403) && self.pass.token.is_none()
+    }
+
     /// Sends the answer and writes the line.
     fn send(&self, service: &Service, stream: &Stream, answer: Answer<'_>) {
         let status = answer.status;
-        service.counters.answered(status);
+        let reached = if answer.is_stream() {
+            self.write(answer, &mut Steady::new(stream, &service.stopping))
+        } else {
+            self.write(answer, &mut stream.until(Instant::now() + WRITE_TIME))
+        };
+        self.record(service, status, reached);
+    }
+
+    /// Writes the line, and has the answer sent in a while.
+    fn send_later(&self, service: &Service, stream: &Arc<Stream>, answer: Answer<'_>) {
+        let (status, mut bytes) = (answer.status, Vec::with_capacity(512));
+        let written = self.write(answer, &mut bytes);
+        service.doorstep.wait(Arc::clone(stream), bytes);
+        self.record(service, status, written);
+    }
+
+    fn write(&self, answer: Answer<'_>, to: &mut dyn Write) -> io::Result<()> {
         let version = self.head.as_ref().map_or(HTTPVersion(1, 1), |head| head.version.clone());
         let head_only = self.head.as_ref().is_some_and(|head| head.method == Method::Head);
-        let reached = if answer.is_stream() {
-            let mut to = Steady::new(stream, &service.stopping);
-            answer.write(&mut to, version, &self.request_id, head_only)
-        } else {
-            let mut to = stream.until(Instant::now() + WRITE_TIME);
-            answer.write(&mut to, version, &self.request_id, head_only)
-        };
+        answer.write(to, version, &self.request_id, head_only)
+    }
+
+    /// Writes the line; of a flood of those who are not let in, a few.
+    fn record(&self, service: &Service, status: u16, reached: io::Result<()>) {
+        service.counters.answered(status);
+        let is_turned_away = self.is_turned_away(status);
+        let left_out = if is_turned_away { service.refusals.line() } else { Some(0) };
+        let Some(left_out) = left_out else { return };
         let milliseconds = self.started.elapsed().as_millis().to_string();
         let (method, path) = match &self.head {
             Some(head) => (printable(head.method.as_str()), printable(&head.path)),
@@ -134,6 +170,13 @@ impl<'a> AccessLog<'a> {
                 message.push(' ');
                 message.push_str(part);
             }
+        }
+        let token = self.pass.token.as_deref().unwrap_or_default();
+        if !token.is_empty() {
+            message.push_str(&format!(" token={token}"));
+        }
+        if left_out > 0 {
+            message.push_str(&format!(" ({left_out} more that were not let in are not shown)"));
         }
         if let Err(e) = reached {
             message.push_str(&format!(" (the answer did not reach the client: {e})"));
@@ -150,8 +193,10 @@ impl<'a> AccessLog<'a> {
             ("DURATION_MS", &milliseconds),
             ("NAME_EMAIL", name_email),
             ("FINGERPRINT", fingerprint),
+            ("TOKEN_NAME", token),
         ];
-        event::log(if status >= 500 { Level::Warn } else { Level::Info }, &fields, &message);
+        let level = if status >= 500 || is_turned_away { Level::Warn } else { Level::Info };
+        event::log(level, &fields, &message);
     }
 }
 

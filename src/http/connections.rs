@@ -124,7 +124,7 @@ impl Table {
 
 impl Place {
     /// The connection.
-    pub fn stream(&self) -> &Stream {
+    pub fn stream(&self) -> &Arc<Stream> {
         &self.stream
     }
 

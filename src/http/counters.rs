@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::metrics::Exposition;
 
 /// Statuses that are there from the start, so that the first of them shows as an increase.
-const STATUSES: [u16; 10] = [200, 201, 400, 404, 405, 408, 413, 431, 500, 503];
+const STATUSES: [u16; 12] = [200, 201, 400, 401, 403, 404, 405, 408, 413, 431, 500, 503];
 
 /// Upper bounds of the buckets for the making of a key, in seconds: from a key of the pool on a fast
 /// disk to one that waited for its turn.

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::time::Instant;
 
 use super::Service;
+use super::auth::Pass;
 use super::response::Answer;
 use super::routes::Subject;
 use super::stream::Chunks;
@@ -43,12 +44,14 @@ pub fn one(
     service: &Service,
     (segment, part): (&str, Part),
     query: Option<&str>,
+    pass: &Pass,
     subject: &mut Subject,
     deadline: Instant,
 ) -> Result<Answer<'static>> {
     let name_email = target::name_email(segment)?;
     let [] = target::numbers(query, [])?;
     subject.name_email = Some(name_email.clone());
+    pass.check(&name_email)?;
     let catalog = service.catalog.until(deadline);
     let key = catalog.find(&name_email)?;
     subject.fingerprint = Some(key.record.fingerprint.clone());
@@ -62,11 +65,11 @@ pub fn one(
     })
 }
 
-/// All keys, or those that a query asks for, as they are read.
-pub fn list<'a>(service: &'a Service, query: Option<&str>) -> Result<Answer<'a>> {
+/// All keys that the client may see, or those of them that a query asks for, as they are read.
+pub fn list<'a>(service: &'a Service, query: Option<&str>, pass: &Pass) -> Result<Answer<'a>> {
     let [changed_since, expires_before] =
         target::numbers(query, ["changed_since", "expires_before"])?;
-    let filter = Filter { changed_since, expires_before, ..Filter::default() };
+    let filter = Filter { pattern: pass.pattern.clone(), changed_since, expires_before };
     let place = service.streams.enter()?;
     let catalog = &service.catalog;
     let names = catalog.homes().identities()?;
@@ -94,6 +97,10 @@ fn write_array(
     for name_email in names {
         // Without the rest of the directory, nobody knows which keys are missing.
         let name_email = name_email.map_err(io::Error::other)?;
+        if !filter.takes_name(&name_email) {
+            out.pulse(b"\n")?;
+            continue;
+        }
         match catalog.look(name_email.clone()) {
             Ok(Some(key)) if filter.takes(&key.record) => {
                 out.write_all(between.as_bytes())?;

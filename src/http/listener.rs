@@ -3,13 +3,14 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{Backlog, getsockopt, listen, sockopt::PeerCredentials};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{Backlog, MsgFlags, UnixCredentials, getsockopt, listen, recv};
 
 use crate::error::{Error, Result};
 use crate::listen_address::ListenAddress;
@@ -66,19 +67,31 @@ impl Listener {
             Socket::Tcp(listener) => listener.accept().and_then(|(stream, from)| {
                 stream.set_nonblocking(false)?;
                 stream.set_nodelay(true)?;
-                Ok(Stream { socket: Connected::Tcp(stream), peer: from.to_string() })
+                Ok(Stream { socket: Connected::Tcp(stream), peer: from.to_string(), user: None })
             }),
             Socket::Unix(listener) => listener.accept().and_then(|(stream, _)| {
                 stream.set_nonblocking(false)?;
-                let peer = getsockopt(&stream, PeerCredentials)?;
-                let peer = format!("unix:uid={},pid={}", peer.uid(), peer.pid());
-                Ok(Stream::unix(stream, peer))
+                let user = getsockopt(&stream, PeerCredentials)?;
+                let peer = format!("unix:uid={},pid={}", user.uid(), user.pid());
+                Ok(Stream { user: Some(user), ..Stream::unix(stream, peer) })
             }),
         };
         match accepted {
             Ok(stream) => Ok(Some(stream)),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(e) => Err(e),
+        }
+    }
+
+    /// The address, when it can be reached from other hosts, or that cannot be ruled out.
+    pub fn open_address(&self) -> Option<String> {
+        match &self.socket {
+            Socket::Unix(_) => None,
+            Socket::Tcp(listener) => match listener.local_addr() {
+                Ok(address) if address.ip().to_canonical().is_loopback() => None,
+                Ok(address) => Some(address.to_string()),
+                Err(e) => Some(format!("a socket without an address ({e})")),
+            },
         }
     }
 }
@@ -120,6 +133,8 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 pub struct Stream {
     socket: Connected,
     peer: String,
+    /// Who connected to a Unix socket.
+    user: Option<UnixCredentials>,
 }
 
 #[derive(Debug)]
@@ -129,14 +144,19 @@ enum Connected {
 }
 
 impl Stream {
-    /// A connection over a Unix socket.
+    /// A connection over a Unix socket, from nobody in particular.
     pub fn unix(stream: UnixStream, peer: String) -> Self {
-        Self { socket: Connected::Unix(stream), peer }
+        Self { socket: Connected::Unix(stream), peer, user: None }
     }
 
     /// Who is at the other end: address and port, or uid and pid.
     pub fn peer(&self) -> &str {
         &self.peer
+    }
+
+    /// The user at the other end, as the kernel vouches for; `None` over TCP.
+    pub fn user(&self) -> Option<UnixCredentials> {
+        self.user
     }
 
     /// Ends reading, writing or both; a thread that waits in either returns at once.
@@ -145,6 +165,24 @@ impl Stream {
             Connected::Tcp(stream) => stream.shutdown(how),
             Connected::Unix(stream) => stream.shutdown(how),
         }; // fails only when the peer has left already
+    }
+
+    /// Reads what has arrived, up to a megabyte, and forgets it.
+    pub fn discard_received(&self) {
+        let mut sink = [0; 8192];
+        for _ in 0..128 {
+            let count = match &self.socket {
+                Connected::Tcp(stream) => {
+                    recv(stream.as_raw_fd(), &mut sink, MsgFlags::MSG_DONTWAIT)
+                }
+                Connected::Unix(stream) => {
+                    recv(stream.as_raw_fd(), &mut sink, MsgFlags::MSG_DONTWAIT)
+                }
+            };
+            if !matches!(count, Ok(1..)) {
+                return;
+            }
+        }
     }
 
     /// Reads and writes until `deadline`, not later.

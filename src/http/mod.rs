@@ -1,31 +1,40 @@
 //! The HTTP interface: one request per connection, every read and write under a deadline, every
 //! resource bounded. Knows the key store; never runs gpg and never touches a key itself.
 
+mod auth;
 mod connection;
 mod connections;
 mod counters;
+mod doorstep;
 mod gen_key;
 mod keys;
 mod listener;
 mod metrics;
+mod peers;
+mod refusals;
 mod request;
 mod response;
 mod routes;
 mod server;
 mod stream;
 mod target;
+pub mod tokens;
 mod workers;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use crate::error::Result;
 use crate::key_request::{KeyLength, Lifetime};
 use crate::keys::{Catalog, Store};
 use crate::settings::Settings;
 
+use auth::Access;
 use counters::Counters;
+use doorstep::Doorstep;
 use metrics::CachedCounts;
+use refusals::Refusals;
 use stream::Streams;
 
 pub use listener::Listener;
@@ -35,6 +44,12 @@ pub use server::{End, Server};
 #[derive(Debug)]
 pub struct Service {
     store: Store,
+    /// Who may ask for what.
+    access: Access,
+    /// Requests that were not let in.
+    refusals: Refusals,
+    /// Where those wait who are told so.
+    doorstep: Arc<Doorstep>,
     /// The keys, to look at.
     catalog: Catalog,
     state_dir: PathBuf,
@@ -51,9 +66,12 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service of the keys in `store`.
-    pub fn new(store: Store, settings: &Settings) -> Self {
-        Self {
+    /// A service of the keys in `store`, for those whom settings and tokens allow.
+    pub fn new(store: Store, settings: &Settings) -> Result<Self> {
+        Ok(Self {
+            access: Access::load(settings)?,
+            refusals: Refusals::default(),
+            doorstep: Arc::default(),
             catalog: store.shared_catalog(),
             store,
             state_dir: settings.state_dir.clone(),
@@ -63,7 +81,12 @@ impl Service {
             key_counts: Arc::default(),
             streams: Streams::default(),
             stopping: OnceLock::new(),
-        }
+        })
+    }
+
+    /// Refuses sockets that would let anybody in.
+    pub fn check_sockets(&self, listeners: &[Listener]) -> Result<()> {
+        self.access.check(listeners)
     }
 
     /// The keys.
@@ -84,5 +107,10 @@ impl Service {
     /// From now on, long answers are not waited for much longer.
     fn stop(&self) {
         let _ = self.stopping.set(Instant::now()); // the first time counts
+        self.doorstep.close();
+        let left_out = self.refusals.left_out();
+        if left_out > 0 {
+            log::warn!("{left_out} more requests that were not let in are not in this log");
+        }
     }
 }

@@ -5,12 +5,16 @@ use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use tiny_http::{HTTPVersion, Method};
+use zeroize::Zeroizing;
 
 use super::listener::Stream;
 use crate::error::Error;
+use crate::systemd::credentials::Secret;
 
 /// Request line and headers, in bytes.
 const HEAD_MAX: usize = 16 * 1024;
+/// What nearly every head fits in, with a small body.
+const HEAD_COMMON: usize = 2048;
 /// Header lines.
 const HEADERS_MAX: usize = 64;
 /// How long the head may take.
@@ -36,6 +40,8 @@ pub struct Head {
     /// What follows the `?`, as it was sent.
     pub query: Option<String>,
     pub version: HTTPVersion,
+    /// The value of the header `Authorization`.
+    pub authorization: Option<Secret>,
     content_length: usize,
     expects_continue: bool,
 }
@@ -49,28 +55,43 @@ pub enum Unread {
     Refused(Error, Option<Box<Head>>),
 }
 
-/// Reads a request that began to arrive at `started`.
-pub fn read(stream: &Stream, started: Instant) -> Result<Request, Unread> {
-    let mut buffer = Vec::with_capacity(1024);
-    let (head, head_length) = read_head(stream, started + HEAD_TIME, &mut buffer)?;
+/// Reads a request that began to arrive at `started`; the body only when `admit` lets the head in.
+pub fn read(
+    stream: &Stream,
+    started: Instant,
+    admit: impl FnOnce(&mut Head) -> Result<(), Error>,
+) -> Result<Request, Unread> {
+    // It may hold a token: wiped when dropped.
+    let mut buffer = Zeroizing::new(Vec::with_capacity(HEAD_COMMON));
+    let (mut head, head_length) = read_head(stream, started + HEAD_TIME, &mut buffer)?;
     let mut body = buffer.split_off(head_length);
+    drop(buffer);
     body.truncate(head.content_length);
+    if let Err(error) = admit(&mut head) {
+        return Err(Unread::Refused(error, Some(head.into())));
+    }
     match read_body(stream, started + REQUEST_TIME, &head, body) {
         Ok(body) => Ok(Request { head, body }),
         Err(Unread::Refused(error, _)) => Err(Unread::Refused(error, Some(head.into()))),
-        Err(Unread::Gone) => Err(Unread::Gone),
+        Err(unread) => Err(unread),
     }
 }
 
 fn read_head(
     stream: &Stream,
     deadline: Instant,
-    buffer: &mut Vec<u8>,
+    buffer: &mut Zeroizing<Vec<u8>>,
 ) -> Result<(Head, usize), Unread> {
     loop {
-        let mut chunk = [0; 4096];
+        let mut chunk = Zeroizing::new([0; 4096]);
         let room = chunk.len().min(HEAD_MAX + 1 - buffer.len());
         let count = read_some(stream, deadline, HEAD_TIME, &mut chunk[..room])?;
+        if buffer.len() + count > buffer.capacity() {
+            // Growing by itself, it would leave a copy behind.
+            let mut larger = Zeroizing::new(Vec::with_capacity(HEAD_MAX + 1));
+            larger.extend_from_slice(buffer);
+            *buffer = larger;
+        }
         buffer.extend_from_slice(&chunk[..count]);
         match parse_head(buffer) {
             Ok(Some(parsed)) => return Ok(parsed),
@@ -148,6 +169,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Error> {
         query: query.map(Into::into),
         version: HTTPVersion(1, minor),
         content_length: 0,
+        authorization: None,
         expects_continue: false,
     };
     let mut lengths = 0;
@@ -160,6 +182,11 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Error> {
         } else if is("Content-Length") {
             lengths += 1;
             head.content_length = parse_content_length(header.value)?;
+        } else if is("Authorization") {
+            if head.authorization.is_some() {
+                return Err(Error::Malformed("there is more than one Authorization".into()));
+            }
+            head.authorization = Some(Secret::new(header.value.to_vec()));
         } else if is("Expect") {
             head.expects_continue = header.value.eq_ignore_ascii_case(b"100-continue");
         }
@@ -248,6 +275,7 @@ mod tests {
             "Content-Length: 1, 1\r\n",
             "Content-Length:\r\n",
             "Content-Length : 1\r\n",
+            "Authorization: Bearer a\r\nauthorization: Bearer a\r\n",
             "A: b\0c\r\n",
             "A: b\x01c\r\n",
             "A\0: b\r\n",

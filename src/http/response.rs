@@ -55,6 +55,11 @@ impl<'a> Answer<'a> {
         let text = error.client_text(request_id);
         let mut answer = Self::text(error.http_status(), format!("{text}\n"));
         match error {
+            // Basic first: it is what the build backend can send.
+            Error::Unauthorized => answer.headers.extend(
+                ["Basic", "Bearer"]
+                    .map(|scheme| ("WWW-Authenticate", format!("{scheme} realm=\"copr-keygen\""))),
+            ),
             Error::MethodNotAllowed { allow } => answer.headers.push(("Allow", (*allow).into())),
             _ if answer.status == 503 => answer.headers.push(("Retry-After", RETRY_AFTER.into())),
             _ => {}

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use tiny_http::Method;
 
+use super::auth::Pass;
 use super::request::Head;
 use super::response::Answer;
 use super::{Service, gen_key, keys, metrics};
@@ -19,11 +20,13 @@ pub struct Subject {
     pub fingerprint: Option<Fingerprint>,
 }
 
-/// Answers a request before `deadline`; tells `subject` what it is about as soon as that is known.
+/// Answers a request of a client with this `pass` before `deadline`; tells `subject` what it is about as
+/// soon as that is known.
 pub fn answer<'a>(
     service: &'a Service,
     head: &Head,
     body: &[u8],
+    pass: &Pass,
     subject: &mut Subject,
     deadline: Instant,
 ) -> Result<Answer<'a>> {
@@ -34,14 +37,16 @@ pub fn answer<'a>(
     };
     match head.path.as_str() {
         "/ping" => only_reads().map(|()| Answer::text(200, "pong\n")),
-        "/gen_key" if head.method == Method::Post => gen_key(service, body, subject, deadline),
+        "/gen_key" if head.method == Method::Post => {
+            gen_key(service, body, pass, subject, deadline)
+        }
         "/gen_key" => Err(Error::MethodNotAllowed { allow: "POST" }),
-        "/keys" => only_reads().and_then(|()| keys::list(service, query)),
+        "/keys" => only_reads().and_then(|()| keys::list(service, query, pass)),
         "/metrics" => only_reads().map(|()| metrics::answer(service)),
         path => {
             let resource = path.strip_prefix("/keys/").and_then(keys::resource);
             let resource = resource.ok_or(Error::NotFound)?;
-            only_reads().and_then(|()| keys::one(service, resource, query, subject, deadline))
+            only_reads().and_then(|()| keys::one(service, resource, query, pass, subject, deadline))
         }
     }
 }
@@ -49,12 +54,14 @@ pub fn answer<'a>(
 fn gen_key(
     service: &Service,
     body: &[u8],
+    pass: &Pass,
     subject: &mut Subject,
     deadline: Instant,
 ) -> Result<Answer<'static>> {
     let started = Instant::now();
     let request = gen_key::parse(body, service.key_length, service.lifetime)?;
     subject.name_email = Some(request.user_id.name_email().clone());
+    pass.check(request.user_id.name_email())?;
     let (status, record) = match service.store.ensure_key(&request, deadline)? {
         Outcome::Made(record) => {
             service.counters.made(started.elapsed());

@@ -71,15 +71,16 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Whether it lets a key of this name through, whatever its record.
+    pub fn takes_name(&self, name_email: &NameEmail) -> bool {
+        self.pattern.as_ref().is_none_or(|pattern| pattern.matches(name_email.as_str()))
+    }
+
     /// Whether it lets a key with this record through, whatever its name.
     pub fn takes(&self, record: &KeyRecord) -> bool {
         self.expires_before.is_none_or(|before| record.expires.is_some_and(|at| at < before))
             && self.changed_since.is_none_or(|since| record.changed >= since)
     }
-}
-
-fn matches(pattern: Option<&glob::Pattern>, name_email: &NameEmail) -> bool {
-    pattern.is_none_or(|pattern| pattern.matches(name_email.as_str()))
 }
 
 /// The keys of this host, to look at. Nothing is ever written.
@@ -128,9 +129,10 @@ impl Catalog {
     /// All keys that `filter` lets through, in the order of the directory. What `key.json` says is
     /// taken as it is. A key that cannot be read is an error, and the next one comes after it.
     pub fn keys(&self, filter: Filter) -> Result<impl Iterator<Item = Result<Key>>> {
-        let pattern = filter.pattern.clone();
-        let names = self.homes.identities()?.filter(move |name_email| {
-            name_email.as_ref().map_or(true, |name| matches(pattern.as_ref(), name))
+        let by_name = filter.clone();
+        let names = self.homes.identities()?;
+        let names = names.filter(move |name_email| {
+            name_email.as_ref().map_or(true, |name| by_name.takes_name(name))
         });
         let look = |name_email: Result<NameEmail>| self.look(name_email?);
         // None: gone since the directory was read.

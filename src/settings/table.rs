@@ -13,7 +13,7 @@ pub struct Setting {
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 15] = [
+pub const SETTINGS: [Setting; 19] = [
     Setting {
         name: "state_dir",
         default: "/var/lib/copr-keygen",
@@ -96,5 +96,33 @@ pub const SETTINGS: [Setting; 15] = [
         about: "A file, named by its absolute path, that prolong writes metrics to for the textfile \
                 collector of the Prometheus node exporter. Its name must end in .prom, and \
                 copr-keygen-prolong.service needs a drop-in with ReadWritePaths= for its directory.",
+    },
+    Setting {
+        name: "tokens_file",
+        default: "",
+        about: "A file, named by its absolute path, with the tokens that let clients in: one line each, \
+                NAME TOKEN SCOPES [PATTERN], as copr-keygen token prints it. It must be a regular file \
+                of root or of the user of serve, with mode 0600 or 0400. Under systemd leave this empty \
+                and use the credential: /etc/credstore/copr-keygen.tokens.",
+    },
+    Setting {
+        name: "allow_users",
+        default: "",
+        about: "Users who need no token on a Unix socket: names or numbers, several as an array or \
+                separated by spaces. When neither this nor allow_groups names anybody, the mode of the \
+                socket decides, and who can connect needs none.",
+    },
+    Setting {
+        name: "allow_groups",
+        default: "",
+        about: "Groups whose members need no token on a Unix socket, like allow_users. Counted are the \
+                group of the process that connects and the groups that this host knows its user to be \
+                in.",
+    },
+    Setting {
+        name: "allow_anonymous",
+        default: "false",
+        about: "Whether serve starts on an address that other hosts can reach while there are no \
+                tokens: true or false. Everybody who can connect may then have keys made.",
     },
 ];

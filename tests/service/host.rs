@@ -94,6 +94,13 @@ impl Host {
         Self { directory, address, held, environment, files_max: None, process: None }
     }
 
+    /// Passes another TCP socket than the one on the loopback address; it is reached there all the same.
+    pub fn hold(&mut self, listener: TcpListener) {
+        let port = listener.local_addr().unwrap().port();
+        self.address = Address::Tcp((Ipv4Addr::LOCALHOST, port).into());
+        self.held = Held::Tcp(listener);
+    }
+
     /// Changes the environment of the next start.
     pub fn set(&mut self, name: &str, value: impl ToString) {
         self.environment.push((name.into(), value.to_string()));

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod auth;
+mod auth_start;
 mod backup;
 mod certificate;
 mod check;
@@ -30,4 +32,5 @@ mod signing;
 mod starting;
 mod state;
 mod tars;
+mod wrong_tokens;
 mod years;

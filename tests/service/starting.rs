@@ -73,7 +73,7 @@ fn a_wrong_setting_is_named_with_its_place() {
     let files = [
         (file("unknown.toml", "colour = 'red'"), "colour: unknown setting"),
         (file("value.toml", "key_length = 1024"), "key_length = \"1024\""),
-        (file("type.toml", "jobs = true"), "jobs: must be"),
+        (file("type.toml", "jobs = 1.5"), "jobs: must be"),
         (file("syntax.toml", "jobs = 1\nexpire"), "line 2"),
         (place("nonexistent.toml"), "cannot be read"),
         (place(""), "cannot be read"),

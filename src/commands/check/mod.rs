@@ -2,6 +2,7 @@
 //! operator would look, each failing line with its remedy. Without `--repair` nothing is changed; trial
 //! signatures are made in staging, which is empty again afterwards.
 
+mod access;
 mod configuration;
 mod deep;
 mod entropy;
@@ -44,7 +45,7 @@ pub fn run(settings: &Settings, options: &Check) -> Result<()> {
         as_root: geteuid().is_root(),
     };
     // What only root may see or do. Nothing is written as root but owners.
-    let units = units::section(&host);
+    let (units, access) = (units::section(&host), access::section(&host));
     let sign_conf = SignConf::read(&options.sign_conf);
     let mut owners = Section::new("owners and modes");
     let exists = owners::state_exists(&host, &mut owners);
@@ -69,6 +70,7 @@ pub fn run(settings: &Settings, options: &Check) -> Result<()> {
     let mut page = Page::default();
     page.add(configuration::section(&host));
     page.add(programs::section(&host));
+    page.add(access);
     page.add(owners);
     page.add(entropy::section());
     if can_look {

@@ -13,8 +13,8 @@ use crate::process::{self, End, Job};
 const SYSTEMCTL: &str = "/usr/bin/systemctl";
 const PATIENCE: Duration = Duration::from_secs(5);
 
-const SOCKET: &str = "copr-keygen.socket";
-const SERVICE: &str = "copr-keygen.service";
+pub const SOCKET: &str = "copr-keygen.socket";
+pub const SERVICE: &str = "copr-keygen.service";
 const TIMER: &str = "copr-keygen-prolong.timer";
 const PROLONG: &str = "copr-keygen-prolong.service";
 const POOL: &str = "copr-keygen-pool.path";
@@ -23,13 +23,14 @@ const SIGND: [&str; 2] = ["signd.service", "obssignd.service"];
 
 /// What to ask of each unit.
 const PROPERTIES: &str = "--property=LoadState,ActiveState,UnitFileState,Result,Environment,\
-NextElapseUSecRealtime,ExecMainStatus";
+NextElapseUSecRealtime,ExecMainStatus,Listen,LoadCredential,LoadCredentialEncrypted";
 
-type Unit = HashMap<String, String>;
+/// The properties of a unit; one that is there several times has a line for each.
+pub type Unit = HashMap<String, String>;
 
 pub fn section(host: &Host) -> Section {
     let mut section = Section::new("units");
-    if host.options.no_units || !Path::new("/run/systemd/system").is_dir() {
+    if !under_systemd(host) {
         section.note("systemd", "not under systemd: no socket, no timer, no units to look at");
         without_systemd(host, &mut section);
         return section;
@@ -55,6 +56,11 @@ pub fn section(host: &Host) -> Section {
     section
 }
 
+/// Whether there are units to look at.
+pub fn under_systemd(host: &Host) -> bool {
+    !host.options.no_units && Path::new("/run/systemd/system").is_dir()
+}
+
 fn without_systemd(host: &Host, section: &mut Section) {
     for address in &host.settings.listen {
         match ping::ping(address) {
@@ -69,7 +75,7 @@ fn without_systemd(host: &Host, section: &mut Section) {
 }
 
 /// The properties of a unit.
-fn show(unit: &str) -> Result<Unit, String> {
+pub fn show(unit: &str) -> Result<Unit, String> {
     let job = Job {
         program: Path::new(SYSTEMCTL),
         arguments: ["show", PROPERTIES, unit].map(Into::into).to_vec(),
@@ -88,11 +94,19 @@ fn show(unit: &str) -> Result<Unit, String> {
 }
 
 fn properties(text: &str) -> Unit {
-    let pairs = text.lines().filter_map(|line| line.split_once('='));
-    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    let mut unit = Unit::new();
+    for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
+        let known = unit.entry(name.to_owned()).or_default();
+        if !known.is_empty() {
+            known.push('\n');
+        }
+        known.push_str(value);
+    }
+    unit
 }
 
-fn get<'a>(unit: &'a Unit, name: &str) -> &'a str {
+/// A property; empty when there is none.
+pub fn get<'a>(unit: &'a Unit, name: &str) -> &'a str {
     unit.get(name).map_or("", String::as_str)
 }
 

@@ -1,0 +1,237 @@
+//! Who may ask for what: decided when the head of a request is there, before anything of its body is read.
+//! Nothing here tells a client, or the log, what was wrong with a token.
+
+use base64ct::{Base64, Encoding};
+use glob::Pattern;
+use zeroize::Zeroizing;
+
+use super::listener::{Listener, Stream};
+use super::peers::Peers;
+use super::tokens::{Scope, Scopes, Token, Tokens};
+use crate::error::{Error, Result};
+use crate::identity::NameEmail;
+use crate::settings::Settings;
+use crate::systemd::credentials::{self, Secret};
+
+/// What systemd is asked to call the credential that holds the tokens.
+const CREDENTIAL: &str = "tokens";
+
+/// The rules of this service.
+#[derive(Debug)]
+pub struct Access {
+    /// `None` while there are none.
+    tokens: Option<Tokens>,
+    peers: Peers,
+    /// Whether other hosts may ask although there are no tokens.
+    allow_anonymous: bool,
+}
+
+/// What a client may do.
+#[derive(Clone, Debug, Default)]
+pub struct Pass {
+    /// The name of its token; `None` when it needed none.
+    pub token: Option<String>,
+    /// `None` is all there are.
+    scopes: Option<Scopes>,
+    /// The identities it may ask for; `None` is all of them.
+    pub pattern: Option<Pattern>,
+}
+
+/// What a path asks of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    Nothing,
+    /// Any token, to learn that there is nothing.
+    Token,
+    Scope(Scope),
+}
+
+impl Access {
+    /// Reads the tokens and looks up who is allowed. An error never has a part of a token in it.
+    pub fn load(settings: &Settings) -> Result<Self> {
+        let peers = Peers::from_settings(settings)?;
+        let tokens = read_tokens(settings)?;
+        Ok(Self { tokens, peers, allow_anonymous: settings.allow_anonymous })
+    }
+
+    /// Refuses sockets that other hosts can reach while there are no tokens.
+    pub fn check(&self, listeners: &[Listener]) -> Result<()> {
+        if self.tokens.is_some() || self.allow_anonymous {
+            return Ok(());
+        }
+        match listeners.iter().find_map(Listener::open_address) {
+            None => Ok(()),
+            Some(address) => Err(Error::Settings(format!(
+                "other hosts can reach {address} and there are no tokens, so anybody could have keys \
+                 made: give the service tokens (copr-keygen token, docs/operations.md), or set \
+                 allow_anonymous = true"
+            ))),
+        }
+    }
+
+    /// Lets a client in that has sent a head, or not; tells `pass` who it is as soon as that is known.
+    pub fn admit(
+        &self,
+        path: &str,
+        authorization: Option<&Secret>,
+        stream: &Stream,
+        pass: &mut Pass,
+    ) -> Result<()> {
+        let need = needed(path);
+        if need == Need::Nothing {
+            return Ok(());
+        }
+        *pass = self.identify(authorization, stream)?;
+        match (need, &pass.scopes) {
+            (Need::Scope(scope), Some(scopes)) if !scopes.hold(scope) => Err(Error::Forbidden(
+                format!("this token does not have the scope {}", scope.as_str()),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn identify(&self, authorization: Option<&Secret>, stream: &Stream) -> Result<Pass> {
+        let presented = authorization.map(|value| presented(value.as_bytes()));
+        match (&self.tokens, presented, stream.user()) {
+            (Some(tokens), Some(token), _) => {
+                let token = token.and_then(|token| tokens.find(&token));
+                token.map(Pass::of).ok_or(Error::Unauthorized)
+            }
+            (_, _, Some(user)) if self.peers.allow(user) => Ok(Pass::default()),
+            (Some(_), ..) => Err(Error::Unauthorized),
+            (None, _, Some(_)) => Err(Error::Forbidden(
+                "this user may not ask here; allow_users and allow_groups say who may".into(),
+            )),
+            (None, _, None) => Ok(Pass::default()),
+        }
+    }
+}
+
+impl Pass {
+    fn of(token: &Token) -> Self {
+        Self {
+            token: Some(token.name.clone()),
+            scopes: Some(token.scopes.clone()),
+            pattern: token.pattern.clone(),
+        }
+    }
+
+    /// [`Error::Forbidden`] when the token is not for this identity, whether it has a key or not.
+    pub fn check(&self, name_email: &NameEmail) -> Result<()> {
+        match &self.pattern {
+            Some(pattern) if !pattern.matches(name_email.as_str()) => {
+                Err(Error::Forbidden("this token is not for this identity".into()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn needed(path: &str) -> Need {
+    match path {
+        "/ping" => Need::Nothing,
+        "/gen_key" => Need::Scope(Scope::Generate),
+        "/keys" | "/metrics" => Need::Scope(Scope::Read),
+        path if path.starts_with("/keys/") => Need::Scope(Scope::Read),
+        _ => Need::Token,
+    }
+}
+
+/// The token in the value of an `Authorization` header: of the scheme Bearer, or the password of the
+/// scheme Basic, whatever the user name (RFC 9110, 11.4; RFC 7617).
+fn presented(value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let end = value.iter().position(|byte| *byte == b' ')?;
+    let (scheme, rest) = value.split_at(end);
+    let credentials = rest.trim_ascii();
+    if scheme.eq_ignore_ascii_case(b"Bearer") {
+        return Some(Zeroizing::new(credentials.to_vec()));
+    }
+    if !scheme.eq_ignore_ascii_case(b"Basic") {
+        return None;
+    }
+    let mut buffer = Zeroizing::new(vec![0; credentials.len()]);
+    let pair = Base64::decode(credentials, &mut buffer).ok()?;
+    let colon = pair.iter().position(|byte| *byte == b':')?;
+    Some(Zeroizing::new(pair[colon + 1..].to_vec()))
+}
+
+fn read_tokens(settings: &Settings) -> Result<Option<Tokens>> {
+    let passed = credentials::read(CREDENTIAL)?;
+    let (what, text) = match (passed, &settings.tokens_file) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(path)) => {
+            return Err(Error::Settings(format!(
+                "there are tokens in the credential {CREDENTIAL} of the unit and in tokens_file {}; \
+                 leave one of them",
+                path.display()
+            )));
+        }
+        (Some(text), None) => (format!("the credential {CREDENTIAL}"), text),
+        (None, Some(path)) => {
+            let what = format!("tokens_file {}", path.display());
+            (what, credentials::read_file("tokens_file", path)?)
+        }
+    };
+    let tokens = Tokens::parse(text.as_bytes());
+    tokens.map(Some).map_err(|why| Error::Settings(format!("{what}: {why}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(value: &str) -> Option<String> {
+        presented(value.as_bytes()).map(|token| String::from_utf8_lossy(&token).into_owned())
+    }
+
+    #[test]
+    fn tokens_come_in_two_schemes() {
+        for (value, expected) in [
+            ("Bearer secret", "secret"),
+            ("bEARER   secret  ", "secret"),
+            ("Basic Y29wcjpzZWNyZXQ=", "secret"),
+            ("basic OnNlY3JldA==", "secret"),
+            ("Basic Y29wcjpzZTpjcmV0", "se:cret"),
+            ("Basic Y29wcjo=", ""),
+            ("Bearer ", ""),
+            ("Bearer a b", "a b"),
+        ] {
+            assert_eq!(shown(value).as_deref(), Some(expected), "{value}");
+        }
+        for value in [
+            "",
+            "Bearer",
+            "secret",
+            "Bearer\tsecret",
+            "Digest username=\"copr\"",
+            "Basic secret",
+            "Basic Y29wcg==",
+            "Basic Y29wcjpzZWNyZXQ",
+            "Basic Y29wcjpzZWNyZXQ= x",
+            "Basic \u{fc}",
+            "Basic =",
+        ] {
+            assert_eq!(shown(value), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn every_path_but_ping_needs_something() {
+        for (path, need) in [
+            ("/ping", Need::Nothing),
+            ("/gen_key", Need::Scope(Scope::Generate)),
+            ("/keys", Need::Scope(Scope::Read)),
+            ("/keys/", Need::Scope(Scope::Read)),
+            ("/keys/a%23b@c/pubkey", Need::Scope(Scope::Read)),
+            ("/metrics", Need::Scope(Scope::Read)),
+            ("/ping/", Need::Token),
+            ("/gen_key/", Need::Token),
+            ("/keysx", Need::Token),
+            ("//keys", Need::Token),
+            ("*", Need::Token),
+            ("", Need::Token),
+        ] {
+            assert_eq!(needed(path), need, "{path}");
+        }
+    }
+}

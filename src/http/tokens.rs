@@ -1,0 +1,320 @@
+//! The tokens that let clients in: one line each, `NAME TOKEN SCOPES [PATTERN]`. Only their hashes are
+//! kept. No error says anything of what is in the file but the number of the line.
+
+use std::fmt::Write as _;
+
+use base64ct::{Base64UrlUnpadded, Encoding};
+use glob::Pattern;
+use rand::TryRng;
+use rand::rngs::SysRng;
+use sha2::{Digest, Sha256};
+use subtle::{ConditionallySelectable, ConstantTimeEq};
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+use crate::identity::FIELD_MAX;
+
+/// Shorter than any token, so that one in the wrong place never gets into a log as a name.
+const NAME_MAX: usize = 31;
+/// Characters of a token. Each is worth six bits when it is random.
+const TOKEN_MIN: usize = 32;
+const TOKEN_MAX: usize = 256;
+/// Different characters of a token: a placeholder has fewer, a random token never.
+const DIFFERENT_MIN: usize = 8;
+
+/// What a token is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Having keys made.
+    Generate,
+    /// Looking at keys and metrics.
+    Read,
+}
+
+impl Scope {
+    /// As it is written in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Generate => "generate",
+            Self::Read => "read",
+        }
+    }
+}
+
+/// One or both of the scopes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scopes(Vec<Scope>);
+
+impl Scopes {
+    /// Whether `scope` is among them.
+    pub fn hold(&self, scope: Scope) -> bool {
+        self.0.contains(&scope)
+    }
+}
+
+impl std::str::FromStr for Scopes {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        let mut scopes = Vec::new();
+        for word in text.split(',') {
+            let known = [Scope::Generate, Scope::Read].into_iter().find(|s| s.as_str() == word);
+            match known {
+                Some(scope) if !scopes.contains(&scope) => scopes.push(scope),
+                _ => return Err("the scopes must be generate, read, or generate,read"),
+            }
+        }
+        Ok(Self(scopes))
+    }
+}
+
+/// A token as it is kept.
+#[derive(Debug)]
+pub struct Token {
+    /// What the log calls it.
+    pub name: String,
+    /// What it is good for.
+    pub scopes: Scopes,
+    /// Which identities it is good for; `None` is all of them.
+    pub pattern: Option<Pattern>,
+    hash: [u8; 32],
+}
+
+/// All tokens, at least one.
+#[derive(Debug)]
+pub struct Tokens(Vec<Token>);
+
+impl Tokens {
+    /// Reads the text of a file; the error is one sentence that quotes nothing.
+    pub fn parse(text: &[u8]) -> std::result::Result<Self, String> {
+        let mut tokens: Vec<(usize, Token)> = Vec::new();
+        for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
+            let refuse = |why: &str| Err(format!("line {number}: {why}"));
+            let Ok(line) = std::str::from_utf8(line) else { return refuse("is not UTF-8") };
+            let line = line.trim_matches([' ', '\t']);
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let token = match parse_line(line) {
+                Ok(token) => token,
+                Err(why) => return refuse(why),
+            };
+            if let Some((other, _)) = tokens.iter().find(|(_, known)| known.hash == token.hash) {
+                return refuse(&format!("has the same token as line {other}"));
+            }
+            if let Some((other, _)) = tokens.iter().find(|(_, known)| known.name == token.name) {
+                return refuse(&format!("has the same name as line {other}"));
+            }
+            tokens.push((number, token));
+        }
+        if tokens.is_empty() {
+            return Err("holds no token; remove it altogether if there are to be none".into());
+        }
+        Ok(Self(tokens.into_iter().map(|(_, token)| token).collect()))
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The token that a client presents. Takes equally long whichever it is, and whether it is one.
+    pub fn find(&self, presented: &[u8]) -> Option<&Token> {
+        let hash = Sha256::digest(presented);
+        let mut found = u32::MAX;
+        for (index, token) in (0..).zip(&self.0) {
+            found.conditional_assign(&index, token.hash.ct_eq(&hash));
+        }
+        self.0.get(usize::try_from(found).ok()?)
+    }
+}
+
+fn parse_line(line: &str) -> std::result::Result<Token, &'static str> {
+    let words: Vec<&str> = line.split([' ', '\t']).filter(|word| !word.is_empty()).collect();
+    let (name, token, scopes, pattern) = match words[..] {
+        [name, token, scopes] => (name, token, scopes, None),
+        [name, token, scopes, pattern] => (name, token, scopes, Some(pattern)),
+        _ => return Err("must be NAME TOKEN SCOPES [PATTERN], with spaces between"),
+    };
+    Ok(Token {
+        name: parse_name(name)?,
+        hash: parse_token(token)?,
+        scopes: scopes.parse()?,
+        pattern: pattern.map(parse_pattern).transpose()?,
+    })
+}
+
+/// What a token may be called.
+pub fn parse_name(text: &str) -> std::result::Result<String, &'static str> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if text.len() > NAME_MAX || text.is_empty() || !text.chars().all(fits) {
+        return Err("the name must be 1 to 31 letters, digits, '.', '_' and '-'");
+    }
+    Ok(text.into())
+}
+
+/// The hash of a token that is written out, or written as its hash.
+fn parse_token(text: &str) -> std::result::Result<[u8; 32], &'static str> {
+    if let Some(digits) = text.strip_prefix("sha256:") {
+        return parse_hash(digits).ok_or("after sha256: there must be 64 hexadecimal digits");
+    }
+    // What RFC 3986 (2.3) leaves as it is, because a token may travel in a URL.
+    let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(byte);
+    let mut different = Zeroizing::new(text.as_bytes().to_vec());
+    if !different.iter().all(fits) {
+        return Err("the token may hold only letters, digits, '-', '_', '.' and '~'");
+    }
+    if text.len() < TOKEN_MIN {
+        return Err("the token is shorter than 32 characters; copr-keygen token makes one");
+    }
+    if text.len() > TOKEN_MAX {
+        return Err("the token is longer than 256 characters; copr-keygen token makes one");
+    }
+    different.sort_unstable();
+    different.dedup();
+    if different.len() < DIFFERENT_MIN {
+        return Err("the token can be guessed; copr-keygen token makes one");
+    }
+    Ok(Sha256::digest(text).into())
+}
+
+fn parse_hash(digits: &str) -> Option<[u8; 32]> {
+    let mut hash = [0; 32];
+    let pairs = digits.as_bytes().chunks_exact(2);
+    if digits.len() != 64 {
+        return None;
+    }
+    for (byte, pair) in hash.iter_mut().zip(pairs) {
+        let [high, low] = [pair[0], pair[1]].map(|digit| char::from(digit).to_digit(16));
+        *byte = u8::try_from(high? << 4 | low?).ok()?;
+    }
+    Some(hash)
+}
+
+/// A shell pattern of identities.
+pub fn parse_pattern(text: &str) -> std::result::Result<Pattern, &'static str> {
+    let wrong = "the pattern must be a shell pattern of names like '*#*@copr.example.org'";
+    if text.len() > FIELD_MAX || text.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        return Err(wrong);
+    }
+    Pattern::new(text).map_err(|_| wrong)
+}
+
+/// A line for the file, with a new token of 256 random bits.
+pub fn new_line(
+    name: &str,
+    scopes: &Scopes,
+    pattern: Option<&Pattern>,
+) -> Result<Zeroizing<String>> {
+    let failed = |e: String| Error::io("making a token", std::io::Error::other(e));
+    let mut bits = Zeroizing::new([0_u8; 32]);
+    SysRng.try_fill_bytes(&mut *bits).map_err(|e| failed(e.to_string()))?;
+    let mut buffer = Zeroizing::new([0_u8; 43]);
+    let token =
+        Base64UrlUnpadded::encode(&*bits, &mut *buffer).map_err(|e| failed(e.to_string()))?;
+    let words: Vec<_> = scopes.0.iter().map(|scope| scope.as_str()).collect();
+    let mut line = Zeroizing::new(String::with_capacity(512));
+    // Writing to a String cannot fail.
+    let _ = write!(line, "{name} {token} {}", words.join(","));
+    if let Some(pattern) = pattern {
+        let _ = write!(line, " {pattern}");
+    }
+    line.push('\n');
+    Ok(line)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const FIRST: &str = "0123456789abcdefghijklmnopqrstuv";
+    const SECOND: &str = "AbCdEfGhIjKlMnOpQrStUvWxYz-_.~0123456789";
+
+    fn said(text: &str) -> String {
+        Tokens::parse(text.as_bytes()).err().unwrap_or_else(|| panic!("{text:?} was taken"))
+    }
+
+    #[test]
+    fn lines_become_tokens() {
+        let hash = format!("{:x}", Sha256::digest("stored-as-its-hash-0123456789-abcdef"));
+        let text = format!(
+            "# made in spring\n\nbackend {FIRST} generate,read\n\t dev\t{SECOND}  generate *#*@dev \n\
+             # sha\nstored.1 sha256:{hash} read"
+        );
+        let tokens = Tokens::parse(text.as_bytes()).unwrap();
+        assert_eq!(tokens.count(), 3);
+        let backend = tokens.find(FIRST.as_bytes()).unwrap();
+        assert_eq!((&*backend.name, &backend.pattern), ("backend", &None));
+        assert!(backend.scopes.hold(Scope::Generate) && backend.scopes.hold(Scope::Read));
+        let dev = tokens.find(SECOND.as_bytes()).unwrap();
+        assert!(dev.scopes.hold(Scope::Generate) && !dev.scopes.hold(Scope::Read));
+        assert!(dev.pattern.as_ref().is_some_and(|p| p.matches("a#b@dev") && !p.matches("a#b@c")));
+        let stored = tokens.find(b"stored-as-its-hash-0123456789-abcdef").unwrap();
+        assert_eq!(stored.name, "stored.1");
+        for wrong in ["", &FIRST[1..], &FIRST[..31], &format!("{FIRST}0"), &hash, "backend"] {
+            assert!(tokens.find(wrong.as_bytes()).is_none(), "{wrong}");
+        }
+        let shown = format!("{tokens:?}");
+        assert!(!shown.contains(FIRST) && !shown.contains(SECOND), "{shown}");
+    }
+
+    #[test]
+    fn mistakes_are_named_by_line_and_never_quoted() {
+        let good = format!("good {FIRST} read");
+        let short = &SECOND[..31];
+        for (line, expected) in [
+            (format!("a {short} read"), "shorter than 32"),
+            (format!("a {} read", SECOND.repeat(7)), "longer than 256"),
+            (format!("a {} read", "ab".repeat(20)), "can be guessed"),
+            (format!("a {SECOND}/ read"), "may hold only"),
+            (format!("a {SECOND}é read"), "may hold only"),
+            (format!("a {SECOND}\0 read"), "may hold only"),
+            (format!("a sha256:{} read", "0".repeat(63)), "64 hexadecimal"),
+            (format!("a sha256:{}g read", "0".repeat(63)), "64 hexadecimal"),
+            (format!("a sha256:{}é read", "0".repeat(62)), "64 hexadecimal"),
+            (format!("a SHA256:{} read", "0".repeat(64)), "may hold only"),
+            (format!("a {SECOND}"), "NAME TOKEN SCOPES"),
+            (format!("{SECOND} read"), "NAME TOKEN SCOPES"),
+            (format!("a {SECOND} read *#* more"), "NAME TOKEN SCOPES"),
+            (format!("{SECOND} a read"), "the name must be"),
+            (format!("a/b {SECOND} read"), "the name must be"),
+            (format!("\u{feff}a {SECOND} read"), "the name must be"),
+            (format!("a {SECOND} write"), "the scopes must be"),
+            (format!("a {SECOND} read,"), "the scopes must be"),
+            (format!("a {SECOND} read,read"), "the scopes must be"),
+            (format!("a {SECOND} Read"), "the scopes must be"),
+            (format!("a {SECOND} read\r"), "the scopes must be"),
+            (format!("a {SECOND} read [x"), "the pattern must be"),
+            (format!("a {SECOND} read a**b"), "the pattern must be"),
+            (format!("a {SECOND} read {}", "x".repeat(201)), "the pattern must be"),
+            (format!("a {FIRST} read"), "same token as line 2"),
+            (format!("good {SECOND} read"), "same name as line 2"),
+        ] {
+            let message = said(&format!("# comment\n{good}\n\n{line}\n"));
+            assert!(message.starts_with("line 4: "), "{line:?}: {message}");
+            assert!(message.contains(expected), "{line:?}: {message}");
+            assert!(!message.contains(short) && !message.contains(FIRST), "{message}");
+            assert!(!message.contains('\n'), "{message}");
+        }
+        let hash = format!("h sha256:{:x} read", Sha256::digest(FIRST));
+        assert!(said(&format!("{good}\n{hash}")).contains("same token as line 1"));
+        assert!(Tokens::parse(b"a \xff read").is_err_and(|e| e == "line 1: is not UTF-8"));
+        for nothing in ["", "\n\n", "# only\n  # comments"] {
+            assert!(said(nothing).contains("holds no token"), "{nothing:?}");
+        }
+    }
+
+    #[test]
+    fn a_new_line_is_taken_and_never_the_same() {
+        let scopes: Scopes = "read,generate".parse().unwrap();
+        let pattern = parse_pattern("@group#*@copr.example.org").unwrap();
+        let line = new_line("backend", &scopes, Some(&pattern)).unwrap();
+        assert!(line.ends_with(" read,generate @group#*@copr.example.org\n"), "{}", *line);
+        let token = line.split(' ').nth(1).unwrap();
+        assert_eq!(token.len(), 43);
+        let tokens = Tokens::parse(line.as_bytes()).unwrap();
+        assert_eq!(tokens.find(token.as_bytes()).unwrap().name, "backend");
+        assert_ne!(*line, *new_line("backend", &scopes, Some(&pattern)).unwrap());
+    }
+}

@@ -1,0 +1,155 @@
+//! Secrets that are handed to this process: credentials of systemd (systemd.exec(5), `LoadCredential=`), and
+//! files that take their place where systemd does not run. Wiped from memory when dropped, never shown.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+
+/// The largest secret that is read, in bytes.
+const SECRET_MAX: usize = 64 * 1024;
+
+/// Bytes that nobody may see.
+pub struct Secret(Zeroizing<Vec<u8>>);
+
+impl Secret {
+    /// Takes `bytes`; no copy of them should be left elsewhere.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Secret")
+    }
+}
+
+/// The credential `name`, if systemd passes one.
+pub fn read(name: &str) -> Result<Option<Secret>> {
+    match std::env::var_os("CREDENTIALS_DIRECTORY") {
+        Some(directory) if !directory.is_empty() => read_in(&PathBuf::from(directory), name),
+        _ => Ok(None),
+    }
+}
+
+/// Who may read a credential is systemd's business: owner and mode differ between its versions.
+fn read_in(directory: &Path, name: &str) -> Result<Option<Secret>> {
+    let refused =
+        |e: io::Error| Error::Settings(format!("the credential {name} cannot be read: {e}"));
+    match File::open(directory.join(name)) {
+        Ok(file) => read_all(file).map(Some).map_err(refused),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(refused(e)),
+    }
+}
+
+/// The secret in the file that `setting` names: a regular file of ours or root's that nobody else may
+/// read.
+pub fn read_file(setting: &str, path: &Path) -> Result<Secret> {
+    let refused = |why: String| Error::Settings(format!("{setting} {}: {why}", path.display()));
+    // A symbolic link could lead elsewhere tomorrow, and opening a pipe would wait for its writer.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = file.map_err(|e| match e.raw_os_error() {
+        Some(libc::ELOOP) => refused("is a symbolic link; it must be a regular file".into()),
+        _ => refused(format!("cannot be read: {e}")),
+    })?;
+    let found = file.metadata().map_err(|e| refused(format!("cannot be looked at: {e}")))?;
+    if !found.is_file() {
+        return Err(refused("must be a regular file".into()));
+    }
+    if found.uid() != 0 && found.uid() != geteuid().as_raw() {
+        return Err(refused(format!(
+            "belongs to uid {}; it must belong to root or to the user of the service",
+            found.uid()
+        )));
+    }
+    if found.mode() & 0o077 != 0 {
+        return Err(refused(format!(
+            "has mode {:04o}, so others may read or change it; chmod 0600, and make new secrets",
+            found.mode() & 0o7777
+        )));
+    }
+    read_all(file).map_err(|e| refused(format!("cannot be read: {e}")))
+}
+
+fn read_all(file: File) -> io::Result<Secret> {
+    // Never full, so it never moves and leaves no copy behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_MAX + 2));
+    file.take(SECRET_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > SECRET_MAX {
+        return Err(io::Error::other(format!("it is longer than {SECRET_MAX} bytes")));
+    }
+    Ok(Secret(bytes))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn directory() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    #[test]
+    fn a_credential_is_there_or_not() {
+        let directory = directory();
+        fs::write(directory.path().join("tokens"), "secret").unwrap();
+        let found = read_in(directory.path(), "tokens").unwrap().unwrap();
+        assert_eq!((found.as_bytes(), &*format!("{found:?}")), (&b"secret"[..], "Secret"));
+        assert!(read_in(directory.path(), "others").unwrap().is_none());
+        fs::write(directory.path().join("large"), vec![b'x'; SECRET_MAX + 1]).unwrap();
+        let error = read_in(directory.path(), "large").unwrap_err();
+        assert_eq!(
+            (error.exit_status(), &*error.to_string()),
+            (78, "the credential large cannot be read: it is longer than 65536 bytes")
+        );
+    }
+
+    #[test]
+    fn a_file_must_be_ours_alone() {
+        let directory = directory();
+        let path = directory.path().join("tokens");
+        fs::write(&path, "secret").unwrap();
+        let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let said = |path: &Path| {
+            let error = read_file("tokens_file", path).unwrap_err();
+            assert_eq!(error.exit_status(), 78);
+            error.to_string()
+        };
+        mode(0o600);
+        assert_eq!(read_file("tokens_file", &path).unwrap().as_bytes(), b"secret");
+        for open in [0o640, 0o604, 0o620, 0o601] {
+            mode(open);
+            assert!(said(&path).contains(&format!("has mode {open:04o}")));
+        }
+        mode(0o600);
+        let link = directory.path().join("link");
+        symlink(&path, &link).unwrap();
+        assert!(said(&link).contains("symbolic link"));
+        let pipe = directory.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert!(said(&pipe).contains("must be a regular file"));
+        assert!(said(directory.path()).contains("must be a regular file"));
+        assert!(said(&directory.path().join("none")).contains("cannot be read"));
+        if geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
+            assert!(said(&path).contains("belongs to uid 12345"));
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What keeps serve from starting: tokens that are not as they must be, and addresses that let anybody in.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+
+use super::auth::{BOTH, MAKER, assert_no_token, bearer, file, status, write_tokens};
+use super::host::{Host, Transport};
+
+/// What serve says when it does not start, which must be one line.
+fn refusal(host: &mut Host) -> String {
+    host.spawn();
+    assert_eq!(host.wait().code(), Some(78), "{}", host.log());
+    let log = host.log();
+    assert_eq!(log.lines().count(), 1, "{log}");
+    assert_no_token(&log);
+    log
+}
+
+#[test]
+fn tokens_that_are_not_as_they_must_be_keep_serve_from_starting() {
+    let good = format!("good {BOTH} read\n");
+    for (text, mode, expected) in [
+        (
+            format!("{good}short {} read", &MAKER[..31]),
+            0o600,
+            "tokens: line 2: the token is shorter than 32",
+        ),
+        (format!("{good}again {BOTH} read"), 0o600, "line 2: has the same token as line 1"),
+        (format!("{good}good {MAKER} read"), 0o600, "line 2: has the same name as line 1"),
+        (format!("{MAKER}\n"), 0o600, "line 1: must be NAME TOKEN SCOPES"),
+        (String::new(), 0o600, "holds no token"),
+        (good.clone(), 0o644, "has mode 0644"),
+        (good.clone(), 0o660, "has mode 0660"),
+    ] {
+        let mut host = Host::new(Transport::ListenTcp, &[]);
+        let path = write_tokens(&host, &text);
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        host.set("COPR_KEYGEN_TOKENS_FILE", path.display());
+        let log = refusal(&mut host);
+        assert!(log.contains(expected), "{log}");
+        // check says the same.
+        let page = host.run(&["check", "--no-units"]);
+        let page = String::from_utf8(page.stdout).unwrap();
+        assert!(page.contains("FAILED    tokens: ") && page.contains(expected), "{page}");
+        assert_no_token(&page);
+    }
+    let mut host =
+        Host::new(Transport::ListenTcp, &[("COPR_KEYGEN_TOKENS_FILE", "/nonexistent/tokens")]);
+    assert!(refusal(&mut host).contains("tokens_file /nonexistent/tokens: cannot be read"));
+    let mut host =
+        Host::new(Transport::ListenTcp, &[("COPR_KEYGEN_ALLOW_USERS", "nobody-of-that-name")]);
+    assert!(refusal(&mut host).contains("allow_users: \"nobody-of-that-name\" is not known"));
+
+    // As systemd hands them over; not in two places at once.
+    let mut host = Host::new(Transport::ListenTcp, &[]);
+    let path = write_tokens(&host, &file());
+    let directory = host.scratch().display().to_string();
+    host.set("CREDENTIALS_DIRECTORY", &directory);
+    host.launch();
+    let statuses = ["", &*bearer(BOTH)].map(|headers| status(&host, "GET /keys", headers));
+    assert_eq!(statuses, [401, 200]);
+    host.stop();
+    host.set("COPR_KEYGEN_TOKENS_FILE", path.display());
+    host.spawn();
+    assert_eq!(host.wait().code(), Some(78), "{}", host.log());
+    assert!(host.log().contains("leave one of them"), "{}", host.log());
+}
+
+#[test]
+fn other_hosts_may_not_reach_a_service_without_tokens() {
+    let listen = "COPR_KEYGEN_LISTEN";
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let open = format!("0.0.0.0:{port}");
+    for address in [open.clone(), format!("[::]:{port}"), format!("127.0.0.1:0 0.0.0.0:{port}")] {
+        let mut host = Host::new(Transport::ListenTcp, &[(listen, &address)]);
+        let log = {
+            host.spawn();
+            assert_eq!(host.wait().code(), Some(78), "{}", host.log());
+            host.log()
+        };
+        assert!(log.contains("can reach ") && log.contains("allow_anonymous = true"), "{log}");
+        let page = String::from_utf8(host.run(&["check", "--no-units"]).stdout).unwrap();
+        assert!(page.contains("can be reached by other hosts, and there are no tokens"), "{page}");
+    }
+    // A socket that systemd hands over knows its address.
+    let hold = |environment: &[(&str, &str)]| {
+        let mut host = Host::new(Transport::PassedTcp, environment);
+        host.hold(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
+        host
+    };
+    assert!(refusal(&mut hold(&[])).contains("can reach 0.0.0.0:"));
+    let mut host = hold(&[("COPR_KEYGEN_ALLOW_ANONYMOUS", "true")]);
+    host.launch();
+    assert_eq!(status(&host, "GET /keys", ""), 200);
+    let mut host = hold(&[]);
+    let path = write_tokens(&host, &file());
+    host.set("COPR_KEYGEN_TOKENS_FILE", path.display());
+    host.launch();
+    assert_eq!(
+        [status(&host, "GET /keys", ""), status(&host, "GET /keys", &bearer(BOTH))],
+        [401, 200]
+    );
+}
