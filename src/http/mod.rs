@@ -4,16 +4,16 @@
 mod connection;
 mod connections;
 mod counters;
-mod gen_key;
-mod keys;
+pub(crate) mod gen_key;
+pub(crate) mod keys;
 mod listener;
 mod metrics;
-mod request;
+pub(crate) mod request;
 mod response;
 mod routes;
 mod server;
-mod stream;
-mod target;
+pub(crate) mod stream;
+pub(crate) mod target;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};

@@ -20,6 +20,17 @@ const BODY_MAX: usize = 64 * 1024;
 /// How long head and body may take together.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
+/// What a request arrives on, with reads and writes that end at a deadline.
+pub trait Wire {
+    fn until(&self, deadline: Instant) -> impl Read + Write;
+}
+
+impl Wire for Stream {
+    fn until(&self, deadline: Instant) -> impl Read + Write {
+        Stream::until(self, deadline)
+    }
+}
+
 /// A complete request.
 #[derive(Debug)]
 pub struct Request {
@@ -50,7 +61,7 @@ pub enum Unread {
 }
 
 /// Reads a request that began to arrive at `started`.
-pub fn read(stream: &Stream, started: Instant) -> Result<Request, Unread> {
+pub fn read(stream: &impl Wire, started: Instant) -> Result<Request, Unread> {
     let mut buffer = Vec::with_capacity(1024);
     let (head, head_length) = read_head(stream, started + HEAD_TIME, &mut buffer)?;
     let mut body = buffer.split_off(head_length);
@@ -63,7 +74,7 @@ pub fn read(stream: &Stream, started: Instant) -> Result<Request, Unread> {
 }
 
 fn read_head(
-    stream: &Stream,
+    stream: &impl Wire,
     deadline: Instant,
     buffer: &mut Vec<u8>,
 ) -> Result<(Head, usize), Unread> {
@@ -82,7 +93,7 @@ fn read_head(
 }
 
 fn read_body(
-    stream: &Stream,
+    stream: &impl Wire,
     deadline: Instant,
     head: &Head,
     mut body: Vec<u8>,
@@ -105,7 +116,7 @@ fn read_body(
 
 /// Reads at least one byte.
 fn read_some(
-    stream: &Stream,
+    stream: &impl Wire,
     deadline: Instant,
     limit: Duration,
     chunk: &mut [u8],
