@@ -30,4 +30,5 @@ mod signing;
 mod starting;
 mod state;
 mod tars;
+mod user_ids;
 mod years;
