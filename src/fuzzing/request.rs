@@ -82,7 +82,9 @@ pub fn request(data: &[u8]) {
     let (pieces, bytes) = rest.split_at(usize::from(*count).min(rest.len()));
     let at_once = Client::new(bytes, &[]).read();
     let in_pieces = Client::new(bytes, pieces).read();
-    assert_eq!(words(&at_once), words(&in_pieces), "the pieces decide what was sent");
+    // Who leaves in the middle of a line may be gone before that line is looked at.
+    let (said, same) = (words(&at_once), words(&in_pieces));
+    assert!(said == same || (at_once.is_err() && same == "gone"), "{said}, in pieces {same}");
     let Ok(Request { head, body }) = at_once else { return };
     let visible = |text: &str| text.bytes().all(|byte| byte > b' ' && byte != 0x7f);
     assert!(visible(&head.path) && !head.path.contains('?'), "{:?}", head.path);

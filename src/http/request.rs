@@ -78,11 +78,22 @@ fn read_head(
     deadline: Instant,
     buffer: &mut Vec<u8>,
 ) -> Result<(Head, usize), Unread> {
+    let (mut empty_lines, mut parsed) = (0, 0);
     loop {
         let mut chunk = [0; 4096];
         let room = chunk.len().min(HEAD_MAX + 1 - buffer.len());
         let count = read_some(stream, deadline, HEAD_TIME, &mut chunk[..room])?;
-        buffer.extend_from_slice(&chunk[..count]);
+        let fresh = &chunk[..count];
+        if empty_lines == buffer.len() {
+            empty_lines += fresh.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        }
+        buffer.extend_from_slice(fresh);
+        // Parsing with every byte that comes would take time that grows with their square.
+        let has_line = fresh.contains(&b'\n') && empty_lines < buffer.len();
+        if !has_line && buffer.len() < 2 * parsed && buffer.len() <= HEAD_MAX {
+            continue;
+        }
+        parsed = buffer.len();
         match parse_head(buffer) {
             Ok(Some(parsed)) => return Ok(parsed),
             Ok(None) if buffer.len() <= HEAD_MAX => {}
@@ -207,6 +218,8 @@ fn head_too_large() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     fn head(text: &str) -> Result<Option<(Head, usize)>, Error> {
@@ -286,6 +299,64 @@ mod tests {
             let parsed = head(&text).ok().flatten();
             assert!(parsed.is_some_and(|(head, _)| head.content_length > BODY_MAX));
         }
+    }
+
+    /// Sends one byte at a time.
+    struct Dripping<'a>(Cell<&'a [u8]>);
+    struct Sip<'a, 'b>(&'a Cell<&'b [u8]>);
+
+    impl Wire for Dripping<'_> {
+        fn until(&self, _: Instant) -> impl Read + Write {
+            Sip(&self.0)
+        }
+    }
+
+    impl Read for Sip<'_, '_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let Some((first, rest)) = self.0.get().split_first() else { return Ok(0) };
+            buffer[0] = *first;
+            self.0.set(rest);
+            Ok(1)
+        }
+    }
+
+    impl Write for Sip<'_, '_> {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn single_bytes_cost_no_more_than_their_number() {
+        let empty_lines = "\r\n".repeat(HEAD_MAX / 2);
+        let value = format!("GET / HTTP/1.1\r\n{}A: ", "A:\n".repeat(60));
+        let value = format!("{value:b<HEAD_MAX$}");
+        for endless in [empty_lines, value] {
+            let started = Instant::now();
+            assert!(matches!(
+                read_one(&format!("{endless}x")),
+                Err(Unread::Refused(Error::HeadTooLarge { .. }, None))
+            ));
+            // Parsed with every byte, it takes several seconds here.
+            let took = started.elapsed();
+            println!("{took:?}");
+            assert!(took < Duration::from_secs(1), "{took:?}");
+        }
+        let text = "\r\n\nPOST /a HTTP/1.1\nContent-Length: 2\r\n\r\nab";
+        let whole = read_one(text);
+        assert!(whole.is_ok_and(|read| read.head.path == "/a" && read.body == b"ab"));
+        assert!(matches!(
+            read_one("GET / HTTP/9.9\n"),
+            Err(Unread::Refused(Error::Malformed(_), None))
+        ));
+    }
+
+    fn read_one(text: &str) -> Result<Request, Unread> {
+        read(&Dripping(Cell::new(text.as_bytes())), Instant::now())
     }
 
     #[test]
