@@ -21,6 +21,7 @@ mod load;
 mod metrics_http;
 mod moving;
 mod old_host;
+mod openapi;
 mod pool;
 mod prolong;
 mod removing;

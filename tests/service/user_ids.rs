@@ -37,7 +37,7 @@ fn gpg_lists_the_user_id_that_was_meant() {
     let name = "[\\PC&&[^<>()\\u{2028}-\\u{202e}\\u{2066}-\\u{2069}]]{1,40}";
     let strategy = (name, proptest::option::of(name));
     let generated: Vec<(String, Option<String>)> =
-        (0..12).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect();
+        (0..6).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect();
     let fixed = FIXED.map(|(real, comment)| (real.to_owned(), comment.map(ToOwned::to_owned)));
     let longest = ("Ω".repeat(100), Some("ü".repeat(100)));
     let all = fixed.into_iter().chain([longest]).chain(generated);
@@ -62,5 +62,5 @@ fn gpg_lists_the_user_id_that_was_meant() {
         assert_eq!(listed, [meant], "{extra}");
         made += 1;
     }
-    assert!(made >= 15, "{made}");
+    assert!(made >= 12, "{made}");
 }
