@@ -47,5 +47,5 @@ fn it_has_the_paths_and_methods_that_are_answered() {
     let words = answers.split([' ', ',']).filter(|word| word.starts_with('/'));
     let answered: BTreeSet<_> =
         words.map(|path| path.replace("NAME_EMAIL", "{name_email}")).collect();
-    assert_eq!(answered, described.into_keys().collect());
+    assert_eq!(answered, described.into_keys().collect::<BTreeSet<_>>());
 }
