@@ -10,12 +10,14 @@ CARGO = PATH="$$PATH:$$HOME/.cargo/bin" cargo
 BINARY = $(or $(CARGO_TARGET_DIR),target)/release/copr-keygen
 SUITES ?= bookworm trixie
 
-.PHONY: help run build man test test-system bench lint install clean
+.PHONY: help run build man test test-system test-openapi fuzz bench lint install clean
 
 help:
 	@echo 'make run          build and serve on $(LISTEN), state in ./$(STATE)'
 	@echo 'make test         everything that needs no root'
 	@echo 'make test-system  boot a real systemd on Debian 12 and 13 (root)'
+	@echo 'make test-openapi ask a running service whether it is what docs/openapi.yaml says (no root)'
+	@echo 'make fuzz         hostile bytes for all that reads them, $$FUZZ_SECONDS (60) each target'
 	@echo 'make bench        measure beside bare gpg, write docs/performance.*; see there (no root; up to an hour)'
 	@echo 'make man          write man/ and completions/ anew, after a change of options or settings'
 	@echo 'make lint         rustfmt, clippy, shellcheck'
@@ -47,6 +49,15 @@ test-system: build
 	$(CARGO) build --release --locked --examples
 	tests/system/run $(SUITES)
 
+test-openapi: build
+	@tools/setup openapi
+	tests/openapi/run
+
+fuzz:
+	@tools/setup build fuzz
+	tools/fuzz build
+	tools/fuzz run
+
 bench:
 	@tools/setup build
 	$(CARGO) build --release --locked --examples
@@ -56,7 +67,7 @@ lint:
 	@tools/setup build lint
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	shellcheck tools/setup .ci/run tests/readme tests/system/run $(wildcard tests/system/*.sh tests/system/cases/*.sh)
+	shellcheck tools/setup tools/fuzz .ci/run tests/readme tests/openapi/run tests/system/run $(wildcard tests/system/*.sh tests/system/cases/*.sh)
 
 # Installs what `make build` built; builds nothing itself, so that it can run as root.
 install:
@@ -77,7 +88,7 @@ install:
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/zsh/site-functions completions/_copr-keygen
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d completions/copr-keygen.fish
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/docs docs/*.md $(wildcard docs/performance.svg) docs/sign.conf docs/backend.conf
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/docs docs/*.md docs/openapi.yaml $(wildcard docs/performance.svg) docs/sign.conf docs/backend.conf
 
 clean:
 	$(CARGO) clean

@@ -4,13 +4,16 @@
 //! `identity` and `key_request` are what comes from outside, parsed once. `http` knows `keys`, `keys`
 //! knows `gpg`, `gpg` runs a `process`; `metrics` counts `keys`, and `commands` ties them together, one
 //! file a mode. `systemd` is the rest of the world: sockets, signals, the journal. `settings`, `clock`,
-//! `error` and `ahead`, many small reads at once, are everybody's.
+//! `error` and `ahead`, many small reads at once, are everybody's. `fuzzing` is nobody's: it feeds bytes
+//! to all that reads them.
 
 mod ahead;
 pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gpg;
 pub mod http;
 pub mod identity;

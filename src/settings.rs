@@ -129,6 +129,17 @@ impl Settings {
         if !flags.listen.is_empty() {
             layers.set("listen", flags.listen.join(" "), Source::Flag("listen"));
         }
+        Self::parse(&layers, unknown_variables)
+    }
+
+    /// What a configuration file of this text alone would set.
+    pub(crate) fn of_file(path: &Path, text: &str) -> Result<Self> {
+        let mut layers = Layers::defaults();
+        layers.add_text(path, text)?;
+        Self::parse(&layers, Vec::new())
+    }
+
+    fn parse(layers: &Layers, unknown_variables: Vec<String>) -> Result<Self> {
         Ok(Self {
             state_dir: absolute(layers.parse("state_dir", path)?)?,
             listen: layers.parse("listen", listen_addresses)?,
@@ -185,18 +196,24 @@ impl Layers {
                 )));
             }
         };
+        self.add_text(&path, &text)
+    }
+
+    fn add_text(&mut self, path: &Path, text: &str) -> Result<()> {
         let table: toml::Table = text
             .parse()
-            .map_err(|e: toml::de::Error| Error::Settings(describe_toml(&path, &text, &e)))?;
+            .map_err(|e: toml::de::Error| Error::Settings(describe_toml(path, text, &e)))?;
         for (name, value) in table {
-            let refuse =
-                |why: String| Err(Error::Settings(format!("{}: {name}: {why}", path.display())));
+            let refuse = |why: String| {
+                let (path, name) = (path.display(), name.escape_debug());
+                Err(Error::Settings(format!("{path}: {name}: {why}")))
+            };
             if !self.0.contains_key(&name) {
                 let known: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
                 return refuse(format!("unknown setting; there are {}", known.join(", ")));
             }
             match plain_text(&value) {
-                Some(text) => self.set(&name, text, Source::File(path.clone())),
+                Some(text) => self.set(&name, text, Source::File(path.into())),
                 None => {
                     return refuse(
                         "must be a string, a whole number, true, false or an array of strings"
@@ -413,6 +430,7 @@ mod tests {
     fn mistakes_are_named_with_their_place() {
         for (text, expected) in [
             ("colour = 'red'", "colour: unknown setting"),
+            ("\"\\u001b[31m\" = 1", "\\u{1b}[31m: unknown setting"),
             ("key_length = 1024", "key_length = \"1024\" (from "),
             ("key_length = 2048.0", "key_length: must be a string"),
             ("key_length = true", "key_length = \"true\" (from "),

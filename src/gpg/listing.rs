@@ -66,11 +66,14 @@ pub fn parse(listing: &[u8]) -> Result<Vec<Certificate>, String> {
         }
         let Some(draft) = &mut current else { continue };
         match field(0) {
-            "fpr" if draft.fingerprint.is_none() => {
+            "sub" | "ssb" => draft.subkeys += 1,
+            // Those behind a subkey are the subkey's.
+            "fpr" if draft.subkeys == 0 && draft.fingerprint.is_none() => {
                 draft.fingerprint = Fingerprint::parse(field(9));
             }
-            "grp" if draft.keygrip.is_none() => draft.keygrip = Keygrip::parse(field(9)),
-            "sub" | "ssb" => draft.subkeys += 1,
+            "grp" if draft.subkeys == 0 && draft.keygrip.is_none() => {
+                draft.keygrip = Keygrip::parse(field(9));
+            }
             "uid" if draft.subkeys == 0 => draft.user_ids.push(unescape(field(9))),
             // A user attribute (a photo); its signatures are counted like those on user IDs.
             "uat" if draft.subkeys == 0 => draft.user_ids.push(String::new()),
@@ -135,12 +138,13 @@ impl Draft {
     }
 }
 
-/// Seconds since 1970; empty is none.
+/// Seconds since 1970; empty and zero are none.
 fn time(text: &str) -> Result<Option<u64>, String> {
-    match text {
-        "" | "0" => Ok(None),
-        _ => text.parse().map(Some).map_err(|_| format!("{text:?} is no time")),
+    if text.is_empty() {
+        return Ok(None);
     }
+    let seconds: u64 = text.parse().map_err(|_| format!("{text:?} is no time"))?;
+    Ok((seconds != 0).then_some(seconds))
 }
 
 /// gpg's own name of an algorithm (RFC 9580, 9.1).
@@ -226,6 +230,21 @@ fpr:::::::::0000000000000000000000001111111111111111:
         for nothing in [&b""[..], b"\n\n", b"tru::\nuid:-::\nsig:!\n", b"\xff\xfe:::\n"] {
             assert_eq!(parse(nothing), Ok(Vec::new()));
         }
+    }
+
+    #[test]
+    fn a_subkey_lends_its_primary_key_nothing() -> Result<(), String> {
+        let digits = "0123456789ABCDEF0123456789ABCDEF01234567";
+        // A version 5 fingerprint is not understood; that of the subkey is not in its place.
+        let v5 = format!(
+            "pub:-:255:22:X:1::\nfpr:::::::::{digits}{digits}:\nsub:-::\nfpr:::::::::{digits}:\n"
+        );
+        assert!(parse(v5.as_bytes()).is_err_and(|why| why.contains("without a version 4")));
+        let grip =
+            format!("pub:-:1:1:X:1:00:\nfpr:::::::::{digits}:\nsub:-::\ngrp:::::::::{digits}:\n");
+        let found = parse(grip.as_bytes())?;
+        assert!(found.iter().all(|one| one.keygrip.is_none() && one.expires.is_none()));
+        Ok(())
     }
 
     #[test]

@@ -9,12 +9,12 @@ mod encrypt;
 mod feed;
 mod generate;
 pub mod keybox;
-mod listing;
+pub(crate) mod listing;
 pub mod packets;
-mod parameters;
+pub(crate) mod parameters;
 mod secret;
 mod signature;
-mod status;
+pub(crate) mod status;
 mod version;
 
 use std::fmt;

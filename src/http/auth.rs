@@ -139,7 +139,7 @@ fn needed(path: &str) -> Need {
 
 /// The token in the value of an `Authorization` header: of the scheme Bearer, or the password of the
 /// scheme Basic, whatever the user name (RFC 9110, 11.4; RFC 7617).
-fn presented(value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+pub fn presented(value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let end = value.iter().position(|byte| *byte == b' ')?;
     let (scheme, rest) = value.split_at(end);
     let credentials = rest.trim_ascii();

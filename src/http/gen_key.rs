@@ -1,6 +1,6 @@
 //! The body of `POST /gen_key`: a JSON object from outside becomes a [`KeyRequest`].
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use crate::error::{Error, Result};
 use crate::identity::{NameEmail, UserId};
@@ -49,10 +49,24 @@ fn number<T: std::str::FromStr<Err = String>>(
     let text = match fields.get(field) {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) => text.clone(),
-        Some(Value::Number(number)) if !number.is_f64() => number.to_string(),
+        Some(Value::Number(number)) => match whole(number) {
+            Some(digits) => digits,
+            None => return Err(wrong_type(field, "a whole number or a string", &fields[field])),
+        },
         Some(other) => return Err(wrong_type(field, "a whole number or a string", other)),
     };
     text.parse().map(Some).map_err(|reason| Error::Field { field, reason })
+}
+
+/// The digits of a whole number. JSON knows one kind of number: `2048.0` and `2048` are the same.
+fn whole(number: &Number) -> Option<String> {
+    match number.as_f64() {
+        Some(float) if number.is_f64() => {
+            let is_exact = float.fract() == 0.0 && float.abs() < f64::from(u32::MAX);
+            is_exact.then(|| format!("{:.0}", float + 0.0)) // -0 becomes 0
+        }
+        _ => Some(number.to_string()),
+    }
 }
 
 fn wrong_type(field: &'static str, expected: &str, found: &Value) -> Error {
@@ -97,6 +111,9 @@ mod tests {
         assert_eq!(request.length, KeyLength::Rsa4096);
         assert_eq!(request.lifetime.seconds(), 864_000);
         assert_eq!(request.user_id.name_comment(), Some("c"));
+        let request = with(r#", "key_length": 2048.0, "expire": 1e1"#)?;
+        assert_eq!((request.length, request.lifetime.seconds()), (KeyLength::Rsa2048, 864_000));
+        assert_eq!(with(r#", "expire": -0.0"#)?.lifetime, Lifetime::FOREVER);
         assert_eq!(with(r#", "expire": "5y""#)?.lifetime.seconds(), 157_680_000);
         Ok(())
     }
@@ -108,13 +125,15 @@ mod tests {
             (r#", "key_length": 9999"#, "key_length: must be 2048"),
             (r#", "key_length": "abc""#, "key_length: must be 2048"),
             (
-                r#", "key_length": 2048.0"#,
+                r#", "key_length": 2048.5"#,
                 "key_length: must be a whole number or a string, not a number",
             ),
             (r#", "key_length": [2048]"#, "not an array"),
             (r#", "expire": -1"#, "expire: must be a number of days"),
             (r#", "expire": "-1""#, "expire: must be a number of days"),
             (r#", "expire": 99999999999999999999"#, "expire: must be a whole number"),
+            (r#", "expire": 1e999"#, "not valid JSON"),
+            (r#", "expire": 1e300"#, "expire: must be a whole number"),
             (r#", "expire": 9999999"#, "expire: a key must expire before the year 2106"),
             (r#", "expire": true"#, "not a boolean"),
             (r#", "name_comment": {}"#, "name_comment: must be a string, not an object"),

@@ -1,23 +1,23 @@
 //! The HTTP interface: one request per connection, every read and write under a deadline, every
 //! resource bounded. Knows the key store; never runs gpg and never touches a key itself.
 
-mod auth;
+pub(crate) mod auth;
 mod connection;
 mod connections;
 mod counters;
 mod doorstep;
-mod gen_key;
-mod keys;
+pub(crate) mod gen_key;
+pub(crate) mod keys;
 mod listener;
 mod metrics;
 mod peers;
 mod refusals;
-mod request;
+pub(crate) mod request;
 mod response;
 mod routes;
 mod server;
-mod stream;
-mod target;
+pub(crate) mod stream;
+pub(crate) mod target;
 pub mod tokens;
 mod workers;
 

@@ -24,6 +24,17 @@ const BODY_MAX: usize = 64 * 1024;
 /// How long head and body may take together.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
+/// What a request arrives on, with reads and writes that end at a deadline.
+pub trait Wire {
+    fn until(&self, deadline: Instant) -> impl Read + Write;
+}
+
+impl Wire for Stream {
+    fn until(&self, deadline: Instant) -> impl Read + Write {
+        Stream::until(self, deadline)
+    }
+}
+
 /// A complete request.
 #[derive(Debug)]
 pub struct Request {
@@ -57,7 +68,7 @@ pub enum Unread {
 
 /// Reads a request that began to arrive at `started`; the body only when `admit` lets the head in.
 pub fn read(
-    stream: &Stream,
+    stream: &impl Wire,
     started: Instant,
     admit: impl FnOnce(&mut Head) -> Result<(), Error>,
 ) -> Result<Request, Unread> {
@@ -78,21 +89,32 @@ pub fn read(
 }
 
 fn read_head(
-    stream: &Stream,
+    stream: &impl Wire,
     deadline: Instant,
     buffer: &mut Zeroizing<Vec<u8>>,
 ) -> Result<(Head, usize), Unread> {
+    let (mut empty_lines, mut parsed) = (0, 0);
     loop {
         let mut chunk = Zeroizing::new([0; 4096]);
         let room = chunk.len().min(HEAD_MAX + 1 - buffer.len());
         let count = read_some(stream, deadline, HEAD_TIME, &mut chunk[..room])?;
+        let fresh = &chunk[..count];
+        if empty_lines == buffer.len() {
+            empty_lines += fresh.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        }
         if buffer.len() + count > buffer.capacity() {
             // Growing by itself, it would leave a copy behind.
             let mut larger = Zeroizing::new(Vec::with_capacity(HEAD_MAX + 1));
             larger.extend_from_slice(buffer);
             *buffer = larger;
         }
-        buffer.extend_from_slice(&chunk[..count]);
+        buffer.extend_from_slice(fresh);
+        // Parsing with every byte that comes would take time that grows with their square.
+        let has_line = fresh.contains(&b'\n') && empty_lines < buffer.len();
+        if !has_line && buffer.len() < 2 * parsed && buffer.len() <= HEAD_MAX {
+            continue;
+        }
+        parsed = buffer.len();
         match parse_head(buffer) {
             Ok(Some(parsed)) => return Ok(parsed),
             Ok(None) if buffer.len() <= HEAD_MAX => {}
@@ -103,7 +125,7 @@ fn read_head(
 }
 
 fn read_body(
-    stream: &Stream,
+    stream: &impl Wire,
     deadline: Instant,
     head: &Head,
     mut body: Vec<u8>,
@@ -126,7 +148,7 @@ fn read_body(
 
 /// Reads at least one byte.
 fn read_some(
-    stream: &Stream,
+    stream: &impl Wire,
     deadline: Instant,
     limit: Duration,
     chunk: &mut [u8],
@@ -223,6 +245,8 @@ fn head_too_large() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     fn head(text: &str) -> Result<Option<(Head, usize)>, Error> {
@@ -303,6 +327,64 @@ mod tests {
             let parsed = head(&text).ok().flatten();
             assert!(parsed.is_some_and(|(head, _)| head.content_length > BODY_MAX));
         }
+    }
+
+    /// Sends one byte at a time.
+    struct Dripping<'a>(Cell<&'a [u8]>);
+    struct Sip<'a, 'b>(&'a Cell<&'b [u8]>);
+
+    impl Wire for Dripping<'_> {
+        fn until(&self, _: Instant) -> impl Read + Write {
+            Sip(&self.0)
+        }
+    }
+
+    impl Read for Sip<'_, '_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let Some((first, rest)) = self.0.get().split_first() else { return Ok(0) };
+            buffer[0] = *first;
+            self.0.set(rest);
+            Ok(1)
+        }
+    }
+
+    impl Write for Sip<'_, '_> {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn single_bytes_cost_no_more_than_their_number() {
+        let empty_lines = "\r\n".repeat(HEAD_MAX / 2);
+        let value = format!("GET / HTTP/1.1\r\n{}A: ", "A:\n".repeat(60));
+        let value = format!("{value:b<HEAD_MAX$}");
+        for endless in [empty_lines, value] {
+            let started = Instant::now();
+            assert!(matches!(
+                read_one(&format!("{endless}x")),
+                Err(Unread::Refused(Error::HeadTooLarge { .. }, None))
+            ));
+            // Parsed with every byte, it takes several seconds here.
+            let took = started.elapsed();
+            println!("{took:?}");
+            assert!(took < Duration::from_secs(1), "{took:?}");
+        }
+        let text = "\r\n\nPOST /a HTTP/1.1\nContent-Length: 2\r\n\r\nab";
+        let whole = read_one(text);
+        assert!(whole.is_ok_and(|read| read.head.path == "/a" && read.body == b"ab"));
+        assert!(matches!(
+            read_one("GET / HTTP/9.9\n"),
+            Err(Unread::Refused(Error::Malformed(_), None))
+        ));
+    }
+
+    fn read_one(text: &str) -> Result<Request, Unread> {
+        read(&Dripping(Cell::new(text.as_bytes())), Instant::now())
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The store: one identity, one GnuPG home below `keys/`, which is written by `rename` only.
 //! Everything in `gnupg/` and `phrases/` is derived from it and repaired on sight.
 
-mod archive;
+pub(crate) mod archive;
 mod assemble;
 mod catalog;
 mod durable;

@@ -52,6 +52,13 @@ impl KeyRecord {
     pub fn write(&self, home: &Path) -> Result<()> {
         let path = home.join(RECORD);
         let failed = |e: io::Error| Error::io(format!("writing {}", path.display()), e);
+        let text = self.text().map_err(|e| failed(e.into()))?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        file.and_then(|mut file| file.write_all(&text)).map_err(failed)
+    }
+
+    /// What [`KeyRecord::write`] writes.
+    pub(crate) fn text(&self) -> serde_json::Result<Vec<u8>> {
         let record = RecordFile {
             fingerprint: self.fingerprint.to_string(),
             keygrip: self.keygrip.to_string(),
@@ -60,10 +67,9 @@ impl KeyRecord {
             expires: self.expires,
             changed: self.changed,
         };
-        let mut text = serde_json::to_vec(&record).map_err(|e| failed(e.into()))?;
+        let mut text = serde_json::to_vec(&record)?;
         text.push(b'\n');
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        file.and_then(|mut file| file.write_all(&text)).map_err(failed)
+        Ok(text)
     }
 
     /// What is known of the key in `home`. `key.json` is a cache: when it is not there, or is about

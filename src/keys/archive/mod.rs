@@ -3,7 +3,7 @@
 
 mod files;
 mod manifest;
-mod read;
+pub(crate) mod read;
 mod restore;
 mod write;
 
@@ -42,12 +42,12 @@ pub struct Header {
 const SUMS: &str = "SHA256SUMS";
 
 /// What is in [`SUMS`], for files by their paths.
-fn sums(files: &BTreeMap<String, String>) -> String {
+pub(crate) fn sums(files: &BTreeMap<String, String>) -> String {
     files.iter().map(|(path, digest)| format!("{digest}  {path}\n")).collect()
 }
 
 /// SHA-256 in hexadecimal digits.
-fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     let mut digits = String::with_capacity(64);
     for byte in Sha256::digest(bytes) {
         let _ = write!(digits, "{byte:02x}"); // writing to a String cannot fail

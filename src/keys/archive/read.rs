@@ -187,7 +187,7 @@ impl<F: FnMut(Piece) -> Result<()>> Reader<F> {
         if counted.count < size && read.as_ref().is_err_and(serde_json::Error::is_eof) {
             return Err(refused("ends in the middle of its manifest"));
         }
-        read.map_err(|e| refused(&format!("has a manifest that is none: {e}")))?;
+        read.map_err(|e| refused(&format!("has a manifest that is none: {}", shown(&e))))?;
         failed?;
         self.digests.drain().try_for_each(|(name, _)| (self.take)(Piece::Unlisted(name)))
     }
@@ -227,7 +227,7 @@ fn parse_header(text: &[u8]) -> Result<Header> {
     struct Version {
         version: u32,
     }
-    let none = |e| refused(&format!("has a first member that is none: {e}"));
+    let none = |e| refused(&format!("has a first member that is none: {}", shown(&e)));
     let Version { version } = serde_json::from_slice(text).map_err(none)?;
     if version != VERSION {
         return Err(refused(&format!(
@@ -279,6 +279,18 @@ fn reading(e: io::Error) -> Error {
 fn unexpected(path: &str) -> Error {
     let path: String = path.chars().take(300).collect();
     refused(&format!("has a member {path:?} that is not what a backup has at this place"))
+}
+
+/// What a JSON error says, which may quote what it found, as a terminal can take it.
+fn shown(error: &serde_json::Error) -> String {
+    let mut words = String::new();
+    for c in error.to_string().chars() {
+        match c {
+            '"' | '\'' | '\\' => words.push(c),
+            _ => words.extend(c.escape_debug()),
+        }
+    }
+    words
 }
 
 fn refused(why: &str) -> Error {

@@ -1,0 +1,48 @@
+//! Files of ours that somebody else may have written: `key.json` and the configuration.
+
+use std::path::Path;
+
+use super::accepted;
+use crate::keys::KeyRecord;
+use crate::settings::Settings;
+
+/// `key.json`.
+pub fn record(data: &[u8]) {
+    let Some(record) = KeyRecord::parse(data) else { return };
+    assert!(record.changed >= record.created);
+    assert_eq!(record.fingerprint.as_str().len(), 40);
+    assert!(
+        !record.keygrip.file_name().contains('/') && !record.keygrip.file_name().contains("..")
+    );
+    let text = record.text().unwrap_or_default();
+    assert_eq!(KeyRecord::parse(&text).as_ref(), Some(&record));
+}
+
+/// A configuration file.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if asks_for_names(text) {
+        return;
+    }
+    let path = Path::new("/etc/copr-keygen/config.toml");
+    let Some(settings) = accepted(Settings::of_file(path, text)) else { return };
+    assert!(settings.state_dir.is_absolute() && settings.gpg.is_absolute());
+    assert!(!settings.listen.is_empty() && (1..=256).contains(&settings.jobs));
+    assert!(!settings.gpg_timeout.is_zero() && !settings.pool_max_age.is_zero());
+
+    let written =
+        settings.origins.iter().map(|(name, text, _)| (name.clone(), text.clone().into()));
+    let written = toml::Table::from_iter(written);
+    let again = accepted(Settings::of_file(path, &written.to_string()));
+    let shown = |settings: Settings| format!("{:?}", Settings { origins: Vec::new(), ..settings });
+    assert_eq!(again.map(shown), Some(shown(settings)));
+}
+
+/// Whether reading this would ask the network for the address of a name.
+fn asks_for_names(text: &str) -> bool {
+    let Ok(table) = text.parse::<toml::Table>() else { return false };
+    let listen = table.get("listen").map(ToString::to_string).unwrap_or_default();
+    let words = listen.split(|c: char| c.is_whitespace() || matches!(c, '[' | ',' | '"' | '\''));
+    let mut names = words.filter(|word| !word.is_empty() && !word.starts_with("unix:"));
+    names.any(|word| word.contains(|c: char| !c.is_ascii_digit() && c != '.' && c != ':'))
+}
