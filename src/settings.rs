@@ -13,7 +13,7 @@ use log::LevelFilter;
 
 use crate::error::{Error, Result};
 use crate::key_request::{KeyLength, Lifetime};
-use crate::keys::Stock;
+use crate::keys::{SealingKey, Stock};
 use crate::listen_address::ListenAddress;
 
 mod table;
@@ -61,6 +61,12 @@ pub struct Settings {
     pub hook: Option<PathBuf>,
     /// Where `prolong` writes metrics for the text-file collector of node_exporter.
     pub metrics_file: Option<PathBuf>,
+    /// The key that passphrases are sealed with, off systemd.
+    pub passphrase_key_file: Option<PathBuf>,
+    /// Where signd finds passphrases as files, in memory; `None` for links in `phrases/`.
+    pub phrases_dir: Option<PathBuf>,
+    /// That key, for modes that need it: no setting, see [`Settings::find_sealing_key`].
+    pub sealing_key: Option<SealingKey>,
     /// Every setting as it was written, and where that was: name, text, source.
     pub origins: Vec<(String, String, String)>,
     /// Environment variables that look like settings of ours and are none.
@@ -137,9 +143,20 @@ impl Settings {
             pool_max_age: layers.parse("pool_max_age", positive_duration)?,
             hook: layers.parse("hook", |text| optional(text, program))?,
             metrics_file: layers.parse("metrics_file", |text| optional(text, program))?,
+            passphrase_key_file: layers
+                .parse("passphrase_key_file", |text| optional(text, program))?,
+            phrases_dir: layers.parse("phrases_dir", |text| optional(text, program))?,
+            sealing_key: None,
             origins: layers.origins(),
             unknown_variables,
         })
+    }
+
+    /// Takes the sealing key that this process was given, if it was. To be called before privileges are
+    /// given up, as root may be the only one who can read it.
+    pub fn find_sealing_key(&mut self) -> Result<()> {
+        self.sealing_key = SealingKey::find(self.passphrase_key_file.as_deref())?;
+        Ok(())
     }
 }
 
