@@ -74,7 +74,7 @@ install:
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/copr-keygen
 	ln -sf copr-keygen $(DESTDIR)$(PREFIX)/bin/gpg-copr
 	ln -sf copr-keygen $(DESTDIR)$(PREFIX)/bin/gpg_copr.sh
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system units/copr-keygen.socket units/copr-keygen.service units/copr-keygen-prolong.service units/copr-keygen-prolong.timer units/copr-keygen-pool.service units/copr-keygen-pool.path
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system units/copr-keygen.socket units/copr-keygen.service units/copr-keygen-prolong.service units/copr-keygen-prolong.timer units/copr-keygen-pool.service units/copr-keygen-pool.path units/copr-keygen-phrases.service
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system/copr-keygen.service.d units/copr-keygen-.service.d/10-sandbox.conf
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system/copr-keygen-.service.d units/copr-keygen-.service.d/10-sandbox.conf
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system/signd.service.d units/signd.service.d/10-copr-keygen.conf

@@ -40,6 +40,9 @@ _copr__keygen() {
             copr__keygen,list)
                 cmd="copr__keygen__subcmd__list"
                 ;;
+            copr__keygen,phrases)
+                cmd="copr__keygen__subcmd__phrases"
+                ;;
             copr__keygen,prolong)
                 cmd="copr__keygen__subcmd__prolong"
                 ;;
@@ -55,6 +58,9 @@ _copr__keygen() {
             copr__keygen,restore)
                 cmd="copr__keygen__subcmd__restore"
                 ;;
+            copr__keygen,seal)
+                cmd="copr__keygen__subcmd__seal"
+                ;;
             copr__keygen,serve)
                 cmd="copr__keygen__subcmd__serve"
                 ;;
@@ -66,6 +72,9 @@ _copr__keygen() {
                 ;;
             copr__keygen,undo)
                 cmd="copr__keygen__subcmd__undo"
+                ;;
+            copr__keygen,unseal)
+                cmd="copr__keygen__subcmd__unseal"
                 ;;
             copr__keygen__subcmd__help,backup)
                 cmd="copr__keygen__subcmd__help__subcmd__backup"
@@ -91,6 +100,9 @@ _copr__keygen() {
             copr__keygen__subcmd__help,list)
                 cmd="copr__keygen__subcmd__help__subcmd__list"
                 ;;
+            copr__keygen__subcmd__help,phrases)
+                cmd="copr__keygen__subcmd__help__subcmd__phrases"
+                ;;
             copr__keygen__subcmd__help,prolong)
                 cmd="copr__keygen__subcmd__help__subcmd__prolong"
                 ;;
@@ -106,6 +118,9 @@ _copr__keygen() {
             copr__keygen__subcmd__help,restore)
                 cmd="copr__keygen__subcmd__help__subcmd__restore"
                 ;;
+            copr__keygen__subcmd__help,seal)
+                cmd="copr__keygen__subcmd__help__subcmd__seal"
+                ;;
             copr__keygen__subcmd__help,serve)
                 cmd="copr__keygen__subcmd__help__subcmd__serve"
                 ;;
@@ -118,6 +133,9 @@ _copr__keygen() {
             copr__keygen__subcmd__help,undo)
                 cmd="copr__keygen__subcmd__help__subcmd__undo"
                 ;;
+            copr__keygen__subcmd__help,unseal)
+                cmd="copr__keygen__subcmd__help__subcmd__unseal"
+                ;;
             *)
                 ;;
         esac
@@ -126,6 +144,7 @@ _copr__keygen() {
     case "${cmd}" in
         copr__keygen)
             opts="-h -V --state-dir --config --help --version serve gpg check list show pubkey prolong fill-pool import export backup restore token remove undo purge help"
+            opts="-h -V --state-dir --config --help --version serve gpg check list show pubkey prolong fill-pool import export backup restore remove undo purge seal unseal phrases help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -278,6 +297,7 @@ _copr__keygen() {
             ;;
         copr__subcmd__keygen__subcmd__help)
             opts="serve gpg check list show pubkey prolong fill-pool import export backup restore token remove undo purge help"
+            opts="serve gpg check list show pubkey prolong fill-pool import export backup restore remove undo purge seal unseal phrases help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -402,6 +422,20 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        copr__subcmd__keygen__subcmd__help__subcmd__phrases)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         copr__subcmd__keygen__subcmd__help__subcmd__prolong)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -472,6 +506,20 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        copr__subcmd__keygen__subcmd__help__subcmd__seal)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         copr__subcmd__keygen__subcmd__help__subcmd__serve)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -515,6 +563,20 @@ _copr__keygen() {
             return 0
             ;;
         copr__subcmd__keygen__subcmd__help__subcmd__undo)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        copr__subcmd__keygen__subcmd__help__subcmd__unseal)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -577,6 +639,28 @@ _copr__keygen() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        copr__subcmd__keygen__subcmd__phrases)
+            opts="-h --state-dir --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -718,6 +802,28 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        copr__subcmd__keygen__subcmd__seal)
+            opts="-h --dry-run --json --state-dir --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         copr__subcmd__keygen__subcmd__serve)
             opts="-h --listen --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -798,6 +904,28 @@ _copr__keygen() {
             ;;
         copr__subcmd__keygen__subcmd__undo)
             opts="-h --state-dir --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        copr__subcmd__keygen__subcmd__unseal)
+            opts="-h --dry-run --json --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -136,7 +136,39 @@ pub enum Command {
     ///
     /// Nothing brings them back, except a backup.
     Purge(Purge),
+
+    /// Encrypt all passphrases under the key in the credential passphrase-key
+    ///
+    /// From then on a stolen disk or backup alone signs nothing, and a process without the credential makes
+    /// and prolongs no key. Converts in place while everything goes on; it may be interrupted and run
+    /// again. signd then reads passphrases from the setting `phrases_dir`. See docs/sealing.md first: who
+    /// loses the credential loses the keys.
+    Seal(Seal),
+
+    /// Take `seal` back: passphrases are in the clear again
+    Unseal(Seal),
+
+    /// Give signd the passphrase of every key, and take away those of no key
+    ///
+    /// Into the setting `phrases_dir`, which is empty after a boot; without it, as links in phrases/.
+    Phrases(Phrases),
 }
+
+/// Options of `seal` and `unseal`.
+#[derive(Args, Debug)]
+pub struct Seal {
+    /// Say what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Print a JSON object with what was done
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `phrases`.
+#[derive(Args, Debug)]
+pub struct Phrases {}
 
 /// Options of `check`.
 #[derive(Args, Debug)]

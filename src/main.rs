@@ -87,11 +87,15 @@ fn load(common: Common, listen: Vec<String>) -> Result<Settings> {
 }
 
 /// Whatever this process or a child of it creates is for its owner only, and no core dump of
-/// either ever lands on a disk.
+/// either ever lands on a disk. Nobody but root may look into the memory of this one.
 fn harden_process() {
+    use nix::sys::prctl::set_dumpable;
     use nix::sys::resource::{Resource, setrlimit};
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     if let Err(e) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
         eprintln!("copr-keygen: core dumps could not be turned off: {e}");
+    }
+    if let Err(e) = set_dumpable(false) {
+        eprintln!("copr-keygen: its memory could not be closed to others: {e}");
     }
 }

@@ -13,7 +13,7 @@ use log::LevelFilter;
 
 use crate::error::{Error, Result};
 use crate::key_request::{KeyLength, Lifetime};
-use crate::keys::Stock;
+use crate::keys::{SealingKey, Stock};
 use crate::listen_address::ListenAddress;
 
 mod table;
@@ -69,6 +69,12 @@ pub struct Settings {
     pub allow_groups: Vec<String>,
     /// Whether other hosts may ask although there are no tokens.
     pub allow_anonymous: bool,
+    /// The key that passphrases are sealed with, off systemd.
+    pub passphrase_key_file: Option<PathBuf>,
+    /// Where signd finds passphrases as files, in memory; `None` for links in `phrases/`.
+    pub phrases_dir: Option<PathBuf>,
+    /// That key, for modes that need it: no setting, see [`Settings::find_sealing_key`].
+    pub sealing_key: Option<SealingKey>,
     /// Every setting as it was written, and where that was: name, text, source.
     pub origins: Vec<(String, String, String)>,
     /// Environment variables that look like settings of ours and are none.
@@ -160,9 +166,20 @@ impl Settings {
             allow_users: layers.parse("allow_users", words)?,
             allow_groups: layers.parse("allow_groups", words)?,
             allow_anonymous: layers.parse("allow_anonymous", yes_or_no)?,
+            passphrase_key_file: layers
+                .parse("passphrase_key_file", |text| optional(text, program))?,
+            phrases_dir: layers.parse("phrases_dir", |text| optional(text, program))?,
+            sealing_key: None,
             origins: layers.origins(),
             unknown_variables,
         })
+    }
+
+    /// Takes the sealing key that this process was given, if it was. To be called before privileges are
+    /// given up, as root may be the only one who can read it.
+    pub fn find_sealing_key(&mut self) -> Result<()> {
+        self.sealing_key = SealingKey::find(self.passphrase_key_file.as_deref())?;
+        Ok(())
     }
 }
 

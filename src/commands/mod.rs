@@ -12,13 +12,14 @@ mod progress;
 mod prolong;
 mod remove;
 mod restore;
+mod seal;
 pub mod serve;
 mod token;
 
 use crate::cli::Command;
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
-use crate::keys::Store;
+use crate::keys::{Passphrases, Store};
 use crate::privileges;
 use crate::settings::Settings;
 
@@ -28,10 +29,12 @@ pub fn run(settings: Result<Settings>, command: Command) -> Result<()> {
     if let Command::Token(options) = command {
         return token::run(&options); // needs neither settings nor a state
     }
-    let settings = match (settings, &command) {
+    let mut settings = match (settings, &command) {
         (Err(error), Command::Check(options)) => return check::unconfigured(error, options),
         (settings, _) => settings?,
     };
+    find_sealing_key(&mut settings, &command)?;
+    let settings = settings;
     // Public, and where root keeps them the owner of the state may not look.
     let recipients = match &command {
         Command::Backup(options) => backup::read_recipients(&options.recipient)?,
@@ -57,6 +60,40 @@ pub fn run(settings: Result<Settings>, command: Command) -> Result<()> {
         Command::Remove(options) => remove::remove(&settings, &options),
         Command::Undo(options) => remove::undo(&settings, &options),
         Command::Purge(options) => remove::purge(&settings, &options),
+        Command::Seal(options) => seal::seal(&settings, &options),
+        Command::Unseal(options) => seal::unseal(&settings, &options),
+        Command::Phrases(options) => seal::phrases(&settings, &options),
+    }
+}
+
+/// Takes the key of sealed passphrases, which only root may be able to read. A mode that needs them ends
+/// here, before anything is touched, when it is not the right one.
+fn find_sealing_key(settings: &mut Settings, command: &Command) -> Result<()> {
+    match command {
+        Command::FillPool
+        | Command::Prolong(_)
+        | Command::Import(_)
+        | Command::Export(_)
+        | Command::Restore(_)
+        | Command::Undo(_)
+        | Command::Seal(_)
+        | Command::Unseal(_)
+        | Command::Phrases(_) => {
+            settings.find_sealing_key()?;
+            Passphrases::new(settings).verify()
+        }
+        // These do without, as far as they can.
+        Command::Check(_) | Command::Remove(_) => {
+            settings.find_sealing_key().unwrap_or_else(|e| log::warn!("{e}"));
+            Ok(())
+        }
+        Command::Serve(_)
+        | Command::Gpg(_)
+        | Command::List(_)
+        | Command::Show(_)
+        | Command::Pubkey(_)
+        | Command::Backup(_)
+        | Command::Purge(_) => Ok(()),
     }
 }
 

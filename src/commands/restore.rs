@@ -38,6 +38,8 @@ fn conclude(summary: Summary) -> Result<()> {
     );
     let header = match whole {
         Ok(header) => header,
+        // Refused before the first key was looked at.
+        Err(e @ Error::Settings(_)) => return Err(e),
         Err(e) => {
             return Err(Error::Partly(format!(
                 "{e}; the keys counted above are whole and stay, nothing else of the archive was used"

@@ -7,14 +7,16 @@ use super::fill_pool::Filler;
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
 use crate::http::{End, Listener, Server, Service};
-use crate::keys::Store;
+use crate::keys::{CREDENTIAL, Passphrases, Store};
 use crate::settings::Settings;
 use crate::systemd::notify::Notifier;
 use crate::systemd::signals::Signals;
 use crate::systemd::sockets;
 
 /// Serves until it is told to stop, or, on sockets of systemd, until it has been idle for a while.
-pub fn run(settings: Settings) -> Result<()> {
+pub fn run(mut settings: Settings) -> Result<()> {
+    settings.find_sealing_key()?;
+    check_sealing(&settings)?;
     let signals = Signals::take()?;
     let mut notifier = Notifier::from_env();
     let passed = sockets::passed()?;
@@ -23,7 +25,9 @@ pub fn run(settings: Settings) -> Result<()> {
     if let Err(e) = gpg.check_installed() {
         log::error!("{e}; until then no key can be made");
     }
-    let service = Arc::new(Service::new(Store::open(&settings, gpg)?, &settings)?);
+    let store = Store::open(&settings, gpg)?;
+    store.prepare_phrases()?;
+    let service = Arc::new(Service::new(store, &settings)?);
 
     // Only systemd keeps a socket open while nobody serves it.
     let alone = passed.is_empty();
@@ -56,6 +60,19 @@ pub fn run(settings: Settings) -> Result<()> {
                 std::io::Error::other("a second signal arrived"),
             ));
         }
+    }
+    Ok(())
+}
+
+/// Before anything is touched: a key made with the wrong credential could never be used with the right
+/// one.
+fn check_sealing(settings: &Settings) -> Result<()> {
+    let passphrases = Passphrases::new(settings);
+    passphrases.verify()?;
+    if settings.sealing_key.is_some() && passphrases.marker()?.is_none() {
+        log::warn!(
+            "a {CREDENTIAL} is given, but the passphrases are not sealed: `copr-keygen seal` does it"
+        );
     }
     Ok(())
 }

@@ -5,6 +5,8 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use zeroize::Zeroizing;
+
 use super::Gpg;
 use super::status::Status;
 use crate::error::{Error, Result};
@@ -13,6 +15,20 @@ use crate::process::{self, End, Finished, Job};
 /// Options of every gpg here: no question, no agent it would start itself, no trust database.
 const ALWAYS: [&str; 5] =
     ["--batch", "--no-tty", "--no-autostart", "--no-auto-check-trustdb", "--trust-model=always"];
+
+/// Options under which gpg takes the first line of its standard input for the passphrase. It reads that
+/// line byte by byte, so whatever comes behind it is still there for the command.
+pub(super) const PASSPHRASE_ON_STDIN: [&str; 2] = ["--pinentry-mode=loopback", "--passphrase-fd=0"];
+
+/// Standard input for [`PASSPHRASE_ON_STDIN`]: the passphrase, and what the command reads.
+pub(super) fn passphrase_and(passphrase: &[u8], rest: &[u8]) -> Zeroizing<Vec<u8>> {
+    // Never grown, which would leave a copy behind.
+    let mut stdin = Zeroizing::new(Vec::with_capacity(passphrase.len() + 1 + rest.len()));
+    stdin.extend_from_slice(passphrase);
+    stdin.push(b'\n');
+    stdin.extend_from_slice(rest);
+    stdin
+}
 
 /// What gpg is to do.
 pub struct Call<'a> {

@@ -1,6 +1,7 @@
 //! What is done with certificates: list, export, merge, give a new expiry, revoke. All of it in homes
 //! of staging, but for the reading.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Instant;
 
@@ -86,25 +87,16 @@ impl Gpg {
     pub fn set_expiry(
         &self,
         home: &Path,
-        passphrase_file: &Path,
+        passphrase: &[u8],
         fingerprint: &Fingerprint,
         expires: u64,
         deadline: Instant,
     ) -> Result<()> {
-        let (finished, took) = self.run_with_agent(Call {
-            home,
-            arguments: vec![
-                "--pinentry-mode=loopback".into(),
-                "--passphrase-file".into(),
-                passphrase_file.into(),
-                "--cert-digest-algo=SHA256".into(),
-                "--quick-set-expire".into(),
-                fingerprint.as_str().into(),
-                crate::clock::iso_basic(expires).into(),
-            ],
-            stdin: b"",
-            deadline,
-        })?;
+        let mut arguments: Vec<OsString> = call::PASSPHRASE_ON_STDIN.map(Into::into).into();
+        arguments.extend(["--cert-digest-algo=SHA256", "--quick-set-expire"].map(Into::into));
+        arguments.extend([fingerprint.as_str().into(), crate::clock::iso_basic(expires).into()]);
+        let stdin = &call::passphrase_and(passphrase, b"");
+        let (finished, took) = self.run_with_agent(Call { home, arguments, stdin, deadline })?;
         call::succeeded(finished, took, "prolonging a key").map(drop)
     }
 
@@ -112,7 +104,7 @@ impl Gpg {
     fn read(
         &self,
         keyring: Keyring,
-        arguments: Vec<std::ffi::OsString>,
+        arguments: Vec<OsString>,
         deadline: Instant,
         doing: &str,
     ) -> Result<Vec<u8>> {
@@ -124,7 +116,7 @@ impl Gpg {
 
 /// Options under which gpg leaves no trace where it reads, and does not believe what a keyring says
 /// of signatures it has verified before.
-pub(super) fn reading(keyring: Keyring) -> Vec<std::ffi::OsString> {
+pub(super) fn reading(keyring: Keyring) -> Vec<OsString> {
     vec![
         "--no-options".into(),
         "--lock-never".into(),

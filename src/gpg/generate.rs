@@ -24,12 +24,12 @@ pub struct Generated {
 
 impl Gpg {
     /// Makes the key of `request` in `home`, which is empty or holds the secret key of `keygrip`, its
-    /// secret part protected by the first line of `passphrase_file`, created at `created` (Unix time). Takes no longer than `deadline` and
-    /// the setting `gpg_timeout` allow.
+    /// secret part protected by `passphrase`, created at `created` (Unix time). Takes no longer than
+    /// `deadline` and the setting `gpg_timeout` allow.
     pub fn generate(
         &self,
         home: &Path,
-        passphrase_file: &Path,
+        passphrase: &[u8],
         request: &KeyRequest,
         keygrip: Option<&Keygrip>,
         created: u64,
@@ -38,8 +38,8 @@ impl Gpg {
         let parameters = parameters::parameter_file(request, keygrip, created);
         let (finished, took) = self.run_with_agent(Call {
             home,
-            arguments: generating(passphrase_file),
-            stdin: parameters.as_bytes(),
+            arguments: generating(),
+            stdin: &call::passphrase_and(passphrase, parameters.as_bytes()),
             deadline,
         })?;
         let fingerprint = created_fingerprint(finished, took)?;
@@ -52,18 +52,14 @@ impl Gpg {
     pub fn generate_secret(
         &self,
         home: &Path,
-        passphrase_file: &Path,
+        passphrase: &[u8],
         length: KeyLength,
         deadline: Instant,
         stop: BorrowedFd,
     ) -> Result<Option<Keygrip>> {
         let parameters = parameters::secret_only(length);
-        let call = Call {
-            home,
-            arguments: generating(passphrase_file),
-            stdin: parameters.as_bytes(),
-            deadline,
-        };
+        let stdin = call::passphrase_and(passphrase, parameters.as_bytes());
+        let call = Call { home, arguments: generating(), stdin: &stdin, deadline };
         let (finished, took) = self.run_in_background(call, stop)?;
         if finished.stopped {
             return Ok(None);
@@ -73,14 +69,9 @@ impl Gpg {
     }
 }
 
-fn generating(passphrase_file: &Path) -> Vec<OsString> {
-    vec![
-        "--pinentry-mode=loopback".into(),
-        "--passphrase-file".into(),
-        passphrase_file.into(),
-        "--cert-digest-algo=SHA256".into(),
-        "--gen-key".into(),
-    ]
+fn generating() -> Vec<OsString> {
+    let command = ["--cert-digest-algo=SHA256", "--gen-key"];
+    call::PASSPHRASE_ON_STDIN.into_iter().chain(command).map(Into::into).collect()
 }
 
 fn created_fingerprint(finished: Finished, took: std::time::Duration) -> Result<Fingerprint> {

@@ -1,5 +1,5 @@
 //! What is done with the secret key of a staged home: look how it is protected, give it another
-//! passphrase, revoke it in advance. Passphrases go through pipes or 0600 files.
+//! passphrase, revoke it in advance. Passphrases go through pipes.
 
 use std::ffi::OsString;
 use std::fs;
@@ -51,11 +51,10 @@ impl Gpg {
         new: &[u8],
         deadline: Instant,
     ) -> Result<bool> {
-        let mut answers = Vec::new();
-        for phrase in old.into_iter().chain([new]) {
-            answers.extend_from_slice(phrase);
-            answers.push(b'\n');
-        }
+        let answers = match old {
+            Some(old) => call::passphrase_and(old, &call::passphrase_and(new, b"")),
+            None => call::passphrase_and(new, b""),
+        };
         let (finished, took) = self.run_with_agent(Call {
             home,
             arguments: vec![
@@ -88,19 +87,19 @@ impl Gpg {
     pub fn make_revocation(
         &self,
         home: &Path,
-        passphrase_file: &Path,
+        passphrase: &[u8],
         fingerprint: &Fingerprint,
         scratch: &Path,
         deadline: Instant,
     ) -> Result<Vec<u8>> {
         let file = scratch.join("revocation.asc");
         let mut arguments: Vec<OsString> = vec!["--no-batch".into()];
-        arguments.extend(["--pinentry-mode=loopback", "--passphrase-file"].map(Into::into));
-        arguments.extend([passphrase_file.into(), "--command-fd=0".into(), "--output".into()]);
+        arguments.extend(call::PASSPHRASE_ON_STDIN.map(Into::into));
+        arguments.extend(["--command-fd=0", "--output"].map(Into::into));
         let command = ["--gen-revoke".into(), fingerprint.as_str().into()];
         arguments.extend([file.clone().into()].into_iter().chain(command));
         // Make one: yes. Reason: none. Description: none. Is that right: yes.
-        let stdin = b"y\n0\n\ny\n";
+        let stdin = &call::passphrase_and(passphrase, b"y\n0\n\ny\n");
         let (finished, took) = self.run_with_agent(Call { home, arguments, stdin, deadline })?;
         call::succeeded(finished, took, "making a revocation certificate")?;
         fs::read(&file).map_err(|e| Error::io(format!("reading {}", file.display()), e))

@@ -22,19 +22,19 @@ pub fn time_of_signature(now: u64, created: u64, expires: Option<u64>) -> Option
 }
 
 impl Gpg {
-    /// Makes a signature with the key in `home` and the first line of `passphrase_file`, and
+    /// Makes a signature with the key in `home` and `passphrase`, and
     /// verifies it with the keyring there. `at` is what gpg is told in place of the time. A key that
     /// is revoked cannot be tried.
     pub fn try_signature(
         &self,
         home: &Path,
-        passphrase_file: &Path,
+        passphrase: &[u8],
         fingerprint: &Fingerprint,
         at: Option<u64>,
         deadline: Instant,
     ) -> Result<()> {
         let user = format!("{fingerprint}!");
-        let (signature, signer) = self.sign(home, passphrase_file, &user, at, deadline)?;
+        let (signature, signer) = self.sign(home, passphrase, &user, at, deadline)?;
         let mut arguments = doubting(at);
         arguments.extend(["--verify".into(), "--".into(), signature.clone().into(), "-".into()]);
         let (finished, took) = self.run(Call { home, arguments, stdin: SAMPLE, deadline })?;
@@ -55,12 +55,12 @@ impl Gpg {
     pub fn who_signs(
         &self,
         home: &Path,
-        passphrase_file: &Path,
+        passphrase: &[u8],
         user: &str,
         at: Option<u64>,
         deadline: Instant,
     ) -> Result<Fingerprint> {
-        let (signature, signer) = self.sign(home, passphrase_file, user, at, deadline)?;
+        let (signature, signer) = self.sign(home, passphrase, user, at, deadline)?;
         remove(&signature)?;
         Ok(signer)
     }
@@ -68,19 +68,19 @@ impl Gpg {
     fn sign(
         &self,
         home: &Path,
-        passphrase_file: &Path,
+        passphrase: &[u8],
         user: &str,
         at: Option<u64>,
         deadline: Instant,
     ) -> Result<(PathBuf, Fingerprint)> {
         let signature = home.join("sample.sig");
         let mut arguments = doubting(at);
-        arguments.extend(["--pinentry-mode=loopback", "--passphrase-file"].map(Into::into));
-        arguments.extend([passphrase_file.into(), "--digest-algo=SHA256".into()]);
+        arguments.extend(call::PASSPHRASE_ON_STDIN.map(Into::into));
+        arguments.push("--digest-algo=SHA256".into());
         arguments.extend(["--local-user".into(), user.into(), "--output".into()]);
         arguments.extend([signature.clone().into(), "--detach-sign".into()]);
-        let (finished, took) =
-            self.run_with_agent(Call { home, arguments, stdin: SAMPLE, deadline })?;
+        let stdin = &call::passphrase_and(passphrase, SAMPLE);
+        let (finished, took) = self.run_with_agent(Call { home, arguments, stdin, deadline })?;
         let output = call::succeeded(finished, took, "making a signature")?;
         let created: Vec<_> = status::lines(&output.stdout, "SIG_CREATED")
             .filter_map(|words| Fingerprint::parse(words.last()?))

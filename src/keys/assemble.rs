@@ -32,7 +32,16 @@ impl Store {
             return refused(&format!("it {problem}"));
         }
         let Some(mut record) = files.record() else { return refused("it has no name") };
+        let file = self.homes.path(name_email).join(PASSPHRASE);
+        let phrase = self.passphrases.open(&file, &record.keygrip, files.passphrase());
+        let phrase = phrase.map_err(|error| match error {
+            Error::DamagedHome { reason, .. } => {
+                Error::Refused(format!("this is not a whole key: its passphrase {reason}"))
+            }
+            error => error,
+        })?;
         files.write(home)?;
+        self.passphrases.write(home, &record.keygrip, &phrase)?;
         let pubring = home.join(PUBRING);
         let keyring = Keyring { home, file: &pubring };
         let certificate = self.gpg.inspect_one(keyring, deadline)?;
@@ -57,7 +66,6 @@ impl Store {
         }
         let now = clock::now()?;
         if !certificate.revoked {
-            let phrase = home.join(PASSPHRASE);
             let at = time_of_signature(now, certificate.created, certificate.expires);
             self.gpg
                 .try_signature(home, &phrase, &certificate.fingerprint, at, deadline)

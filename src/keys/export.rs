@@ -8,8 +8,8 @@ use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::home::{self, PASSPHRASE, PUBRING, REVOCATIONS, SECRET_KEYS};
-use super::{Filter, Key, Store, durable};
+use super::home::{self, PUBRING, REVOCATIONS, SECRET_KEYS};
+use super::{Filter, Form, Key, Store, durable};
 use crate::error::{Error, Result};
 use crate::gpg::{Fingerprint, Keyring, keybox};
 
@@ -89,7 +89,8 @@ impl Store {
         let found = keybox::one_certificate(&keyring)
             .map_err(|reason| Error::DamagedHome { path: source, reason })?;
         let secret = read(&record.secret_key(&home))?;
-        let phrase = read(&home.join(PASSPHRASE))?;
+        let phrase = self.passphrases.read(&home, &record.keygrip)?;
+        let phrase = self.passphrases.content(Form::Clear, &record.keygrip, &phrase)?;
         let revocation = format!("{fingerprint}.rev");
         let revoked = read(&home.join(REVOCATIONS).join(&revocation))?;
 

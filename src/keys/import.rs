@@ -297,9 +297,7 @@ impl Store {
                     .map_err(writing)?;
             }
         }
-        let phrase = staged.scratch().join("phrase");
-        let old = source.phrase(&first.name_email)?.unwrap_or_default();
-        super::passphrase::keep(&phrase, &old)?;
+        let phrase = source.phrase(&first.name_email)?.unwrap_or_default();
         let never = rivals.iter().any(|(_, candidate, _)| candidate.expires.is_none());
         let last = rivals.iter().filter_map(|(_, candidate, _)| candidate.expires).max();
         let at = time_of_signature(clock::now()?, 0, last.filter(|_| !never));

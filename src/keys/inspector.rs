@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::examine::Home;
-use super::home::{Homes, PASSPHRASE, PUBRING, SECRET_KEYS};
+use super::home::{Homes, PUBRING, SECRET_KEYS};
 use super::links::{Links, OddLink};
 use super::lock::lock;
+use super::passphrase::{self, Form, Passphrases};
 use super::prolong::{copy, replace};
 use super::record::{KeyRecord, RECORD};
 use super::signd::SigndView;
@@ -19,6 +20,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::{Certificate, Gpg, time_of_signature};
 use crate::identity::NameEmail;
+use crate::settings::Settings;
 
 /// How long all of gpg's work for one key may take, beyond `gpg_timeout` for each run.
 const KEY_TIME: Duration = Duration::from_secs(60);
@@ -29,17 +31,21 @@ pub struct Inspector {
     catalog: Catalog,
     homes: Homes,
     signd: SigndView,
+    passphrases: Passphrases,
     staging: Staging,
     gpg: Gpg,
 }
 
 impl Inspector {
-    /// The keys of the state directory `root`, which need not exist.
-    pub fn new(root: &Path, gpg: Gpg) -> Self {
+    /// The keys of the state directory in `settings`, which need not exist.
+    pub fn new(settings: &Settings, gpg: Gpg) -> Self {
+        let root = &settings.state_dir;
+        let passphrases = Passphrases::new(settings);
         Self {
             catalog: Catalog::new(root, gpg.clone()),
             homes: Homes::new(root),
-            signd: SigndView::new(root),
+            signd: SigndView::of(settings, &passphrases),
+            passphrases,
             staging: Staging::new(root.join("staging")),
             gpg,
         }
@@ -78,6 +84,24 @@ impl Inspector {
         Ok(certificate)
     }
 
+    /// How passphrases are read.
+    pub fn passphrases(&self) -> &Passphrases {
+        &self.passphrases
+    }
+
+    /// In which form the passphrase of a whole home is kept.
+    pub fn passphrase_form(&self, home: &Home) -> Result<Form> {
+        passphrase::form_in(&home.path)
+    }
+
+    /// Tries whether the passphrase of a whole home opens.
+    pub fn open_passphrase(&self, home: &Home) -> Result<()> {
+        match &home.keygrip {
+            Some(keygrip) => self.passphrases.read(&home.path, keygrip).map(drop),
+            None => Err(Error::NoKey(home.name_email.clone())),
+        }
+    }
+
     /// Makes a signature in staging with the secret key and the passphrase of a home, and verifies it.
     pub fn try_signature(&self, home: &Home, certificate: &Certificate) -> Result<()> {
         let staged = self.staging.create()?;
@@ -86,12 +110,13 @@ impl Inspector {
         let secret = Path::new(SECRET_KEYS);
         fs::create_dir(work.join(secret))
             .map_err(|e| Error::io(format!("making {}", work.join(secret).display()), e))?;
-        if let Some(grip) = &home.keygrip {
-            let file = secret.join(grip.file_name());
-            copy(&home.path.join(&file), &work.join(&file))?;
-        }
+        let Some(grip) = &home.keygrip else {
+            return Err(Error::NoKey(home.name_email.clone()));
+        };
+        let file = secret.join(grip.file_name());
+        copy(&home.path.join(&file), &work.join(&file))?;
         let at = time_of_signature(clock::now()?, certificate.created, certificate.expires);
-        let phrase = home.path.join(PASSPHRASE);
+        let phrase = self.passphrases.read(&home.path, grip)?;
         let deadline = Instant::now() + KEY_TIME;
         self.gpg.try_signature(work, &phrase, &certificate.fingerprint, at, deadline)
     }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::durable;
 use super::examine::Home;
 use super::home::{Homes, PASSPHRASE};
+use super::phrases;
 use super::signd::SigndView;
 use super::staging::Staging;
 use crate::error::{Error, Result};
@@ -44,6 +45,10 @@ pub enum LinkFault {
     File,
     /// A file with a content of its own is in its place, or in that of no link.
     Content,
+    /// A file of `phrases_dir` that is not the passphrase of its key any more.
+    Outdated,
+    /// A file of `phrases_dir` that is of no key.
+    Leftover,
     /// Something else: a directory, a socket, a strange name.
     Strange,
 }
@@ -129,6 +134,11 @@ impl Links<'_> {
         }
         linked = 0;
         for (name, path) in entries(self.signd.phrases())? {
+            if self.signd.phrase_files().is_some()
+                && name.to_str().is_some_and(phrases::is_unfinished)
+            {
+                continue;
+            }
             let home = name.to_str().and_then(|name| names.get(name));
             let place = match home {
                 Some(home) => Place::Phrase(home.name_email.clone()),
@@ -160,11 +170,8 @@ impl Links<'_> {
 
     /// What is wrong with one entry now.
     fn judge(&self, path: PathBuf, place: Place) -> Option<OddLink> {
-        // Nearly all are right, and then this is the only system call.
-        if self
-            .target(&place)
-            .is_some_and(|wanted| fs::read_link(&path).is_ok_and(|to| to == wanted))
-        {
+        // Nearly all are right, and then this takes a system call or two.
+        if self.is_right(&path, &place) {
             return None;
         }
         let found = fs::symlink_metadata(&path);
@@ -180,6 +187,7 @@ impl Links<'_> {
                     fs::read_link(&path).map_or(LinkFault::Strange, LinkFault::Elsewhere)
                 }
                 Ok(found) if !found.is_file() => LinkFault::Strange,
+                Ok(_) if self.is_file_of(&place) => LinkFault::Outdated,
                 Ok(found) if matches!(place, Place::Phrase(_)) => {
                     let same = || self.is_copy(&path, &self.homes.path(name).join(PASSPHRASE));
                     let loses_nothing = found.len() == 0 || same();
@@ -194,6 +202,12 @@ impl Links<'_> {
                     return None;
                 }
                 LinkFault::Stale(target)
+            }
+            (Place::NoPhrase, Ok(found)) if found.is_file() && self.is_file_of(&place) => {
+                if self.will_be_needed(&place, &path, &path) {
+                    return None;
+                }
+                LinkFault::Leftover
             }
             (Place::NoPhrase, Ok(found)) if found.is_file() => {
                 if found.len() == 0 {
@@ -210,6 +224,21 @@ impl Links<'_> {
             _ => LinkFault::Strange,
         };
         Some(OddLink { path, fault, place })
+    }
+
+    /// Whether an entry is as it should be.
+    fn is_right(&self, path: &Path, place: &Place) -> bool {
+        match (place, self.signd.phrase_files()) {
+            (Place::Phrase(name), Some(files)) => files.is_current(name),
+            _ => self
+                .target(place)
+                .is_some_and(|wanted| fs::read_link(path).is_ok_and(|to| to == wanted)),
+        }
+    }
+
+    /// Whether it is a phrase that is a file, not a link.
+    fn is_file_of(&self, place: &Place) -> bool {
+        self.signd.phrase_files().is_some() && matches!(place, Place::Phrase(_) | Place::NoPhrase)
     }
 
     /// Where the link is to lead.

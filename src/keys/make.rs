@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
+use super::Store;
 use super::home;
+use super::passphrase::Passphrases;
 use super::record::KeyRecord;
 use super::space::Space;
 use super::staging::Publication;
-use super::{Store, passphrase};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
@@ -58,17 +59,26 @@ impl Store {
             .expiry(created)
             .map_err(|reason| Error::Field { field: "expire", reason })?;
 
+        // Before gpg has worked for nothing.
+        self.passphrases.form()?;
         let staged = self.staging.create()?;
-        let phrase = staged.path().join(home::PASSPHRASE);
         let generate = |keygrip: Option<&Keygrip>| {
+            let home = staged.path();
+            let phrase = match keygrip {
+                Some(keygrip) => self.passphrases.renew(home, keygrip)?,
+                None => Passphrases::fresh()?,
+            };
+            let key = self.gpg.generate(home, &phrase, request, keygrip, created, deadline)?;
             if keygrip.is_none() {
-                passphrase::create(&phrase)?;
+                self.passphrases.write(home, &key.keygrip, &phrase)?;
             }
-            self.gpg.generate(staged.path(), &phrase, request, keygrip, created, deadline)
+            Ok(key)
         };
         let ready = self.pool.claim(request.length, &staged)?;
         let key = match (generate(ready.as_ref()), &ready) {
-            (Err(error @ Error::GpgFailed { .. }), Some(keygrip)) if self.check_space().is_ok() => {
+            (Err(error @ (Error::GpgFailed { .. } | Error::DamagedHome { .. })), Some(keygrip))
+                if self.check_space().is_ok() =>
+            {
                 log::warn!("key {keygrip} of the pool was discarded: {error}");
                 staged.empty()?;
                 generate(None)

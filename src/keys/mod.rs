@@ -16,11 +16,13 @@ mod looks;
 mod make;
 mod owners;
 mod passphrase;
+mod phrases;
 mod pool;
 mod prolong;
 mod record;
 mod relink;
 mod revoke;
+mod sealing;
 mod signd;
 mod space;
 mod staging;
@@ -48,14 +50,18 @@ pub use inspector::{Inspector, check_path_length};
 pub use links::{LinkFault, OddLink};
 pub use make::Outcome;
 pub use owners::{Owner, PARTS, Stranger, give_back, make_part, set_mode};
+pub use passphrase::{Form, Passphrases, needs_directory as needs_phrases_dir};
 pub use pool::Stock;
 pub use prolong::{Prolonged, Term};
 pub use record::KeyRecord;
+pub use relink::Provided;
+pub use sealing::{CREDENTIAL, Conversion, Marker, Sealing, SealingKey, Talk};
 pub use space::Space;
 pub use staging::Work;
 pub use trash::Removed;
 
 use looks::Looks;
+use phrases::PhraseFiles;
 use pool::Pool;
 use signd::SigndView;
 use staging::{StagedHome, Staging};
@@ -68,6 +74,7 @@ pub struct Store {
     looks: Arc<Looks>,
     homes: Homes,
     signd: SigndView,
+    passphrases: Passphrases,
     staging: Staging,
     /// `trash/`, made when the first key is removed.
     pool: Pool,
@@ -91,11 +98,13 @@ impl Store {
         }
         let permits = Arc::new(Permits::new(settings.jobs));
         let looks = Looks::new(Arc::clone(&permits), settings.queue_timeout);
+        let passphrases = Passphrases::new(settings);
         let store = Self {
             catalog: Catalog::new(root, gpg.clone()),
             looks: Arc::new(looks),
             homes: Homes::new(root),
-            signd: SigndView::new(root),
+            signd: SigndView::of(settings, &passphrases),
+            passphrases,
             staging: Staging::new(root.join("staging")),
             pool: Pool::new(root, settings.pool_max_age),
             trash: root.join("trash"),
@@ -109,6 +118,26 @@ impl Store {
             store.signd.prepare(store.staging.create()?.scratch())?;
         }
         Ok(store)
+    }
+
+    /// Makes sure that signd can be given phrases where no disk keeps them.
+    pub fn check_phrases_in_memory(&self) -> Result<()> {
+        self.signd.phrase_files().map_or(Ok(()), PhraseFiles::check_in_memory)
+    }
+
+    /// Where signd finds phrases.
+    pub fn phrases_directory(&self) -> &Path {
+        self.signd.phrases()
+    }
+
+    /// Removes links to passphrases that signd does not read; returns how many.
+    pub fn remove_old_phrases(&self) -> Result<usize> {
+        self.signd.remove_old_phrases()
+    }
+
+    /// Makes sure that signd can be given phrases, where they are files.
+    pub fn prepare_phrases(&self) -> Result<()> {
+        self.signd.phrase_files().map_or(Ok(()), PhraseFiles::prepare)
     }
 
     /// Removes the work of processes of this host that did not live to finish it.

@@ -1,32 +1,208 @@
-//! The passphrase of a secret key: 256 bits from the kernel, one line of 64 hexadecimal digits,
-//! written to a file that only its owner can read and never anywhere else.
+//! The passphrase of a secret key: 256 bits from the kernel, 64 hexadecimal digits, in a file of one line
+//! that only its owner can read: as it is, or sealed. In memory it is zeroed after use.
 
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rand::TryRng;
 use rand::rngs::SysRng;
+use zeroize::Zeroizing;
 
+use super::archive::read_file;
+use super::home::PASSPHRASE;
+use super::sealing::{self, Marker, Sealing, SealingKey};
 use crate::error::{Error, Result};
+use crate::gpg::Keygrip;
+use crate::settings::Settings;
 
-/// Writes a fresh passphrase to the new file `path`, mode 0600.
-pub fn create(path: &Path) -> Result<()> {
-    let failed = |e| Error::io(format!("writing {}", path.display()), e);
-    let mut bits = [0_u8; 32];
-    SysRng.try_fill_bytes(&mut bits).map_err(|e| failed(io::Error::other(e)))?;
-    let mut line = String::with_capacity(64);
-    for byte in bits {
-        let _ = write!(line, "{byte:02x}"); // writing to a String cannot fail
-    }
-    keep(path, line.as_bytes())
+/// A passphrase in the clear, without a line end.
+pub type Phrase = Zeroizing<Vec<u8>>;
+
+/// Longer than any passphrase file.
+const FILE_MAX: u64 = 4096;
+
+/// How a passphrase is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As it is.
+    Clear,
+    /// Encrypted under the sealing key.
+    Sealed,
 }
 
-/// Writes a passphrase that exists to the new file `path`, mode 0600.
-pub fn keep(path: &Path, phrase: &[u8]) -> Result<()> {
+/// Reads and writes the passphrases of a state.
+#[derive(Clone, Debug)]
+pub struct Passphrases {
+    root: PathBuf,
+    key: Option<SealingKey>,
+    /// Whether signd reads them elsewhere than in the homes.
+    apart: bool,
+}
+
+impl Passphrases {
+    /// The passphrases of the state that `settings` name, with the key that they hold.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            root: settings.state_dir.clone(),
+            key: settings.sealing_key.clone(),
+            apart: settings.phrases_dir.is_some(),
+        }
+    }
+
+    /// A fresh one.
+    pub fn fresh() -> Result<Phrase> {
+        let mut bits = Zeroizing::new([0_u8; 32]);
+        SysRng
+            .try_fill_bytes(&mut *bits)
+            .map_err(|e| Error::io("asking for random numbers", io::Error::other(e)))?;
+        let mut digits = Zeroizing::new(String::with_capacity(64));
+        for byte in bits.iter() {
+            let _ = write!(digits, "{byte:02x}"); // writing to a String cannot fail
+        }
+        Ok(Zeroizing::new(std::mem::take(&mut *digits).into_bytes()))
+    }
+
+    /// The key, for those who seal.
+    pub fn key(&self) -> Option<&SealingKey> {
+        self.key.as_ref()
+    }
+
+    /// The marker.
+    pub fn marker(&self) -> Result<Option<Marker>> {
+        Marker::read(&self.marker_path())
+    }
+
+    /// Where the marker is.
+    pub fn marker_path(&self) -> PathBuf {
+        Marker::path(&self.root)
+    }
+
+    /// Whether this process can read all passphrases, and write new ones so that signd can: a sealed state
+    /// needs the right key, and `phrases_dir`.
+    pub fn verify(&self) -> Result<()> {
+        let Some(marker) = self.marker()? else { return Ok(()) };
+        self.verify_with(&marker)
+    }
+
+    fn verify_with(&self, marker: &Marker) -> Result<()> {
+        marker.check_key(self.key.as_ref(), &format!("the state {}", self.root.display()))?;
+        if self.apart { Ok(()) } else { Err(needs_directory()) }
+    }
+
+    /// In which form a passphrase is to be written now. Asked anew each time, as sealing is turned on
+    /// and off while others work.
+    pub fn form(&self) -> Result<Form> {
+        let Some(marker) = self.marker()? else { return Ok(Form::Clear) };
+        self.verify_with(&marker)?;
+        Ok(match marker.state {
+            Sealing::Sealing | Sealing::Sealed => Form::Sealed,
+            Sealing::Unsealing => Form::Clear,
+        })
+    }
+
+    /// The passphrase in `home` of the secret key `keygrip`.
+    pub fn read(&self, home: &Path, keygrip: &Keygrip) -> Result<Phrase> {
+        let path = home.join(PASSPHRASE);
+        let content = Zeroizing::new(read_file(&path, FILE_MAX)?);
+        self.open(&path, keygrip, &content)
+    }
+
+    /// The passphrase in a file with this content, which is at `path`.
+    pub fn open(&self, path: &Path, keygrip: &Keygrip, content: &[u8]) -> Result<Phrase> {
+        let line = first_line(content);
+        if !sealing::is_sealed(line) {
+            return Ok(Zeroizing::new(line.to_vec()));
+        }
+        let Some(key) = &self.key else {
+            return Err(sealing::no_key(&path.display().to_string()));
+        };
+        key.open(&purpose(keygrip), line).ok_or_else(|| Error::DamagedHome {
+            path: path.into(),
+            reason:
+                "does not open with the passphrase-key: it was changed, is of another key, or was \
+                     sealed with another passphrase-key"
+                    .into(),
+        })
+    }
+
+    /// The content of a passphrase file in the given form.
+    pub fn content(&self, form: Form, keygrip: &Keygrip, phrase: &[u8]) -> Result<Phrase> {
+        if sealing::is_sealed(phrase) {
+            let why = "a passphrase that begins with \"sealed:\" cannot be kept; change it first";
+            return Err(Error::Refused(why.into()));
+        }
+        let sealed = match (form, &self.key) {
+            (Form::Clear, _) => None,
+            (Form::Sealed, Some(key)) => Some(key.seal(&purpose(keygrip), phrase)?),
+            (Form::Sealed, None) => {
+                return Err(sealing::no_key(&format!("the state {}", self.root.display())));
+            }
+        };
+        let line = sealed.as_deref().map_or(phrase, str::as_bytes);
+        let mut content = Zeroizing::new(Vec::with_capacity(line.len() + 1));
+        content.extend_from_slice(line);
+        content.push(b'\n');
+        Ok(content)
+    }
+
+    /// Writes the passphrase into a home of staging that has none, in the form that is due.
+    pub fn write(&self, home: &Path, keygrip: &Keygrip, phrase: &[u8]) -> Result<()> {
+        let content = self.content(self.form()?, keygrip, phrase)?;
+        put(&home.join(PASSPHRASE), &content)
+    }
+
+    /// Gives the passphrase in `home` the form that is due, and returns it. For a home that nobody else
+    /// works in.
+    pub fn renew(&self, home: &Path, keygrip: &Keygrip) -> Result<Phrase> {
+        let path = home.join(PASSPHRASE);
+        let old = Zeroizing::new(read_file(&path, FILE_MAX)?);
+        let phrase = self.open(&path, keygrip, &old)?;
+        let form = self.form()?;
+        if form_of(&old) != form {
+            let content = self.content(form, keygrip, &phrase)?;
+            let fresh = home.join(format!(".{PASSPHRASE}"));
+            put(&fresh, &content)?;
+            super::durable::sync(&fresh)?;
+            std::fs::rename(&fresh, &path)
+                .map_err(|e| Error::io(format!("writing {}", path.display()), e))?;
+        }
+        Ok(phrase)
+    }
+}
+
+/// In which form the passphrase of `home` is kept.
+pub fn form_in(home: &Path) -> Result<Form> {
+    Ok(form_of(&Zeroizing::new(read_file(&home.join(PASSPHRASE), FILE_MAX)?)))
+}
+
+fn form_of(content: &[u8]) -> Form {
+    if sealing::is_sealed(content) { Form::Sealed } else { Form::Clear }
+}
+
+/// Writes the new file `path`, mode 0600.
+pub(super) fn put(path: &Path, content: &[u8]) -> Result<()> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.and_then(|mut file| file.write_all(&[phrase, b"\n"].concat()))
+    file.and_then(|mut file| file.write_all(content))
         .map_err(|e| Error::io(format!("writing {}", path.display()), e))
+}
+
+fn first_line(content: &[u8]) -> &[u8] {
+    content.split(|byte| *byte == b'\n').next().unwrap_or_default()
+}
+
+/// What a passphrase is sealed for: the key it opens, which stays the same from the pool to the trash.
+fn purpose(keygrip: &Keygrip) -> Vec<u8> {
+    format!("copr-keygen passphrase 1 {keygrip}").into_bytes()
+}
+
+/// signd cannot open what is sealed.
+pub fn needs_directory() -> Error {
+    Error::Settings(
+        "phrases_dir: must be set where passphrases are sealed, to the tmpfs directory in which signd \
+         finds them, like /run/copr-keygen/phrases (docs/sealing.md); nothing was changed"
+            .into(),
+    )
 }

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::home::{self, PASSPHRASE, SECRET_KEYS};
 use super::lock::lock;
+use super::passphrase::Passphrases;
 use super::staging::StagedHome;
-use super::{Store, durable, passphrase};
+use super::{Store, durable};
 use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
 use crate::key_request::KeyLength;
@@ -40,6 +41,11 @@ impl Pool {
     /// The pool of the state directory `root`; entries older than `max_age` are not used.
     pub fn new(root: &Path, max_age: Duration) -> Self {
         Self { directory: root.join("pool"), max_age }
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Where keys of one length are.
@@ -166,14 +172,15 @@ impl Store {
     fn add_to_pool(&self, length: KeyLength, stop: BorrowedFd) -> Result<bool> {
         self.check_space()?;
         let staged = self.staging.create()?;
-        let phrase = staged.path().join(PASSPHRASE);
-        passphrase::create(&phrase)?;
+        self.passphrases.form()?;
+        let phrase = Passphrases::fresh()?;
         let deadline = Instant::now() + FILL_TIME;
         let Some(keygrip) =
             self.gpg.generate_secret(staged.path(), &phrase, length, deadline, stop)?
         else {
             return Ok(false);
         };
+        self.passphrases.write(staged.path(), &keygrip, &phrase)?;
         home::keep_only(staged.path(), &[PASSPHRASE, SECRET_KEYS])?;
         durable::sync_tree(staged.path())?;
         let target = self.pool.of_length(length).join(keygrip.as_str());

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::home::{self, PASSPHRASE, PUBRING, SECRET_KEYS};
+use super::home::{self, PUBRING, SECRET_KEYS};
 use super::lock::lock;
 use super::record::RECORD;
 use super::{Key, Store, durable};
@@ -92,7 +92,7 @@ impl Store {
         let old = staged.scratch().join("old.pgp");
         fs::write(&old, self.gpg.export(keyring, &record.fingerprint, false, deadline)?)
             .map_err(|e| Error::io(format!("writing {}", old.display()), e))?;
-        let phrase = home.join(PASSPHRASE);
+        let phrase = self.passphrases.read(&home, &record.keygrip)?;
         self.gpg
             .set_expiry(work, &phrase, &record.fingerprint, until, deadline)
             .and_then(|()| self.gpg.import(work, &old, deadline))

@@ -6,11 +6,44 @@ use std::fs;
 
 use super::Store;
 use super::record::KeyRecord;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
 use crate::identity::NameEmail;
 
+/// What signd has been given.
+#[derive(Debug, Default)]
+pub struct Provided {
+    /// Keys it can sign with.
+    pub keys: usize,
+    /// Keys that cannot be read; each has been logged.
+    pub failed: usize,
+    /// Phrases of no key that were removed.
+    pub removed: usize,
+}
+
 impl Store {
+    /// Gives signd every key with its phrase, and takes away phrases of no key. Calls `each` for every
+    /// key.
+    pub fn provide_phrases(&self, each: &dyn Fn()) -> Result<Provided> {
+        let mut provided = Provided::default();
+        for name_email in self.homes.identities()? {
+            match self.relink(&name_email?) {
+                Ok(Some(_)) => provided.keys += 1,
+                Ok(None) => {}
+                Err(error @ (Error::NoSpace(_) | Error::Settings(_))) => return Err(error),
+                Err(error) => {
+                    log::error!("{error}");
+                    provided.failed += 1;
+                }
+            }
+            each();
+        }
+        if let Some(files) = self.signd.phrase_files() {
+            provided.removed += files.remove_strangers()?;
+        }
+        Ok(provided)
+    }
+
     /// The key of an identity, its links repaired.
     pub(super) fn relink(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
         while let Some(record) = self.homes.find(name_email)? {

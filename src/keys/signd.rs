@@ -1,6 +1,6 @@
 //! What obs-signd sees of the keys, all of it derived: `gnupg/` is the home of the one agent that
-//! signs, with a link to every secret key; `phrases/` has a link to every passphrase. signd takes
-//! each entry of `phrases/` for a user who can sign, so that link is always made last.
+//! signs, with a link to every secret key; `phrases/` has a link to every passphrase, or `phrases_dir` a
+//! file with it. signd takes each of those for a user who can sign, so they are always made last.
 
 use std::fs;
 use std::io;
@@ -8,9 +8,13 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::durable;
+use super::home::Homes;
+use super::passphrase::Passphrases;
+use super::phrases::PhraseFiles;
 use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
 use crate::identity::NameEmail;
+use crate::settings::Settings;
 
 /// Configuration of the shared agent. signd answers its questions for passphrases itself
 /// (loopback), with every signature, so the agent need not remember any. A passphrase of 256 random
@@ -26,12 +30,14 @@ extra-socket none
 browser-socket none
 ";
 
-/// `gnupg/` and `phrases/`.
+/// `gnupg/`, and `phrases/` or what stands for it.
 #[derive(Debug)]
 pub struct SigndView {
     agent_home: PathBuf,
     secret_keys: PathBuf,
     phrases: PathBuf,
+    /// The phrases as files, in place of links.
+    files: Option<PhraseFiles>,
 }
 
 impl SigndView {
@@ -41,7 +47,17 @@ impl SigndView {
             agent_home: root.join("gnupg"),
             secret_keys: root.join("gnupg/private-keys-v1.d"),
             phrases: root.join("phrases"),
+            files: None,
         }
+    }
+
+    /// What signd sees according to `settings`: files with phrases, where those name a directory.
+    pub fn of(settings: &Settings, passphrases: &Passphrases) -> Self {
+        let root = &settings.state_dir;
+        let files = settings.phrases_dir.as_ref().map(|directory| {
+            PhraseFiles::new(directory.clone(), Homes::new(root), passphrases.clone())
+        });
+        Self { files, ..Self::new(root) }
     }
 
     /// Whether the agent's home has its files.
@@ -92,9 +108,30 @@ impl SigndView {
         &self.secret_keys
     }
 
-    /// Where the links to passphrases are.
+    /// Where signd finds passphrases.
     pub fn phrases(&self) -> &Path {
-        &self.phrases
+        self.files.as_ref().map_or(&self.phrases, PhraseFiles::directory)
+    }
+
+    /// The phrases, where they are files and no links.
+    pub fn phrase_files(&self) -> Option<&PhraseFiles> {
+        self.files.as_ref()
+    }
+
+    /// Removes the links of `phrases/` that signd does not read where phrases are files; returns how many.
+    pub fn remove_old_phrases(&self) -> Result<usize> {
+        let Some(_) = &self.files else { return Ok(0) };
+        let failed = |e| Error::io(format!("clearing {}", self.phrases.display()), e);
+        let mut count = 0;
+        for entry in fs::read_dir(&self.phrases).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if fs::read_link(&path).is_ok_and(|to| to.starts_with("../keys")) {
+                fs::remove_file(&path).map_err(failed)?;
+                count += 1;
+            }
+        }
+        durable::sync(&self.phrases)?;
+        Ok(count)
     }
 
     /// What the link to a secret key says.
@@ -116,8 +153,11 @@ impl SigndView {
         Ok(())
     }
 
-    /// Links the passphrase; from here on signd knows the key.
+    /// Links the passphrase, or writes it to its file; from here on signd knows the key.
     pub fn add_phrase(&self, name_email: &NameEmail) -> Result<()> {
+        if let Some(files) = &self.files {
+            return files.add(name_email);
+        }
         let link = self.phrases.join(name_email.as_str());
         self.put(&link, &Self::phrase_target(name_email)).map(drop)
     }
@@ -145,8 +185,11 @@ impl SigndView {
     /// Takes a key from signd, durably: first the phrase, which makes the user, then the secret key.
     /// What stands in place of a link may be somebody's only copy, so it is moved to `aside`.
     pub fn remove(&self, name_email: &NameEmail, keygrip: &Keygrip, aside: &Path) -> Result<()> {
-        take_away(&self.phrases.join(name_email.as_str()), &aside.join("phrase"))?;
-        durable::sync(&self.phrases)?;
+        match &self.files {
+            Some(files) => files.remove(name_email)?,
+            None => take_away(&self.phrases.join(name_email.as_str()), &aside.join("phrase"))?,
+        }
+        durable::sync(self.phrases())?;
         let link = self.secret_key(keygrip);
         match fs::read_link(&link) {
             Ok(target)
@@ -159,9 +202,12 @@ impl SigndView {
         durable::sync(&self.secret_keys)
     }
 
-    /// Removes the link to a passphrase that is not there.
+    /// Removes the link to a passphrase that is not there, or the file with it.
     pub fn remove_dangling_phrase(&self, name_email: &NameEmail) {
-        remove_dangling(&self.phrases.join(name_email.as_str()));
+        match &self.files {
+            Some(files) => files.remove_dangling(name_email),
+            None => remove_dangling(&self.phrases.join(name_email.as_str())),
+        }
     }
 
     /// Removes the link to a secret key that was never published, or is not there any more.

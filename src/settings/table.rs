@@ -13,7 +13,7 @@ pub struct Setting {
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 19] = [
+pub const SETTINGS: [Setting; 21] = [
     Setting {
         name: "state_dir",
         default: "/var/lib/copr-keygen",
@@ -124,5 +124,20 @@ pub const SETTINGS: [Setting; 19] = [
         default: "false",
         about: "Whether serve starts on an address that other hosts can reach while there are no \
                 tokens: true or false. Everybody who can connect may then have keys made.",
+    },
+    Setting {
+        name: "passphrase_key_file",
+        default: "",
+        about: "A file, named by its absolute path, with the key that passphrases are sealed with: 64 \
+                hexadecimal digits, or 32 random bytes or more. Only for hosts without systemd, where \
+                it is the credential passphrase-key. It must belong to root or the owner of the keys, \
+                with no permissions for others.",
+    },
+    Setting {
+        name: "phrases_dir",
+        default: "",
+        about: "A directory in memory (tmpfs), named by its absolute path, in which obs-signd finds \
+                passphrases, like /run/copr-keygen/phrases; needed when they are sealed. Empty for \
+                links in phrases/ of the state directory.",
     },
 ];

@@ -38,10 +38,13 @@ impl fmt::Debug for Secret {
 
 /// The credential `name`, if systemd passes one.
 pub fn read(name: &str) -> Result<Option<Secret>> {
-    match std::env::var_os("CREDENTIALS_DIRECTORY") {
-        Some(directory) if !directory.is_empty() => read_in(&PathBuf::from(directory), name),
-        _ => Ok(None),
+    let Some(directory) = std::env::var_os("CREDENTIALS_DIRECTORY") else { return Ok(None) };
+    let directory = PathBuf::from(directory);
+    if !directory.is_absolute() {
+        let why = format!("CREDENTIALS_DIRECTORY = {}: is not absolute", directory.display());
+        return Err(Error::Settings(why));
     }
+    read_in(&directory, name)
 }
 
 /// Who may read a credential is systemd's business: owner and mode differ between its versions.

@@ -84,6 +84,8 @@ fn describe(odd: &OddLink) -> String {
         (LinkFault::Content, false, false) => {
             "is a secret key that no home has: it may be somebody's only one".into()
         }
+        (LinkFault::Outdated, ..) => "is not the passphrase of its key as it is now".into(),
+        (LinkFault::Leftover, ..) => "is of no key, yet signd takes it for a user".into(),
         (LinkFault::Strange, true, _) => "is no link: signd takes it for a user".into(),
         (LinkFault::Strange, false, _) => "does not belong here; it does no harm".into(),
     }

@@ -14,6 +14,7 @@ mod owners;
 mod page;
 mod ping;
 mod programs;
+mod sealing;
 mod sign_conf;
 mod signd;
 mod space;
@@ -40,7 +41,7 @@ pub fn run(settings: &Settings, options: &Check) -> Result<()> {
     let host = Host {
         settings,
         options,
-        inspector: Inspector::new(&settings.state_dir, Gpg::new(settings)?),
+        inspector: Inspector::new(settings, Gpg::new(settings)?),
         owner: host::owner(settings),
         as_root: geteuid().is_root(),
     };
@@ -76,6 +77,7 @@ pub fn run(settings: &Settings, options: &Check) -> Result<()> {
     if can_look {
         page.add(space::section(&host));
         page.add(homes::section(&host, &mut survey));
+        page.add(sealing::section(&host, &survey));
         if options.deep {
             page.add(deep::section(&host, &mut survey)?);
         }

@@ -70,7 +70,10 @@ impl Lines<'_> {
     }
 
     fn phrases(&self, section: &mut Section) {
-        let ours = self.host.part("phrases");
+        let ours = match &self.host.settings.phrases_dir {
+            Some(directory) => directory.clone(),
+            None => self.host.part("phrases"),
+        };
         let line = format!("phrases: {}", ours.display());
         match &self.conf.phrases {
             Some(path) if is_same(path, &ours) => {}

@@ -18,6 +18,7 @@ pub const SERVICE: &str = "copr-keygen.service";
 const TIMER: &str = "copr-keygen-prolong.timer";
 const PROLONG: &str = "copr-keygen-prolong.service";
 const POOL: &str = "copr-keygen-pool.path";
+const PHRASES: &str = "copr-keygen-phrases.service";
 /// What obs-signd is called, by distribution.
 const SIGND: [&str; 2] = ["signd.service", "obssignd.service"];
 
@@ -50,6 +51,9 @@ pub fn section(host: &Host) -> Section {
     }
     if !host.settings.pool.is_empty() {
         judge_pool(&show(POOL).unwrap_or_default(), &mut section);
+    }
+    if host.settings.phrases_dir.is_some() {
+        judge_phrases(&show(PHRASES).unwrap_or_default(), &mut section);
     }
     let signd = SIGND.map(|name| (name, show(name).unwrap_or_default()));
     judge_signd(&signd, &mut section);
@@ -147,6 +151,18 @@ fn judge_pool(pool: &Unit, section: &mut Section) {
             "does not run: no keys are made in advance, each request waits for its own",
             format!("systemctl enable --now copr-keygen-pool.service {POOL}"),
         );
+    }
+}
+
+/// Without it signd knows no user after the next boot, until each key is asked for.
+fn judge_phrases(phrases: &Unit, section: &mut Section) {
+    let enable = format!("systemctl enable --now {PHRASES}, then systemctl status {PHRASES}");
+    if !is_active(phrases) {
+        section.failed(PHRASES, "has not given signd its phrases", enable);
+    } else if get(phrases, "UnitFileState") != "enabled" {
+        section.failed(PHRASES, "is not enabled: signd has none after the next boot", enable);
+    } else {
+        section.ok(PHRASES, "has given signd its phrases");
     }
 }
 

@@ -8,6 +8,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use super::super::home::{PASSPHRASE, PUBRING, REVOCATIONS, SECRET_KEYS};
 use super::super::record::{KeyRecord, RECORD, RECORD_MAX};
 use super::sha256;
@@ -74,7 +76,7 @@ impl fmt::Display for FileName {
 
 /// All files of a home.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct HomeFiles(BTreeMap<FileName, Vec<u8>>);
+pub struct HomeFiles(BTreeMap<FileName, Zeroizing<Vec<u8>>>);
 
 /// Never what is in them.
 impl fmt::Debug for HomeFiles {
@@ -125,7 +127,7 @@ impl HomeFiles {
         for name in names {
             let path = home.join(name.to_string());
             match read_file(&path, name.limit()) {
-                Ok(bytes) => drop(files.0.insert(name, bytes)),
+                Ok(bytes) => drop(files.0.insert(name, Zeroizing::new(bytes))),
                 // A cache that can be made again.
                 Err(Error::DamagedHome { .. }) if name == FileName::Record => {}
                 Err(e) => return Err(e),
@@ -151,7 +153,7 @@ impl HomeFiles {
                 "holds no revocation certificate of its key",
             ),
         ];
-        let is_missing = |name: &FileName| self.0.get(name).is_none_or(Vec::is_empty);
+        let is_missing = |name: &FileName| self.0.get(name).is_none_or(|bytes| bytes.is_empty());
         needed.iter().find(|(name, _)| is_missing(name)).map(|(_, problem)| *problem)
     }
 
@@ -192,7 +194,12 @@ impl HomeFiles {
 
     /// Adds a file; `false` when it is there already, or there are too many.
     pub fn add(&mut self, name: FileName, bytes: Vec<u8>) -> bool {
-        self.0.len() < FILES_MAX && self.0.insert(name, bytes).is_none()
+        self.0.len() < FILES_MAX && self.0.insert(name, Zeroizing::new(bytes)).is_none()
+    }
+
+    /// The content of `passphrase`.
+    pub fn passphrase(&self) -> &[u8] {
+        self.0.get(&FileName::Passphrase).map_or(&[], |bytes| bytes.as_slice())
     }
 
     /// Every file, in an order that never changes.
@@ -205,14 +212,15 @@ impl HomeFiles {
         self.0.iter().map(|(name, bytes)| (name.to_string(), sha256(bytes))).collect()
     }
 
-    /// Writes all files but `key.json` into a staged home.
+    /// Writes all files but `key.json` and `passphrase` into a staged home.
     pub fn write(&self, home: &Path) -> Result<()> {
         for directory in [SECRET_KEYS, REVOCATIONS] {
             let path = home.join(directory);
             let made = fs::DirBuilder::new().mode(0o700).create(&path);
             made.map_err(|e| Error::io(format!("making {}", path.display()), e))?;
         }
-        for (name, bytes) in self.iter().filter(|(name, _)| **name != FileName::Record) {
+        let is_copied = |name: &FileName| !matches!(name, FileName::Record | FileName::Passphrase);
+        for (name, bytes) in self.iter().filter(|(name, _)| is_copied(name)) {
             let path = home.join(name.to_string());
             OpenOptions::new()
                 .write(true)
@@ -281,7 +289,9 @@ pub fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
     if !found.is_file() || found.len() == 0 {
         return Err(damaged(path.into(), "is empty or not a regular file"));
     }
-    let mut bytes = Vec::new();
+    // Never grown, which would leave copies of a secret behind.
+    let room = usize::try_from(found.len().min(limit) + 1).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(room);
     file.take(limit + 1).read_to_end(&mut bytes).map_err(reading)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length > limit) {
         return Err(damaged(path.into(), &format!("is longer than {limit} bytes")));

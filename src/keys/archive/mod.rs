@@ -35,6 +35,9 @@ pub struct Header {
     pub time: u64,
     /// Only homes that changed then (Unix time) or later are in it; `None` for all.
     pub since: Option<u64>,
+    /// The check value of the key that passphrases in it are sealed with; see `sealing.json`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealing: Option<String>,
 }
 
 /// The first member of every key: the SHA-256 of each of its files, as sha256sum(1) has it. Without

@@ -15,9 +15,11 @@ use crate::identity::NameEmail;
 /// Longer than any extension header or first member of ours.
 const SMALL_MAX: u64 = 8192;
 
-/// What is found in an archive, in this order: keys, then what the manifest says of identities.
+/// What is found in an archive, in this order: its header, keys, then what the manifest says of identities.
 #[derive(Debug)]
 pub enum Piece {
+    /// What the archive says of itself, before anything else.
+    Header(Header),
     /// The files of a key, with the names they must have; otherwise not looked at.
     Key(NameEmail, HomeFiles),
     /// A key whose files are not those that were archived.
@@ -128,7 +130,9 @@ impl<F: FnMut(Piece) -> Result<()>> Reader<F> {
             if path != HEADER {
                 return Err(unexpected(path));
             }
-            self.header = Some(parse_header(&read_member(member, SMALL_MAX)?)?);
+            let header = parse_header(&read_member(member, SMALL_MAX)?)?;
+            self.header = Some(header.clone());
+            (self.take)(Piece::Header(header))?;
             return Ok(false);
         }
         if path == MANIFEST {

@@ -22,6 +22,7 @@ use crate::keys::home::PUBRING;
 use crate::keys::lock::lock;
 use crate::keys::prolong::{replace, signatures};
 use crate::keys::record::{KeyRecord, RECORD};
+use crate::keys::sealing::check_key;
 use crate::keys::staging::Publication;
 
 /// What became of a key of an archive.
@@ -72,6 +73,11 @@ impl Store {
                     return Err(Error::NoSpace("the restore was broken off".into()));
                 }
                 match piece {
+                    Piece::Header(header) => {
+                        if let Some(check) = &header.sealing {
+                            check_key(check, self.passphrases.key(), "the archive")?;
+                        }
+                    }
                     Piece::Key(name_email, files) => sender
                         .send((name_email, files))
                         .map_err(|_| Error::Refused("no thread restores keys any more".into()))?,

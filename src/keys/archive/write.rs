@@ -38,7 +38,8 @@ impl Store {
         let writing = |e| Error::io("writing the archive", e);
         let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
         let host = host.unwrap_or_default();
-        let header = Header { version: VERSION, host, time: clock::now()?, since };
+        let sealing = self.passphrases.marker()?.map(|marker| marker.check);
+        let header = Header { version: VERSION, host, time: clock::now()?, since, sealing };
         // Read at once: a key that is removed and brought back may stand in the directory twice.
         let mut names = self.homes.identities()?.collect::<Result<Vec<_>>>()?;
         names.sort_unstable();

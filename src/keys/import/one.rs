@@ -12,10 +12,11 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::packets::RawCertificate;
 use crate::gpg::{Certificate, Fingerprint, Keyring, Protection, time_of_signature};
-use crate::keys::home::{self, PASSPHRASE, PUBRING, REVOCATIONS, SECRET_KEYS};
+use crate::keys::Store;
+use crate::keys::home::{self, PUBRING, REVOCATIONS, SECRET_KEYS};
+use crate::keys::passphrase::{Passphrases, Phrase};
 use crate::keys::record::KeyRecord;
 use crate::keys::staging::{Publication, StagedHome};
-use crate::keys::{Store, passphrase};
 
 /// How long all of gpg's work for one key may take, beyond `gpg_timeout` for each run.
 const KEY_TIME: Duration = Duration::from_secs(60);
@@ -49,15 +50,16 @@ impl Store {
             expires: certificate.expires,
             changed: now,
         };
-        self.stage_secret(source, candidate, work, protect, deadline)
+        let phrase = self
+            .stage_secret(source, candidate, work, protect, deadline)
             .map_err(|obstacle| self.explain(obstacle))?;
-        let phrase = work.join(PASSPHRASE);
+        self.passphrases.write(work, &record.keygrip, &phrase)?;
         let fingerprint = &record.fingerprint;
         let at = time_of_signature(now, record.created, record.expires);
         self.gpg
             .try_signature(work, &phrase, fingerprint, at, deadline)
             .map_err(|e| self.explain(e.into()).prefix("no signature can be made with it: "))?;
-        self.stage_revocation(source, &staged, fingerprint, deadline)
+        self.stage_revocation(source, &staged, fingerprint, &phrase, deadline)
             .map_err(|obstacle| self.explain(obstacle))?;
 
         record.write(work)?;
@@ -108,7 +110,7 @@ impl Store {
         Ok(certificate)
     }
 
-    /// Copies the secret key and sees to it that `passphrase` is what opens it.
+    /// Copies the secret key; returns the passphrase that opens it.
     fn stage_secret(
         &self,
         source: &Source,
@@ -116,7 +118,7 @@ impl Store {
         work: &Path,
         protect: bool,
         deadline: Instant,
-    ) -> std::result::Result<(), Obstacle> {
+    ) -> std::result::Result<Phrase, Obstacle> {
         let Some(secret) = source.secret_key(&candidate.keygrip)? else {
             return Err(Obstacle::Key("its secret key is gone".into()));
         };
@@ -131,13 +133,12 @@ impl Store {
         let missing = || {
             Obstacle::Key("its secret key is protected, and --phrases has no phrase for it".into())
         };
-        let phrase = work.join(PASSPHRASE);
         if !protect {
             return match old {
-                Some(old) => Ok(passphrase::keep(&phrase, &old)?),
+                Some(old) => Ok(old),
                 None if is_protected => Err(missing()),
                 // signd must have something to say, even where nobody listens.
-                None => Ok(passphrase::create(&phrase)?),
+                None => Ok(Passphrases::fresh()?),
             };
         }
         let old = match (is_protected, old) {
@@ -145,11 +146,10 @@ impl Store {
             (true, old) => old,
             (false, _) => None,
         };
-        passphrase::create(&phrase)?;
-        let new = read(&phrase)?;
-        let new = new.trim_ascii_end();
+        let new = Passphrases::fresh()?;
         let fingerprint = &candidate.fingerprint;
-        if !self.gpg.change_passphrase(work, fingerprint, old.as_deref(), new, deadline)? {
+        let old = old.as_ref().map(|old| old.as_slice());
+        if !self.gpg.change_passphrase(work, fingerprint, old, &new, deadline)? {
             let reason = "its secret key is protected, and the phrase in --phrases is wrong";
             return Err(Obstacle::Key(reason.into()));
         }
@@ -161,7 +161,7 @@ impl Store {
         if Protection::of(&read(&file)?) != Some(Protection::Passphrase) {
             return Err(Obstacle::Key("gpg left its secret key unprotected".into()));
         }
-        Ok(())
+        Ok(new)
     }
 
     /// Takes the revocation certificate along, or makes one.
@@ -170,6 +170,7 @@ impl Store {
         source: &Source,
         staged: &StagedHome,
         fingerprint: &Fingerprint,
+        phrase: &[u8],
         deadline: Instant,
     ) -> std::result::Result<(), Obstacle> {
         let directory = staged.path().join(REVOCATIONS);
@@ -178,10 +179,9 @@ impl Store {
         let text = match source.revocation(fingerprint)? {
             Some(text) => text,
             None => {
-                let phrase = staged.path().join(PASSPHRASE);
                 let armored = self.gpg.make_revocation(
                     staged.path(),
-                    &phrase,
+                    phrase,
                     fingerprint,
                     staged.scratch(),
                     deadline,
@@ -190,7 +190,7 @@ impl Store {
                 let mut text =
                     b"Revocation certificate. To use it, remove the colon below.\n\n:".to_vec();
                 text.extend(armored);
-                text
+                text.into()
             }
         };
         Ok(write(&directory.join(format!("{fingerprint}.rev")), &text)?)

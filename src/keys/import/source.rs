@@ -6,10 +6,13 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use crate::error::{Error, Result};
 use crate::gpg::{Fingerprint, Keygrip, keybox};
 use crate::identity::NameEmail;
 use crate::keys::home::{REVOCATIONS, SECRET_KEYS};
+use crate::keys::passphrase::Phrase;
 
 /// Longer than any secret key, revocation certificate or phrase file.
 const FILE_MAX: u64 = 64 * 1024;
@@ -44,23 +47,24 @@ impl Source {
     }
 
     /// The file of a secret key; `None` when it is not there.
-    pub fn secret_key(&self, keygrip: &Keygrip) -> Result<Option<Vec<u8>>> {
+    pub fn secret_key(&self, keygrip: &Keygrip) -> Result<Option<Zeroizing<Vec<u8>>>> {
         read(&self.home.join(SECRET_KEYS).join(keygrip.file_name()))
     }
 
     /// The revocation certificate made with a key; `None` when there is none.
-    pub fn revocation(&self, fingerprint: &Fingerprint) -> Result<Option<Vec<u8>>> {
+    pub fn revocation(&self, fingerprint: &Fingerprint) -> Result<Option<Zeroizing<Vec<u8>>>> {
         let found = read(&self.home.join(REVOCATIONS).join(format!("{fingerprint}.rev")))?;
         let armor = b"-----BEGIN PGP PUBLIC KEY BLOCK-----";
         Ok(found.filter(|text| text.windows(armor.len()).any(|bytes| bytes == armor)))
     }
 
     /// The first line of the phrase file of an identity; `None` when there is none, or it is empty.
-    pub fn phrase(&self, name_email: &NameEmail) -> Result<Option<Vec<u8>>> {
+    pub fn phrase(&self, name_email: &NameEmail) -> Result<Option<Phrase>> {
         let Some(phrases) = &self.phrases else { return Ok(None) };
         let path = phrases.join(name_email.as_str());
         let Some(file) = read(&path)? else { return Ok(None) };
-        let line = file.split(|b| *b == b'\n').next().unwrap_or_default().to_vec();
+        let line = file.split(|b| *b == b'\n').next().unwrap_or_default();
+        let line = Phrase::new(line.to_vec());
         if line.len() > PHRASE_MAX {
             let reason = format!("its first line is longer than {PHRASE_MAX} bytes");
             return Err(odd(&path, &reason));
@@ -128,9 +132,9 @@ fn open(path: &Path) -> Result<Option<File>> {
     }
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>> {
     let Some(file) = open(path)? else { return Ok(None) };
-    let mut bytes = Vec::new();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
     let read = file.take(FILE_MAX + 1).read_to_end(&mut bytes);
     match read.map_err(|e| unreadable(path, e))? as u64 {
         length if length > FILE_MAX => Err(odd(path, "is too long for what it should be")),

@@ -1,0 +1,84 @@
+//! Whether passphrases are sealed, and each of them opens. What there is to be known without the key is
+//! told without it, as a terminal has none.
+
+use super::homes::{self, Survey};
+use super::host::Host;
+use super::page::{Section, number};
+use crate::error::Error;
+use crate::keys::{CREDENTIAL, Form, Home, Sealing};
+
+/// The command line of a mode that is to have the key.
+const WITH_KEY: &str =
+    "systemd-run --pipe --wait --property=LoadCredentialEncrypted=passphrase-key copr-keygen";
+
+pub fn section(host: &Host, survey: &Survey) -> Section {
+    let mut section = Section::new("passphrases");
+    let passphrases = host.inspector.passphrases();
+    let marker = match passphrases.marker() {
+        Ok(Some(marker)) => marker,
+        Ok(None) => {
+            let message = "are not sealed: who has the disk or a backup can sign";
+            match passphrases.key() {
+                None => section.note("passphrases", message),
+                Some(_) => section.warning(
+                    "passphrases",
+                    format!("{message}; a {CREDENTIAL} is given"),
+                    host.command("seal"),
+                ),
+            }
+            return section;
+        }
+        Err(e) => {
+            section.failed("sealing.json", e.to_string(), "see docs/sealing.md");
+            return section;
+        }
+    };
+    match marker.state {
+        Sealing::Sealed => {}
+        Sealing::Sealing => {
+            section.failed("sealing.json", "sealing has not finished", format!("{WITH_KEY} seal"));
+        }
+        Sealing::Unsealing => section.failed(
+            "sealing.json",
+            "unsealing has not finished",
+            format!("{WITH_KEY} unseal"),
+        ),
+    }
+    let has_key = passphrases.key().is_some();
+    if !has_key {
+        section.note(
+            "passphrases",
+            format!("sealed, and not tried without the {CREDENTIAL}: {WITH_KEY} check"),
+        );
+    } else if let Err(e) = passphrases.verify() {
+        section.failed("passphrases", e.to_string(), "see docs/sealing.md");
+        return section;
+    }
+    survey.whole().for_each(|home| look(host, home, marker.state, has_key, &mut section));
+    if has_key && section.is_well() {
+        let keys = number(survey.whole().count(), "key", "keys");
+        section.ok("passphrases", format!("{keys}, each with a sealed passphrase that opens"));
+    }
+    section
+}
+
+fn look(host: &Host, home: &Home, state: Sealing, has_key: bool, section: &mut Section) {
+    let subject = format!("{}/passphrase", host.name(&home.path));
+    let failed = |section: &mut Section, e: Error| {
+        section.failed(&subject, e.to_string(), homes::restore(host, home));
+    };
+    match host.inspector.passphrase_form(home) {
+        Ok(Form::Clear) if state == Sealing::Sealed => section.failed(
+            &subject,
+            "is in the clear in a state that is sealed",
+            format!("{WITH_KEY} seal"),
+        ),
+        Ok(_) if has_key => {
+            if let Err(e) = host.inspector.open_passphrase(home) {
+                failed(section, e);
+            }
+        }
+        Ok(_) => {}
+        Err(e) => failed(section, e),
+    }
+}

@@ -1,0 +1,218 @@
+//! The passphrases that signd reads when they are not links into `keys/`: files in the clear in a
+//! directory that is in memory only (`phrases_dir`). Derived from `keys/` like the links, and never
+//! written where a disk could keep them while the state is sealed.
+
+use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
+
+use super::home::{Homes, PASSPHRASE};
+use super::passphrase::Passphrases;
+use super::record::KeyRecord;
+use crate::error::{Error, Result};
+use crate::identity::NameEmail;
+
+/// The other file system without a disk (linux/magic.h).
+const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
+
+/// How old a half-written file must be for its writer to be dead.
+const ABANDONED: Duration = Duration::from_secs(60);
+
+/// What tells one passphrase file of a home from its successor.
+type Stamp = (u64, u64, SystemTime);
+
+/// `phrases_dir`.
+#[derive(Clone, Debug)]
+pub struct PhraseFiles {
+    directory: PathBuf,
+    homes: Homes,
+    passphrases: Passphrases,
+}
+
+impl PhraseFiles {
+    /// The phrases of `homes` in `directory`.
+    pub fn new(directory: PathBuf, homes: Homes, passphrases: Passphrases) -> Self {
+        Self { directory, homes, passphrases }
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Makes the directory if its parent is there, and fails when passphrases must not be written to
+    /// it: it is not this user's alone or, where they are sealed, a disk could keep them.
+    pub fn prepare(&self) -> Result<()> {
+        let wrong = |why: String| {
+            Err(Error::Settings(format!("phrases_dir = {}: {why}", self.directory.display())))
+        };
+        match DirBuilder::new().mode(0o700).create(&self.directory) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                return wrong(format!(
+                    "cannot be made: {e}; copr-keygen-phrases.service makes what is above it"
+                ));
+            }
+            _ => {}
+        }
+        let found = fs::symlink_metadata(&self.directory)
+            .map_err(|e| Error::io(format!("looking at {}", self.directory.display()), e))?;
+        if !found.is_dir() {
+            return wrong("is not a directory".into());
+        }
+        if found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o077 != 0 {
+            return wrong(format!(
+                "belongs to uid {} and has mode {:03o}; it must be of the owner of the keys, 700",
+                found.uid(),
+                found.mode() & 0o777
+            ));
+        }
+        if self.passphrases.marker()?.is_some() && !is_in_memory(&self.directory)? {
+            return wrong("is not on a tmpfs, so passphrases would get to a disk".into());
+        }
+        Ok(())
+    }
+
+    /// Fails when `directory` could not hold phrases of a sealed state.
+    pub fn check_in_memory(&self) -> Result<()> {
+        self.prepare()?;
+        if is_in_memory(&self.directory)? {
+            return Ok(());
+        }
+        Err(Error::Settings(format!(
+            "phrases_dir = {}: is not on a tmpfs, so passphrases would get to a disk",
+            self.directory.display()
+        )))
+    }
+
+    /// Whether signd finds the phrase of this identity as it is now. Opens nothing.
+    pub fn is_current(&self, name_email: &NameEmail) -> bool {
+        let found = fs::symlink_metadata(self.path(name_email)).ok();
+        let made = found.filter(|found| found.is_file()).and_then(|found| found.modified().ok());
+        made.is_some() && made == self.stamp(name_email).map(|(_, _, time)| time)
+    }
+
+    /// Writes the phrase of an identity, unless signd finds it already.
+    pub fn add(&self, name_email: &NameEmail) -> Result<()> {
+        if self.is_current(name_email) { Ok(()) } else { self.put(name_email) }
+    }
+
+    /// Writes the phrase of an identity that has a key. Whoever writes looks again afterwards, so of
+    /// several the last one has written what is in `keys/`.
+    pub fn put(&self, name_email: &NameEmail) -> Result<()> {
+        self.prepare()?;
+        let home = self.homes.path(name_email);
+        while let Some(stamp) = self.stamp(name_email) {
+            let Some(record) = KeyRecord::of(&home) else { break };
+            match self.passphrases.read(&home, &record.keygrip) {
+                Ok(phrase) => self.write(name_email, &phrase, stamp.2)?,
+                // It has been removed, or made anew.
+                Err(_) if self.stamp(name_email) != Some(stamp) => continue,
+                Err(e) => return Err(e),
+            }
+            if self.stamp(name_email) == Some(stamp) {
+                return Ok(());
+            }
+        }
+        self.remove_dangling(name_email);
+        Ok(())
+    }
+
+    fn write(&self, name_email: &NameEmail, phrase: &[u8], time: SystemTime) -> Result<()> {
+        // signd takes no name that begins with a dot for a user.
+        let fresh = self.directory.join(format!(".{:016x}", rand::random::<u64>()));
+        let path = self.path(name_email);
+        let mut options = OpenOptions::new();
+        let opened = options.write(true).create_new(true).mode(0o600).open(&fresh);
+        let written = opened.and_then(|mut file: File| {
+            file.write_all(phrase)?;
+            file.write_all(b"\n")?;
+            file.set_times(FileTimes::new().set_modified(time))?;
+            fs::rename(&fresh, &path)
+        });
+        written.map_err(|e| {
+            let _ = fs::remove_file(&fresh); // what matters is why it was not written
+            Error::io(format!("writing {}", path.display()), e)
+        })
+    }
+
+    /// Removes the phrase of an identity.
+    pub fn remove(&self, name_email: &NameEmail) -> Result<()> {
+        remove_file(&self.path(name_email))
+    }
+
+    /// Removes the phrase of an identity that has no passphrase in `keys/`.
+    pub fn remove_dangling(&self, name_email: &NameEmail) {
+        let source = self.homes.path(name_email).join(PASSPHRASE);
+        if fs::symlink_metadata(source).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+            if let Err(e) = self.remove(name_email) {
+                log::warn!("{e}; signd takes it for a user without a key");
+            }
+        }
+    }
+
+    /// Removes what no identity with a key has, and what writers have left who are dead; returns how
+    /// many phrases those were.
+    pub fn remove_strangers(&self) -> Result<usize> {
+        let reading = |e| Error::io(format!("reading {}", self.directory.display()), e);
+        let mut count = 0;
+        for entry in fs::read_dir(&self.directory).map_err(reading)? {
+            let entry = entry.map_err(reading)?;
+            let name = entry.file_name();
+            let name = name.to_str().unwrap_or_default();
+            if is_unfinished(name) {
+                let made = entry.metadata().and_then(|found| found.created());
+                let age = made.ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+                if age.is_some_and(|age| age > ABANDONED) {
+                    remove_file(&entry.path())?;
+                }
+                continue;
+            }
+            match NameEmail::parse(name) {
+                Ok(name_email) if !matches!(self.homes.find(&name_email), Ok(None)) => {}
+                Ok(name_email) => {
+                    self.remove(&name_email)?;
+                    count += 1;
+                    // Its key may have come into being at this very moment.
+                    if self.stamp(&name_email).is_some() {
+                        self.put(&name_email)?;
+                    }
+                }
+                Err(_) => log::warn!("{}: is of no key, left alone", entry.path().display()),
+            }
+        }
+        Ok(count)
+    }
+
+    fn path(&self, name_email: &NameEmail) -> PathBuf {
+        self.directory.join(name_email.as_str())
+    }
+
+    fn stamp(&self, name_email: &NameEmail) -> Option<Stamp> {
+        let found = fs::symlink_metadata(self.homes.path(name_email).join(PASSPHRASE)).ok()?;
+        Some((found.dev(), found.ino(), found.modified().ok()?))
+    }
+}
+
+/// Whether this is the name of a file that is being written.
+pub fn is_unfinished(name: &str) -> bool {
+    name.starts_with('.')
+}
+
+fn is_in_memory(directory: &Path) -> Result<bool> {
+    let found = statfs(directory)
+        .map_err(|e| Error::io(format!("looking at {}", directory.display()), e.into()))?;
+    Ok([TMPFS_MAGIC, RAMFS_MAGIC].contains(&found.filesystem_type()))
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io(format!("removing {}", path.display()), e))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,310 @@
+//! Seals every passphrase of a state in place, or unseals it, while everything else goes on: each by one
+//! rename, after what is to be there has been read back. Can be killed at any time and run again.
+
+use std::fs::{self, File, FileTimes};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{Marker, Sealing, no_key};
+use crate::error::{Error, Result};
+use crate::gpg::Keygrip;
+use crate::identity::NameEmail;
+use crate::keys::home::{self, PASSPHRASE};
+use crate::keys::lock::lock;
+use crate::keys::passphrase::{self, Form};
+use crate::keys::record::KeyRecord;
+use crate::keys::staging::{StagedHome, Work};
+use crate::keys::{Store, durable};
+
+/// How long keys that are in the making, or in use by others, are waited for: longer than any takes.
+const WAIT_MAX: Duration = Duration::from_secs(900);
+/// How often they are looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// What sealing or unsealing has done, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Conversion {
+    /// Passphrases there are, those of keys in the pool and in the trash among them.
+    pub passphrases: usize,
+    /// Those that have, or would get, the new form.
+    pub converted: usize,
+    /// Those that could not be read; each has been logged.
+    pub failed: usize,
+    /// Whether it was told to stop.
+    pub stopped: bool,
+}
+
+/// How a conversion talks to whoever has started it.
+pub struct Talk<'a> {
+    /// Called with how many are done and how many there are.
+    pub progress: &'a (dyn Fn(usize, usize) + Sync),
+    /// Whether it is to stop.
+    pub stop: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// A home with a passphrase, and the directory whose lock keeps others from moving it.
+struct Place {
+    home: PathBuf,
+    lock: Option<PathBuf>,
+}
+
+/// What became of one passphrase.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Converted,
+    Right,
+    Failed,
+    Busy,
+    /// Not there, or not there any more.
+    None,
+}
+
+impl Store {
+    /// How many passphrases [`Store::convert`] would convert.
+    pub fn count_passphrases(&self, to: Form) -> Result<Conversion> {
+        let mut report = Conversion::default();
+        for place in self.places()? {
+            let Ok(form) = passphrase::form_in(&place.home) else { continue };
+            report.passphrases += 1;
+            report.converted += usize::from(form != to);
+        }
+        Ok(report)
+    }
+
+    /// Gives every passphrase the form `to`, those that are made meanwhile too. Fails only before the
+    /// first one is touched, or when the marker could not be written.
+    pub fn convert(&self, to: Form, jobs: usize, talk: &Talk) -> Result<Conversion> {
+        let keys = self.homes.directory();
+        let locked = lock(keys).map_err(|e| Error::io(format!("locking {}", keys.display()), e))?;
+        let Some(_only) = locked else {
+            return Err(Error::Busy("another process seals or unseals this state".into()));
+        };
+        self.passphrases.verify()?;
+        let marker = self.passphrases.marker()?;
+        let key = self.passphrases.key().ok_or_else(|| no_key("nothing"))?;
+        match (to, &marker) {
+            (Form::Clear, None) => {}
+            (Form::Sealed, Some(found)) if found.state == Sealing::Sealed => {}
+            (Form::Clear, Some(_)) => self.mark(&Marker::new(Sealing::Unsealing, key)?)?,
+            (Form::Sealed, _) => self.mark(&Marker::new(Sealing::Sealing, key)?)?,
+        }
+        // Whoever has asked for the form before may still write the old one.
+        if !self.wait_for_work(talk)? {
+            return Ok(Conversion { stopped: true, ..Conversion::default() });
+        }
+        let report = self.convert_all(to, jobs, talk)?;
+        if report.failed == 0 && !report.stopped {
+            match to {
+                Form::Sealed => self.mark(&Marker::new(Sealing::Sealed, key)?)?,
+                Form::Clear if self.passphrases.marker()?.is_some() => {
+                    Marker::remove(&self.passphrases.marker_path())?;
+                }
+                Form::Clear => {}
+            }
+        }
+        Ok(report)
+    }
+
+    fn mark(&self, marker: &Marker) -> Result<()> {
+        marker.write(&self.passphrases.marker_path(), self.staging.create()?.scratch())
+    }
+
+    /// Waits until nobody works any more who works now; `false` when it was told to stop.
+    fn wait_for_work(&self, talk: &Talk) -> Result<bool> {
+        let began = Instant::now();
+        let works = |wanted: Work| -> Result<Vec<PathBuf>> {
+            let all = self.staging.survey()?.into_iter();
+            Ok(all.filter(|(_, work)| *work == wanted).map(|(path, _)| path).collect())
+        };
+        if !works(Work::Foreign)?.is_empty() {
+            log::warn!(
+                "staging/ holds work of other hosts; run this again when they have finished it"
+            );
+        }
+        let mut before = works(Work::Alive)?;
+        while !before.is_empty() {
+            if (talk.stop)() {
+                return Ok(false);
+            }
+            if began.elapsed() > WAIT_MAX {
+                let count = before.len();
+                return Err(Error::Busy(format!("{count} keys in the making are not finished")));
+            }
+            std::thread::sleep(LOOK_AGAIN);
+            let now = works(Work::Alive)?;
+            before.retain(|path| now.contains(path));
+        }
+        Ok(true)
+    }
+
+    /// Converts until a whole round finds nothing more to convert: homes move from the pool to keys/, and
+    /// from there to the trash and back.
+    fn convert_all(&self, to: Form, jobs: usize, talk: &Talk) -> Result<Conversion> {
+        let began = Instant::now();
+        let mut converted = 0;
+        loop {
+            let fates = self.convert_round(to, jobs, talk)?;
+            let count = |wanted: Fate| fates.iter().filter(|fate| **fate == wanted).count();
+            converted += count(Fate::Converted);
+            let busy = count(Fate::Busy);
+            let stopped = (talk.stop)();
+            let waits = busy > 0 && began.elapsed() < WAIT_MAX;
+            if stopped || (!waits && (count(Fate::Converted) == 0 || busy > 0)) {
+                return Ok(Conversion {
+                    passphrases: fates.len() - count(Fate::None),
+                    converted,
+                    failed: count(Fate::Failed) + busy,
+                    stopped,
+                });
+            }
+            if waits {
+                std::thread::sleep(LOOK_AGAIN);
+            }
+        }
+    }
+
+    fn convert_round(&self, to: Form, jobs: usize, talk: &Talk) -> Result<Vec<Fate>> {
+        let places = self.places()?;
+        let (next, halt) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let (fates, fatal) = (Mutex::new(Vec::with_capacity(places.len())), Mutex::new(None));
+        let worker = || -> Result<()> {
+            let staged = self.staging.create()?;
+            while !halt.load(Ordering::Relaxed) && !(talk.stop)() {
+                let Some(place) = places.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+                let fate = match self.convert_one(place, to, &staged) {
+                    Ok(fate) => fate,
+                    Err(e @ (Error::NoSpace(_) | Error::Settings(_))) => return Err(e),
+                    Err(e) => {
+                        log::error!("{e}");
+                        Fate::Failed
+                    }
+                };
+                let mut fates = fates.lock().unwrap_or_else(PoisonError::into_inner);
+                fates.push(fate);
+                (talk.progress)(fates.len(), places.len());
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..jobs.clamp(1, places.len().max(1)) {
+                scope.spawn(|| {
+                    if let Err(e) = worker() {
+                        halt.store(true, Ordering::Relaxed);
+                        let mut fatal = fatal.lock().unwrap_or_else(PoisonError::into_inner);
+                        fatal.get_or_insert(e);
+                    }
+                });
+            }
+        });
+        match fatal.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(e) => Err(e),
+            None => Ok(fates.into_inner().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    fn convert_one(&self, place: &Place, to: Form, staged: &StagedHome) -> Result<Fate> {
+        let Place { home, lock: held } = place;
+        let form = match passphrase::form_in(home) {
+            Ok(form) => form,
+            Err(Error::DamagedHome { path, reason }) if home.is_dir() => {
+                log::warn!("{}: {reason}; there is nothing in it to be converted", path.display());
+                return Ok(Fate::None);
+            }
+            Err(_) if !home.exists() => return Ok(Fate::None),
+            Err(e) => return Err(e),
+        };
+        if form == to {
+            let Some(keygrip) = keygrip(home) else { return Ok(Fate::Right) };
+            return match self.passphrases.read(home, &keygrip) {
+                Ok(_) => Ok(Fate::Right),
+                Err(_) if !home.exists() => Ok(Fate::None),
+                Err(e) => Err(e),
+            };
+        }
+        let _held = match held.as_deref().map(lock) {
+            None => None,
+            Some(Ok(Some(held))) => Some(held),
+            Some(Ok(None)) if home.exists() => return Ok(Fate::Busy),
+            Some(Ok(None)) => return Ok(Fate::None),
+            Some(Err(e)) => return Err(Error::io(format!("locking {}", home.display()), e)),
+        };
+        match self.replace_passphrase(home, to, staged) {
+            Ok(()) => Ok(Fate::Converted),
+            // Claimed from the pool: whoever has it now gives it the form that is due.
+            Err(_) if !home.exists() => Ok(Fate::None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn replace_passphrase(&self, home: &Path, to: Form, staged: &StagedHome) -> Result<()> {
+        let damaged =
+            |reason: &str| Error::DamagedHome { path: home.into(), reason: reason.into() };
+        let path = home.join(PASSPHRASE);
+        let keygrip = keygrip(home).ok_or_else(|| damaged("holds no single secret key"))?;
+        let failed = |e| Error::io(format!("writing {}", path.display()), e);
+        let modified = fs::symlink_metadata(&path).and_then(|found| found.modified());
+        let phrase = self.passphrases.read(home, &keygrip)?;
+        let content = self.passphrases.content(to, &keygrip, &phrase)?;
+        let fresh = staged.path().join(PASSPHRASE);
+        match fs::remove_file(&fresh) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+        passphrase::put(&fresh, &content)?;
+        // The phrase is the same one still; whoever has a copy of it can tell by this.
+        let times = FileTimes::new().set_modified(modified.map_err(failed)?);
+        File::open(&fresh).and_then(|file| file.set_times(times)).map_err(failed)?;
+        durable::sync(&fresh)?;
+        if *self.passphrases.read(staged.path(), &keygrip)? != *phrase {
+            return Err(damaged("its passphrase was not the same when it was read back"));
+        }
+        fs::rename(&fresh, &path).map_err(failed)?;
+        durable::sync(home)
+    }
+
+    /// Every home with a passphrase, in the order in which homes move on: from the pool to keys/, and to
+    /// the trash.
+    fn places(&self) -> Result<Vec<Place>> {
+        let mut places = Vec::new();
+        for length in entries(self.pool.directory())? {
+            let homes = entries(&length)?.into_iter().filter(|home| home.is_dir());
+            places.extend(homes.map(|home| Place { home, lock: None }));
+        }
+        for home in entries(self.homes.directory())? {
+            let name = home.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if NameEmail::parse(name).is_ok() {
+                places.push(Place { lock: Some(home.clone()), home });
+            }
+        }
+        for entry in entries(&self.trash)? {
+            let home = entry.join("home");
+            if home.is_dir() {
+                places.push(Place { home, lock: Some(entry) });
+            }
+        }
+        Ok(places)
+    }
+}
+
+/// The paths in a directory; none when it is none.
+fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |e| Error::io(format!("reading {}", directory.display()), e);
+    match fs::read_dir(directory) {
+        Ok(entries) => entries.map(|e| e.map(|e| e.path()).map_err(failed)).collect(),
+        Err(e) if is_no_directory(&e) => Ok(Vec::new()),
+        Err(e) => Err(failed(e)),
+    }
+}
+
+fn is_no_directory(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR))
+}
+
+/// The secret key that the passphrase in `home` opens.
+fn keygrip(home: &Path) -> Option<Keygrip> {
+    KeyRecord::of(home)
+        .map(|record| record.keygrip)
+        .or_else(|| <[_; 1]>::try_from(home::secret_keys(home)).ok().map(|[keygrip]| keygrip))
+}

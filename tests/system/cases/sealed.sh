@@ -1,0 +1,119 @@
+# sealed passphrases: opened into memory at boot, and nothing works with the wrong credential
+client=/usr/lib/copr-keygen-test/signd-client
+phrases=/run/copr-keygen/phrases
+store=/etc/credstore.encrypted
+
+# give KEY: the credential of all units from now on, encrypted where the container can do that.
+give() {
+    in_container rm -f "$store/passphrase-key" /etc/credstore/passphrase-key
+    in_container mkdir -p -m 0700 "$store" /etc/credstore
+    if in_container systemd-creds encrypt --with-key=host --name=passphrase-key - "$store/passphrase-key" \
+        <<<"$1" 2>"$container_dir/creds" &&
+        [ "$(in_container systemd-creds decrypt --name=passphrase-key "$store/passphrase-key" - 2>>"$container_dir/creds")" = "$1" ]; then
+        encrypted=yes
+    else
+        in_container rm -f "$store/passphrase-key"
+        in_container sh -c 'umask 077; cat >/etc/credstore/passphrase-key' <<<"$1"
+        encrypted="no: $(tail -1 "$container_dir/creds")"
+    fi
+}
+
+# with_key MODE...: a mode with the credential, as the documentation runs it.
+with_key() {
+    in_container systemd-run --quiet --pipe --wait --property=LoadCredentialEncrypted=passphrase-key copr-keygen "$@"
+}
+
+# Stands in for obs-signd: the same calls, the same unit name, started at boot.
+in_container tee /etc/systemd/system/signd.service >/dev/null <<END
+[Unit]
+Description=Stand-in for obs-signd
+[Service]
+Type=oneshot
+Environment=SIGND_PHRASES=$phrases SIGND_GPG=/usr/bin/gpg-copr
+ExecStartPre=/bin/sh -c '! touch $phrases/probe && ! touch $state/keys/probe'
+ExecStart=$client sign $(name_email first) /etc/hostname
+StandardOutput=truncate:/root/signature
+StandardError=journal
+END
+in_container systemctl daemon-reload
+
+# sign: has the unit sign, gpgv of the host verify it.
+sign() {
+    local file=$container_dir
+    in_container rm -f /root/signature
+    in_container systemctl start signd.service || fail "$(journal --unit=signd.service --output=cat)"
+    in_container cat /root/signature >"$file/signature"
+    in_container cat /etc/hostname >"$file/signed"
+    as_signer gpg-copr --export "$(name_email first)" >"$file/key"
+    gpgv --keyring "$file/key" "$file/signature" "$file/signed" 2>&1 || fail "gpgv on the signature"
+}
+
+# Without a credential everything is as ever, with one there is a hint.
+expect_request 201 POST /gen_key "$(key_request first)"
+in_container systemctl start copr-keygen-pool.service
+give 00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef
+note "credential encrypted with the key of the host: $encrypted"
+in_container systemctl restart "$service"
+expect_request 200 GET /ping
+expect_match "the hint" 'copr-keygen seal' "$(journal --unit="$service" --output=cat)"
+
+# As docs/sealing.md has it.
+in_container mkdir -p /etc/copr-keygen
+in_container sh -c "echo 'phrases_dir = \"$phrases\"' >/etc/copr-keygen/config.toml"
+in_container systemctl --quiet enable --now copr-keygen-phrases.service 2>&1
+in_container systemctl try-restart "$service"
+sign
+expect_match "seal" 'passphrases sealed now' "$(with_key seal 2>&1)"
+sign
+expect "clear passphrases in the state" "" \
+    "$(in_container grep -L --recursive --include=passphrase '^sealed:1:' "$state" || true)"
+expect "links in the state" "" "$(in_container find "$state/phrases" -mindepth 1)"
+expect_match "its file system" tmpfs "$(in_container stat -f -c %T "$phrases")"
+expect "who may read phrases" "700 copr-signer" "$(in_container stat -c '%a %U' "$phrases")"
+expect_request 201 POST /gen_key "$(key_request second)"
+expect "what signd sees" "$(name_email first) $(name_email second)" \
+    "$(in_container ls "$phrases" | paste -sd ' ')"
+# The kernel gives what is to be known of a process that may not be looked into to root.
+expect "who may look into its memory" root "$(in_container stat -c %U "/proc/$(property MainPID)/mem")"
+expect_match "check" 'each with a sealed passphrase' "$(with_key check --sign-conf /dev/null 2>&1 || true)"
+
+# As after a boot: nothing in memory, units start in their order.
+in_container systemctl stop "$socket" "$service" copr-keygen-phrases.service
+in_container sh -c "rm -r /run/copr-keygen"
+in_container systemctl start copr-keygen-phrases.service "$socket"
+expect "phrases after a boot" 2 "$(in_container ls "$phrases" | wc -l)"
+sign
+expect_request 201 POST /gen_key "$(key_request third)"
+expect "phrases with another key" 3 "$(in_container ls "$phrases" | wc -l)"
+
+# The wrong one.
+sums() {
+    in_container sh -c "cd $state && find . -type f -exec sha256sum {} + | sort -k2"
+}
+in_container systemctl stop "$socket" "$service"
+before=$(sums)
+give ff112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef
+in_container systemctl restart "$service" 2>/dev/null && fail "serves with the wrong credential"
+expect "exit status" 78 "$(property ExecMainStatus)"
+message=$(journal --unit="$service" --output=cat | grep 'is the wrong one' | tail -1)
+expect_match "message" 'passphrase-key.*docs/sealing' "$message"
+note "$message"
+in_container systemctl restart copr-keygen-phrases.service 2>/dev/null && fail "opens with the wrong credential"
+expect "exit status of phrases" 78 "$(property ExecMainStatus copr-keygen-phrases.service)"
+in_container rm -f "$store/passphrase-key" /etc/credstore/passphrase-key
+in_container systemctl restart "$service" 2>/dev/null && fail "serves without a credential"
+expect "exit status without one" 78 "$(property ExecMainStatus)"
+expect_match "message" 'has no passphrase-key' "$(journal --unit="$service" --output=cat | grep 'passphrase-key' | tail -1)"
+expect "the state" "$before" "$(sums)"
+
+# Put right, it serves again, and it can be turned off.
+give 00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef
+sleep 3 # or the starts from before would still count
+in_container systemctl restart copr-keygen-phrases.service "$socket"
+expect_request 200 POST /gen_key "$(key_request first)"
+sign
+expect_match "unseal" 'passphrases unsealed now' "$(with_key unseal 2>&1)"
+expect "sealed passphrases in the state" "" \
+    "$(in_container grep -l --recursive --include=passphrase '^sealed:' "$state" || true)"
+expect_request 201 POST /gen_key "$(key_request fourth)"
+sign
