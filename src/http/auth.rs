@@ -7,14 +7,11 @@ use zeroize::Zeroizing;
 
 use super::listener::{Listener, Stream};
 use super::peers::Peers;
-use super::tokens::{Scope, Scopes, Token, Tokens};
+use super::tokens::{CREDENTIAL, Scope, Scopes, Token, Tokens};
 use crate::error::{Error, Result};
 use crate::identity::NameEmail;
 use crate::settings::Settings;
 use crate::systemd::credentials::{self, Secret};
-
-/// What systemd is asked to call the credential that holds the tokens.
-const CREDENTIAL: &str = "tokens";
 
 /// The rules of this service.
 #[derive(Debug)]

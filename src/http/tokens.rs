@@ -14,6 +14,9 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Result};
 use crate::identity::FIELD_MAX;
 
+/// What systemd is asked to call the credential that holds the tokens.
+pub const CREDENTIAL: &str = "tokens";
+
 /// Shorter than any token, so that one in the wrong place never gets into a log as a name.
 const NAME_MAX: usize = 31;
 /// Characters of a token. Each is worth six bits when it is random.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::host::Host;
 use super::page::Section;
 use super::units::{self, Unit};
-use crate::http::tokens::Tokens;
+use crate::http::tokens::{CREDENTIAL, Tokens};
 use crate::listen_address::ListenAddress;
 use crate::systemd::credentials;
 
@@ -19,10 +19,10 @@ const STORE: [&str; 3] = ["/etc/credstore", "/run/credstore", "/usr/lib/credstor
 pub fn section(host: &Host) -> Section {
     let mut section = Section::new("who may ask");
     let (socket, service) = match units::under_systemd(host) {
-        true => (units::show(units::SOCKET).ok(), units::show(units::SERVICE).ok()),
+        true => (units::show(units::SOCKET).ok(), units::cat(units::SERVICE).ok()),
         false => (None, None),
     };
-    let passed = service.as_ref().map_or(Passed::Nothing, passed);
+    let passed = passed(&service.unwrap_or_default());
     let has_tokens = match (&host.settings.tokens_file, passed) {
         (Some(path), passed) => {
             if !matches!(passed, Passed::Nothing) {
@@ -78,7 +78,8 @@ pub fn section(host: &Host) -> Section {
 fn judge_file(path: &Path, section: &mut Section) {
     let read = credentials::read_file("the file", path).map_err(|e| e.to_string());
     let tokens = read.and_then(|text| {
-        Tokens::parse(text.as_bytes()).map_err(|why| format!("{}: {why}", path.display()))
+        Tokens::parse(text.as_bytes())
+            .map_err(|why| format!("{}: {why}; serve does not start", path.display()))
     });
     match tokens {
         Ok(tokens) => {
@@ -86,7 +87,7 @@ fn judge_file(path: &Path, section: &mut Section) {
         }
         Err(why) => section.failed(
             NAME,
-            format!("{why}: serve does not start"),
+            why,
             "correct the file, then systemctl restart copr-keygen.service",
         ),
     }
@@ -99,20 +100,27 @@ enum Passed {
     Sealed,
 }
 
-fn passed(service: &Unit) -> Passed {
-    let source = |property| {
-        let lines = units::get(service, property).lines();
-        lines.filter_map(|line| line.strip_prefix("tokens:")).next_back().map(PathBuf::from)
-    };
-    if source("LoadCredentialEncrypted").is_some() {
-        return Passed::Sealed;
+/// Reads it out of the files of the unit: `systemctl show` does not print credentials.
+fn passed(files: &str) -> Passed {
+    let mut last = None;
+    for (name, value) in files.lines().filter_map(|line| line.split_once('=')) {
+        match (name.trim(), value.trim()) {
+            ("LoadCredential" | "LoadCredentialEncrypted", "") => last = None,
+            (name @ ("LoadCredential" | "LoadCredentialEncrypted"), value) => {
+                if let Some((CREDENTIAL, source)) = value.split_once(':') {
+                    last = Some((name, Path::new(source)));
+                }
+            }
+            _ => {}
+        }
     }
-    match source("LoadCredential") {
-        Some(path) if path.is_absolute() => Passed::File(path),
-        Some(name) => {
-            let found = STORE.iter().map(|store| Path::new(store).join(&name)).find(|p| p.exists());
+    match last {
+        Some(("LoadCredential", path)) if path.is_absolute() => Passed::File(path.into()),
+        Some(("LoadCredential", name)) => {
+            let found = STORE.iter().map(|store| Path::new(store).join(name)).find(|p| p.exists());
             found.map_or(Passed::Nothing, Passed::File)
         }
+        Some(_) => Passed::Sealed,
         None => Passed::Nothing,
     }
 }
@@ -133,4 +141,32 @@ fn addresses<'a>(
 
 fn is_open(address: SocketAddr) -> bool {
     !address.ip().to_canonical().is_loopback()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_of_the_unit_counts() {
+        let path = "LoadCredential=tokens:/etc/tokens\n";
+        let sealed = "LoadCredentialEncrypted=tokens:copr-keygen.tokens\n";
+        let name = "LoadCredential = tokens:no.such.name-anywhere\nLoadCredential=other:/x\n";
+        for (files, expected) in [
+            (String::new(), "none"),
+            (name.into(), "none"),
+            (format!("{name}{path}"), "/etc/tokens"),
+            (format!("{path}{sealed}"), "sealed"),
+            (format!("{sealed}{path}"), "/etc/tokens"),
+            (format!("{path}LoadCredential=\n"), "none"),
+            (format!("{path}#LoadCredential=\n"), "/etc/tokens"),
+        ] {
+            let found = match passed(&files) {
+                Passed::Nothing => "none".into(),
+                Passed::File(path) => path.display().to_string(),
+                Passed::Sealed => "sealed".into(),
+            };
+            assert_eq!(found, expected, "{files}");
+        }
+    }
 }

@@ -24,7 +24,7 @@ const SIGND: [&str; 2] = ["signd.service", "obssignd.service"];
 
 /// What to ask of each unit.
 const PROPERTIES: &str = "--property=LoadState,ActiveState,UnitFileState,Result,Environment,\
-NextElapseUSecRealtime,ExecMainStatus,Listen,LoadCredential,LoadCredentialEncrypted";
+NextElapseUSecRealtime,ExecMainStatus,Listen";
 
 /// The properties of a unit; one that is there several times has a line for each.
 pub type Unit = HashMap<String, String>;
@@ -80,16 +80,25 @@ fn without_systemd(host: &Host, section: &mut Section) {
 
 /// The properties of a unit.
 pub fn show(unit: &str) -> Result<Unit, String> {
+    systemctl(&["show", PROPERTIES, unit]).map(|text| properties(&text))
+}
+
+/// The files of a unit, as they are, in the order in which they are read.
+pub fn cat(unit: &str) -> Result<String, String> {
+    systemctl(&["cat", "--no-pager", unit])
+}
+
+fn systemctl(arguments: &[&str]) -> Result<String, String> {
     let job = Job {
         program: Path::new(SYSTEMCTL),
-        arguments: ["show", PROPERTIES, unit].map(Into::into).to_vec(),
+        arguments: arguments.iter().map(Into::into).collect(),
         stdin: b"",
         deadline: Instant::now() + PATIENCE,
         background: None,
     };
     match process::run(&job) {
         Ok(done) if done.end == Some(End::Exited(0)) => {
-            Ok(properties(&String::from_utf8_lossy(&done.stdout)))
+            Ok(String::from_utf8_lossy(&done.stdout).into_owned())
         }
         Ok(done) if done.end.is_none() => Err("it did not answer in time".into()),
         Ok(done) => Err(String::from_utf8_lossy(&done.stderr).trim().to_owned()),
