@@ -56,7 +56,7 @@ fn the_wrong_key_and_none_change_nothing() {
     let file = sealed.host.scratch().join("key");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o640);
     fs::set_permissions(&file, mode).unwrap();
-    assert_all_refuse(&sealed, "others could read it");
+    assert_all_refuse(&sealed, "others may read or change it");
     sealed.take_key();
     assert_all_refuse(&sealed, "has no passphrase-key");
     // What needs no passphrase works.
