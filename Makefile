@@ -8,9 +8,11 @@ LISTEN ?= 127.0.0.1:5003
 SHELL = /bin/bash
 CARGO = PATH="$$PATH:$$HOME/.cargo/bin" cargo
 BINARY = $(or $(CARGO_TARGET_DIR),target)/release/copr-keygen
+SELINUX = $(abspath $(or $(CARGO_TARGET_DIR),target))/selinux
 SUITES ?= bookworm trixie
 
 .PHONY: help run build man test test-system test-openapi fuzz bench lint install clean
+.PHONY: selinux check-selinux test-selinux install-selinux check-apparmor install-apparmor
 
 help:
 	@echo 'make run          build and serve on $(LISTEN), state in ./$(STATE)'
@@ -21,6 +23,9 @@ help:
 	@echo 'make bench        measure beside bare gpg, write docs/performance.*; see there (no root; up to an hour)'
 	@echo 'make man          write man/ and completions/ anew, after a change of options or settings'
 	@echo 'make lint         rustfmt, clippy, shellcheck'
+	@echo 'make selinux      build the SELinux policy into target/selinux, see selinux/README.md'
+	@echo 'make check-selinux, check-apparmor   check the policies; nothing is loaded'
+	@echo 'make test-selinux boot Debian with SELinux enforcing under qemu (root)'
 	@echo 'make install      install below $$DESTDIR$$PREFIX (DESTDIR, PREFIX=$(PREFIX))'
 
 run:
@@ -68,6 +73,24 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	shellcheck tools/setup tools/fuzz .ci/run tests/readme tests/openapi/run tests/system/run $(wildcard tests/system/*.sh tests/system/cases/*.sh)
+	shellcheck -x selinux/check tests/selinux/run tests/selinux/guest-main tests/selinux/guest-selinux tests/selinux/probe
+
+selinux:
+	@tools/setup selinux
+	$(MAKE) -C selinux OUT=$(SELINUX)
+
+check-selinux: selinux
+	selinux/check $(SUITES)
+
+test-selinux: build
+	@tools/setup selinux selinux-guest
+	$(CARGO) build --release --locked --examples
+	tests/selinux/run $(SUITES)
+
+# -Q and -K: neither the kernel nor a cache is touched.
+check-apparmor:
+	@tools/setup apparmor
+	PATH="$$PATH:/usr/sbin:/sbin" apparmor_parser --skip-kernel-load --skip-cache apparmor/usr.bin.copr-keygen
 
 # Installs what `make build` built; builds nothing itself, so that it can run as root.
 install:
@@ -89,6 +112,19 @@ install:
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d completions/copr-keygen.fish
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/docs docs/*.md docs/openapi.yaml $(wildcard docs/performance.svg) docs/sign.conf docs/backend.conf
+
+# What `make selinux` built, and a profile; loading them is up to the administrator or a package.
+install-selinux:
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/selinux/packages/copr-keygen $(SELINUX)/copr_keygen.pp selinux/copr_keygen_ports.cil
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/selinux/devel/include/contrib selinux/copr_keygen.if
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/selinux selinux/README.md
+
+install-apparmor:
+	install -D -m 0644 -t $(DESTDIR)/etc/apparmor.d apparmor/usr.bin.copr-keygen
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system/copr-keygen.service.d apparmor/20-apparmor.conf
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system/copr-keygen-.service.d apparmor/20-apparmor.conf
+	install -D -m 0644 apparmor/20-apparmor-signd.conf $(DESTDIR)$(PREFIX)/lib/systemd/system/signd.service.d/20-apparmor.conf
+	install -D -m 0644 apparmor/20-apparmor-signd.conf $(DESTDIR)$(PREFIX)/lib/systemd/system/obssignd.service.d/20-apparmor.conf
 
 clean:
 	$(CARGO) clean
