@@ -17,14 +17,16 @@ use crate::keys::{SealingKey, Stock};
 use crate::listen_address::ListenAddress;
 
 mod table;
+mod values;
 
 pub use table::{SETTINGS, Setting};
+use values::{
+    duration, jobs, listen_addresses, log_level, optional, path, positive_duration, program, stock,
+    words, yes_or_no,
+};
 
 /// The configuration file that is read when no other is named. It need not exist.
 pub const CONFIG_FILE: &str = "/etc/copr-keygen/config.toml";
-
-/// The most keys of one length that are made in advance.
-const POOL_MAX: usize = 10_000;
 
 const ENVIRONMENT_PREFIX: &str = "COPR_KEYGEN_";
 
@@ -307,82 +309,9 @@ fn plain_text(value: &toml::Value) -> Option<String> {
     }
 }
 
-fn listen_addresses(text: &str) -> std::result::Result<Vec<ListenAddress>, String> {
-    let addresses: Vec<_> =
-        text.split_whitespace().map(str::parse).collect::<std::result::Result<_, _>>()?;
-    if addresses.is_empty() { Err("must name at least one address".into()) } else { Ok(addresses) }
-}
-
-fn path(text: &str) -> std::result::Result<PathBuf, String> {
-    if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
-}
-
-fn program(text: &str) -> std::result::Result<PathBuf, String> {
-    match path(text)? {
-        path if path.is_absolute() => Ok(path),
-        _ => Err("must be an absolute path".into()),
-    }
-}
-
-/// Empty for none.
-fn optional<T>(
-    text: &str,
-    parser: impl Fn(&str) -> std::result::Result<T, String>,
-) -> std::result::Result<Option<T>, String> {
-    if text.is_empty() { Ok(None) } else { parser(text).map(Some) }
-}
-
 fn absolute(path: PathBuf) -> Result<PathBuf> {
     std::path::absolute(&path)
         .map_err(|e| Error::Settings(format!("state_dir = {}: {e}", path.display())))
-}
-
-fn words(text: &str) -> std::result::Result<Vec<String>, String> {
-    Ok(text.split_whitespace().map(str::to_owned).collect())
-}
-
-fn yes_or_no(text: &str) -> std::result::Result<bool, String> {
-    text.parse().map_err(|_| "must be true or false".into())
-}
-
-fn jobs(text: &str) -> std::result::Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
-        Ok(count @ 1..=256) => Ok(count),
-        _ => Err("must be a number from 1 to 256, or 0 for one per core".into()),
-    }
-}
-
-fn duration(text: &str) -> std::result::Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|_| "must be a duration like 500ms, 20s or 2min; 0 is zero".into())
-}
-
-fn positive_duration(text: &str) -> std::result::Result<Duration, String> {
-    match duration(text)? {
-        Duration::ZERO => Err("must be longer than nothing".into()),
-        duration => Ok(duration),
-    }
-}
-
-/// `LENGTH:COUNT`, any number of them.
-fn stock(text: &str) -> std::result::Result<Vec<Stock>, String> {
-    let parse = |word: &str| {
-        let (length, count) = word.split_once(':')?;
-        let count = count.parse().ok().filter(|count| *count <= POOL_MAX)?;
-        Some(Stock { length: length.parse().ok()?, count })
-    };
-    let stocks: Option<Vec<Stock>> = text.split_whitespace().map(parse).collect();
-    let wrong = || format!("must be like 2048:16, each length once, at most {POOL_MAX} keys");
-    let stocks = stocks.ok_or_else(wrong)?;
-    let twice = |(at, stock): (usize, &Stock)| {
-        stocks[..at].iter().any(|earlier| earlier.length == stock.length)
-    };
-    if stocks.iter().enumerate().any(twice) { Err(wrong()) } else { Ok(stocks) }
-}
-
-fn log_level(text: &str) -> std::result::Result<LevelFilter, String> {
-    text.parse().map_err(|_| "must be off, error, warn, info, debug or trace".into())
 }
 
 #[cfg(test)]
