@@ -143,8 +143,7 @@ _copr__keygen() {
 
     case "${cmd}" in
         copr__keygen)
-            opts="-h -V --state-dir --config --help --version serve gpg check list show pubkey prolong fill-pool import export backup restore token remove undo purge help"
-            opts="-h -V --state-dir --config --help --version serve gpg check list show pubkey prolong fill-pool import export backup restore remove undo purge seal unseal phrases help"
+            opts="-h -V --state-dir --config --help --version serve gpg check list show pubkey prolong fill-pool import export backup restore token remove undo purge seal unseal phrases help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -296,8 +295,7 @@ _copr__keygen() {
             return 0
             ;;
         copr__subcmd__keygen__subcmd__help)
-            opts="serve gpg check list show pubkey prolong fill-pool import export backup restore token remove undo purge help"
-            opts="serve gpg check list show pubkey prolong fill-pool import export backup restore remove undo purge seal unseal phrases help"
+            opts="serve gpg check list show pubkey prolong fill-pool import export backup restore token remove undo purge seal unseal phrases help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

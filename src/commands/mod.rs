@@ -89,6 +89,7 @@ fn find_sealing_key(settings: &mut Settings, command: &Command) -> Result<()> {
         }
         Command::Serve(_)
         | Command::Gpg(_)
+        | Command::Token(_)
         | Command::List(_)
         | Command::Show(_)
         | Command::Pubkey(_)

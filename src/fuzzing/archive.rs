@@ -33,6 +33,10 @@ fn collect(input: impl Read) -> (bool, Vec<String>) {
     let (mut words, mut keys, mut answered) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
     let header = read(input, |piece| {
         let name = match &piece {
+            Piece::Header(_) => {
+                assert!(keys.is_empty() && answered.is_empty(), "a header behind a key");
+                return Ok(());
+            }
             Piece::Key(name, files) => {
                 assert!(answered.is_empty(), "a key behind the manifest");
                 assert!(keys.insert(name.clone()), "{name} twice");

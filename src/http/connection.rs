@@ -37,7 +37,7 @@ pub fn serve(service: &Service, place: &Place) {
         let authorization = head.authorization.take();
         service.access.admit(&head.path, authorization.as_ref(), stream, &mut log.pass)
     };
-    match request::read(stream, started, admit) {
+    match request::read(&**stream, started, admit) {
         Ok(Request { head, body }) => {
             // A request that was cut off when it was complete already has not been touched yet.
             if !place.answering() {

@@ -384,7 +384,7 @@ mod tests {
     }
 
     fn read_one(text: &str) -> Result<Request, Unread> {
-        read(&Dripping(Cell::new(text.as_bytes())), Instant::now())
+        read(&Dripping(Cell::new(text.as_bytes())), Instant::now(), |_| Ok(()))
     }
 
     #[test]

@@ -1,0 +1,93 @@
+//! The values of settings: from the text that somebody wrote to what it means, or to what it must be.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use crate::keys::Stock;
+use crate::listen_address::ListenAddress;
+
+/// The most keys of one length that are made in advance.
+const POOL_MAX: usize = 10_000;
+
+/// A value, or what it must be.
+type Result<T> = std::result::Result<T, String>;
+
+/// Addresses, at least one.
+pub fn listen_addresses(text: &str) -> Result<Vec<ListenAddress>> {
+    let addresses: Vec<_> = text.split_whitespace().map(str::parse).collect::<Result<_>>()?;
+    if addresses.is_empty() { Err("must name at least one address".into()) } else { Ok(addresses) }
+}
+
+/// A path.
+pub fn path(text: &str) -> Result<PathBuf> {
+    if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
+}
+
+/// An absolute path.
+pub fn program(text: &str) -> Result<PathBuf> {
+    match path(text)? {
+        path if path.is_absolute() => Ok(path),
+        _ => Err("must be an absolute path".into()),
+    }
+}
+
+/// Empty for none.
+pub fn optional<T>(text: &str, parser: impl Fn(&str) -> Result<T>) -> Result<Option<T>> {
+    if text.is_empty() { Ok(None) } else { parser(text).map(Some) }
+}
+
+/// Words, or none.
+pub fn words(text: &str) -> Result<Vec<String>> {
+    Ok(text.split_whitespace().map(str::to_owned).collect())
+}
+
+/// `true` or `false`.
+pub fn yes_or_no(text: &str) -> Result<bool> {
+    text.parse().map_err(|_| "must be true or false".into())
+}
+
+/// How many at once; one per core for 0.
+pub fn jobs(text: &str) -> Result<usize> {
+    match text.parse() {
+        Ok(0) => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+        Ok(count @ 1..=256) => Ok(count),
+        _ => Err("must be a number from 1 to 256, or 0 for one per core".into()),
+    }
+}
+
+/// A duration.
+pub fn duration(text: &str) -> Result<Duration> {
+    humantime::parse_duration(text)
+        .map_err(|_| "must be a duration like 500ms, 20s or 2min; 0 is zero".into())
+}
+
+/// A duration longer than nothing.
+pub fn positive_duration(text: &str) -> Result<Duration> {
+    match duration(text)? {
+        Duration::ZERO => Err("must be longer than nothing".into()),
+        duration => Ok(duration),
+    }
+}
+
+/// `LENGTH:COUNT`, any number of them.
+pub fn stock(text: &str) -> Result<Vec<Stock>> {
+    let parse = |word: &str| {
+        let (length, count) = word.split_once(':')?;
+        let count = count.parse().ok().filter(|count| *count <= POOL_MAX)?;
+        Some(Stock { length: length.parse().ok()?, count })
+    };
+    let stocks: Option<Vec<Stock>> = text.split_whitespace().map(parse).collect();
+    let wrong = || format!("must be like 2048:16, each length once, at most {POOL_MAX} keys");
+    let stocks = stocks.ok_or_else(wrong)?;
+    let twice = |(at, stock): (usize, &Stock)| {
+        stocks[..at].iter().any(|earlier| earlier.length == stock.length)
+    };
+    if stocks.iter().enumerate().any(twice) { Err(wrong()) } else { Ok(stocks) }
+}
+
+/// The least important level that is logged.
+pub fn log_level(text: &str) -> Result<LevelFilter> {
+    text.parse().map_err(|_| "must be off, error, warn, info, debug or trace".into())
+}
