@@ -94,8 +94,8 @@ fn read_head(
     buffer: &mut Zeroizing<Vec<u8>>,
 ) -> Result<(Head, usize), Unread> {
     let (mut empty_lines, mut parsed) = (0, 0);
+    let mut chunk = Zeroizing::new([0; 4096]);
     loop {
-        let mut chunk = Zeroizing::new([0; 4096]);
         let room = chunk.len().min(HEAD_MAX + 1 - buffer.len());
         let count = read_some(stream, deadline, HEAD_TIME, &mut chunk[..room])?;
         let fresh = &chunk[..count];
