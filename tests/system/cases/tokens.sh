@@ -90,7 +90,8 @@ END
 in_container systemctl restart "$service"
 expect "an encrypted credential" "401 200" "$(ask /keys) $(ask --user "copr:$token" /keys)"
 
-# A line that is wrong is named by its number and not quoted.
+# A line that is wrong is named by its number and not quoted. (systemd 257 finds encrypted ones first.)
+in_container rm /etc/credstore.encrypted/copr-keygen.tokens
 printf 'backend %s all\n' "$token" | in_container sh -c 'umask 077; cat >/etc/credstore/copr-keygen.tokens'
 in_container rm "/run/systemd/system/$service.d/test.conf"
 in_container systemctl daemon-reload
