@@ -65,7 +65,8 @@ fn whatever_gpg_does_wrong_no_key_appears_and_the_log_says_why() {
         (&created, "did not make exactly one secret key"),
         (&format!(r#"gpg "$@"; {created}"#), "did not report one created key"),
         (r#"gpg "$@"; rm "$2/pubring.kbx""#, "pubring.kbx"),
-        (r#"sed "1i %no-protection" | gpg "$@""#, "left the secret key unprotected"),
+        // The passphrase comes first.
+        (r#"sed "2i %no-protection" | gpg "$@""#, "left the secret key unprotected"),
     ] {
         stand_in(&host, script);
         assert_failure(&host, words);

@@ -68,6 +68,8 @@ impl Marker {
         };
         let text = match fs::symlink_metadata(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // The state is no directory, which the store says better.
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => return Ok(None),
             Err(e) => return Err(Error::io(format!("looking at {}", path.display()), e)),
             Ok(_) => match read_file(path, MARKER_MAX) {
                 // Unsealed at this moment.
