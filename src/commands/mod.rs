@@ -19,7 +19,7 @@ mod token;
 use crate::cli::Command;
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
-use crate::keys::{Passphrases, Store};
+use crate::keys::{Homes, Passphrases, Store};
 use crate::privileges;
 use crate::settings::Settings;
 
@@ -76,16 +76,29 @@ fn find_sealing_key(settings: &mut Settings, command: &Command) -> Result<()> {
         | Command::Export(_)
         | Command::Restore(_)
         | Command::Undo(_)
-        | Command::Seal(_)
-        | Command::Unseal(_)
         | Command::Phrases(_) => {
             settings.find_sealing_key()?;
-            Passphrases::new(settings).verify()
+            Passphrases::new(settings).verify_state(&Homes::new(&settings.state_dir))
         }
-        // These do without, as far as they can.
+        Command::Seal(_) | Command::Unseal(_) => {
+            settings.find_sealing_key()?;
+            let passphrases = Passphrases::new(settings);
+            match passphrases.key() {
+                Some(_) => passphrases.verify(), // these look at every passphrase
+                None => passphrases.verify_state(&Homes::new(&settings.state_dir)),
+            }
+        }
+        // These do without the key, as far as they can.
         Command::Check(_) | Command::Remove(_) => {
             settings.find_sealing_key().unwrap_or_else(|e| log::warn!("{e}"));
-            Ok(())
+            let removes = matches!(command, Command::Remove(_));
+            match Passphrases::new(settings).marker() {
+                // The phrase in memory would outlive its key.
+                Ok(Some(_)) if removes && settings.phrases_dir.is_none() => {
+                    Err(crate::keys::needs_phrases_dir())
+                }
+                _ => Ok(()),
+            }
         }
         Command::Serve(_)
         | Command::Gpg(_)

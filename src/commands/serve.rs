@@ -7,7 +7,7 @@ use super::fill_pool::Filler;
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
 use crate::http::{End, Listener, Server, Service};
-use crate::keys::{CREDENTIAL, Passphrases, Store};
+use crate::keys::{CREDENTIAL, Homes, Passphrases, Store};
 use crate::settings::Settings;
 use crate::systemd::notify::Notifier;
 use crate::systemd::signals::Signals;
@@ -68,7 +68,7 @@ pub fn run(mut settings: Settings) -> Result<()> {
 /// one.
 fn check_sealing(settings: &Settings) -> Result<()> {
     let passphrases = Passphrases::new(settings);
-    passphrases.verify()?;
+    passphrases.verify_state(&Homes::new(&settings.state_dir))?;
     if settings.sealing_key.is_some() && passphrases.marker()?.is_none() {
         log::warn!(
             "a {CREDENTIAL} is given, but the passphrases are not sealed: `copr-keygen seal` does it"

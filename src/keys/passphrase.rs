@@ -12,7 +12,7 @@ use rand::rngs::SysRng;
 use zeroize::Zeroizing;
 
 use super::archive::read_file;
-use super::home::PASSPHRASE;
+use super::home::{Homes, PASSPHRASE};
 use super::sealing::{self, Marker, Sealing, SealingKey};
 use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
@@ -85,6 +85,25 @@ impl Passphrases {
     pub fn verify(&self) -> Result<()> {
         let Some(marker) = self.marker()? else { return Ok(()) };
         self.verify_with(&marker)
+    }
+
+    /// As [`Passphrases::verify`], and that nothing is sealed where no marker says so: of `homes`, it looks at
+    /// the first only.
+    pub fn verify_state(&self, homes: &Homes) -> Result<()> {
+        self.verify()?;
+        if self.marker()?.is_some() {
+            return Ok(());
+        }
+        let first = homes.identities().ok().and_then(|mut names| names.next()?.ok());
+        match first.map(|name| form_in(&homes.path(&name))) {
+            Some(Ok(Form::Sealed)) => Err(Error::Settings(format!(
+                "the state {} holds sealed passphrases, and sealing.json is missing; nothing was changed; \
+                 put it back from a backup, or run `copr-keygen seal` with the passphrase-key they were sealed \
+                 with, which makes it anew (docs/sealing.md)",
+                self.root.display()
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn verify_with(&self, marker: &Marker) -> Result<()> {

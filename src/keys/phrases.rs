@@ -50,6 +50,11 @@ impl PhraseFiles {
         let wrong = |why: String| {
             Err(Error::Settings(format!("phrases_dir = {}: {why}", self.directory.display())))
         };
+        let keys = self.homes.directory();
+        let state = keys.parent().unwrap_or(keys);
+        if self.directory.starts_with(state) || state.starts_with(&self.directory) {
+            return wrong("must be a directory of its own, not one of the state".into());
+        }
         match DirBuilder::new().mode(0o700).create(&self.directory) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
                 return wrong(format!(
@@ -135,7 +140,11 @@ impl PhraseFiles {
         });
         written.map_err(|e| {
             let _ = fs::remove_file(&fresh); // what matters is why it was not written
-            Error::io(format!("writing {}", path.display()), e)
+            Error::Settings(format!(
+                "phrases_dir = {}: the phrase of {name_email} cannot be written, so signd cannot use its \
+                 key yet: {e}; mend that or make room there, then run `copr-keygen phrases` (docs/sealing.md)",
+                self.directory.display()
+            ))
         })
     }
 

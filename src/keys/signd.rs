@@ -38,6 +38,8 @@ pub struct SigndView {
     phrases: PathBuf,
     /// The phrases as files, in place of links.
     files: Option<PhraseFiles>,
+    /// Says whether phrases are sealed, so that a link would lead signd to what it cannot read.
+    passphrases: Option<Passphrases>,
 }
 
 impl SigndView {
@@ -48,6 +50,7 @@ impl SigndView {
             secret_keys: root.join("gnupg/private-keys-v1.d"),
             phrases: root.join("phrases"),
             files: None,
+            passphrases: None,
         }
     }
 
@@ -57,7 +60,7 @@ impl SigndView {
         let files = settings.phrases_dir.as_ref().map(|directory| {
             PhraseFiles::new(directory.clone(), Homes::new(root), passphrases.clone())
         });
-        Self { files, ..Self::new(root) }
+        Self { files, passphrases: Some(passphrases.clone()), ..Self::new(root) }
     }
 
     /// Whether the agent's home has its files.
@@ -118,14 +121,19 @@ impl SigndView {
         self.files.as_ref()
     }
 
-    /// Removes the links of `phrases/` that signd does not read where phrases are files; returns how many.
+    /// Removes the links of `phrases/` that signd does not read where phrases are files, of keys whose
+    /// phrase it finds; returns how many.
     pub fn remove_old_phrases(&self) -> Result<usize> {
-        let Some(_) = &self.files else { return Ok(0) };
+        let Some(files) = &self.files else { return Ok(0) };
         let failed = |e| Error::io(format!("clearing {}", self.phrases.display()), e);
         let mut count = 0;
         for entry in fs::read_dir(&self.phrases).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            if fs::read_link(&path).is_ok_and(|to| to.starts_with("../keys")) {
+            let is_ours = fs::read_link(&path).is_ok_and(|to| to.starts_with("../keys"));
+            let name = path.file_name().and_then(|name| NameEmail::parse(name.to_str()?).ok());
+            // One that leads nowhere has no key, and no phrase.
+            let is_found = name.is_none_or(|name| files.is_current(&name)) || !path.exists();
+            if is_ours && is_found {
                 fs::remove_file(&path).map_err(failed)?;
                 count += 1;
             }
@@ -158,6 +166,11 @@ impl SigndView {
         if let Some(files) = &self.files {
             return files.add(name_email);
         }
+        if let Some(passphrases) = &self.passphrases {
+            if passphrases.marker()?.is_some() {
+                return Ok(()); // signd reads elsewhere, where this process does not know
+            }
+        }
         let link = self.phrases.join(name_email.as_str());
         self.put(&link, &Self::phrase_target(name_email)).map(drop)
     }
@@ -187,9 +200,11 @@ impl SigndView {
     pub fn remove(&self, name_email: &NameEmail, keygrip: &Keygrip, aside: &Path) -> Result<()> {
         match &self.files {
             Some(files) => files.remove(name_email)?,
-            None => take_away(&self.phrases.join(name_email.as_str()), &aside.join("phrase"))?,
+            None => {
+                take_away(&self.phrases.join(name_email.as_str()), &aside.join("phrase"))?;
+                durable::sync(&self.phrases)?;
+            }
         }
-        durable::sync(self.phrases())?;
         let link = self.secret_key(keygrip);
         match fs::read_link(&link) {
             Ok(target)

@@ -30,6 +30,7 @@ mod removing;
 mod restoring;
 mod safekeeping;
 mod sealing;
+mod sealing_astray;
 mod sealing_crash;
 mod sealing_refused;
 mod sealing_safekeeping;

@@ -26,7 +26,7 @@ fn modes(host: &SealedHost) -> Vec<Vec<String>> {
     ]
 }
 
-fn assert_all_refuse(sealed: &SealedHost, words: &str) {
+pub fn assert_all_refuse(sealed: &SealedHost, words: &str) {
     let before = tree(&sealed.host.state());
     let given = sealed.given();
     for mode in modes(sealed) {

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::commands::progress;
 use crate::error::{Error, Result};
 use crate::gpg::Certificate;
-use crate::keys::{Home, KeyRecord};
+use crate::keys::{Form, Home, KeyRecord};
 use crate::systemd::signals::Signals;
 
 /// What gpg says against a key.
@@ -32,8 +32,10 @@ enum Doubt {
 pub fn section(host: &Host, survey: &mut Survey) -> Result<Section> {
     let mut section = Section::new("keys (deep)");
     let passphrases = host.inspector.passphrases();
-    if let (Ok(Some(_)), None) = (passphrases.marker(), passphrases.key()) {
-        section.note("keys", "not tried: the passphrases are sealed, see above");
+    let is_sealed = |home: &Home| matches!(host.inspector.passphrase_form(home), Ok(Form::Sealed));
+    let opens = passphrases.key().is_some() && passphrases.verify().is_ok();
+    if !opens && survey.whole().any(is_sealed) {
+        section.note("keys", "not tried: there are sealed passphrases, see above");
         return Ok(section);
     }
     let mut doubts = Vec::new();

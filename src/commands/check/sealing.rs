@@ -16,6 +16,16 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     let passphrases = host.inspector.passphrases();
     let marker = match passphrases.marker() {
         Ok(Some(marker)) => marker,
+        Ok(None) if survey.whole().any(|home| is_sealed(host, home)) => {
+            section.failed(
+                "sealing.json",
+                "is missing, and there are sealed passphrases",
+                format!(
+                    "put it back from a backup, or make it anew with the right key: {WITH_KEY} seal"
+                ),
+            );
+            return section;
+        }
         Ok(None) => {
             let message = "are not sealed: who has the disk or a backup can sign";
             match passphrases.key() {
@@ -60,6 +70,10 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
         section.ok("passphrases", format!("{keys}, each with a sealed passphrase that opens"));
     }
     section
+}
+
+fn is_sealed(host: &Host, home: &Home) -> bool {
+    matches!(host.inspector.passphrase_form(home), Ok(Form::Sealed))
 }
 
 fn look(host: &Host, home: &Home, state: Sealing, has_key: bool, section: &mut Section) {

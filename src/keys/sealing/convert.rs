@@ -84,6 +84,9 @@ impl Store {
         self.passphrases.verify()?;
         let marker = self.passphrases.marker()?;
         let key = self.passphrases.key().ok_or_else(|| no_key("nothing"))?;
+        if marker.is_none() {
+            self.check_sealed_open()?;
+        }
         match (to, &marker) {
             (Form::Clear, None) => {}
             (Form::Sealed, Some(found)) if found.state == Sealing::Sealed => {}
@@ -105,6 +108,27 @@ impl Store {
             }
         }
         Ok(report)
+    }
+
+    /// Without a marker, what is sealed already must open with this key: another one would lock it up.
+    fn check_sealed_open(&self) -> Result<()> {
+        for Place { home, .. } in self.places()? {
+            let (Ok(Form::Sealed), Some(keygrip)) = (passphrase::form_in(&home), keygrip(&home))
+            else {
+                continue;
+            };
+            match self.passphrases.read(&home, &keygrip) {
+                Err(e) if home.exists() => {
+                    return Err(Error::Settings(format!(
+                        "{e}; sealing.json, which says whose key it was, is missing; nothing was \
+                         changed; give the {} that it was sealed with (docs/sealing.md)",
+                        super::CREDENTIAL
+                    )));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn mark(&self, marker: &Marker) -> Result<()> {

@@ -1,0 +1,88 @@
+//! Sealing when something about it has gone wrong: what signd reads cannot be written, the marker is lost, a
+//! service has not heard of it.
+
+use std::fs;
+
+use serde_json::json;
+
+use super::sealing::{KEY, OTHER_KEY, SealedHost, name, tree};
+use super::sealing_refused::assert_all_refuse;
+
+/// A host whose service runs and knows nothing of `phrases_dir`, with two keys.
+fn with_links() -> SealedHost {
+    let mut sealed = SealedHost::new();
+    sealed.host.unset("COPR_KEYGEN_PHRASES_DIR");
+    sealed.host.launch();
+    sealed.make(&name(0), json!({}));
+    sealed.make(&name(1), json!({}));
+    sealed.host.set("COPR_KEYGEN_PHRASES_DIR", sealed.phrases().display());
+    sealed
+}
+
+#[test]
+fn a_phrase_that_cannot_be_given_to_signd_keeps_its_links() {
+    let sealed = with_links();
+    fs::create_dir_all(sealed.phrases().join(name(1))).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(sealed.phrases(), mode).unwrap();
+    let before = tree(&sealed.host.state());
+    let refused = sealed.run(&["seal"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(78), "{said}");
+    assert!(said.contains(&format!("the phrase of {} cannot be written", name(1))), "{said}");
+    assert_eq!(tree(&sealed.host.state()), before);
+    let links = sealed.host.state().join("phrases");
+    for number in [0, 1] {
+        sealed.sign_with(&links, &name(number)).unwrap();
+    }
+    fs::remove_dir(sealed.phrases().join(name(1))).unwrap();
+    sealed.well(&["seal"]);
+    assert!(sealed.host.entries("phrases").is_empty());
+    sealed.assert_all_sign();
+}
+
+#[test]
+fn a_lost_marker_locks_nothing_up_and_is_made_anew_with_the_right_key() {
+    let mut sealed = SealedHost::sealed();
+    sealed.make(&name(0), json!({}));
+    sealed.fill_pool(1);
+    assert!(sealed.host.stop().success());
+    fs::remove_file(sealed.host.state().join("sealing.json")).unwrap();
+    sealed.give(OTHER_KEY);
+    assert_all_refuse(&sealed, "sealing.json");
+    sealed.take_key();
+    assert_all_refuse(&sealed, "sealing.json");
+    let page = sealed.run(&["check", "--deep"]);
+    let page = String::from_utf8_lossy(&page.stdout).into_owned();
+    assert!(page.contains("is missing, and there are sealed passphrases"), "{page}");
+    assert!(!page.contains("mv "), "{page}");
+
+    let file = sealed.host.scratch().join("key");
+    sealed.host.set("COPR_KEYGEN_PASSPHRASE_KEY_FILE", file.display());
+    sealed.give(KEY);
+    sealed.well(&["seal"]);
+    sealed.assert_sealed();
+    sealed.assert_all_sign();
+    sealed.host.launch();
+    sealed.make(&name(1), json!({}));
+    sealed.assert_sealed();
+}
+
+#[test]
+fn a_service_that_has_not_heard_of_it_leads_signd_nowhere() {
+    let mut sealed = with_links();
+    sealed.well(&["seal"]);
+    let found = sealed.host.gen_key_patiently(&name(0), &json!({}));
+    assert_eq!(found.status, 200, "{}", sealed.host.log());
+    assert!(sealed.host.entries("phrases").is_empty(), "a link to what signd cannot read");
+    sealed.assert_all_sign();
+    // Nor does a key leave while its phrase would stay.
+    let given = sealed.given();
+    sealed.host.unset("COPR_KEYGEN_PHRASES_DIR");
+    let refused = sealed.run(&["remove", "--yes", &name(1)]);
+    assert_eq!(refused.status.code(), Some(78));
+    assert_eq!(sealed.given(), given);
+    sealed.host.set("COPR_KEYGEN_PHRASES_DIR", sealed.phrases().display());
+    fs::remove_dir_all(sealed.phrases()).unwrap();
+    sealed.well(&["remove", "--yes", &name(1)]);
+}
