@@ -35,11 +35,12 @@ expect "answer with $kib KiB left" 201 "$status"
 expect_whole_key "full$kib"
 note "refused with up to $((kib - 16)) KiB left: $why"
 
-# Enough to begin with, but gone by the time gpg writes: its agent is held until that is so.
+# Enough to begin with, but gone by the time gpg writes: its agent is held until that is so. A long key, so that
+# it is still searching for primes when it is caught.
 refused=0
 for kib in 0 4 8 12 16 24 32; do
     in_container rm "$state/filler"
-    (fetch "$container_dir/late" POST /gen_key "$(key_request "late$kib")" >"$container_dir/late.status") &
+    (fetch "$container_dir/late" POST /gen_key "$(key_request "late$kib" '"key_length": 4096')" >"$container_dir/late.status") &
     wait_for 10 is_process gpg-agent
     agent=$(in_container pgrep --exact gpg-agent)
     in_container kill -STOP "$agent"
