@@ -194,6 +194,8 @@ def check_contexts():
     links = [f"{STATE}/phrases/{key}", f"{STATE}/gnupg/private-keys-v1.d/0A.key"]
     check_context("lnk_file", "copr_keygen_var_lib_t", *links)
     check_context("dir", "copr_keygen_gnupg_t", f"{STATE}/gnupg")
+    renamed = [f"{STATE}/gnupg/gpg-agent.conf", f"{STATE}/gnupg/pubring.kbx"]
+    check_context("file", "copr_keygen_var_lib_t", *renamed)
     check_context("sock_file", "copr_keygen_gnupg_t", f"{STATE}/gnupg/S.gpg-agent")
     check_context("file", "copr_keygen_gnupg_t", f"{STATE}/gnupg/keycache/{key}")
 
