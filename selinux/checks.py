@@ -114,7 +114,11 @@ def check_domains():
     for tclass in ["file", "dir", "lnk_file", "sock_file"]:
         for target in ["copr_keygen_var_lib_t", "copr_keygen_work_t"]:
             never("copr_keygen_sign_t", target, tclass, WRITING)
+    never("copr_keygen_sign_t", "copr_keygen_var_run_t", "dir", WRITING)
     never("copr_keygen_sign_t", "copr_keygen_work_t", "dir", "read search open")
+    for credentials in ["ramfs_t", "tmpfs_t", "init_tmpfs_t"]:
+        never("copr_keygen_sign_t", credentials, "file", "open")
+        never("copr_keygen_t", credentials, "file", "create unlink rename setattr")
     for source, tclass, permission in [
         ("copr_keygen_sign_t", "file", "read"),
         ("copr_keygen_t", "dir", "rename"),
@@ -178,6 +182,8 @@ def check_contexts():
     check_context("dir", "copr_keygen_conf_t", "/etc/copr-keygen")
     check_context("file", "copr_keygen_conf_t", "/etc/copr-keygen/config.toml")
     check_context("dir", "copr_keygen_var_run_t", "/run/copr-keygen")
+    check_context("dir", "copr_keygen_var_lib_t", "/run/copr-keygen/phrases")
+    check_context("file", "copr_keygen_var_lib_t", f"/run/copr-keygen/phrases/{key}")
     check_context("sock_file", "copr_keygen_var_run_t", "/run/copr-keygen.sock", "/run/copr-keygen/s")
     check_context("file", "copr_keygen_sign_var_run_t", "/run/signd/signd.pid")
     homes = ["", "/keys", f"/keys/{key}", "/phrases", "/pool/rsa2048", "/staging/a-1", f"/trash/{key}"]
@@ -188,6 +194,8 @@ def check_contexts():
     links = [f"{STATE}/phrases/{key}", f"{STATE}/gnupg/private-keys-v1.d/0A.key"]
     check_context("lnk_file", "copr_keygen_var_lib_t", *links)
     check_context("dir", "copr_keygen_gnupg_t", f"{STATE}/gnupg")
+    renamed = [f"{STATE}/gnupg/gpg-agent.conf", f"{STATE}/gnupg/pubring.kbx"]
+    check_context("file", "copr_keygen_var_lib_t", *renamed)
     check_context("sock_file", "copr_keygen_gnupg_t", f"{STATE}/gnupg/S.gpg-agent")
     check_context("file", "copr_keygen_gnupg_t", f"{STATE}/gnupg/keycache/{key}")
 
