@@ -233,7 +233,7 @@ fn place(results: &Results) -> String {
          in `target/bench`, about 40 kB a key, so that the next run begins at once. Variables of the \
          environment:\n\n\
          | variable | default | |\n|---|---|---|\n\
-         | `BENCH_KEYS` | `0 1000 10000 100000` | sizes of the states; a core makes about 100 keys a second \
+         | `BENCH_KEYS` | `0 1000 10000 100000` | sizes of the states; a thousand take a second or two \
          | \n| `BENCH_FULL` | | `1` adds 1,000,000 |\n\
          | `BENCH_RUNS` | `1` | factor for the number of runs |\n\
          | `BENCH_STORE` | `target/bench` | where the states are; an absolute path of at most 50 bytes, as sockets of \

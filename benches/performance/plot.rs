@@ -7,10 +7,10 @@ use crate::document::{number, thousands};
 use crate::results::Results;
 use crate::samples::Figure;
 
-const WIDTH: f64 = 760.0;
+const WIDTH: f64 = 790.0;
 const HEIGHT: f64 = 440.0;
 const LEFT: f64 = 70.0;
-const RIGHT: f64 = 190.0;
+const RIGHT: f64 = 220.0;
 const TOP: f64 = 46.0;
 const BOTTOM: f64 = 56.0;
 
