@@ -65,7 +65,7 @@ impl Store {
         let generate = |keygrip: Option<&Keygrip>| {
             let home = staged.path();
             let phrase = match keygrip {
-                Some(keygrip) => self.passphrases.renew(home, keygrip)?,
+                Some(keygrip) => self.passphrases.renew(home, keygrip, staged.scratch())?,
                 None => Passphrases::fresh()?,
             };
             let key = self.gpg.generate(home, &phrase, request, keygrip, created, deadline)?;

@@ -76,8 +76,8 @@ pub struct Store {
     signd: SigndView,
     passphrases: Passphrases,
     staging: Staging,
-    /// `trash/`, made when the first key is removed.
     pool: Pool,
+    /// `trash/`, made when the first key is removed.
     trash: PathBuf,
     gpg: Gpg,
     turns: Turns,

@@ -174,15 +174,15 @@ impl Passphrases {
     }
 
     /// Gives the passphrase in `home` the form that is due, and returns it. For a home that nobody else
-    /// works in.
-    pub fn renew(&self, home: &Path, keygrip: &Keygrip) -> Result<Phrase> {
+    /// works in; `scratch` is a directory of staging, so that nothing clear outlives whoever is killed here.
+    pub fn renew(&self, home: &Path, keygrip: &Keygrip, scratch: &Path) -> Result<Phrase> {
         let path = home.join(PASSPHRASE);
         let old = Zeroizing::new(read_file(&path, FILE_MAX)?);
         let phrase = self.open(&path, keygrip, &old)?;
         let form = self.form()?;
         if form_of(&old) != form {
             let content = self.content(form, keygrip, &phrase)?;
-            let fresh = home.join(format!(".{PASSPHRASE}"));
+            let fresh = scratch.join(PASSPHRASE);
             put(&fresh, &content)?;
             super::durable::sync(&fresh)?;
             std::fs::rename(&fresh, &path)
@@ -224,4 +224,32 @@ pub fn needs_directory() -> Error {
          finds them, like /run/copr-keygen/phrases (docs/sealing.md); nothing was changed"
             .into(),
     )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_passphrase_that_is_renewed_is_in_the_clear_in_staging_only() {
+        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
+        let (home, scratch) = (root.join("home"), root.join("scratch"));
+        fs::create_dir_all(&home).unwrap();
+        let key = SealingKey::parse("0123456789abcdef".repeat(4).as_bytes()).ok();
+        let passphrases = Passphrases { root: root.clone(), key, apart: true };
+        let keygrip = Keygrip::parse("0123456789ABCDEF0123456789ABCDEF01234567").unwrap();
+        let sealed = passphrases.content(Form::Sealed, &keygrip, b"phrase").unwrap();
+        put(&home.join(PASSPHRASE), &sealed).unwrap();
+        // As good as killed: there is no scratch directory, and nothing of it gets anywhere else.
+        assert!(passphrases.renew(&home, &keygrip, &scratch).is_err());
+        assert_eq!(fs::read_dir(&home).unwrap().count(), 1);
+        assert_eq!(form_in(&home).unwrap(), Form::Sealed);
+        fs::create_dir(&scratch).unwrap();
+        assert_eq!(*passphrases.renew(&home, &keygrip, &scratch).unwrap(), b"phrase");
+        assert_eq!(fs::read(home.join(PASSPHRASE)).unwrap(), b"phrase\n");
+        assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0);
+        fs::remove_dir_all(&root).unwrap();
+    }
 }

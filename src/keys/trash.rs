@@ -144,7 +144,7 @@ impl Store {
         let staged = self.staging.create()?;
         let (record, _) = self.assemble(staged.path(), name_email, &files)?;
         home::remove_leftovers(&from)?;
-        self.passphrases.renew(&from, &record.keygrip)?;
+        self.passphrases.renew(&from, &record.keygrip, staged.scratch())?;
         durable::sync_tree(&from)?;
         self.bring_back(&staged, &from, name_email, &record)?;
         if let Err(e) = remove_hollow(&last.entry).and_then(|()| durable::sync(&self.trash)) {
