@@ -34,6 +34,11 @@ pub fn run(mut settings: Settings) -> Result<()> {
     let (listeners, idle_timeout) =
         if alone { (bind(&settings)?, Duration::ZERO) } else { (passed, settings.idle_timeout) };
     service.check_sockets(&listeners)?;
+    if alone {
+        for address in &settings.listen {
+            log::info!("listening at {address}, keys are kept in {}", settings.state_dir.display());
+        }
+    }
     let idle_timeout = (!idle_timeout.is_zero()).then_some(idle_timeout);
 
     // And only systemd has a unit that fills the pool.
@@ -78,10 +83,5 @@ fn check_sealing(settings: &Settings) -> Result<()> {
 }
 
 fn bind(settings: &Settings) -> Result<Vec<Listener>> {
-    let bind = |address| {
-        let listener = Listener::bind(address)?;
-        log::info!("listening at {address}, keys are kept in {}", settings.state_dir.display());
-        Ok(listener)
-    };
-    settings.listen.iter().map(bind).collect()
+    settings.listen.iter().map(Listener::bind).collect()
 }

@@ -18,13 +18,13 @@ pub struct Peers {
 impl Peers {
     /// Looks the names up.
     pub fn from_settings(settings: &Settings) -> Result<Self> {
-        let user = |name: &String| match name.parse() {
-            Ok(number) => Ok(Uid::from_raw(number)),
-            Err(_) => known("allow_users", name, User::from_name(name)).map(|user| user.uid),
+        let user = |name: &String| match number(name) {
+            Some(number) => Ok(Uid::from_raw(number)),
+            None => known("allow_users", name, User::from_name(name)).map(|user| user.uid),
         };
-        let group = |name: &String| match name.parse() {
-            Ok(number) => Ok(Gid::from_raw(number)),
-            Err(_) => known("allow_groups", name, Group::from_name(name)).map(|group| group.gid),
+        let group = |name: &String| match number(name) {
+            Some(number) => Ok(Gid::from_raw(number)),
+            None => known("allow_groups", name, Group::from_name(name)).map(|group| group.gid),
         };
         Ok(Self {
             users: settings.allow_users.iter().map(user).collect::<Result<_>>()?,
@@ -41,6 +41,12 @@ impl Peers {
             || self.groups.contains(&gid)
             || !self.groups.is_empty() && groups_of(uid).iter().any(|g| self.groups.contains(g))
     }
+}
+
+/// A number of a user or group. The highest is that of nobody: system calls take it for "leave it as it is".
+fn number(text: &str) -> Option<u32> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|number| is_number && *number != u32::MAX)
 }
 
 fn known<T>(setting: &str, name: &str, found: nix::Result<Option<T>>) -> Result<T> {
