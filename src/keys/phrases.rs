@@ -13,6 +13,7 @@ use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use super::home::{Homes, PASSPHRASE};
 use super::passphrase::Passphrases;
 use super::record::KeyRecord;
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::identity::NameEmail;
 
@@ -173,9 +174,11 @@ impl PhraseFiles {
             let name = entry.file_name();
             let name = name.to_str().unwrap_or_default();
             if is_unfinished(name) {
-                let made = entry.metadata().and_then(|found| found.created());
-                let age = made.ok().and_then(|at| SystemTime::now().duration_since(at).ok());
-                if age.is_some_and(|age| age > ABANDONED) {
+                // By its last change: it is given the time of the passphrase at the end, and not every
+                // kernel knows when a file was made.
+                let Ok(found) = entry.metadata() else { continue };
+                let age = clock::now()?.saturating_sub(found.ctime().unsigned_abs());
+                if age > ABANDONED.as_secs() {
                     remove_file(&entry.path())?;
                 }
                 continue;
