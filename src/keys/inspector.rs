@@ -13,6 +13,7 @@ use super::lock::lock;
 use super::passphrase::{self, Form, Passphrases};
 use super::prolong::{copy, replace};
 use super::record::{KeyRecord, RECORD};
+use super::sealing::places;
 use super::signd::SigndView;
 use super::staging::{Staging, Work};
 use super::{Catalog, staging};
@@ -33,6 +34,8 @@ pub struct Inspector {
     signd: SigndView,
     passphrases: Passphrases,
     staging: Staging,
+    pool: PathBuf,
+    trash: PathBuf,
     gpg: Gpg,
 }
 
@@ -47,6 +50,8 @@ impl Inspector {
             signd: SigndView::of(settings, &passphrases),
             passphrases,
             staging: Staging::new(root.join("staging")),
+            pool: root.join("pool"),
+            trash: root.join("trash"),
             gpg,
         }
     }
@@ -92,6 +97,15 @@ impl Inspector {
     /// In which form the passphrase of a whole home is kept.
     pub fn passphrase_form(&self, home: &Home) -> Result<Form> {
         passphrase::form_in(&home.path)
+    }
+
+    /// The homes of the pool and of the trash, and in which form the passphrase of each is kept. One that
+    /// is gone by now, or has none that can be read, is left out.
+    pub fn passphrases_apart(&self) -> Result<Vec<(PathBuf, Form)>> {
+        let mut places = places::in_pool(&self.pool)?;
+        places.extend(places::in_trash(&self.trash)?);
+        let forms = places.into_iter().map(|place| (passphrase::form_in(&place.home), place.home));
+        Ok(forms.filter_map(|(form, home)| Some((home, form.ok()?))).collect())
     }
 
     /// Tries whether the passphrase of a whole home opens.

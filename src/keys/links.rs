@@ -73,6 +73,12 @@ impl OddLink {
         matches!(self.place, Place::SecretKey(..) | Place::Phrase(_))
     }
 
+    /// Whether it is put right with the passphrase of its key, which may be sealed.
+    pub fn needs_phrase(&self) -> bool {
+        matches!(self.place, Place::Phrase(_))
+            && matches!(self.fault, LinkFault::Missing | LinkFault::Outdated)
+    }
+
     /// Whether it can be put right without a loss.
     pub fn can_be_mended(&self) -> bool {
         !matches!(self.fault, LinkFault::Content | LinkFault::Strange)

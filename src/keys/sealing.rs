@@ -3,6 +3,7 @@
 
 mod convert;
 mod marker;
+pub(super) mod places;
 
 use std::fmt;
 use std::path::Path;

@@ -156,6 +156,20 @@ fn check_names_what_is_clear_swapped_or_cut() {
     failed(0, "is in the clear");
     failed(2, "does not open");
     failed(3, "does not open");
+    // Keys that are nobody's yet, or nobody's any more, are looked at as well.
+    sealed.fill_pool(1);
+    sealed.well(&["remove", "--yes", &name(1)]);
+    let mut apart = sealed.files();
+    apart.retain(|(path, _)| !path.starts_with("keys"));
+    assert_eq!(apart.len(), 2, "{apart:?}");
+    for (path, _) in &apart {
+        fs::write(sealed.host.state().join(path), "clear\n").unwrap();
+        let page = check(&sealed, &[]);
+        let is_it = |(level, about, message): &(String, String, String)| {
+            level == "failed" && Path::new(about) == path && message.contains("is in the clear")
+        };
+        assert!(page.iter().any(is_it), "{}: {page:?}", path.display());
+    }
     // Another `seal` mends what can be mended and names the rest.
     let output = sealed.run(&["seal"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
@@ -166,7 +180,7 @@ fn check_names_what_is_clear_swapped_or_cut() {
 
 #[test]
 fn check_mends_what_signd_reads() {
-    let sealed = SealedHost::sealed();
+    let mut sealed = SealedHost::sealed();
     (0..3).for_each(|number| sealed.make(&name(number), json!({})));
     let stranger = sealed.phrases().join(name(7));
     fs::remove_file(sealed.phrases().join(name(0))).unwrap();
@@ -176,9 +190,16 @@ fn check_mends_what_signd_reads() {
     let page = check(&sealed, &[]);
     let failed: Vec<_> = page.iter().filter(|(level, ..)| level == "failed").collect();
     assert_eq!(failed.len(), 3, "{page:?}");
+    let file = sealed.host.scratch().join("key");
+    sealed.take_key();
+    let said = sealed.run(&["check", "--repair", "--no-units", "--sign-conf", "/dev/null"]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("-> systemctl restart copr-keygen-phrases.service"), "{said}");
+    assert!(!said.contains("run check --repair again"), "{said}");
+    assert!(!stranger.exists(), "that needs no key");
+    sealed.host.set("COPR_KEYGEN_PASSPHRASE_KEY_FILE", file.display());
     let page = check(&sealed, &["--repair"]);
-    assert_eq!(page.iter().filter(|(level, ..)| level == "repaired").count(), 3, "{page:?}");
-    assert!(!stranger.exists());
+    assert_eq!(page.iter().filter(|(level, ..)| level == "repaired").count(), 2, "{page:?}");
     assert!(Path::new(&sealed.phrases().join(".unfinished")).exists());
     sealed.assert_all_sign();
     let page = check(&sealed, &[]);

@@ -52,6 +52,12 @@ impl Host<'_> {
         quote(&path.to_string_lossy())
     }
 
+    /// Whether passphrases are sealed, and this process cannot open them.
+    pub fn lacks_sealing_key(&self) -> bool {
+        let passphrases = self.inspector.passphrases();
+        passphrases.key().is_none() && matches!(passphrases.marker(), Ok(Some(_)))
+    }
+
     /// The remedy for whatever `--repair` mends.
     pub fn repair(&self) -> String {
         self.command("check --repair")

@@ -4,6 +4,7 @@
 use super::homes::Survey;
 use super::host::Host;
 use super::page::{Section, number};
+use super::units::PHRASES;
 use crate::keys::{LinkFault, OddLink};
 
 pub fn section(host: &Host, survey: &Survey) -> Section {
@@ -27,6 +28,10 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
 fn report(host: &Host, odd: &OddLink, section: &mut Section) {
     let subject = host.name(&odd.path);
     let message = describe(odd);
+    if odd.needs_phrase() && host.lacks_sealing_key() {
+        section.failed(subject, message, format!("systemctl restart {PHRASES}"));
+        return;
+    }
     if odd.can_be_mended() {
         if host.options.repair {
             section.mended(subject, message, host.inspector.mend_link(odd));

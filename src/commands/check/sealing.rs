@@ -65,6 +65,9 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
         return section;
     }
     survey.whole().for_each(|home| look(host, home, marker.state, has_key, &mut section));
+    if marker.state == Sealing::Sealed {
+        look_apart(host, &mut section);
+    }
     if has_key && section.is_well() {
         let keys = number(survey.whole().count(), "key", "keys");
         section.ok("passphrases", format!("{keys}, each with a sealed passphrase that opens"));
@@ -82,11 +85,7 @@ fn look(host: &Host, home: &Home, state: Sealing, has_key: bool, section: &mut S
         section.failed(&subject, e.to_string(), homes::restore(host, home));
     };
     match host.inspector.passphrase_form(home) {
-        Ok(Form::Clear) if state == Sealing::Sealed => section.failed(
-            &subject,
-            "is in the clear in a state that is sealed",
-            format!("{WITH_KEY} seal"),
-        ),
+        Ok(Form::Clear) if state == Sealing::Sealed => clear(subject, section),
         Ok(_) if has_key => {
             if let Err(e) = host.inspector.open_passphrase(home) {
                 failed(section, e);
@@ -95,4 +94,21 @@ fn look(host: &Host, home: &Home, state: Sealing, has_key: bool, section: &mut S
         Ok(_) => {}
         Err(e) => failed(section, e),
     }
+}
+
+/// Keys in the pool will sign, and removed ones may come back.
+fn look_apart(host: &Host, section: &mut Section) {
+    match host.inspector.passphrases_apart() {
+        Ok(apart) => {
+            for (home, _) in apart.iter().filter(|(_, form)| *form == Form::Clear) {
+                clear(format!("{}/passphrase", host.name(home)), section);
+            }
+        }
+        Err(e) => section.failed("pool, trash", e.to_string(), host.repair()),
+    }
+}
+
+fn clear(subject: String, section: &mut Section) {
+    let message = "is in the clear in a state that is sealed";
+    section.failed(subject, message, format!("{WITH_KEY} seal"));
 }

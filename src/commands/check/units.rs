@@ -18,7 +18,8 @@ pub const SERVICE: &str = "copr-keygen.service";
 const TIMER: &str = "copr-keygen-prolong.timer";
 const PROLONG: &str = "copr-keygen-prolong.service";
 const POOL: &str = "copr-keygen-pool.path";
-const PHRASES: &str = "copr-keygen-phrases.service";
+/// What opens sealed passphrases for signd.
+pub const PHRASES: &str = "copr-keygen-phrases.service";
 /// What obs-signd is called, by distribution.
 const SIGND: [&str; 2] = ["signd.service", "obssignd.service"];
 

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::places::{self, Place};
 use super::{Marker, Sealing, no_key};
 use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
-use crate::identity::NameEmail;
 use crate::keys::home::{self, PASSPHRASE};
 use crate::keys::lock::lock;
 use crate::keys::passphrase::{self, Form};
@@ -42,12 +42,6 @@ pub struct Talk<'a> {
     pub progress: &'a (dyn Fn(usize, usize) + Sync),
     /// Whether it is to stop.
     pub stop: &'a (dyn Fn() -> bool + Sync),
-}
-
-/// A home with a passphrase, and the directory whose lock keeps others from moving it.
-struct Place {
-    home: PathBuf,
-    lock: Option<PathBuf>,
 }
 
 /// What became of one passphrase.
@@ -291,39 +285,11 @@ impl Store {
     /// Every home with a passphrase, in the order in which homes move on: from the pool to keys/, and to
     /// the trash.
     fn places(&self) -> Result<Vec<Place>> {
-        let mut places = Vec::new();
-        for length in entries(self.pool.directory())? {
-            let homes = entries(&length)?.into_iter().filter(|home| home.is_dir());
-            places.extend(homes.map(|home| Place { home, lock: None }));
-        }
-        for home in entries(self.homes.directory())? {
-            let name = home.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if NameEmail::parse(name).is_ok() {
-                places.push(Place { lock: Some(home.clone()), home });
-            }
-        }
-        for entry in entries(&self.trash)? {
-            let home = entry.join("home");
-            if home.is_dir() {
-                places.push(Place { home, lock: Some(entry) });
-            }
-        }
+        let mut places = places::in_pool(self.pool.directory())?;
+        places.extend(places::in_keys(&self.homes)?);
+        places.extend(places::in_trash(&self.trash)?);
         Ok(places)
     }
-}
-
-/// The paths in a directory; none when it is none.
-fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
-    let failed = |e| Error::io(format!("reading {}", directory.display()), e);
-    match fs::read_dir(directory) {
-        Ok(entries) => entries.map(|e| e.map(|e| e.path()).map_err(failed)).collect(),
-        Err(e) if is_no_directory(&e) => Ok(Vec::new()),
-        Err(e) => Err(failed(e)),
-    }
-}
-
-fn is_no_directory(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR))
 }
 
 /// The secret key that the passphrase in `home` opens.
