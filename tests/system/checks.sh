@@ -151,3 +151,57 @@ expect_whole_key() {
     expect "phrase of $1 as obs-signd sees it" "$(in_container realpath "$home/passphrase")" \
         "$(in_container realpath "$state/phrases/$(name_email "$1")")"
 }
+
+# other_host_up: a host beside the container, 192.0.2.20, which has 192.0.2.10.
+other_host_up() {
+    in_container sh -euc '
+        ip netns add client
+        ip link add inside type veth peer name outside netns client
+        ip address add 192.0.2.10/24 dev inside
+        ip link set inside up
+        ip -n client address add 192.0.2.20/24 dev outside
+        ip -n client link set outside up'
+}
+
+# from_other_host [CURL OPTION]... PATH: asks 192.0.2.10 from there; prints the status, 000 for no answer.
+# The body is in /root/answer of the container.
+from_other_host() {
+    in_container ip netns exec client curl --disable --noproxy '*' --silent --max-time 30 --output /root/answer \
+        --write-out '%{http_code}' "${@:1:$#-1}" "http://192.0.2.10:5003${!#}" || true
+}
+
+# stand_in_for_signd UNIT PROJECT [PHRASES]: makes a unit that signs /etc/hostname with the key of a project. It
+# stands in for obs-signd, which Debian does not have: the same calls, the same unit names, and nothing of its
+# own in the way of the drop-in.
+stand_in_for_signd() {
+    local phrases=${3:-$state/phrases}
+    in_container tee "/etc/systemd/system/$1" >/dev/null <<END
+[Unit]
+Description=Stand-in for obs-signd
+[Service]
+Type=oneshot
+Environment=SIGND_PHRASES=$phrases SIGND_GPG=/usr/bin/gpg-copr
+ExecStartPre=/bin/sh -c '! touch $phrases/probe && ! touch $state/keys/probe && ! touch /etc/probe'
+ExecStart=/usr/lib/copr-keygen-test/signd-client sign $(name_email "$2") /etc/hostname
+StandardOutput=truncate:/root/signature
+StandardError=journal
+END
+    in_container systemctl daemon-reload
+}
+
+# expect_signature UNIT CERTIFICATE: has the unit sign, and gpgv of this host verify it with the certificate,
+# a file of this host.
+expect_signature() {
+    in_container rm -f /root/signature
+    in_container systemctl start "$1" || fail "$(journal --unit="$1" --output=cat)"
+    expect "user of $1" copr-signer "$(property User "$1")"
+    in_container cat /root/signature >"$container_dir/signature"
+    in_container cat /etc/hostname >"$container_dir/signed"
+    gpgv --keyring "$2" "$container_dir/signature" "$container_dir/signed" 2>&1 || fail "gpgv on the signature of $1"
+}
+
+# certificate PROJECT: exports it as obs-signd does, into a file whose name it prints.
+certificate() {
+    as_signer gpg-copr --export "$(name_email "$1")" >"$container_dir/certificate"
+    echo "$container_dir/certificate"
+}

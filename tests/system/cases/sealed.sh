@@ -1,5 +1,4 @@
 # sealed passphrases: opened into memory at boot, and nothing works with the wrong credential
-client=/usr/lib/copr-keygen-test/signd-client
 phrases=/run/copr-keygen/phrases
 store=/etc/credstore.encrypted
 
@@ -23,29 +22,9 @@ with_key() {
     in_container systemd-run --quiet --pipe --wait --property=LoadCredentialEncrypted=passphrase-key copr-keygen "$@"
 }
 
-# Stands in for obs-signd: the same calls, the same unit name, started at boot.
-in_container tee /etc/systemd/system/signd.service >/dev/null <<END
-[Unit]
-Description=Stand-in for obs-signd
-[Service]
-Type=oneshot
-Environment=SIGND_PHRASES=$phrases SIGND_GPG=/usr/bin/gpg-copr
-ExecStartPre=/bin/sh -c '! touch $phrases/probe && ! touch $state/keys/probe'
-ExecStart=$client sign $(name_email first) /etc/hostname
-StandardOutput=truncate:/root/signature
-StandardError=journal
-END
-in_container systemctl daemon-reload
-
-# sign: has the unit sign, gpgv of the host verify it.
+stand_in_for_signd signd.service first "$phrases"
 sign() {
-    local file=$container_dir
-    in_container rm -f /root/signature
-    in_container systemctl start signd.service || fail "$(journal --unit=signd.service --output=cat)"
-    in_container cat /root/signature >"$file/signature"
-    in_container cat /etc/hostname >"$file/signed"
-    as_signer gpg-copr --export "$(name_email first)" >"$file/key"
-    gpgv --keyring "$file/key" "$file/signature" "$file/signed" 2>&1 || fail "gpgv on the signature"
+    expect_signature signd.service "$(certificate first)"
 }
 
 # Without a credential everything is as ever, with one there is a hint.

@@ -1,24 +1,12 @@
 # tokens in a credential decide who may ask, also from another host, and never get into the journal
-in_container sh -euc '
-    install -d -m 0700 /etc/credstore /etc/credstore.encrypted
-    ip netns add client
-    ip link add inside type veth peer name outside netns client
-    ip address add 192.0.2.10/24 dev inside
-    ip link set inside up
-    ip -n client address add 192.0.2.20/24 dev outside
-    ip -n client link set outside up'
+in_container install -d -m 0700 /etc/credstore /etc/credstore.encrypted
+other_host_up
 
 # ask [CURL OPTION]... PATH: prints the status; through the loopback address unless told otherwise.
 ask() {
     local path=${!#}
     in_network curl --disable --noproxy '*' --silent --max-time 60 --output /dev/null \
         --write-out '%{http_code}' "${@:1:$#-1}" "http://127.0.0.1:5003$path" || true
-}
-
-# from_outside ADDRESS [CURL OPTION]...: the same from the other host.
-from_outside() {
-    in_container ip netns exec client curl --disable --noproxy '*' --silent --max-time 3 \
-        --output /dev/null --write-out '%{http_code}' "${@:2}" "http://$1:5003/keys" || true
 }
 
 # A file named by its path must be there, a credential named by its name need not: what the unit relies on.
@@ -60,10 +48,10 @@ expect "a token" 200 "$(ask --header "Authorization: Bearer $token" /keys)"
 expect "the backend's way" 201 "$(ask --user "copr:$token" --data-binary "$(key_request tokens)" /gen_key)"
 expect "another scope" 403 "$(ask --user "copr:$reader" --data-binary "$(key_request none)" /gen_key)"
 expect "a scrape" 200 "$(ask --user "x:$reader" /metrics)"
-expect "another host without" 401 "$(from_outside 192.0.2.10)"
-expect "another host with" 200 "$(from_outside 192.0.2.10 --user "copr:$token")"
+expect "another host without" 401 "$(from_other_host /keys)"
+expect "another host with" 200 "$(from_other_host --user "copr:$token" /keys)"
 in_container ip -n client address add 192.0.2.66/24 dev outside
-expect "an address not allowed" 000 "$(from_outside 192.0.2.10 --interface 192.0.2.66 --user "copr:$token")"
+expect "an address not allowed" 000 "$(from_other_host --max-time 3 --interface 192.0.2.66 --user "copr:$token" /keys)"
 
 # The log names the token and the peer.
 record=$(journal --unit="$service" --output=json --lines=1 TOKEN_NAME=backend.1 HTTP_STATUS=201)

@@ -1,0 +1,56 @@
+# from a backend on another host, through a sandbox without network, to a signature that verifies
+
+# A token that only systemd can read at rest, and an address that only the backend gets through to.
+line=$(in_container copr-keygen token backend --pattern '*#*@copr.example.org')
+token=$(cut -d' ' -f2 <<<"$line")
+in_container install -d -m 0700 /etc/credstore.encrypted
+in_container systemd-creds encrypt --with-key=host --name=tokens - /etc/credstore.encrypted/copr-keygen.tokens \
+    <<<"$line" 2>/dev/null
+drop_in "$service" <<'END'
+[Service]
+LoadCredential=
+LoadCredentialEncrypted=tokens:copr-keygen.tokens
+END
+other_host_up
+drop_in "$socket" <<'END'
+[Socket]
+ListenStream=192.0.2.10:5003
+FreeBind=yes
+IPAddressDeny=any
+IPAddressAllow=localhost 192.0.2.20
+END
+in_container systemctl restart "$socket"
+
+# The backend has a key made, and is told when it asks for another's.
+expect "a request without the token" 401 "$(from_other_host --data "$(key_request chain)" /gen_key)"
+expect "a key of somebody else" 403 "$(from_other_host --user "copr:$token" \
+    --data '{"name_real": "x", "name_email": "user#chain@copr.example.com"}' /gen_key)"
+expect "a key" 201 "$(from_other_host --user "copr:$token" --data "$(key_request chain)" /gen_key)"
+expect "the key again" 200 "$(from_other_host --user "copr:$token" --data "$(key_request chain)" /gen_key)"
+
+# Who has made it: nobody in particular, who can do nothing in particular, on no network.
+pid=$(property MainPID)
+status_of() {
+    in_container sed -n "s/^$1:[[:space:]]*//p" "/proc/$pid/status"
+}
+expect "user" "$(in_container id -u copr-signer)" "$(status_of Uid | cut -f2)"
+for set in CapInh CapPrm CapEff CapBnd CapAmb; do
+    expect "$set" 0000000000000000 "$(status_of "$set")"
+done
+expect "new privileges" 1 "$(status_of NoNewPrivs)"
+expect "system calls" 2 "$(status_of Seccomp)"
+for kind in net mnt; do
+    [ "$(in_container readlink "/proc/$pid/ns/$kind")" != "$(in_container readlink "/proc/1/ns/$kind")" ] ||
+        fail "the service is in the $kind namespace of the host"
+done
+expect "its network devices" lo "$(in_container nsenter --net="/proc/$pid/ns/net" ip -oneline link | cut -d: -f2 | tr -d ' ')"
+in_container nsenter --net="/proc/$pid/ns/net" curl --silent --max-time 3 http://192.0.2.20/ && fail "it reaches the backend"
+
+# The package is signed by signd's unit, and verified with the certificate that the backend was given.
+stand_in_for_signd signd.service chain
+expect "the certificate" 200 "$(from_other_host --user "copr:$token" '/keys/user%23chain@copr.example.org/pubkey')"
+in_container cat /root/answer | gpg --dearmor >"$container_dir/certificate"
+expect_signature signd.service "$container_dir/certificate"
+note "$(gpgv --keyring "$container_dir/certificate" "$container_dir/signature" "$container_dir/signed" 2>&1 | grep Good)"
+journal | grep -qF "$token" && fail "the token is in the journal"
+true
