@@ -5,6 +5,7 @@
 # Everything of the running container; set by container_boot.
 container_dir=       # scratch directory on the host
 container_cgroup=    # cgroup that holds every process of it
+container_booter=    # what boots it, and boots it again when it reboots
 container_leader=    # its PID 1, as a process id of the host
 
 # container_cgroup2: prints where cgroup v2 is mounted on this host.
@@ -15,7 +16,7 @@ container_cgroup2() {
 # container_boot TREE STAGE: boots TREE with the files of STAGE laid over it. What the container
 # writes goes to a tmpfs in a mount namespace of its own, and is gone with it.
 container_boot() {
-    local tree=$1 stage=$2 nspawn
+    local tree=$1 stage=$2
     container_dir=$(mktemp -d "${TMPDIR:-/tmp}/copr-keygen-system.XXXXXX")
     container_cgroup=$(container_cgroup2)/copr-keygen-test-$$
     mkdir "$container_dir/root" "$container_dir/writes" "$container_cgroup"
@@ -28,13 +29,30 @@ container_boot() {
             mount -t tmpfs -o mode=0755 tmpfs writes
             mkdir writes/upper writes/scratch
             mount -t overlay -o "lowerdir=$2:$1,upperdir=writes/upper,workdir=writes/scratch" overlay root
-            exec systemd-nspawn --quiet --directory=root --machine="$3" --register=no --keep-unit \
-                --private-network --system-call-filter="bpf @memlock" --console=pipe --boot
+            status=133 # a reboot
+            while [ "$status" = 133 ]; do
+                status=0
+                systemd-nspawn --quiet --directory=root --machine="$3" --register=no --keep-unit \
+                    --private-network --system-call-filter="bpf @memlock" --console=pipe --boot || status=$?
+            done
+            exit "$status"
         ' sh "$tree" "$stage" "ck$$" </dev/null >"$container_dir/console.log" 2>&1
     ) &
-    nspawn=$!
-    disown "$nspawn"  # or the shell would report how it ended
-    if ! wait_for 30 container_find_leader "$nspawn" || ! wait_for 60 container_is_up; then
+    container_booter=$!
+    disown "$container_booter"  # or the shell would report how it ended
+    container_wait ''
+}
+
+# container_reboot: ends everything in it and boots it again, with all it has written.
+container_reboot() {
+    local before=$container_leader
+    in_container systemctl --no-block reboot
+    container_wait "$before"
+}
+
+# container_wait BEFORE: until it is up and its PID 1 is another one.
+container_wait() {
+    if ! wait_for 60 container_find_leader "$1" || ! wait_for 60 container_is_up; then
         sed 's/^/console: /' "$container_dir/console.log" >&2
         echo "the container did not boot" >&2
         return 1
@@ -42,8 +60,11 @@ container_boot() {
 }
 
 container_find_leader() {
-    kill -0 "$1" || return 1
-    container_leader=$(pgrep --parent "$1" --exact systemd)
+    local nspawn leader
+    nspawn=$(pgrep --parent "$container_booter" --exact systemd-nspawn) || return 1
+    leader=$(pgrep --parent "$nspawn" --exact systemd) || return 1
+    [ "$leader" != "$1" ] || return 1
+    container_leader=$leader
 }
 
 # "degraded" will do: some unit of a minimal Debian may not like containers.

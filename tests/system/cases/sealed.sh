@@ -56,10 +56,10 @@ expect "what signd sees" "$(name_email first) $(name_email second)" \
 expect "who may look into its memory" root "$(in_container stat -c %U "/proc/$(property MainPID)/mem")"
 expect_match "check" 'each with a sealed passphrase' "$(with_key check --sign-conf /dev/null 2>&1 || true)"
 
-# As after a boot: nothing in memory, units start in their order.
-in_container systemctl stop "$socket" "$service" copr-keygen-phrases.service
-in_container sh -c "rm -r /run/copr-keygen"
-in_container systemctl start copr-keygen-phrases.service "$socket"
+# After a boot, before anybody has asked for a key.
+in_container sync
+container_reboot
+expect_state "$service" inactive
 expect "phrases after a boot" 2 "$(in_container ls "$phrases" | wc -l)"
 sign
 expect_request 201 POST /gen_key "$(key_request third)"
