@@ -73,7 +73,7 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	shellcheck tools/setup tools/fuzz .ci/run tests/readme tests/openapi/run tests/system/run $(wildcard tests/system/*.sh tests/system/cases/*.sh)
-	shellcheck -x selinux/check tests/selinux/run tests/selinux/guest-main tests/selinux/guest-selinux tests/selinux/probe
+	shellcheck -x selinux/check $(wildcard tests/guest/run* tests/guest/guest-*) tests/guest/probe
 
 selinux:
 	@tools/setup selinux
@@ -83,9 +83,9 @@ check-selinux: selinux
 	selinux/check $(SUITES)
 
 test-selinux: build
-	@tools/setup selinux selinux-guest
+	@tools/setup selinux guest
 	$(CARGO) build --release --locked --examples
-	tests/selinux/run $(SUITES)
+	tests/guest/run selinux $(SUITES)
 
 # -Q and -K: neither the kernel nor a cache is touched.
 check-apparmor:
