@@ -12,7 +12,7 @@ SELINUX = $(abspath $(or $(CARGO_TARGET_DIR),target))/selinux
 SUITES ?= bookworm trixie
 
 .PHONY: help run build man test test-system test-openapi fuzz bench lint install clean
-.PHONY: selinux check-selinux test-selinux install-selinux check-apparmor install-apparmor
+.PHONY: selinux check-selinux test-selinux install-selinux check-apparmor test-apparmor install-apparmor
 
 help:
 	@echo 'make run          build and serve on $(LISTEN), state in ./$(STATE)'
@@ -25,7 +25,7 @@ help:
 	@echo 'make lint         rustfmt, clippy, shellcheck'
 	@echo 'make selinux      build the SELinux policy into target/selinux, see selinux/README.md'
 	@echo 'make check-selinux, check-apparmor   check the policies; nothing is loaded'
-	@echo 'make test-selinux boot Debian with SELinux enforcing under qemu (root)'
+	@echo 'make test-selinux, test-apparmor   boot Debian enforcing them under qemu (root)'
 	@echo 'make install      install below $$DESTDIR$$PREFIX (DESTDIR, PREFIX=$(PREFIX))'
 
 run:
@@ -90,7 +90,12 @@ test-selinux: build
 # -Q and -K: neither the kernel nor a cache is touched.
 check-apparmor:
 	@tools/setup apparmor
-	PATH="$$PATH:/usr/sbin:/sbin" apparmor_parser --skip-kernel-load --skip-cache apparmor/usr.bin.copr-keygen
+	PATH="$$PATH:/usr/sbin:/sbin" apparmor_parser --skip-kernel-load --skip-cache --Include apparmor apparmor/usr.bin.copr-keygen
+
+test-apparmor: build
+	@tools/setup guest
+	$(CARGO) build --release --locked --examples
+	tests/guest/run apparmor $(SUITES)
 
 # Installs what `make build` built; builds nothing itself, so that it can run as root.
 install:
@@ -121,10 +126,12 @@ install-selinux:
 
 install-apparmor:
 	install -D -m 0644 -t $(DESTDIR)/etc/apparmor.d apparmor/usr.bin.copr-keygen
+	install -D -m 0644 -t $(DESTDIR)/etc/apparmor.d/abstractions apparmor/abstractions/copr-keygen
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system/copr-keygen.service.d apparmor/20-apparmor.conf
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system/copr-keygen-.service.d apparmor/20-apparmor.conf
 	install -D -m 0644 apparmor/20-apparmor-signd.conf $(DESTDIR)$(PREFIX)/lib/systemd/system/signd.service.d/20-apparmor.conf
 	install -D -m 0644 apparmor/20-apparmor-signd.conf $(DESTDIR)$(PREFIX)/lib/systemd/system/obssignd.service.d/20-apparmor.conf
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/apparmor apparmor/README.md
 
 clean:
 	$(CARGO) clean
