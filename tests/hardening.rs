@@ -18,6 +18,10 @@ fn place(test: &str) -> (PathBuf, String) {
         let program = root().join(format!("fuzz/fuzz_targets/{target}.rs"));
         return (program, format!("run({target:?}, data)"));
     }
+    if let Some(mechanism) = test.strip_prefix("guest/") {
+        let file = root().join(format!("tests/guest/guest-{mechanism}"));
+        return (file, "expect_confined".into());
+    }
     let (file, name) = test.split_once("::").unwrap();
     (root().join(format!("tests/service/{file}.rs")), format!("#[test]\nfn {name}()"))
 }
