@@ -277,7 +277,7 @@ fn read_member(member: &mut Member<impl Read>, limit: u64) -> Result<Vec<u8>> {
 }
 
 fn reading(e: io::Error) -> Error {
-    refused(&format!("cannot be read on: {e}"))
+    refused(&format!("cannot be read on: {}", shown(&e)))
 }
 
 fn unexpected(path: &str) -> Error {
@@ -285,8 +285,8 @@ fn unexpected(path: &str) -> Error {
     refused(&format!("has a member {path:?} that is not what a backup has at this place"))
 }
 
-/// What a JSON error says, which may quote what it found, as a terminal can take it.
-fn shown(error: &serde_json::Error) -> String {
+/// What an error of serde_json or tar says, which may quote what was found, as a terminal can take it.
+fn shown(error: &impl std::fmt::Display) -> String {
     let mut words = String::new();
     for c in error.to_string().chars() {
         match c {
