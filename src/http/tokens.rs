@@ -128,7 +128,9 @@ impl Tokens {
         for (index, token) in (0..).zip(&self.0) {
             found.conditional_assign(&index, token.hash.ct_eq(&hash));
         }
-        self.0.get(usize::try_from(found).ok()?)
+        // Of a token that is stored as its hash nothing else tells that it is long enough.
+        let fits = (TOKEN_MIN..=TOKEN_MAX).contains(&presented.len());
+        self.0.get(usize::try_from(found).ok()?).filter(|_| fits)
     }
 }
 
@@ -159,7 +161,12 @@ pub fn parse_name(text: &str) -> std::result::Result<String, &'static str> {
 /// The hash of a token that is written out, or written as its hash.
 fn parse_token(text: &str) -> std::result::Result<[u8; 32], &'static str> {
     if let Some(digits) = text.strip_prefix("sha256:") {
-        return parse_hash(digits).ok_or("after sha256: there must be 64 hexadecimal digits");
+        let hash = parse_hash(digits).ok_or("after sha256: there must be 64 hexadecimal digits")?;
+        // What sha256sum says of a variable that is not set.
+        if [&b""[..], b"\n"].iter().any(|nothing| hash == *Sha256::digest(nothing)) {
+            return Err("the hash is that of no token at all; copr-keygen token makes one");
+        }
+        return Ok(hash);
     }
     // What RFC 3986 (2.3) leaves as it is, because a token may travel in a URL.
     let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(byte);
@@ -258,6 +265,9 @@ mod tests {
         for wrong in ["", &FIRST[1..], &FIRST[..31], &format!("{FIRST}0"), &hash, "backend"] {
             assert!(tokens.find(wrong.as_bytes()).is_none(), "{wrong}");
         }
+        // A token that is too short lets nobody in, however its hash got there.
+        let short = format!("s sha256:{:x} read", Sha256::digest("short"));
+        assert!(Tokens::parse(short.as_bytes()).unwrap().find(b"short").is_none());
         let shown = format!("{tokens:?}");
         assert!(!shown.contains(FIRST) && !shown.contains(SECOND), "{shown}");
     }
@@ -275,6 +285,8 @@ mod tests {
             (format!("a {SECOND}\0 read"), "may hold only"),
             (format!("a sha256:{} read", "0".repeat(63)), "64 hexadecimal"),
             (format!("a sha256:{}g read", "0".repeat(63)), "64 hexadecimal"),
+            (format!("a sha256:{:x} read", Sha256::digest("")), "no token at all"),
+            (format!("a sha256:{:X} read", Sha256::digest("\n")), "no token at all"),
             (format!("a sha256:{}é read", "0".repeat(62)), "64 hexadecimal"),
             (format!("a SHA256:{} read", "0".repeat(64)), "may hold only"),
             (format!("a {SECOND}"), "NAME TOKEN SCOPES"),
