@@ -116,23 +116,26 @@ impl Gpg {
         let result =
             process::run(&job).map_err(|e| Error::io(format!("running {}", program.display()), e));
         if program == self.agent {
-            self.remove_socket_directory(call.home);
+            self.remove_socket_directory(call.home, deadline);
         }
         Ok((result?, started.elapsed()))
     }
 
     /// For a user who is logged in, gpg binds the sockets of a home in a directory of their own
     /// below `/run/user/<uid>/gnupg`, which would stay for ever. A system user has none of this.
-    fn remove_socket_directory(&self, home: &Path) {
+    fn remove_socket_directory(&self, home: &Path, deadline: Instant) {
         if !Path::new("/run/user").join(nix::unistd::geteuid().to_string()).is_dir() {
             return;
         }
+        let now = Instant::now();
         let arguments = vec!["--homedir".into(), home.into(), "--remove-socketdir".into()];
         let job = Job {
             program: &self.gpg.with_file_name("gpgconf"),
             arguments,
             stdin: b"",
-            deadline: Instant::now() + Duration::from_secs(2),
+            // Whoever waits for this call is still to have an answer in time.
+            deadline: (now + Duration::from_secs(2))
+                .min(deadline.max(now) + Duration::from_millis(250)),
             background: None,
         };
         if let Err(e) = process::run(&job) {

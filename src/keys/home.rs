@@ -56,18 +56,22 @@ impl Homes {
         }))
     }
 
-    /// The key whose fingerprint ends in `digits`. Looks at every key.
+    /// The key whose fingerprint ends in `digits`. Looks at every key; a home that is damaged is an error
+    /// only when no other one holds it.
     pub fn find_by_key_id(&self, digits: &str) -> Result<Option<(NameEmail, KeyRecord)>> {
+        let mut damaged = None;
         for name_email in self.identities()? {
             let name_email = name_email?;
-            match self.find(&name_email)? {
-                Some(record) if record.fingerprint.as_str().ends_with(digits) => {
+            match self.find(&name_email) {
+                Ok(Some(record)) if record.fingerprint.as_str().ends_with(digits) => {
                     return Ok(Some((name_email, record)));
                 }
-                _ => {}
+                Ok(_) => {}
+                Err(e @ Error::DamagedHome { .. }) => damaged = Some(e),
+                Err(e) => return Err(e),
             }
         }
-        Ok(None)
+        damaged.map_or(Ok(None), Err)
     }
 
     /// The key of an identity, if there is one. A home that is not complete is an error: it may

@@ -37,6 +37,7 @@ impl Store {
         let unusable = |why: String| Error::DamagedHome { path: source.clone(), reason: why };
         match self.gpg.import_revocation(staged.path(), &revocation, deadline) {
             Err(Error::GpgFailed { words, .. }) => {
+                self.check_space()?;
                 return Err(unusable(format!("is no revocation certificate: {words}")));
             }
             imported => imported?,

@@ -281,6 +281,10 @@ fn a_foreign_home_gets_plain_gpg() {
     assert!(environment.contains(&format!("GNUPGHOME={}\n", foreign.display())));
 }
 
+fn all_but(all: &[String], one: &str) -> String {
+    all.iter().find(|other| *other != one).unwrap().clone()
+}
+
 #[test]
 fn operators_find_keys_in_other_ways_too() {
     let host = SignHost::with_key();
@@ -302,6 +306,19 @@ fn operators_find_keys_in_other_ways_too() {
     let fingerprint = &one.0[0];
     for id in [&fingerprint[..], &fingerprint[24..], &format!("0x{}", &fingerprint[24..])] {
         assert_eq!(list(&["--with-colons", "-k", id]), one, "{id}");
+    }
+    // Another home that is damaged is not in the way.
+    for damaged in [ID, other] {
+        let found = list(&["--with-colons", "--list-keys", &format!("<{damaged}>")]);
+        let passphrase = host.0.home(damaged).join("passphrase");
+        let aside = host.0.scratch().join("aside");
+        fs::rename(&passphrase, &aside).unwrap();
+        let id = if damaged == ID { fingerprint } else { &all_but(&all.0, fingerprint) };
+        assert_eq!(&list(&["--with-colons", "-k", id]).0[..], std::slice::from_ref(id));
+        let refused = host.gpg_copr(&["-k", &found.0[0]]);
+        let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(words.contains("damaged") && words.contains(damaged), "{words}");
+        fs::rename(&aside, &passphrase).unwrap();
     }
     let refused = host.gpg_copr(&["--delete-secret-keys", other]);
     assert_eq!(refused.status.code(), Some(2));
