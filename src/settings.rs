@@ -180,7 +180,7 @@ impl Settings {
     /// Takes the sealing key that this process was given, if it was. To be called before privileges are
     /// given up, as root may be the only one who can read it.
     pub fn find_sealing_key(&mut self) -> Result<()> {
-        self.sealing_key = SealingKey::find(self.passphrase_key_file.as_deref())?;
+        self.sealing_key = SealingKey::find(self.passphrase_key_file.as_deref(), &self.state_dir)?;
         Ok(())
     }
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::fill_pool::Filler;
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
-use crate::http::{End, Listener, Server, Service};
+use crate::http::{Access, End, Listener, Server, Service};
 use crate::keys::{CREDENTIAL, Homes, Passphrases, Store};
+use crate::privileges;
 use crate::settings::Settings;
 use crate::systemd::notify::Notifier;
 use crate::systemd::signals::Signals;
@@ -15,7 +16,12 @@ use crate::systemd::sockets;
 
 /// Serves until it is told to stop, or, on sockets of systemd, until it has been idle for a while.
 pub fn run(mut settings: Settings) -> Result<()> {
+    // Both may be root's only.
     settings.find_sealing_key()?;
+    let access = Access::load(&settings)?;
+    if settings.state_dir.exists() {
+        privileges::become_owner(&settings.state_dir)?;
+    }
     check_sealing(&settings)?;
     let signals = Signals::take()?;
     let mut notifier = Notifier::from_env();
@@ -27,7 +33,7 @@ pub fn run(mut settings: Settings) -> Result<()> {
     }
     let store = Store::open(&settings, gpg)?;
     store.prepare_phrases()?;
-    let service = Arc::new(Service::new(store, &settings)?);
+    let service = Arc::new(Service::new(store, access, &settings));
 
     // Only systemd keeps a socket open while nobody serves it.
     let alone = passed.is_empty();

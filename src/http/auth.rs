@@ -166,7 +166,7 @@ fn read_tokens(settings: &Settings) -> Result<Option<Tokens>> {
         (Some(text), None) => (format!("the credential {CREDENTIAL}"), text),
         (None, Some(path)) => {
             let what = format!("tokens_file {}", path.display());
-            (what, credentials::read_file("tokens_file", path)?)
+            (what, credentials::read_file("tokens_file", path, &settings.state_dir)?)
         }
     };
     let tokens = Tokens::parse(text.as_bytes());

@@ -30,13 +30,13 @@ use crate::key_request::{KeyLength, Lifetime};
 use crate::keys::{Catalog, Store};
 use crate::settings::Settings;
 
-use auth::Access;
 use counters::Counters;
 use doorstep::Doorstep;
 use metrics::CachedCounts;
 use refusals::Refusals;
 use stream::Streams;
 
+pub use auth::Access;
 pub use listener::Listener;
 pub use server::{End, Server};
 
@@ -67,9 +67,9 @@ pub struct Service {
 
 impl Service {
     /// A service of the keys in `store`, for those whom settings and tokens allow.
-    pub fn new(store: Store, settings: &Settings) -> Result<Self> {
-        Ok(Self {
-            access: Access::load(settings)?,
+    pub fn new(store: Store, access: Access, settings: &Settings) -> Self {
+        Self {
+            access,
             refusals: Refusals::default(),
             doorstep: Arc::default(),
             catalog: store.shared_catalog(),
@@ -81,7 +81,7 @@ impl Service {
             key_counts: Arc::default(),
             streams: Streams::default(),
             stopping: OnceLock::new(),
-        })
+        }
     }
 
     /// Refuses sockets that would let anybody in.

@@ -4,6 +4,7 @@
 mod convert;
 mod marker;
 pub(super) mod places;
+pub(super) mod strays;
 
 use std::fmt;
 use std::path::Path;
@@ -51,12 +52,14 @@ impl fmt::Debug for SealingKey {
 }
 
 impl SealingKey {
-    /// The key this process was given: the credential, or else the content of `file`.
-    pub fn find(file: Option<&Path>) -> Result<Option<Self>> {
+    /// The key this process was given: the credential, or else the content of `file`, which may be the owner's
+    /// of the state.
+    pub fn find(file: Option<&Path>, state_dir: &Path) -> Result<Option<Self>> {
         let (given, source) = match (credentials::read(CREDENTIAL)?, file) {
             (Some(content), _) => (content, format!("the credential {CREDENTIAL}")),
             (None, Some(file)) => {
-                (credentials::read_file(SETTING, file)?, format!("{SETTING} {}", file.display()))
+                let given = credentials::read_file(SETTING, file, state_dir)?;
+                (given, format!("{SETTING} {}", file.display()))
             }
             (None, None) => return Ok(None),
         };

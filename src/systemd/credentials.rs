@@ -2,7 +2,7 @@
 //! files that take their place where systemd does not run. Wiped from memory when dropped, never shown.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -51,16 +51,27 @@ pub fn read(name: &str) -> Result<Option<Secret>> {
 fn read_in(directory: &Path, name: &str) -> Result<Option<Secret>> {
     let refused =
         |e: io::Error| Error::Settings(format!("the credential {name} cannot be read: {e}"));
-    match File::open(directory.join(name)) {
-        Ok(file) => read_all(file).map(Some).map_err(refused),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+    let path = directory.join(name);
+    // Opening a pipe would wait for its writer.
+    match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
+        Ok(file) if file.metadata().map_err(refused)?.is_file() => {
+            read_all(file).map(Some).map_err(refused)
+        }
+        Ok(_) => Err(refused(io::Error::other("it is not a regular file"))),
+        // There is none only where systemd has put no file of that name into a directory.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            match (directory.is_dir(), path.symlink_metadata()) {
+                (true, Err(_)) => Ok(None),
+                _ => Err(refused(e)),
+            }
+        }
         Err(e) => Err(refused(e)),
     }
 }
 
-/// The secret in the file that `setting` names: a regular file of ours or root's that nobody else may
-/// read.
-pub fn read_file(setting: &str, path: &Path) -> Result<Secret> {
+/// The secret in the file that `setting` names: a regular file that nobody may read but root, this process or
+/// the owner of `state_dir`, who this process becomes when it is root's.
+pub fn read_file(setting: &str, path: &Path, state_dir: &Path) -> Result<Secret> {
     let refused = |why: String| Error::Settings(format!("{setting} {}: {why}", path.display()));
     // A symbolic link could lead elsewhere tomorrow, and opening a pipe would wait for its writer.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
@@ -73,7 +84,8 @@ pub fn read_file(setting: &str, path: &Path) -> Result<Secret> {
     if !found.is_file() {
         return Err(refused("must be a regular file".into()));
     }
-    if found.uid() != 0 && found.uid() != geteuid().as_raw() {
+    let will_be = || geteuid().is_root() && is_owner(state_dir, found.uid());
+    if found.uid() != 0 && found.uid() != geteuid().as_raw() && !will_be() {
         return Err(refused(format!(
             "belongs to uid {}; it must belong to root or to the user of the service",
             found.uid()
@@ -86,6 +98,10 @@ pub fn read_file(setting: &str, path: &Path) -> Result<Secret> {
         )));
     }
     read_all(file).map_err(|e| refused(format!("cannot be read: {e}")))
+}
+
+fn is_owner(directory: &Path, uid: u32) -> bool {
+    fs::metadata(directory).is_ok_and(|found| found.uid() == uid)
 }
 
 fn read_all(file: File) -> io::Result<Secret> {
@@ -102,7 +118,6 @@ fn read_all(file: File) -> io::Result<Secret> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn directory() -> tempfile::TempDir {
@@ -122,6 +137,13 @@ mod tests {
             (error.exit_status(), &*error.to_string()),
             (78, "the credential large cannot be read: it is longer than 65536 bytes")
         );
+        nix::unistd::mkfifo(&directory.path().join("pipe"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        symlink("nowhere", directory.path().join("dangling")).unwrap();
+        for name in ["pipe", "dangling", "."] {
+            assert_eq!(read_in(directory.path(), name).unwrap_err().exit_status(), 78, "{name}");
+        }
+        let gone = directory.path().join("gone");
+        assert_eq!(read_in(&gone, "tokens").unwrap_err().exit_status(), 78);
     }
 
     #[test]
@@ -131,12 +153,15 @@ mod tests {
         fs::write(&path, "secret").unwrap();
         let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         let said = |path: &Path| {
-            let error = read_file("tokens_file", path).unwrap_err();
+            let error = read_file("tokens_file", path, Path::new("/none")).unwrap_err();
             assert_eq!(error.exit_status(), 78);
             error.to_string()
         };
         mode(0o600);
-        assert_eq!(read_file("tokens_file", &path).unwrap().as_bytes(), b"secret");
+        assert_eq!(
+            read_file("tokens_file", &path, Path::new("/none")).unwrap().as_bytes(),
+            b"secret"
+        );
         for open in [0o640, 0o604, 0o620, 0o601] {
             mode(open);
             assert!(said(&path).contains(&format!("has mode {open:04o}")));
@@ -153,6 +178,11 @@ mod tests {
         if geteuid().is_root() {
             std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
             assert!(said(&path).contains("belongs to uid 12345"));
+            let state = directory.path().join("state");
+            fs::create_dir(&state).unwrap();
+            assert!(read_file("tokens_file", &path, &state).is_err());
+            std::os::unix::fs::chown(&state, Some(12345), None).unwrap();
+            assert!(read_file("tokens_file", &path, &state).is_ok());
         }
     }
 }

@@ -151,8 +151,9 @@ fn a_state_directory_that_cannot_be_one_is_a_clear_error() {
     fs::write(below.state().join("keys"), "").unwrap();
     let mut foreign = Host::new(Transport::PassedUnix, &[]);
     if nix::unistd::geteuid().is_root() {
-        fs::create_dir(foreign.state()).unwrap();
-        chown(foreign.state(), Some(65534), None).unwrap();
+        // Root becomes the owner of the state; a part of it that is somebody else's is refused.
+        fs::create_dir_all(foreign.state().join("keys")).unwrap();
+        chown(foreign.state().join("keys"), Some(65534), None).unwrap();
     } else {
         foreign.set("COPR_KEYGEN_STATE_DIR", "/tmp");
     }

@@ -32,11 +32,11 @@ pub fn section(host: &Host) -> Section {
                     "leave one of them",
                 );
             }
-            judge_file(path, &mut section);
+            judge_file(host, path, &mut section);
             true
         }
         (None, Passed::File(path)) if host.as_root => {
-            judge_file(&path, &mut section);
+            judge_file(host, &path, &mut section);
             true
         }
         (None, Passed::File(path)) => {
@@ -75,8 +75,8 @@ pub fn section(host: &Host) -> Section {
     section
 }
 
-fn judge_file(path: &Path, section: &mut Section) {
-    let read = credentials::read_file("the file", path).map_err(|e| e.to_string());
+fn judge_file(host: &Host, path: &Path, section: &mut Section) {
+    let read = credentials::read_file("the file", path, host.state()).map_err(|e| e.to_string());
     let tokens = read.and_then(|text| {
         Tokens::parse(text.as_bytes())
             .map_err(|why| format!("{}: {why}; serve does not start", path.display()))
