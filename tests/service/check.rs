@@ -248,3 +248,22 @@ fn a_deep_check_finds_what_cannot_sign() {
     let found = sign_host.check(&["--deep"]);
     assert!(found.has("warning", renamed, "no user ID"), "{found:#?}");
 }
+
+#[test]
+fn one_secret_key_of_two_identities_is_named_under_both() {
+    let sign_host = SignHost::with_keys(&[ID, OTHER]);
+    let (home, copy) = (sign_host.host.home(ID), sign_host.host.home(OTHER));
+    fs::remove_dir_all(&copy).unwrap();
+    let copied = Command::new("cp").arg("-a").args([&home, &copy]).status().unwrap();
+    assert!(copied.success());
+    for arguments in [&[][..], &["--repair"], &["--deep"]] {
+        let found = sign_host.check(arguments);
+        for (one, other) in [(ID, OTHER), (OTHER, ID)] {
+            let words = format!("holds the same secret key as {other}");
+            found.assert_failed(&format!("keys/{one}"), &words, "outside of keys/");
+        }
+    }
+    fs::remove_dir_all(&copy).unwrap();
+    sign_host.check(&["--repair"]);
+    sign_host.assert_well(&["--deep"]);
+}

@@ -1,6 +1,7 @@
 //! Every home: complete, and `key.json` in agreement with the names of the files. No gpg is run but to
 //! write a `key.json` anew.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use super::host::Host;
@@ -96,6 +97,7 @@ pub fn section(host: &Host, survey: &mut Survey) -> Section {
             record(host, home, &why, &mut section);
         }
     }
+    shared_keys(host, survey, &mut section);
     for name in &survey.strange {
         section.note(
             format!("keys/{}", name.to_string_lossy()),
@@ -107,6 +109,36 @@ pub fn section(host: &Host, survey: &mut Survey) -> Section {
         section.ok("keys", format!("{count}, with every file there and key.json in agreement"));
     }
     section
+}
+
+/// A secret key that several identities have: a home was copied, and what one of them signs is signed with the
+/// key of the other.
+fn shared_keys(host: &Host, survey: &Survey, section: &mut Section) {
+    let mut owners: BTreeMap<&str, Vec<&Home>> = BTreeMap::new();
+    for home in survey.whole() {
+        if let Some(keygrip) = &home.keygrip {
+            owners.entry(keygrip.as_str()).or_default().push(home);
+        }
+    }
+    for homes in owners.values().filter(|homes| homes.len() > 1) {
+        for home in homes {
+            let others = homes.iter().map(|other| &other.name_email);
+            let others: Vec<_> = others
+                .filter(|other| **other != home.name_email)
+                .map(ToString::to_string)
+                .collect();
+            section.failed(
+                host.name(&home.path),
+                format!("holds the same secret key as {}", others.join(", ")),
+                format!(
+                    "the user ID in its certificate says whose it is ({}); mv the other to a safe place \
+                     outside of keys/, then {}",
+                    host.command("show NAME_EMAIL"),
+                    host.repair()
+                ),
+            );
+        }
+    }
 }
 
 fn report(host: &Host, home: &Home, section: &mut Section) {
