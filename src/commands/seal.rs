@@ -86,6 +86,13 @@ fn report(to: Form, done: &Conversion, options: &Seal) -> Result<()> {
             done.passphrases
         ))?;
     }
+    if done.strays > 0 {
+        let copies =
+            if done.strays == 1 { "1 copy".into() } else { format!("{} copies", done.strays) };
+        return Err(Error::Partly(format!(
+            "there are passphrases in the clear still: {copies}, see above; remove them, then run it again"
+        )));
+    }
     match (done.failed, done.stopped) {
         (0, false) => Ok(()),
         (0, true) => Err(Error::Partly(

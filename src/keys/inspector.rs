@@ -13,7 +13,7 @@ use super::lock::lock;
 use super::passphrase::{self, Form, Passphrases};
 use super::prolong::{copy, replace};
 use super::record::{KeyRecord, RECORD};
-use super::sealing::places;
+use super::sealing::{places, strays};
 use super::signd::SigndView;
 use super::staging::{Staging, Work};
 use super::{Catalog, staging};
@@ -106,6 +106,14 @@ impl Inspector {
         places.extend(places::in_trash(&self.trash)?);
         let forms = places.into_iter().map(|place| (passphrase::form_in(&place.home), place.home));
         Ok(forms.filter_map(|(form, home)| Some((home, form.ok()?))).collect())
+    }
+
+    /// Where copies of passphrases in the clear lie about in the state, as far as passphrases can be opened.
+    pub fn stray_passphrases(&self) -> Result<Vec<PathBuf>> {
+        let mut places = places::in_keys(&self.homes)?;
+        places.extend(places::in_pool(&self.pool)?);
+        places.extend(places::in_trash(&self.trash)?);
+        strays::find(self.passphrases.root(), &places, &self.passphrases)
     }
 
     /// Tries whether the passphrase of a whole home opens.

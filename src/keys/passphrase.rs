@@ -52,6 +52,11 @@ impl Passphrases {
         }
     }
 
+    /// The state directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// A fresh one.
     pub fn fresh() -> Result<Phrase> {
         let mut bits = Zeroizing::new([0_u8; 32]);

@@ -14,6 +14,7 @@ use nix::fcntl::Flock;
 use super::durable;
 use super::home::{self, Homes};
 use super::lock::lock;
+use super::passphrase::{self, Form};
 use super::signd::SigndView;
 use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
@@ -119,6 +120,11 @@ impl Staging {
                 .map_err(|e| Error::io(format!("making {}", staged.home.display()), e))?;
             return Ok(staged);
         }
+    }
+
+    /// In which form the passphrase is kept of what is made in the entry `directory`, if it has one yet.
+    pub fn form_in(&self, directory: &Path) -> Option<Form> {
+        passphrase::form_in(&directory.join(HOME)).ok()
     }
 
     /// Whether there is something to clear of this process itself. Asking answers for it.

@@ -86,3 +86,56 @@ fn a_service_that_has_not_heard_of_it_leads_signd_nowhere() {
     fs::remove_dir_all(sealed.phrases()).unwrap();
     sealed.well(&["remove", "--yes", &name(1)]);
 }
+
+#[test]
+fn copies_of_passphrases_in_the_clear_are_named_and_never_removed() {
+    let mut sealed = with_links();
+    sealed.make(&name(2), json!({}));
+    let state = sealed.host.state();
+    let passphrase = |number: usize| sealed.host.home(&name(number)).join("passphrase");
+    // As `cp -rL`, an editor, a backup tool and an administrator leave them.
+    let in_phrases = [0, 2].map(|number| state.join("phrases").join(name(number)));
+    let mut copies = vec![
+        in_phrases[0].clone(),
+        sealed.host.home(&name(1)).join("passphrase~"),
+        state.join("keys/old").join("passphrase"),
+        state.join("note"),
+    ];
+    fs::create_dir(state.join("keys/old")).unwrap();
+    for link in &in_phrases {
+        fs::remove_file(link).unwrap();
+    }
+    fs::copy(passphrase(2), &in_phrases[1]).unwrap();
+    for (copy, number) in copies.iter().zip([0, 1, 0, 1]) {
+        fs::copy(passphrase(number), copy).unwrap();
+    }
+    // What stands in place of a link goes to the trash with its key.
+    sealed.host.unset("COPR_KEYGEN_PHRASES_DIR");
+    sealed.well(&["remove", "--yes", &name(2)]);
+    sealed.host.set("COPR_KEYGEN_PHRASES_DIR", sealed.phrases().display());
+    let entry = fs::read_dir(state.join("trash")).unwrap().next().unwrap().unwrap().path();
+    copies.push(entry.join("phrase"));
+    // Of nobody here.
+    fs::write(state.join("other"), format!("{}\n", "0".repeat(64))).unwrap();
+
+    let refused = sealed.run(&["seal"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("5 copies"), "{said}");
+    let page = sealed.run(&["check", "--no-units", "--sign-conf", "/dev/null"]);
+    let page = String::from_utf8_lossy(&page.stdout).into_owned();
+    assert!(page.contains("sealing has not finished"), "{page}");
+    for copy in &copies {
+        assert!(said.contains(&format!("{}: holds the passphrase", copy.display())), "{said}");
+        fs::remove_file(copy).unwrap_or_else(|e| panic!("{}: {e}", copy.display()));
+    }
+    fs::remove_dir(state.join("keys/old")).unwrap();
+    sealed.well(&["seal"]);
+    sealed.assert_all_sign();
+    // From then on `check` finds them.
+    fs::copy(sealed.phrases().join(name(0)), &copies[1]).unwrap();
+    let page = sealed.run(&["check", "--no-units", "--sign-conf", "/dev/null"]);
+    let page = String::from_utf8_lossy(&page.stdout).into_owned();
+    let line = format!("keys/{}/passphrase~: holds the passphrase of a key in the clear", name(1));
+    assert!(page.contains(&line), "{page}");
+}

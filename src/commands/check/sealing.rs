@@ -67,6 +67,9 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     survey.whole().for_each(|home| look(host, home, marker.state, has_key, &mut section));
     if marker.state == Sealing::Sealed {
         look_apart(host, &mut section);
+        if has_key {
+            look_for_copies(host, &mut section);
+        }
     }
     if has_key && section.is_well() {
         let keys = number(survey.whole().count(), "key", "keys");
@@ -105,6 +108,22 @@ fn look_apart(host: &Host, section: &mut Section) {
             }
         }
         Err(e) => section.failed("pool, trash", e.to_string(), host.repair()),
+    }
+}
+
+/// Which can be told from other files only by who can open passphrases.
+fn look_for_copies(host: &Host, section: &mut Section) {
+    match host.inspector.stray_passphrases() {
+        Ok(strays) => {
+            for path in strays {
+                section.failed(
+                    host.name(&path),
+                    "holds the passphrase of a key in the clear",
+                    format!("if nobody needs this copy: shred -u {}", host.quoted(&path)),
+                );
+            }
+        }
+        Err(e) => section.failed("the state", e.to_string(), host.repair()),
     }
 }
 

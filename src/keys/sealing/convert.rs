@@ -7,14 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::places::{self, Place};
+use super::places::{self, Place, keygrip};
+use super::strays;
 use super::{Marker, Sealing, no_key};
 use crate::error::{Error, Result};
-use crate::gpg::Keygrip;
-use crate::keys::home::{self, PASSPHRASE};
+use crate::keys::home::PASSPHRASE;
 use crate::keys::lock::lock;
 use crate::keys::passphrase::{self, Form};
-use crate::keys::record::KeyRecord;
 use crate::keys::staging::{StagedHome, Work};
 use crate::keys::{Store, durable};
 
@@ -32,6 +31,8 @@ pub struct Conversion {
     pub converted: usize,
     /// Those that could not be read; each has been logged.
     pub failed: usize,
+    /// Copies of them in the clear that were found elsewhere in the state; each has been logged.
+    pub strays: usize,
     /// Whether it was told to stop.
     pub stopped: bool,
 }
@@ -91,8 +92,11 @@ impl Store {
         if !self.wait_for_work(talk)? {
             return Ok(Conversion { stopped: true, ..Conversion::default() });
         }
-        let report = self.convert_all(to, jobs, talk)?;
-        if report.failed == 0 && !report.stopped {
+        let mut report = self.convert_all(to, jobs, talk)?;
+        if to == Form::Sealed && !report.stopped {
+            report.strays = self.name_strays()?;
+        }
+        if report.failed + report.strays == 0 && !report.stopped {
             match to {
                 Form::Sealed => self.mark(&Marker::new(Sealing::Sealed, key)?)?,
                 Form::Clear if self.passphrases.marker()?.is_some() => {
@@ -174,6 +178,7 @@ impl Store {
                     passphrases: fates.len() - count(Fate::None),
                     converted,
                     failed: count(Fate::Failed) + busy,
+                    strays: 0,
                     stopped,
                 });
             }
@@ -282,6 +287,30 @@ impl Store {
         durable::sync(home)
     }
 
+    /// Says where there are passphrases in the clear that are not where a conversion would find them.
+    fn name_strays(&self) -> Result<usize> {
+        let mut count = 0;
+        for path in strays::find(self.passphrases.root(), &self.places()?, &self.passphrases)? {
+            log::error!(
+                "{}: holds the passphrase of a key in the clear; remove it (shred -u), if it is a copy \
+                 that nobody needs, or move it out of the state",
+                path.display()
+            );
+            count += 1;
+        }
+        for (path, work) in self.staging.survey()? {
+            if work == Work::Foreign && self.staging.form_in(&path) == Some(Form::Clear) {
+                log::error!(
+                    "{}: a key that another host is making, with its passphrase in the clear; wait until \
+                     that has finished, or remove it if that host is no more",
+                    path.display()
+                );
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
     /// Every home with a passphrase, in the order in which homes move on: from the pool to keys/, and to
     /// the trash.
     fn places(&self) -> Result<Vec<Place>> {
@@ -290,11 +319,4 @@ impl Store {
         places.extend(places::in_trash(&self.trash)?);
         Ok(places)
     }
-}
-
-/// The secret key that the passphrase in `home` opens.
-fn keygrip(home: &Path) -> Option<Keygrip> {
-    KeyRecord::of(home)
-        .map(|record| record.keygrip)
-        .or_else(|| <[_; 1]>::try_from(home::secret_keys(home)).ok().map(|[keygrip]| keygrip))
 }

@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::gpg::Keygrip;
 use crate::identity::NameEmail;
-use crate::keys::home::Homes;
+use crate::keys::home::{self, Homes};
+use crate::keys::record::KeyRecord;
 
 /// A home with a passphrase, and the directory whose lock keeps others from moving it.
 pub struct Place {
@@ -42,6 +44,13 @@ pub fn in_trash(trash: &Path) -> Result<Vec<Place>> {
     let entries = entries(trash)?.into_iter();
     let places = entries.map(|entry| Place { home: entry.join("home"), lock: Some(entry) });
     Ok(places.filter(|place| place.home.is_dir()).collect())
+}
+
+/// The secret key that the passphrase in `home` opens.
+pub fn keygrip(home: &Path) -> Option<Keygrip> {
+    KeyRecord::of(home)
+        .map(|record| record.keygrip)
+        .or_else(|| <[_; 1]>::try_from(home::secret_keys(home)).ok().map(|[keygrip]| keygrip))
 }
 
 /// The paths in a directory; none when it is none.

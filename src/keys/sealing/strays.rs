@@ -1,0 +1,98 @@
+//! Copies of passphrases in the clear that lie about in a state: made by an administrator, a backup tool, or
+//! left where a link was replaced by what it led to. They are named, never removed: where nothing of ours
+//! should be, it is not for us to tell what is worth to be kept.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::is_sealed;
+use super::places::{Place, keygrip};
+use crate::error::{Error, Result};
+use crate::keys::home::{PASSPHRASE, PUBRING};
+use crate::keys::passphrase::Passphrases;
+use crate::keys::record::RECORD;
+
+/// Longer than any passphrase file.
+const FILE_MAX: u64 = 4096;
+/// Deeper than anything in the state.
+const DEPTH_MAX: usize = 8;
+
+/// Files below the state directory `root`, ordered, whose first line is the passphrase of one of `places`,
+/// other than where it belongs.
+pub fn find(root: &Path, places: &[Place], passphrases: &Passphrases) -> Result<Vec<PathBuf>> {
+    let mut known = Known { phrases: HashSet::new(), homes: HashSet::new() };
+    for Place { home, .. } in places {
+        known.homes.insert(home.join(PASSPHRASE));
+        let Some(keygrip) = keygrip(home) else { continue };
+        // What cannot be read has been named already.
+        if let Ok(phrase) = passphrases.read(home, &keygrip) {
+            known.phrases.insert(Sha256::digest(&*phrase).into());
+        }
+    }
+    let mut strays = Vec::new();
+    known.walk(root, 0, &mut strays)?;
+    strays.sort();
+    Ok(strays)
+}
+
+struct Known {
+    /// Hashes of all passphrases.
+    phrases: HashSet<[u8; 32]>,
+    /// Where they are to be.
+    homes: HashSet<PathBuf>,
+}
+
+impl Known {
+    fn walk(&self, directory: &Path, depth: usize, strays: &mut Vec<PathBuf>) -> Result<()> {
+        let failed = |e| Error::io(format!("reading {}", directory.display()), e);
+        let entries = match fs::read_dir(directory) {
+            // It is gone, as work in staging is at any time.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let path = entry.path();
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() && depth < DEPTH_MAX => {
+                    self.walk(&path, depth + 1, strays)?;
+                }
+                Ok(kind) if kind.is_file() && !self.is_ours(&path) && self.holds_phrase(&path) => {
+                    strays.push(path);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this is no place for a copy: a passphrase where it belongs, or what every home has.
+    fn is_ours(&self, path: &Path) -> bool {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_of_home = [PUBRING, RECORD].contains(&name);
+        let ends = [".key", ".rev"].iter().any(|end| name.ends_with(end));
+        is_of_home || ends || self.homes.contains(path)
+    }
+
+    fn holds_phrase(&self, path: &Path) -> bool {
+        let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+        let Ok(file) = File::options().read(true).custom_flags(flags).open(path) else {
+            return false;
+        };
+        let mut content = Zeroizing::new(Vec::with_capacity(4096));
+        if file.take(FILE_MAX).read_to_end(&mut content).is_err() {
+            return false;
+        }
+        let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        if is_sealed(line) {
+            return false;
+        }
+        self.phrases.contains(&<[u8; 32]>::from(Sha256::digest(line)))
+    }
+}
