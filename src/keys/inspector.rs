@@ -191,6 +191,12 @@ impl Inspector {
         self.signd.is_prepared()
     }
 
+    /// Files in that agent's home that nobody of ours has written and that matter; see
+    /// [`SigndView::misled`].
+    pub fn misled(&self) -> Vec<(PathBuf, &'static str)> {
+        self.signd.misled()
+    }
+
     /// Makes both.
     pub fn prepare(&self) -> Result<()> {
         self.signd.prepare(self.staging.create()?.scratch())

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::durable;
 use super::home::Homes;
-use super::passphrase::Passphrases;
+use super::passphrase::{self, Form, Passphrases};
 use super::phrases::PhraseFiles;
 use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
@@ -98,6 +98,22 @@ impl SigndView {
         }
     }
 
+    /// Files in the agent's home that keep signd from signing, or change what is signed, and why.
+    pub fn misled(&self) -> Vec<(PathBuf, &'static str)> {
+        let mut found = Vec::new();
+        let conf = self.agent_home.join("gpg.conf");
+        if conf.exists() {
+            found.push((conf, "changes how everything is signed; nothing of ours writes it"));
+        }
+        let path = self.agent_configuration();
+        let text = fs::read(&path).unwrap_or_default();
+        let mut lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+        if lines.any(|line| line.starts_with(b"no-allow-loopback-pinentry")) {
+            found.push((path, "keeps signd from giving passphrases: no-allow-loopback-pinentry"));
+        }
+        found
+    }
+
     fn agent_configuration(&self) -> PathBuf {
         self.agent_home.join("gpg-agent.conf")
     }
@@ -171,8 +187,20 @@ impl SigndView {
                 return Ok(()); // signd reads elsewhere, where this process does not know
             }
         }
-        let link = self.phrases.join(name_email.as_str());
-        self.put(&link, &Self::phrase_target(name_email)).map(drop)
+        let (link, target) =
+            (self.phrases.join(name_email.as_str()), Self::phrase_target(name_email));
+        if fs::read_link(&link).is_ok_and(|found| found == target) {
+            return Ok(());
+        }
+        let home = self.phrases.join("../keys").join(name_email.as_str());
+        if matches!(passphrase::form_in(&home), Ok(Form::Sealed)) {
+            return Err(Error::Settings(format!(
+                "the passphrase of {name_email} is sealed, and sealing.json, which says so of the state, is \
+                 missing: put it back from a backup, or run `copr-keygen seal` with the passphrase-key it \
+                 was sealed with (docs/sealing.md)"
+            )));
+        }
+        self.put(&link, &target).map(drop)
     }
 
     /// Fails when the link of this secret key leads to that of another identity.

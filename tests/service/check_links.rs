@@ -283,3 +283,20 @@ fn trust_databases_and_shared_keyrings_are_named() {
     fs::write(sign_host.path("gnupg/trustdb.gpg"), "corrupt").unwrap();
     sign_host.assert_mended("gnupg/trustdb.gpg", ID);
 }
+
+#[test]
+fn what_misleads_the_agent_is_named() {
+    let sign_host = SignHost::with_keys(&[ID]);
+    let gnupg = sign_host.path("gnupg");
+    fs::write(gnupg.join("gpg.conf"), "digest-algo SHA1\n").unwrap();
+    let conf = gnupg.join("gpg-agent.conf");
+    let text = fs::read_to_string(&conf).unwrap();
+    fs::write(&conf, format!("{text} no-allow-loopback-pinentry\n")).unwrap();
+    let found = sign_host.check(&["--repair"]);
+    found.assert_failed("gnupg/gpg.conf", "changes how everything is signed", "mv ");
+    found.assert_failed("gnupg/gpg-agent.conf", "keeps signd from giving passphrases", "mv ");
+    fs::remove_file(gnupg.join("gpg.conf")).unwrap();
+    fs::remove_file(conf).unwrap();
+    sign_host.check(&["--repair"]);
+    sign_host.assert_well(&[]);
+}

@@ -139,3 +139,18 @@ fn copies_of_passphrases_in_the_clear_are_named_and_never_removed() {
     let line = format!("keys/{}/passphrase~: holds the passphrase of a key in the clear", name(1));
     assert!(page.contains(&line), "{page}");
 }
+
+#[test]
+fn a_half_sealed_state_without_its_marker_leads_signd_to_no_sealed_phrase() {
+    let sealed = with_links();
+    sealed.well(&["seal"]);
+    let clear = sealed.phrases().join(name(0));
+    fs::copy(clear, sealed.host.home(&name(0)).join("passphrase")).unwrap();
+    fs::remove_file(sealed.host.state().join("sealing.json")).unwrap();
+    // The service that runs has no phrases_dir and so makes links.
+    let refused = sealed.host.gen_key_patiently(&name(1), &json!({}));
+    assert_eq!(refused.status, 500, "{}", sealed.host.log());
+    assert!(sealed.host.log().contains("sealing.json"), "{}", sealed.host.log());
+    assert_eq!(sealed.host.gen_key_patiently(&name(0), &json!({})).status, 200);
+    assert_eq!(sealed.host.entries("phrases"), [name(0)]);
+}

@@ -98,6 +98,10 @@ fn describe(odd: &OddLink) -> String {
 
 /// The files of the agent's home that are made when the service starts.
 fn prepared(host: &Host, section: &mut Section) {
+    for (path, why) in host.inspector.misled() {
+        let remedy = format!("mv {} /root/, then {}", host.quoted(&path), host.repair());
+        section.failed(host.name(&path), why, remedy);
+    }
     if host.inspector.is_prepared() {
         return;
     }
