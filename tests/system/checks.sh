@@ -163,6 +163,17 @@ other_host_up() {
         ip -n client link set outside up'
 }
 
+# open_to_other_host: as docs/backend.conf has it; the socket must be restarted then.
+open_to_other_host() {
+    drop_in "$socket" <<'END'
+[Socket]
+ListenStream=192.0.2.10:5003
+FreeBind=yes
+IPAddressDeny=any
+IPAddressAllow=localhost 192.0.2.20
+END
+}
+
 # from_other_host [CURL OPTION]... PATH: asks 192.0.2.10 from there; prints the status, 000 for no answer.
 # The body is in /root/answer of the container.
 from_other_host() {

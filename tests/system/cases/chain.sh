@@ -12,13 +12,7 @@ LoadCredential=
 LoadCredentialEncrypted=tokens:copr-keygen.tokens
 END
 other_host_up
-drop_in "$socket" <<'END'
-[Socket]
-ListenStream=192.0.2.10:5003
-FreeBind=yes
-IPAddressDeny=any
-IPAddressAllow=localhost 192.0.2.20
-END
+open_to_other_host
 in_container systemctl restart "$socket"
 
 # The backend has a key made, and is told when it asks for another's.

@@ -18,13 +18,7 @@ expect "start with a path" 243 \
 expect "without any tokens" 200 "$(ask /keys)"
 
 # Another host: not without tokens.
-drop_in "$socket" <<'END'
-[Socket]
-ListenStream=192.0.2.10:5003
-FreeBind=yes
-IPAddressDeny=any
-IPAddressAllow=localhost 192.0.2.20
-END
+open_to_other_host
 in_container systemctl stop "$service" 2>/dev/null
 in_container systemctl restart "$socket"
 in_container systemctl restart "$service" 2>/dev/null && fail "started for other hosts without tokens"
