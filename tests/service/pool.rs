@@ -175,8 +175,11 @@ fn a_filler_ends_at_once_when_told_to_and_leaves_nothing_half_made() {
         assert!(told.elapsed() < Duration::from_secs(10), "{:?}", told.elapsed());
         assert_eq!(host.entries("staging").is_empty(), clean);
     }
-    fill(&host, "2048:1");
-    assert_eq!(host.entries("staging"), [""; 0]);
+    // What gpg still writes to after its parent was killed is left for the next time.
+    eventually("staging to be empty", || {
+        fill(&host, "2048:1");
+        host.entries("staging").is_empty().then_some(())
+    });
     assert_eq!(entries(&host).len(), 1);
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::host::{Host, Transport};
+use super::host::{Host, Transport, eventually};
 
 const ID: &str = "user#project@copr.example.org";
 
@@ -78,6 +78,12 @@ impl SignHost {
     fn end_agent(&self) {
         let mut kill = self.command(Path::new("gpgconf"));
         assert!(kill.args(["--kill", "gpg-agent"]).status().unwrap().success());
+        // It takes connections until it has ended, and answers none of them.
+        eventually("the agent to end", || {
+            let mut ask = self.command(Path::new("gpg-connect-agent"));
+            let asked = ask.args(["--no-autostart", "/bye"]).output().unwrap();
+            String::from_utf8_lossy(&asked.stderr).contains("no gpg-agent running").then_some(())
+        });
     }
 
     /// A stand-in for gpg that writes down how it was called, as what is printed below.
