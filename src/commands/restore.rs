@@ -10,7 +10,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
 use crate::identity::NameEmail;
-use crate::keys::{Restored, Store, Summary};
+use crate::keys::{Passphrases, Restored, Store, Summary};
 use crate::settings::Settings;
 
 /// Restores keys and says what became of each that is not simply there now.
@@ -28,10 +28,11 @@ pub fn run(settings: &Settings, options: &Restore) -> Result<()> {
     };
     let summary = store.restore(input, settings.jobs, &report);
     bar.finish_and_clear();
-    conclude(summary)
+    conclude(summary, Passphrases::new(settings).marker()?.is_some())
 }
 
-fn conclude(summary: Summary) -> Result<()> {
+/// `is_sealed`: whether the state is.
+fn conclude(summary: Summary, is_sealed: bool) -> Result<()> {
     let Summary { made, updated, kept, failed, unknown, whole } = summary;
     log::info!(
         "{made} keys restored, {updated} certificates brought up to date, {kept} were there already"
@@ -54,6 +55,12 @@ fn conclude(summary: Summary) -> Result<()> {
         clock::timestamp(header.time),
         since.unwrap_or_default()
     );
+    if header.sealing.is_some() && !is_sealed {
+        log::warn!(
+            "the archive is sealed and this state is not: its passphrases are in the clear here; \
+             `copr-keygen seal` seals them"
+        );
+    }
     if unknown > 0 {
         log::info!(
             "{unknown} keys of this host were not there when the archive was made: they are younger, or \

@@ -23,8 +23,17 @@ pub fn seal(settings: &Settings, options: &Seal) -> Result<()> {
     if settings.phrases_dir.is_none() {
         return Err(crate::keys::needs_phrases_dir());
     }
-    let store = open(settings)?;
-    if !options.dry_run {
+    // On a new host, before the first key is made or restored.
+    let is_new =
+        std::fs::read_dir(&settings.state_dir).is_ok_and(|mut found| found.next().is_none());
+    let store = if is_new && !options.dry_run {
+        Store::open(settings, Gpg::new(settings)?)?
+    } else {
+        open(settings)?
+    };
+    if options.dry_run {
+        store.foresee_phrases_in_memory()?;
+    } else {
         store.check_phrases_in_memory()?;
         // signd can go on while its links lead to what it cannot read any more. A key whose phrase cannot
         // be read has been named, and keeps no other from being sealed.

@@ -113,6 +113,7 @@ impl Store {
             permits,
             queue_timeout: settings.queue_timeout,
         };
+        store.signd.phrase_files().map_or(Ok(()), PhraseFiles::check_owner)?;
         store.clear_staging();
         if !store.signd.is_prepared() {
             store.signd.prepare(store.staging.create()?.scratch())?;
@@ -122,7 +123,12 @@ impl Store {
 
     /// Makes sure that signd can be given phrases where no disk keeps them.
     pub fn check_phrases_in_memory(&self) -> Result<()> {
-        self.signd.phrase_files().map_or(Ok(()), PhraseFiles::check_in_memory)
+        self.signd.phrase_files().map_or(Ok(()), PhraseFiles::prepare_in_memory)
+    }
+
+    /// Whether it could be made sure of.
+    pub fn foresee_phrases_in_memory(&self) -> Result<()> {
+        self.signd.phrase_files().map_or(Ok(()), PhraseFiles::foresee_in_memory)
     }
 
     /// Where signd finds phrases.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
+use zeroize::Zeroizing;
 
 use super::home::{Homes, PASSPHRASE};
 use super::passphrase::Passphrases;
@@ -22,6 +23,9 @@ const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 
 /// How old a half-written file must be for its writer to be dead.
 const ABANDONED: Duration = Duration::from_secs(60);
+
+/// The file in `phrases_dir` that says whose phrases these are: the path of the state.
+const OWNER: &str = ".state";
 
 /// What tells one passphrase file of a home from its successor.
 type Stamp = (u64, u64, SystemTime);
@@ -79,19 +83,67 @@ impl PhraseFiles {
         if self.passphrases.marker()?.is_some() && !is_in_memory(&self.directory)? {
             return wrong("is not on a tmpfs, so passphrases would get to a disk".into());
         }
+        self.check_owner()?;
+        if !self.directory.join(OWNER).exists() {
+            let claimed = self.put_file(OWNER, self.owner().as_bytes(), SystemTime::now());
+            claimed
+                .map_err(|e| Error::io(format!("writing in {}", self.directory.display()), e))?;
+        }
         Ok(())
     }
 
-    /// Fails when `directory` could not hold phrases of a sealed state.
-    pub fn check_in_memory(&self) -> Result<()> {
-        self.prepare()?;
-        if is_in_memory(&self.directory)? {
+    /// Fails when the directory holds the phrases of another state: what signd signs with would be taken
+    /// away by a backup that is tried out.
+    pub fn check_owner(&self) -> Result<()> {
+        let found = match fs::read(self.directory.join(OWNER)) {
+            Ok(found) => String::from_utf8_lossy(&found).into_owned(),
+            Err(_) => return Ok(()), // there is none yet
+        };
+        if found == self.owner() {
             return Ok(());
         }
         Err(Error::Settings(format!(
-            "phrases_dir = {}: is not on a tmpfs, so passphrases would get to a disk",
-            self.directory.display()
+            "phrases_dir = {0}: holds the phrases of the state {1}, not of {2}; name another directory in \
+             memory for this one (COPR_KEYGEN_PHRASES_DIR), or remove {0} if that state has moved here",
+            self.directory.display(),
+            found.trim_end().escape_debug(),
+            self.owner().trim_end().escape_debug()
         )))
+    }
+
+    /// The line that names the state.
+    fn owner(&self) -> String {
+        let keys = self.homes.directory();
+        let state = keys.parent().unwrap_or(keys);
+        let state = state.canonicalize().unwrap_or_else(|_| state.into());
+        format!("{}\n", state.display())
+    }
+
+    /// Makes sure of a directory that can hold the phrases of a sealed state.
+    pub fn prepare_in_memory(&self) -> Result<()> {
+        self.foresee_in_memory()?;
+        self.prepare()
+    }
+
+    /// Whether [`PhraseFiles::prepare_in_memory`] would do so, as far as the directory, or what is above it,
+    /// tells.
+    pub fn foresee_in_memory(&self) -> Result<()> {
+        if self.directory.exists() {
+            self.check_owner()?;
+        }
+        let above = self.directory.parent().unwrap_or(&self.directory);
+        let place = if self.directory.exists() { &self.directory } else { above };
+        match is_in_memory(place) {
+            Ok(true) => Ok(()),
+            found => Err(Error::Settings(format!(
+                "phrases_dir = {}: {}",
+                self.directory.display(),
+                match found {
+                    Err(e) => format!("cannot be made: {e}"),
+                    Ok(_) => "is not on a tmpfs, so passphrases would get to a disk".into(),
+                }
+            ))),
+        }
     }
 
     /// Whether signd finds the phrase of this identity as it is now. Opens nothing.
@@ -128,24 +180,31 @@ impl PhraseFiles {
     }
 
     fn write(&self, name_email: &NameEmail, phrase: &[u8], time: SystemTime) -> Result<()> {
-        // signd takes no name that begins with a dot for a user.
-        let fresh = self.directory.join(format!(".{:016x}", rand::random::<u64>()));
-        let path = self.path(name_email);
-        let mut options = OpenOptions::new();
-        let opened = options.write(true).create_new(true).mode(0o600).open(&fresh);
-        let written = opened.and_then(|mut file: File| {
-            file.write_all(phrase)?;
-            file.write_all(b"\n")?;
-            file.set_times(FileTimes::new().set_modified(time))?;
-            fs::rename(&fresh, &path)
-        });
-        written.map_err(|e| {
-            let _ = fs::remove_file(&fresh); // what matters is why it was not written
+        let mut line = Zeroizing::new(Vec::with_capacity(phrase.len() + 1));
+        line.extend_from_slice(phrase);
+        line.push(b'\n');
+        self.put_file(name_email.as_str(), &line, time).map_err(|e| {
             Error::Settings(format!(
                 "phrases_dir = {}: the phrase of {name_email} cannot be written, so signd cannot use its \
                  key yet: {e}; mend that or make room there, then run `copr-keygen phrases` (docs/sealing.md)",
                 self.directory.display()
             ))
+        })
+    }
+
+    /// Puts a file with this content and time of modification in place.
+    fn put_file(&self, name: &str, content: &[u8], time: SystemTime) -> io::Result<()> {
+        // signd takes no name that begins with a dot for a user.
+        let fresh = self.directory.join(format!(".{:016x}", rand::random::<u64>()));
+        let mut options = OpenOptions::new();
+        let opened = options.write(true).create_new(true).mode(0o600).open(&fresh);
+        let written = opened.and_then(|mut file: File| {
+            file.write_all(content)?;
+            file.set_times(FileTimes::new().set_modified(time))?;
+            fs::rename(&fresh, self.directory.join(name))
+        });
+        written.inspect_err(|_| {
+            let _ = fs::remove_file(&fresh); // what matters is why it was not written
         })
     }
 
@@ -173,6 +232,9 @@ impl PhraseFiles {
             let entry = entry.map_err(reading)?;
             let name = entry.file_name();
             let name = name.to_str().unwrap_or_default();
+            if name == OWNER {
+                continue;
+            }
             if is_unfinished(name) {
                 // By its last change: it is given the time of the passphrase at the end, and not every
                 // kernel knows when a file was made.
@@ -209,7 +271,7 @@ impl PhraseFiles {
     }
 }
 
-/// Whether this is the name of a file that is being written.
+/// Whether this is the name of a file that is being written, or of the one that names the state.
 pub fn is_unfinished(name: &str) -> bool {
     name.starts_with('.')
 }

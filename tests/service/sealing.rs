@@ -158,9 +158,11 @@ impl SealedHost {
         }
     }
 
-    /// What signd is given.
+    /// What signd is given; it takes no name with a dot in front for a user.
     pub fn given(&self) -> Vec<(String, String)> {
-        let files = tree(&self.phrases()).into_iter();
+        let mut files = tree(&self.phrases());
+        files.retain(|path, _| !path.to_string_lossy().starts_with('.'));
+        let files = files.into_iter();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         files.map(|(path, bytes)| (path.to_str().unwrap().into(), text(bytes))).collect()
     }

@@ -56,7 +56,7 @@ fn the_wrong_key_and_none_change_nothing() {
     let file = sealed.host.scratch().join("key");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o640);
     fs::set_permissions(&file, mode).unwrap();
-    assert_all_refuse(&sealed, "others may read or change it");
+    assert_all_refuse(&sealed, "others may have read it");
     sealed.take_key();
     assert_all_refuse(&sealed, "has no passphrase-key");
     // What needs no passphrase works.
@@ -94,10 +94,12 @@ fn phrases_never_get_to_a_disk() {
     assert_eq!(refused.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("phrases_dir: must be set"));
     sealed.host.set("COPR_KEYGEN_PHRASES_DIR", disk.display());
-    let refused = sealed.run(&["seal"]);
-    assert_eq!(refused.status.code(), Some(78));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("is not on a tmpfs"));
-    assert_eq!(tree(&sealed.host.state()), before);
+    for arguments in [&["seal"][..], &["seal", "--dry-run"]] {
+        let refused = sealed.run(arguments);
+        assert_eq!(refused.status.code(), Some(78));
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("is not on a tmpfs"));
+        assert_eq!(tree(&sealed.host.state()), before);
+    }
     assert!(tree(&disk).is_empty());
 
     sealed.host.unset("COPR_KEYGEN_PHRASES_DIR");
@@ -204,4 +206,37 @@ fn check_mends_what_signd_reads() {
     sealed.assert_all_sign();
     let page = check(&sealed, &[]);
     assert!(page.iter().all(|(level, ..)| level == "ok"), "{page:?}");
+}
+
+#[test]
+fn what_signd_reads_is_never_given_another_state() {
+    let mut sealed = SealedHost::sealed();
+    (0..2).for_each(|number| sealed.make(&name(number), json!({})));
+    let before = tree(&sealed.phrases());
+    let other = sealed.host.scratch().join("other");
+    fs::create_dir(&other).unwrap();
+    sealed.host.set("COPR_KEYGEN_STATE_DIR", other.display());
+    // On a new host sealing comes before the first key; not with the phrases of this one.
+    for mode in ["seal", "phrases", "serve"] {
+        let refused = sealed.run(&[mode]);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(78), "{mode}: {said}");
+        assert!(mode == "phrases" || said.contains("holds the phrases of the state"), "{said}");
+        assert_eq!(tree(&sealed.phrases()), before, "{mode}");
+    }
+    let phrases = sealed.phrases();
+    sealed.host.set("COPR_KEYGEN_PHRASES_DIR", phrases.with_file_name("others").display());
+    sealed.well(&["seal"]);
+    assert!(other.join("sealing.json").exists());
+    assert_eq!(tree(&sealed.phrases()), before);
+    sealed.host.set("COPR_KEYGEN_PHRASES_DIR", phrases.display());
+    sealed.host.set("COPR_KEYGEN_STATE_DIR", sealed.host.state().display());
+    sealed.assert_all_sign();
+    // As after a boot.
+    fs::remove_dir_all(&phrases).unwrap();
+    let page = sealed.run(&["check", "--no-units", "--sign-conf", "/dev/null"]);
+    let page = String::from_utf8_lossy(&page.stdout).into_owned();
+    assert!(page.contains("no phrase has been opened for signd"), "{page}");
+    sealed.well(&["phrases"]);
+    sealed.assert_all_sign();
 }
