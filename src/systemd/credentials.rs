@@ -93,7 +93,8 @@ pub fn read_file(setting: &str, path: &Path, state_dir: &Path) -> Result<Secret>
     }
     if found.mode() & 0o077 != 0 {
         return Err(refused(format!(
-            "has mode {:04o}, so others may read or change it; chmod 0600, and make new secrets",
+            "has mode {:04o}, so others may have read it or changed it; chmod 0600, and replace what it holds as \
+             the documents say",
             found.mode() & 0o7777
         )));
     }

@@ -246,7 +246,7 @@ fn a_deep_check_finds_what_cannot_sign() {
     fs::rename(&home, sign_host.host.home(renamed)).unwrap();
     sign_host.check(&["--repair"]);
     let found = sign_host.check(&["--deep"]);
-    assert!(found.has("warning", renamed, "no user ID"), "{found:#?}");
+    assert!(found.has("failed", renamed, "no user ID"), "{found:#?}");
 }
 
 #[test]

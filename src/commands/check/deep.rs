@@ -171,10 +171,11 @@ fn report(host: &Host, home: &mut Home, doubt: Doubt, section: &mut Section) {
             "the key is revoked: nothing can be signed with it",
             host.command(&format!("remove {}", super::page::quote(home.name_email.as_str()))),
         ),
-        Doubt::Name => section.warning(
+        Doubt::Name => section.failed(
             subject,
-            "no user ID of the certificate holds this name",
-            "see whether the home has been renamed or copied by hand",
+            "no user ID of the certificate holds this name: packages of this identity would be signed with \
+             the key of another",
+            "see whether the home has been renamed or copied by hand, and put it back under its own name",
         ),
         Doubt::Failed(e) => {
             let remedy = match &e {

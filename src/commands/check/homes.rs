@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::Path;
 
 use super::host::Host;
 use super::owners::wrong_mode;
@@ -157,6 +158,11 @@ fn report(host: &Host, home: &Home, section: &mut Section) {
                 "has no revocation certificate; the key signs without it",
                 "restore it from a backup, or make one with gpg --gen-revoke on a copy of the home",
             ),
+            Fault::Strange(path) if may_hold_phrase(path) => section.warning(
+                host.name(path),
+                "does not belong into a home, and may hold a passphrase in the clear",
+                format!("if nobody needs this copy: shred -u {}", host.quoted(path)),
+            ),
             Fault::Strange(path) => {
                 section.note(host.name(path), "does not belong into a home; it does no harm");
             }
@@ -164,6 +170,12 @@ fn report(host: &Host, home: &Home, section: &mut Section) {
             Fault::Record(_) | Fault::Owner(..) | Fault::Mode(..) | Fault::TrustDatabase(_) => {}
         }
     }
+}
+
+/// Whether a file is called like a copy of the passphrase, as editors and backup tools make them.
+fn may_hold_phrase(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.trim_start_matches(['.', '#']).starts_with("passphrase")
 }
 
 /// The remedy for a key that cannot be used. What is left of it may be the only copy.

@@ -4,7 +4,7 @@
 use super::homes::Survey;
 use super::host::Host;
 use super::page::{Section, number};
-use super::units::PHRASES;
+use super::units;
 use crate::keys::{LinkFault, OddLink};
 
 pub fn section(host: &Host, survey: &Survey) -> Section {
@@ -12,6 +12,18 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     if survey.failure.is_some() {
         section.note("gnupg, phrases", "not looked at, as keys could not be read");
         return section;
+    }
+    if let Some(directory) = &host.settings.phrases_dir {
+        if !directory.exists() {
+            let remedy = match units::under_systemd(host) {
+                true => format!("systemctl restart {}", units::PHRASES),
+                false => host.command("phrases"),
+            };
+            let message =
+                "is not there: no phrase has been opened for signd since this host was started";
+            section.failed(directory.display().to_string(), message, remedy);
+            return section;
+        }
     }
     match host.inspector.odd_links(&survey.homes) {
         Ok(odd) => odd.iter().for_each(|odd| report(host, odd, &mut section)),
@@ -29,7 +41,7 @@ fn report(host: &Host, odd: &OddLink, section: &mut Section) {
     let subject = host.name(&odd.path);
     let message = describe(odd);
     if odd.needs_phrase() && host.lacks_sealing_key() {
-        section.failed(subject, message, format!("systemctl restart {PHRASES}"));
+        section.failed(subject, message, format!("systemctl restart {}", units::PHRASES));
         return;
     }
     if odd.can_be_mended() {

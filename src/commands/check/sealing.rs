@@ -7,9 +7,14 @@ use super::page::{Section, number};
 use crate::error::Error;
 use crate::keys::{CREDENTIAL, Form, Home, Sealing};
 
-/// The command line of a mode that is to have the key.
-const WITH_KEY: &str =
-    "systemd-run --pipe --wait --property=LoadCredentialEncrypted=passphrase-key copr-keygen";
+/// The command line of a mode that is to have the key, which units are given by systemd.
+fn with_key(host: &Host, words: &str) -> String {
+    let command = host.command(words);
+    if host.settings.passphrase_key_file.is_some() {
+        return command;
+    }
+    format!("systemd-run --pipe --wait --property=LoadCredentialEncrypted={CREDENTIAL} {command}")
+}
 
 pub fn section(host: &Host, survey: &Survey) -> Section {
     let mut section = Section::new("passphrases");
@@ -21,7 +26,8 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
                 "sealing.json",
                 "is missing, and there are sealed passphrases",
                 format!(
-                    "put it back from a backup, or make it anew with the right key: {WITH_KEY} seal"
+                    "put it back from a backup, or make it anew with the right key: {}",
+                    with_key(host, "seal")
                 ),
             );
             return section;
@@ -46,19 +52,17 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     match marker.state {
         Sealing::Sealed => {}
         Sealing::Sealing => {
-            section.failed("sealing.json", "sealing has not finished", format!("{WITH_KEY} seal"));
+            section.failed("sealing.json", "sealing has not finished", with_key(host, "seal"));
         }
-        Sealing::Unsealing => section.failed(
-            "sealing.json",
-            "unsealing has not finished",
-            format!("{WITH_KEY} unseal"),
-        ),
+        Sealing::Unsealing => {
+            section.failed("sealing.json", "unsealing has not finished", with_key(host, "unseal"))
+        }
     }
     let has_key = passphrases.key().is_some();
     if !has_key {
         section.note(
             "passphrases",
-            format!("sealed, and not tried without the {CREDENTIAL}: {WITH_KEY} check"),
+            format!("sealed, and not tried without the {CREDENTIAL}: {}", with_key(host, "check")),
         );
     } else if let Err(e) = passphrases.verify() {
         section.failed("passphrases", e.to_string(), "see docs/sealing.md");
@@ -67,9 +71,9 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     survey.whole().for_each(|home| look(host, home, marker.state, has_key, &mut section));
     if marker.state == Sealing::Sealed {
         look_apart(host, &mut section);
-        if has_key {
-            look_for_copies(host, &mut section);
-        }
+    }
+    if marker.state != Sealing::Unsealing && has_key {
+        look_for_copies(host, &mut section);
     }
     if has_key && section.is_well() {
         let keys = number(survey.whole().count(), "key", "keys");
@@ -88,7 +92,7 @@ fn look(host: &Host, home: &Home, state: Sealing, has_key: bool, section: &mut S
         section.failed(&subject, e.to_string(), homes::restore(host, home));
     };
     match host.inspector.passphrase_form(home) {
-        Ok(Form::Clear) if state == Sealing::Sealed => clear(subject, section),
+        Ok(Form::Clear) if state == Sealing::Sealed => clear(host, subject, section),
         Ok(_) if has_key => {
             if let Err(e) = host.inspector.open_passphrase(home) {
                 failed(section, e);
@@ -104,7 +108,7 @@ fn look_apart(host: &Host, section: &mut Section) {
     match host.inspector.passphrases_apart() {
         Ok(apart) => {
             for (home, _) in apart.iter().filter(|(_, form)| *form == Form::Clear) {
-                clear(format!("{}/passphrase", host.name(home)), section);
+                clear(host, format!("{}/passphrase", host.name(home)), section);
             }
         }
         Err(e) => section.failed("pool, trash", e.to_string(), host.repair()),
@@ -127,7 +131,7 @@ fn look_for_copies(host: &Host, section: &mut Section) {
     }
 }
 
-fn clear(subject: String, section: &mut Section) {
+fn clear(host: &Host, subject: String, section: &mut Section) {
     let message = "is in the clear in a state that is sealed";
-    section.failed(subject, message, format!("{WITH_KEY} seal"));
+    section.failed(subject, message, with_key(host, "seal"));
 }
