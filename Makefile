@@ -117,12 +117,14 @@ install:
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d completions/copr-keygen.fish
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/docs docs/*.md docs/openapi.yaml $(wildcard docs/performance.svg) docs/sign.conf docs/backend.conf
+	install -D -m 0644 selinux/README.md $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/selinux/README.md
+	install -D -m 0644 apparmor/README.md $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/apparmor/README.md
+	install -D -m 0644 fuzz/README.md $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/fuzz/README.md
 
 # What `make selinux` built, and a profile; loading them is up to the administrator or a package.
 install-selinux:
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/selinux/packages/copr-keygen $(SELINUX)/copr_keygen.pp selinux/copr_keygen_ports.cil
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/selinux/devel/include/contrib selinux/copr_keygen.if
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/selinux selinux/README.md
 
 install-apparmor:
 	install -D -m 0644 -t $(DESTDIR)/etc/apparmor.d apparmor/usr.bin.copr-keygen
@@ -131,7 +133,6 @@ install-apparmor:
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system/copr-keygen-.service.d apparmor/20-apparmor.conf
 	install -D -m 0644 apparmor/20-apparmor-signd.conf $(DESTDIR)$(PREFIX)/lib/systemd/system/signd.service.d/20-apparmor.conf
 	install -D -m 0644 apparmor/20-apparmor-signd.conf $(DESTDIR)$(PREFIX)/lib/systemd/system/obssignd.service.d/20-apparmor.conf
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/apparmor apparmor/README.md
 
 clean:
 	$(CARGO) clean
