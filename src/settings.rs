@@ -77,6 +77,8 @@ pub struct Settings {
     pub phrases_dir: Option<PathBuf>,
     /// That key, for modes that need it: no setting, see [`Settings::find_sealing_key`].
     pub sealing_key: Option<SealingKey>,
+    /// Why that key could not be taken, in modes that can do without.
+    pub sealing_key_fault: Option<String>,
     /// Every setting as it was written, and where that was: name, text, source.
     pub origins: Vec<(String, String, String)>,
     /// Environment variables that look like settings of ours and are none.
@@ -172,6 +174,7 @@ impl Settings {
                 .parse("passphrase_key_file", |text| optional(text, program))?,
             phrases_dir: layers.parse("phrases_dir", |text| optional(text, program))?,
             sealing_key: None,
+            sealing_key_fault: None,
             origins: layers.origins(),
             unknown_variables,
         })

@@ -90,7 +90,10 @@ fn find_sealing_key(settings: &mut Settings, command: &Command) -> Result<()> {
         }
         // These do without the key, as far as they can.
         Command::Check(_) | Command::Remove(_) => {
-            settings.find_sealing_key().unwrap_or_else(|e| log::warn!("{e}"));
+            if let Err(e) = settings.find_sealing_key() {
+                log::warn!("{e}");
+                settings.sealing_key_fault = Some(e.to_string());
+            }
             let removes = matches!(command, Command::Remove(_));
             match Passphrases::new(settings).marker() {
                 // The phrase in memory would outlive its key.

@@ -10,7 +10,7 @@ pub(crate) mod gen_key;
 pub(crate) mod keys;
 mod listener;
 mod metrics;
-mod peers;
+pub mod peers;
 mod refusals;
 pub(crate) mod request;
 mod response;

@@ -94,6 +94,16 @@ impl Inspector {
         &self.passphrases
     }
 
+    /// Whether there is a place in memory for the phrases of a sealed state.
+    pub fn foresee_phrases(&self) -> Result<()> {
+        match self.signd.phrase_files() {
+            // What is above it is made by the unit, at every boot.
+            Some(files) if !files.directory().parent().is_some_and(Path::exists) => Ok(()),
+            Some(files) => files.foresee_in_memory(),
+            None => Err(passphrase::needs_directory()),
+        }
+    }
+
     /// In which form the passphrase of a whole home is kept.
     pub fn passphrase_form(&self, home: &Home) -> Result<Form> {
         passphrase::form_in(&home.path)

@@ -55,6 +55,8 @@ fn tokens_that_are_not_as_they_must_be_keep_serve_from_starting() {
             let mut host = Host::new(Transport::ListenTcp, &[(&variable, name)]);
             let expected = format!("{setting}: {name:?} is not known on this host");
             assert!(refusal(&mut host).contains(&expected));
+            let page = String::from_utf8(host.run(&["check", "--no-units"]).stdout).unwrap();
+            assert!(page.contains(&format!("FAILED    users: {expected}")), "{page}");
         }
     }
 

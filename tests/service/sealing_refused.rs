@@ -57,6 +57,10 @@ fn the_wrong_key_and_none_change_nothing() {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o640);
     fs::set_permissions(&file, mode).unwrap();
     assert_all_refuse(&sealed, "others may have read it");
+    let page = check(&sealed, &[]);
+    let fault =
+        page.iter().find(|(level, about, _)| level == "failed" && about == "passphrase-key");
+    assert!(fault.is_some_and(|(.., words)| words.contains("others may have read it")), "{page:?}");
     sealed.take_key();
     assert_all_refuse(&sealed, "has no passphrase-key");
     // What needs no passphrase works.
@@ -110,6 +114,11 @@ fn phrases_never_get_to_a_disk() {
         if let Some(directory) = directory {
             sealed.host.set("COPR_KEYGEN_PHRASES_DIR", directory.display());
         }
+        let page = check(&sealed, &[]);
+        let is_it = |(level, about, message): &(String, String, String)| {
+            level == "failed" && about == "phrases_dir" && message.contains(words)
+        };
+        assert!(page.iter().any(is_it), "{words}: {page:?}");
         for mode in ["serve", "phrases"] {
             let refused = sealed.run(&[mode]);
             let said = String::from_utf8_lossy(&refused.stderr);

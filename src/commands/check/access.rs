@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use super::host::Host;
 use super::page::Section;
 use super::units::{self, Unit};
+use crate::http::peers::Peers;
 use crate::http::tokens::{CREDENTIAL, Tokens};
 use crate::listen_address::ListenAddress;
 use crate::systemd::credentials;
 
 const NAME: &str = "tokens";
+const USERS: &str = "users";
 
 /// Where the unit finds the credential that it names (units/copr-keygen.service).
 const STORE: [&str; 3] = ["/etc/credstore", "/run/credstore", "/usr/lib/credstore"];
@@ -68,6 +70,13 @@ pub fn section(host: &Host) -> Section {
                 "make tokens (copr-keygen token NAME; docs/operations.md says where they go)",
             );
         }
+    }
+    let (users, groups) = (&host.settings.allow_users, &host.settings.allow_groups);
+    if let Err(e) = Peers::from_settings(host.settings) {
+        section.failed(USERS, e.to_string(), "correct that setting: serve does not start");
+    } else if !users.is_empty() || !groups.is_empty() {
+        let named: Vec<_> = users.iter().chain(groups).map(String::as_str).collect();
+        section.ok(USERS, format!("need no token on Unix sockets: {}", named.join(", ")));
     }
     if open.is_empty() && !has_tokens {
         section.ok(NAME, "there are none; only this host can ask");

@@ -19,6 +19,9 @@ fn with_key(host: &Host, words: &str) -> String {
 pub fn section(host: &Host, survey: &Survey) -> Section {
     let mut section = Section::new("passphrases");
     let passphrases = host.inspector.passphrases();
+    if let Some(why) = &host.settings.sealing_key_fault {
+        section.failed("passphrase-key", why, "see docs/sealing.md; serve does not start");
+    }
     let marker = match passphrases.marker() {
         Ok(Some(marker)) => marker,
         Ok(None) if survey.whole().any(|home| is_sealed(host, home)) => {
@@ -57,6 +60,9 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
         Sealing::Unsealing => {
             section.failed("sealing.json", "unsealing has not finished", with_key(host, "unseal"))
         }
+    }
+    if let Err(e) = host.inspector.foresee_phrases() {
+        section.failed("phrases_dir", e.to_string(), "see docs/sealing.md; serve does not start");
     }
     let has_key = passphrases.key().is_some();
     if !has_key {
