@@ -65,3 +65,8 @@ pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> Result<()
 fn stdout_failed(e: io::Error) -> Error {
     Error::io("writing to stdout", e)
 }
+
+/// `1 key`, `2 keys`.
+pub fn number(count: usize, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
+}

@@ -96,8 +96,7 @@ fn report(to: Form, done: &Conversion, options: &Seal) -> Result<()> {
         ))?;
     }
     if done.strays > 0 {
-        let copies =
-            if done.strays == 1 { "1 copy".into() } else { format!("{} copies", done.strays) };
+        let copies = output::number(done.strays, "copy", "copies");
         return Err(Error::Partly(format!(
             "there are passphrases in the clear still: {copies}, see above; remove them, then run it again"
         )));

@@ -120,9 +120,7 @@ impl Inspector {
 
     /// Where copies of passphrases in the clear lie about in the state, as far as passphrases can be opened.
     pub fn stray_passphrases(&self) -> Result<Vec<PathBuf>> {
-        let mut places = places::in_keys(&self.homes)?;
-        places.extend(places::in_pool(&self.pool)?);
-        places.extend(places::in_trash(&self.trash)?);
+        let places = places::all(&self.homes, &self.pool, &self.trash)?;
         strays::find(self.passphrases.root(), &places, &self.passphrases)
     }
 

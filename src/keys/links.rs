@@ -4,22 +4,19 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::durable;
 use super::examine::Home;
 use super::home::{Homes, PASSPHRASE};
+use super::passphrase::beginning;
 use super::phrases;
 use super::signd::SigndView;
 use super::staging::Staging;
 use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
 use crate::identity::NameEmail;
-
-/// Longer than any passphrase, so that a strange file is not read into memory.
-const PHRASE_MAX: u64 = 4096;
 
 /// An entry of `phrases/` or `gnupg/private-keys-v1.d/` that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,8 +137,7 @@ impl Links<'_> {
         }
         linked = 0;
         for (name, path) in entries(self.signd.phrases())? {
-            if self.signd.phrase_files().is_some()
-                && name.to_str().is_some_and(phrases::is_unfinished)
+            if self.signd.phrase_files().is_some() && name.to_str().is_some_and(phrases::is_no_user)
             {
                 continue;
             }
@@ -275,14 +271,7 @@ impl Links<'_> {
     }
 
     fn is_copy(&self, a: &Path, b: &Path) -> bool {
-        let read = |path: &Path| {
-            let mut bytes = Vec::new();
-            let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
-            let file = fs::File::options().read(true).custom_flags(flags).open(path).ok()?;
-            file.take(PHRASE_MAX).read_to_end(&mut bytes).ok()?;
-            Some(bytes)
-        };
-        read(a).is_some_and(|bytes| read(b) == Some(bytes))
+        beginning(a).is_some_and(|bytes| beginning(b) == Some(bytes))
     }
 
     /// Puts an entry right.

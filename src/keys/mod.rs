@@ -113,7 +113,7 @@ impl Store {
             permits,
             queue_timeout: settings.queue_timeout,
         };
-        store.signd.phrase_files().map_or(Ok(()), PhraseFiles::check_owner)?;
+        store.signd.phrase_files().map_or(Ok(false), PhraseFiles::is_claimed)?;
         store.clear_staging();
         if !store.signd.is_prepared() {
             store.signd.prepare(store.staging.create()?.scratch())?;

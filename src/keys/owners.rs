@@ -21,7 +21,7 @@ pub const PARTS: [&str; 6] =
     ["keys", "gnupg", "gnupg/private-keys-v1.d", "phrases", "pool", "staging"];
 
 /// Deeper than anything in the state.
-const DEPTH_MAX: usize = 8;
+pub(super) const DEPTH_MAX: usize = 8;
 
 /// Who is to own everything.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -213,7 +213,19 @@ pub(super) fn put(path: &Path, content: &[u8]) -> Result<()> {
         .map_err(|e| Error::io(format!("writing {}", path.display()), e))
 }
 
-fn first_line(content: &[u8]) -> &[u8] {
+/// The beginning of a file that may be a passphrase, a copy of one or anything else: as much as any passphrase
+/// file holds. Follows no link and waits for no pipe.
+pub(super) fn beginning(path: &Path) -> Option<Zeroizing<Vec<u8>>> {
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    // Never grown, which would leave copies of a secret behind.
+    let mut content = Zeroizing::new(Vec::with_capacity(FILE_MAX as usize + 1));
+    file.take(FILE_MAX).read_to_end(&mut content).ok()?;
+    Some(content)
+}
+
+/// The line of a passphrase file, without its end.
+pub(super) fn first_line(content: &[u8]) -> &[u8] {
     content.split(|byte| *byte == b'\n').next().unwrap_or_default()
 }
 

@@ -2,6 +2,7 @@
 //! directory that is in memory only (`phrases_dir`). Derived from `keys/` like the links, and never
 //! written where a disk could keep them while the state is sealed.
 
+use std::fmt;
 use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -26,6 +27,9 @@ const ABANDONED: Duration = Duration::from_secs(60);
 
 /// The file in `phrases_dir` that says whose phrases these are: the path of the state.
 const OWNER: &str = ".state";
+
+/// What is wrong with a directory on a disk.
+const ON_A_DISK: &str = "is not on a tmpfs, so passphrases would get to a disk";
 
 /// What tells one passphrase file of a home from its successor.
 type Stamp = (u64, u64, SystemTime);
@@ -52,9 +56,7 @@ impl PhraseFiles {
     /// Makes the directory if its parent is there, and fails when passphrases must not be written to
     /// it: it is not this user's alone or, where they are sealed, a disk could keep them.
     pub fn prepare(&self) -> Result<()> {
-        let wrong = |why: String| {
-            Err(Error::Settings(format!("phrases_dir = {}: {why}", self.directory.display())))
-        };
+        let wrong = |why: String| Err(self.wrong(why));
         let keys = self.homes.directory();
         let state = keys.parent().unwrap_or(keys);
         if self.directory.starts_with(state) || state.starts_with(&self.directory) {
@@ -81,10 +83,9 @@ impl PhraseFiles {
             ));
         }
         if self.passphrases.marker()?.is_some() && !is_in_memory(&self.directory)? {
-            return wrong("is not on a tmpfs, so passphrases would get to a disk".into());
+            return wrong(ON_A_DISK.into());
         }
-        self.check_owner()?;
-        if !self.directory.join(OWNER).exists() {
+        if !self.is_claimed()? {
             let claimed = self.put_file(OWNER, self.owner().as_bytes(), SystemTime::now());
             claimed
                 .map_err(|e| Error::io(format!("writing in {}", self.directory.display()), e))?;
@@ -92,22 +93,23 @@ impl PhraseFiles {
         Ok(())
     }
 
-    /// Fails when the directory holds the phrases of another state: what signd signs with would be taken
-    /// away by a backup that is tried out.
-    pub fn check_owner(&self) -> Result<()> {
+    /// Whether the directory is said to hold the phrases of this state. Fails when it is another's: what signd
+    /// signs with would be taken away by a backup that is tried out.
+    pub fn is_claimed(&self) -> Result<bool> {
         let found = match fs::read(self.directory.join(OWNER)) {
             Ok(found) => String::from_utf8_lossy(&found).into_owned(),
-            Err(_) => return Ok(()), // there is none yet
+            Err(_) => return Ok(false), // there is none yet
         };
-        if found == self.owner() {
-            return Ok(());
+        let owner = self.owner();
+        if found == owner {
+            return Ok(true);
         }
-        Err(Error::Settings(format!(
-            "phrases_dir = {0}: holds the phrases of the state {1}, not of {2}; name another directory in \
-             memory for this one (COPR_KEYGEN_PHRASES_DIR), or remove {0} if that state has moved here",
-            self.directory.display(),
+        Err(self.wrong(format!(
+            "holds the phrases of the state {}, not of {}; name another directory in memory for this one \
+             (COPR_KEYGEN_PHRASES_DIR), or remove {} if that state has moved here",
             found.trim_end().escape_debug(),
-            self.owner().trim_end().escape_debug()
+            owner.trim_end().escape_debug(),
+            self.directory.display()
         )))
     }
 
@@ -128,22 +130,19 @@ impl PhraseFiles {
     /// Whether [`PhraseFiles::prepare_in_memory`] would do so, as far as the directory, or what is above it,
     /// tells.
     pub fn foresee_in_memory(&self) -> Result<()> {
-        if self.directory.exists() {
-            self.check_owner()?;
-        }
+        self.is_claimed()?;
         let above = self.directory.parent().unwrap_or(&self.directory);
         let place = if self.directory.exists() { &self.directory } else { above };
         match is_in_memory(place) {
             Ok(true) => Ok(()),
-            found => Err(Error::Settings(format!(
-                "phrases_dir = {}: {}",
-                self.directory.display(),
-                match found {
-                    Err(e) => format!("cannot be made: {e}"),
-                    Ok(_) => "is not on a tmpfs, so passphrases would get to a disk".into(),
-                }
-            ))),
+            Ok(false) => Err(self.wrong(ON_A_DISK)),
+            Err(e) => Err(self.wrong(format!("cannot be made: {e}"))),
         }
+    }
+
+    /// What is wrong with the directory, under the name of its setting.
+    fn wrong(&self, why: impl fmt::Display) -> Error {
+        Error::Settings(format!("phrases_dir = {}: {why}", self.directory.display()))
     }
 
     /// Whether signd finds the phrase of this identity as it is now. Opens nothing.
@@ -184,10 +183,9 @@ impl PhraseFiles {
         line.extend_from_slice(phrase);
         line.push(b'\n');
         self.put_file(name_email.as_str(), &line, time).map_err(|e| {
-            Error::Settings(format!(
-                "phrases_dir = {}: the phrase of {name_email} cannot be written, so signd cannot use its \
-                 key yet: {e}; mend that or make room there, then run `copr-keygen phrases` (docs/sealing.md)",
-                self.directory.display()
+            self.wrong(format!(
+                "the phrase of {name_email} cannot be written, so signd cannot use its key yet: {e}; mend \
+                 that or make room there, then run `copr-keygen phrases` (docs/sealing.md)"
             ))
         })
     }
@@ -235,7 +233,7 @@ impl PhraseFiles {
             if name == OWNER {
                 continue;
             }
-            if is_unfinished(name) {
+            if is_no_user(name) {
                 // By its last change: it is given the time of the passphrase at the end, and not every
                 // kernel knows when a file was made.
                 let Ok(found) = entry.metadata() else { continue };
@@ -271,8 +269,9 @@ impl PhraseFiles {
     }
 }
 
-/// Whether this is the name of a file that is being written, or of the one that names the state.
-pub fn is_unfinished(name: &str) -> bool {
+/// Whether signd takes this name for no user: that of a file that is being written, or of the one that names
+/// the state.
+pub fn is_no_user(name: &str) -> bool {
     name.starts_with('.')
 }
 

@@ -189,7 +189,7 @@ impl SigndView {
         }
         let (link, target) =
             (self.phrases.join(name_email.as_str()), Self::phrase_target(name_email));
-        if fs::read_link(&link).is_ok_and(|found| found == target) {
+        if leads_to(&link, &target) {
             return Ok(());
         }
         let home = self.phrases.join("../keys").join(name_email.as_str());
@@ -266,7 +266,7 @@ impl SigndView {
     fn put(&self, link: &Path, target: &Path) -> Result<bool> {
         let failed = |e| Error::io(format!("linking {}", link.display()), e);
         // Another request may make it at any time; then that one is taken.
-        let is_there = || fs::read_link(link).is_ok_and(|found| found == target);
+        let is_there = || leads_to(link, target);
         if is_there() {
             return Ok(false);
         }
@@ -282,6 +282,10 @@ impl SigndView {
             _ => Ok(true),
         }
     }
+}
+
+fn leads_to(link: &Path, target: &Path) -> bool {
+    fs::read_link(link).is_ok_and(|found| found == target)
 }
 
 /// Removes a link, if it is there; moves anything else to `aside`.

@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal};
 use serde::Serialize;
 
 use crate::commands::output;
+pub use crate::commands::output::number;
 use crate::error::{Error, Result};
 
 /// So many findings that say the same are shown to people.
@@ -237,11 +238,6 @@ pub fn quote(text: &str) -> String {
         return text.into();
     }
     format!("'{}'", text.replace('\'', r"'\''"))
-}
-
-/// `1 key`, `2 keys`.
-pub fn number(count: usize, one: &str, many: &str) -> String {
-    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
 }
 
 #[cfg(test)]

@@ -311,12 +311,8 @@ impl Store {
         Ok(count)
     }
 
-    /// Every home with a passphrase, in the order in which homes move on: from the pool to keys/, and to
-    /// the trash.
+    /// Every home with a passphrase.
     fn places(&self) -> Result<Vec<Place>> {
-        let mut places = places::in_pool(self.pool.directory())?;
-        places.extend(places::in_keys(&self.homes)?);
-        places.extend(places::in_trash(&self.trash)?);
-        Ok(places)
+        places::all(&self.homes, self.pool.directory(), &self.trash)
     }
 }

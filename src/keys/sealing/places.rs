@@ -17,6 +17,14 @@ pub struct Place {
     pub lock: Option<PathBuf>,
 }
 
+/// All of them, in the order in which homes move on: from the pool to keys/, and to the trash.
+pub fn all(homes: &Homes, pool: &Path, trash: &Path) -> Result<Vec<Place>> {
+    let mut places = in_pool(pool)?;
+    places.extend(in_keys(homes)?);
+    places.extend(in_trash(trash)?);
+    Ok(places)
+}
+
 /// Those of the pool: secret keys that are nobody's yet.
 pub fn in_pool(pool: &Path) -> Result<Vec<Place>> {
     let mut places = Vec::new();
@@ -28,7 +36,7 @@ pub fn in_pool(pool: &Path) -> Result<Vec<Place>> {
 }
 
 /// Those of identities.
-pub fn in_keys(homes: &Homes) -> Result<Vec<Place>> {
+fn in_keys(homes: &Homes) -> Result<Vec<Place>> {
     let mut places = Vec::new();
     for home in entries(homes.directory())? {
         let name = home.file_name().and_then(|name| name.to_str()).unwrap_or_default();

@@ -3,25 +3,19 @@
 //! should be, it is not for us to tell what is worth to be kept.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
 
 use super::is_sealed;
 use super::places::{Place, keygrip};
 use crate::error::{Error, Result};
 use crate::keys::home::{PASSPHRASE, PUBRING};
-use crate::keys::passphrase::Passphrases;
+use crate::keys::owners::DEPTH_MAX;
+use crate::keys::passphrase::{Passphrases, beginning, first_line};
 use crate::keys::record::RECORD;
-
-/// Longer than any passphrase file.
-const FILE_MAX: u64 = 4096;
-/// Deeper than anything in the state.
-const DEPTH_MAX: usize = 8;
 
 /// Files below the state directory `root`, ordered, whose first line is the passphrase of one of `places`,
 /// other than where it belongs.
@@ -81,15 +75,8 @@ impl Known {
     }
 
     fn holds_phrase(&self, path: &Path) -> bool {
-        let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
-        let Ok(file) = File::options().read(true).custom_flags(flags).open(path) else {
-            return false;
-        };
-        let mut content = Zeroizing::new(Vec::with_capacity(4096));
-        if file.take(FILE_MAX).read_to_end(&mut content).is_err() {
-            return false;
-        }
-        let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let Some(content) = beginning(path) else { return false };
+        let line = first_line(&content);
         if is_sealed(line) {
             return false;
         }
