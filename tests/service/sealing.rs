@@ -86,6 +86,13 @@ impl SealedHost {
         format!("{}{words}", String::from_utf8_lossy(&output.stdout))
     }
 
+    /// What `check` says to people.
+    pub fn page(&self, arguments: &[&str]) -> String {
+        let fixed = ["check", "--no-units", "--sign-conf", "/dev/null"];
+        let output = self.run(&[&fixed[..], arguments].concat());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     pub fn fill_pool(&self, count: usize) {
         let mut fill = self.host.mode(&["fill-pool"]);
         let output = fill.env("COPR_KEYGEN_POOL", format!("2048:{count}")).output().unwrap();

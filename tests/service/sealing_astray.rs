@@ -122,8 +122,7 @@ fn copies_of_passphrases_in_the_clear_are_named_and_never_removed() {
     let said = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(said.contains("5 copies"), "{said}");
-    let page = sealed.run(&["check", "--no-units", "--sign-conf", "/dev/null"]);
-    let page = String::from_utf8_lossy(&page.stdout).into_owned();
+    let page = sealed.page(&[]);
     assert!(page.contains("sealing has not finished"), "{page}");
     for copy in &copies {
         assert!(said.contains(&format!("{}: holds the passphrase", copy.display())), "{said}");
@@ -134,8 +133,7 @@ fn copies_of_passphrases_in_the_clear_are_named_and_never_removed() {
     sealed.assert_all_sign();
     // From then on `check` finds them.
     fs::copy(sealed.phrases().join(name(0)), &copies[1]).unwrap();
-    let page = sealed.run(&["check", "--no-units", "--sign-conf", "/dev/null"]);
-    let page = String::from_utf8_lossy(&page.stdout).into_owned();
+    let page = sealed.page(&[]);
     let line = format!("keys/{}/passphrase~: holds the passphrase of a key in the clear", name(1));
     assert!(page.contains(&line), "{page}");
 }

@@ -58,9 +58,7 @@ fn the_wrong_key_and_none_change_nothing() {
     fs::set_permissions(&file, mode).unwrap();
     assert_all_refuse(&sealed, "others may have read it");
     let page = check(&sealed, &[]);
-    let fault =
-        page.iter().find(|(level, about, _)| level == "failed" && about == "passphrase-key");
-    assert!(fault.is_some_and(|(.., words)| words.contains("others may have read it")), "{page:?}");
+    assert!(has_failed(&page, "passphrase-key", "others may have read it"), "{page:?}");
     sealed.take_key();
     assert_all_refuse(&sealed, "has no passphrase-key");
     // What needs no passphrase works.
@@ -115,10 +113,7 @@ fn phrases_never_get_to_a_disk() {
             sealed.host.set("COPR_KEYGEN_PHRASES_DIR", directory.display());
         }
         let page = check(&sealed, &[]);
-        let is_it = |(level, about, message): &(String, String, String)| {
-            level == "failed" && about == "phrases_dir" && message.contains(words)
-        };
-        assert!(page.iter().any(is_it), "{words}: {page:?}");
+        assert!(has_failed(&page, "phrases_dir", words), "{words}: {page:?}");
         for mode in ["serve", "phrases"] {
             let refused = sealed.run(&[mode]);
             let said = String::from_utf8_lossy(&refused.stderr);
@@ -129,7 +124,16 @@ fn phrases_never_get_to_a_disk() {
     assert!(tree(&disk).is_empty());
 }
 
-fn check(sealed: &SealedHost, arguments: &[&str]) -> Vec<(String, String, String)> {
+/// Level, subject and message of a line of `check`.
+type Line = (String, String, String);
+
+fn has_failed(page: &[Line], subject: &str, words: &str) -> bool {
+    page.iter().any(|(level, about, message)| {
+        level == "failed" && about == subject && message.contains(words)
+    })
+}
+
+fn check(sealed: &SealedHost, arguments: &[&str]) -> Vec<Line> {
     let fixed = ["check", "--no-units", "--json", "--sign-conf", "/dev/null"];
     let output = sealed.run(&[&fixed[..], arguments].concat());
     let page: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -159,10 +163,7 @@ fn check_names_what_is_clear_swapped_or_cut() {
     let page = check(&sealed, &[]);
     let failed = |number: usize, words: &str| {
         let subject = format!("keys/{}/passphrase", name(number));
-        let is_it = |(level, about, message): &(String, String, String)| {
-            level == "failed" && *about == subject && message.contains(words)
-        };
-        assert!(page.iter().any(is_it), "{subject}: {page:?}");
+        assert!(has_failed(&page, &subject, words), "{subject}: {page:?}");
     };
     failed(0, "is in the clear");
     failed(2, "does not open");
@@ -176,10 +177,8 @@ fn check_names_what_is_clear_swapped_or_cut() {
     for (path, _) in &apart {
         fs::write(sealed.host.state().join(path), "clear\n").unwrap();
         let page = check(&sealed, &[]);
-        let is_it = |(level, about, message): &(String, String, String)| {
-            level == "failed" && Path::new(about) == path && message.contains("is in the clear")
-        };
-        assert!(page.iter().any(is_it), "{}: {page:?}", path.display());
+        let subject = path.to_str().unwrap();
+        assert!(has_failed(&page, subject, "is in the clear"), "{subject}: {page:?}");
     }
     // Another `seal` mends what can be mended and names the rest.
     let output = sealed.run(&["seal"]);
@@ -203,8 +202,7 @@ fn check_mends_what_signd_reads() {
     assert_eq!(failed.len(), 3, "{page:?}");
     let file = sealed.host.scratch().join("key");
     sealed.take_key();
-    let said = sealed.run(&["check", "--repair", "--no-units", "--sign-conf", "/dev/null"]);
-    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let said = sealed.page(&["--repair"]);
     assert!(said.contains("-> systemctl restart copr-keygen-phrases.service"), "{said}");
     assert!(!said.contains("run check --repair again"), "{said}");
     assert!(!stranger.exists(), "that needs no key");
@@ -243,8 +241,7 @@ fn what_signd_reads_is_never_given_another_state() {
     sealed.assert_all_sign();
     // As after a boot.
     fs::remove_dir_all(&phrases).unwrap();
-    let page = sealed.run(&["check", "--no-units", "--sign-conf", "/dev/null"]);
-    let page = String::from_utf8_lossy(&page.stdout).into_owned();
+    let page = sealed.page(&[]);
     assert!(page.contains("no phrase has been opened for signd"), "{page}");
     sealed.well(&["phrases"]);
     sealed.assert_all_sign();

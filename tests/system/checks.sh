@@ -51,6 +51,12 @@ fetch() {
         --write-out '%{http_code}' "http://127.0.0.1:5003$path" || true
 }
 
+# ask [CURL OPTION]... PATH: prints the status alone, 000 for no answer; through the loopback address.
+ask() {
+    in_network curl --disable --noproxy '*' --silent --max-time 60 --output /dev/null \
+        --write-out '%{http_code}' "${@:1:$#-1}" "http://127.0.0.1:5003${!#}" || true
+}
+
 # request METHOD PATH [BODY]: sets status, headers and body.
 request() {
     local file=$container_dir/answer
@@ -81,6 +87,11 @@ key_request() {
 # property NAME [UNIT]: of the service, or of another unit.
 property() {
     in_container systemctl show --value --property="$1" "${2:-$service}"
+}
+
+# status_of PID FIELD: of a process of the container, as proc(5) has it.
+status_of() {
+    in_container sed -n "s/^$2:[[:space:]]*//p" "/proc/$1/status"
 }
 
 # is UNIT STATE...: whether the unit is in one of the states.

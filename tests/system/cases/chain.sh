@@ -24,15 +24,12 @@ expect "the key again" 200 "$(from_other_host --user "copr:$token" --data "$(key
 
 # Who has made it: nobody in particular, who can do nothing in particular, on no network.
 pid=$(property MainPID)
-status_of() {
-    in_container sed -n "s/^$1:[[:space:]]*//p" "/proc/$pid/status"
-}
-expect "user" "$(in_container id -u copr-signer)" "$(status_of Uid | cut -f2)"
+expect "user" "$(in_container id -u copr-signer)" "$(status_of "$pid" Uid | cut -f2)"
 for set in CapInh CapPrm CapEff CapBnd CapAmb; do
-    expect "$set" 0000000000000000 "$(status_of "$set")"
+    expect "$set" 0000000000000000 "$(status_of "$pid" "$set")"
 done
-expect "new privileges" 1 "$(status_of NoNewPrivs)"
-expect "system calls" 2 "$(status_of Seccomp)"
+expect "new privileges" 1 "$(status_of "$pid" NoNewPrivs)"
+expect "system calls" 2 "$(status_of "$pid" Seccomp)"
 for kind in net mnt; do
     [ "$(in_container readlink "/proc/$pid/ns/$kind")" != "$(in_container readlink "/proc/1/ns/$kind")" ] ||
         fail "the service is in the $kind namespace of the host"

@@ -19,15 +19,10 @@ serve() {
 }
 serve
 expect "its user" copr-signer "$(in_container stat -c %U "/proc/$pid")"
-expect "its user as the kernel sees it" "$(in_container id -u copr-signer)" \
-    "$(in_container sed -n 's/^Uid:[[:space:]]*[0-9]*[[:space:]]*\([0-9]*\).*/\1/p' "/proc/$pid/status")"
-expect "capabilities" 0000000000000000 "$(in_container sed -n 's/^CapEff:[[:space:]]*//p' "/proc/$pid/status")"
-ask() {
-    in_network curl --disable --noproxy '*' --silent --max-time 60 --output /dev/null --write-out '%{http_code}' \
-        "$@" http://127.0.0.1:5003/gen_key
-}
-expect "a request without a token" 401 "$(ask --data "$(key_request off)")"
-expect "a key" 201 "$(ask --user "x:$token" --data "$(key_request off)")"
+expect "its user as the kernel sees it" "$(in_container id -u copr-signer)" "$(status_of "$pid" Uid | cut -f2)"
+expect "capabilities" 0000000000000000 "$(status_of "$pid" CapEff)"
+expect "a request without a token" 401 "$(ask --data "$(key_request off)" /gen_key)"
+expect "a key" 201 "$(ask --user "x:$token" --data "$(key_request off)" /gen_key)"
 expect_match "its passphrase" '^sealed:1:' "$(in_container cat "$state/keys/$(name_email off)/passphrase")"
 expect "files of others in the state" "" "$(in_container find "$state" ! -user copr-signer)"
 in_container kill "$pid"
@@ -35,6 +30,6 @@ wait_for 10 no_process copr-keygen
 # Secrets of the owner are as good.
 in_container chown copr-signer /etc/copr-keygen/tokens /etc/copr-keygen/passphrase-key
 serve
-expect "the key again" 200 "$(ask --user "x:$token" --data "$(key_request off)")"
+expect "the key again" 200 "$(ask --user "x:$token" --data "$(key_request off)" /gen_key)"
 in_container copr-keygen phrases
 in_container kill "$pid"

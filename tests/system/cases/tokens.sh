@@ -2,13 +2,6 @@
 in_container install -d -m 0700 /etc/credstore /etc/credstore.encrypted
 other_host_up
 
-# ask [CURL OPTION]... PATH: prints the status; through the loopback address unless told otherwise.
-ask() {
-    local path=${!#}
-    in_network curl --disable --noproxy '*' --silent --max-time 60 --output /dev/null \
-        --write-out '%{http_code}' "${@:1:$#-1}" "http://127.0.0.1:5003$path" || true
-}
-
 # A file named by its path must be there, a credential named by its name need not: what the unit relies on.
 in_container systemctl cat "$service" | grep -qx 'LoadCredential=tokens:copr-keygen.tokens' || fail 'the unit asks for another'
 expect "start with a name" 0 \
