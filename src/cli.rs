@@ -96,8 +96,12 @@ pub enum Command {
 
     /// Take over the keys of a GnuPG home that many keys share, like the one of the old service
     ///
-    /// The source is only read. What cannot be taken over is listed with the reason, never dropped. It may
-    /// be interrupted and run again.
+    /// Without --from, the keys of the old service in the state directory itself. It signs meanwhile. Each key
+    /// is proved by a signature before the new directories take the place of the old ones, which are kept in
+    /// trash/ until `purge`. Prints what is left to do on this host.
+    ///
+    /// With --from, that home is only read. What cannot be taken over is listed with the reason, never
+    /// dropped. It may be interrupted and run again.
     Import(Import),
 
     /// Write all keys into one ordinary GnuPG home with phrases, as the old service had it
@@ -267,13 +271,17 @@ pub struct Prolong {
 /// Options of `import`.
 #[derive(Args, Debug)]
 pub struct Import {
-    /// The GnuPG home the keys are in; only read
+    /// The GnuPG home the keys are in; only read [default: the old service's, in the state directory]
     #[arg(long, value_name = "GNUPGHOME")]
-    pub from: PathBuf,
+    pub from: Option<PathBuf>,
 
     /// The directory of obs-signd's phrase files, for keys that are protected
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", requires = "from")]
     pub phrases: Option<PathBuf>,
+
+    /// Without --from: go on without the keys that cannot be taken over; they stay in trash/ until `purge`
+    #[arg(long, conflicts_with = "from")]
+    pub leave_out: bool,
 
     /// Protect each secret key with a fresh passphrase
     #[arg(long, value_name = "YES|NO", default_value = "yes", value_parser = yes_or_no,

@@ -151,6 +151,34 @@ pub enum Error {
         reason: String,
     },
 
+    /// The state directory holds the keyring of another service. Nothing is made beside it: whatever wrote
+    /// there would overwrite it.
+    #[error(
+        "{path} holds the keys of another service, such as the old copr-keygen, so nothing was changed; \
+         take its keys over with: {remedy}"
+    )]
+    OldKeyring {
+        /// The keyring.
+        path: PathBuf,
+        /// The command that takes the keys over.
+        remedy: String,
+    },
+
+    /// Something that is not ours stands where a link or a file of ours has to be. It may be the only copy
+    /// of a key or of a passphrase, so it is never replaced.
+    #[error(
+        "{path} is {what}; it may be somebody's only copy, so it was left alone and nothing was changed; \
+         keep it elsewhere, then try again: {remedy}"
+    )]
+    Occupied {
+        /// Where it is.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+        /// The command that moves it away.
+        remedy: String,
+    },
+
     /// A system call failed.
     #[error("{doing}: {source}")]
     Io {
@@ -186,7 +214,7 @@ impl Error {
             Self::RequestTimeout(_) => 408,
             Self::BodyTooLarge(_) => 413,
             Self::HeadTooLarge { .. } => 431,
-            Self::Busy(_) | Self::NoSpace(_) | Self::InUse(_) => 503,
+            Self::Busy(_) | Self::NoSpace(_) | Self::InUse(_) | Self::OldKeyring { .. } => 503,
             Self::Settings(_)
             | Self::Arguments(_)
             | Self::Usage(_)
@@ -197,6 +225,7 @@ impl Error {
             | Self::GpgTimedOut { .. }
             | Self::GpgFailed { .. }
             | Self::DamagedHome { .. }
+            | Self::Occupied { .. }
             | Self::Io { .. } => 500,
         }
     }
@@ -209,6 +238,11 @@ impl Error {
             503 if matches!(self, Self::NoSpace(_)) => {
                 "the sign host has no space left for another key; try again later".into()
             }
+            503 if matches!(self, Self::OldKeyring { .. }) => {
+                "the sign host holds keys of another service that have not been taken over, so it makes \
+                 none; its administrator must run copr-keygen import"
+                    .into()
+            }
             503 => "the sign host is too busy; try again in a few seconds".into(),
             _ => self.to_string(),
         }
@@ -217,7 +251,7 @@ impl Error {
     /// The exit status of a mode that ends with this failure (`sysexits.h` for configuration).
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Settings(_) => 78,
+            Self::Settings(_) | Self::OldKeyring { .. } => 78,
             Self::Arguments(_) | Self::Usage(_) => 2,
             _ => 1,
         }
@@ -227,6 +261,7 @@ impl Error {
     pub fn priority(&self) -> log::Level {
         match self.http_status() {
             500 => log::Level::Error,
+            503 if matches!(self, Self::OldKeyring { .. }) => log::Level::Error,
             503 => log::Level::Warn,
             _ => log::Level::Info,
         }

@@ -23,5 +23,6 @@ pub mod listen_address;
 pub mod metrics;
 pub mod privileges;
 mod process;
+mod remedy;
 pub mod settings;
 pub mod systemd;

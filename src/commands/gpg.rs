@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::gpg::arguments::{self, Call};
 use crate::gpg::{Fingerprint, is_key_id};
 use crate::identity::NameEmail;
-use crate::keys::Homes;
+use crate::keys::{Homes, old_keyring};
 use crate::privileges;
 use crate::settings::Settings;
 
@@ -24,6 +24,13 @@ pub fn run(settings: &Settings, arguments: Vec<OsString>) -> Result<ExitCode> {
     let host = SignHost::new(settings);
     if host.is_foreign(std::env::var_os("GNUPGHOME")) {
         return Err(become_gpg(Command::new(&settings.gpg).args(arguments)));
+    }
+    if old_keyring(&host.agent_home)?.is_some() {
+        // Its keys have not been taken over, and the old service signs with them: as its own gpg-copr did.
+        privileges::become_owner(&settings.state_dir)?;
+        let mut gpg = Command::new(&settings.gpg);
+        gpg.arg("--homedir").arg(&host.agent_home).arg("--no-auto-check-trustdb");
+        return Err(become_gpg(gpg.args(arguments)));
     }
     let call = arguments::parse(&arguments).map_err(Error::Arguments)?;
     privileges::become_owner(&settings.state_dir)?;

@@ -7,6 +7,7 @@ pub mod gpg;
 mod hook;
 mod look;
 mod moving;
+mod old_service;
 mod output;
 mod progress;
 mod prolong;
@@ -16,7 +17,9 @@ mod seal;
 pub mod serve;
 mod token;
 
-use crate::cli::Command;
+use std::path::Path;
+
+use crate::cli::{Command, Import};
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
 use crate::keys::{Homes, Passphrases, Store};
@@ -40,6 +43,13 @@ pub fn run(settings: Result<Settings>, command: Command) -> Result<()> {
         Command::Backup(options) => backup::read_recipients(&options.recipient)?,
         _ => Vec::new(),
     };
+    // Only root may look at all of it.
+    let steps = match &command {
+        Command::Import(Import { from: None, .. }) => {
+            old_service::steps(Path::new("/"), &settings.state_dir)
+        }
+        _ => Vec::new(),
+    };
     if !matches!(command, Command::Check(_)) {
         privileges::become_owner(&settings.state_dir)?;
     }
@@ -53,7 +63,10 @@ pub fn run(settings: Result<Settings>, command: Command) -> Result<()> {
         Command::Pubkey(options) => look::pubkey(&settings, &options),
         Command::Prolong(options) => prolong::run(&settings, &options),
         Command::FillPool => fill_pool::run(&settings),
-        Command::Import(options) => moving::import(&settings, &options),
+        Command::Import(options) => match &options.from {
+            Some(from) => moving::import(&settings, &options, from),
+            None => moving::import_in_place(&settings, &options, &steps),
+        },
         Command::Export(options) => moving::export(&settings, &options),
         Command::Backup(options) => backup::run(&settings, &options, &recipients),
         Command::Restore(options) => restore::run(&settings, &options),

@@ -1,41 +1,109 @@
 //! `copr-keygen import` and `export`: moving in from a GnuPG home that many keys share, and out into
 //! one.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
 use serde_json::json;
 
+use super::old_service::Step;
 use super::{output, progress};
 use crate::cli::{Export, Import};
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
-use crate::keys::{Filter, ImportOptions, ImportReport, LeftOut, Source, Store};
+use crate::keys::{Filter, ImportOptions, ImportReport, LeftOut, OldLayout, Source, Store};
 use crate::settings::Settings;
 
-/// Imports keys. A usable key that was left out makes it fail; a key that was there already does not.
-pub fn import(settings: &Settings, options: &Import) -> Result<()> {
-    let source = Source::open(&options.from, options.phrases.as_deref(), &settings.state_dir)?;
+/// Imports keys from another home. A usable key that was left out makes it fail; a key that was there already
+/// does not.
+pub fn import(settings: &Settings, options: &Import, from: &Path) -> Result<()> {
+    let source = Source::open(from, options.phrases.as_deref(), &settings.state_dir)?;
     let store = open(settings)?;
+    let report = with_bar(|progress| store.import(&source, how(settings, options), progress))?;
+    print(&report, options, &[])?;
+    let missed = report.left_out.iter().filter(|key| key.usable).count();
+    end(report, missed)
+}
+
+/// Takes over the keys of the old service in the state directory itself, and prints what is left to do.
+pub fn import_in_place(settings: &Settings, options: &Import, steps: &[Step]) -> Result<()> {
+    let Some(layout) = OldLayout::find(settings)? else {
+        return nothing_to_take_over(settings);
+    };
+    let gpg = Gpg::new(settings)?;
+    gpg.check_installed()?;
+    let how = how(settings, options);
+    if options.dry_run {
+        let scratch = Scratch::make()?;
+        let report = with_bar(|progress| layout.dry_run(gpg, &scratch.0, how, progress))?;
+        print(&report, options, steps)?;
+        let missed = report.missed().count();
+        return end(report, missed);
+    }
+    let (report, kept) =
+        with_bar(|progress| layout.import(gpg, how, options.leave_out, progress))?;
+    let is_done = report.stopped.is_none();
+    print(&report, options, if is_done { steps } else { &[] })?;
+    if let Some(kept) = kept {
+        log::info!("the directories of the old service are kept in {}", kept.display());
+    }
+    let missed = report.missed().count();
+    end(report, missed)
+}
+
+/// Says why there is nothing to take over.
+fn nothing_to_take_over(settings: &Settings) -> Result<()> {
+    let state = settings.state_dir.display();
+    match OldLayout::orphans(settings) {
+        0 => Err(Error::Usage(format!(
+            "{state} holds no keyring of another service; name the GnuPG home that the keys are in: \
+             copr-keygen import --from GNUPGHOME --phrases DIR"
+        ))),
+        count => Err(Error::Refused(format!(
+            "{state}/gnupg holds {} of no home, but no keyring with their certificates: put its \
+             pubring.kbx or pubring.gpg back from a backup, then run this again",
+            output::number(count, "secret key", "secret keys")
+        ))),
+    }
+}
+
+fn how(settings: &Settings, options: &Import) -> ImportOptions {
+    ImportOptions { protect: options.protect, dry_run: options.dry_run, jobs: settings.jobs }
+}
+
+fn with_bar<T>(work: impl FnOnce(&(dyn Fn(usize, usize) + Sync)) -> T) -> T {
     let bar = progress::bar(0, "of the keyring");
-    let report = store.import(
-        &source,
-        ImportOptions { protect: options.protect, dry_run: options.dry_run, jobs: settings.jobs },
-        &|done, total| {
-            bar.set_message("keys");
-            bar.set_length(total as u64);
-            bar.set_position(done as u64);
-        },
-    );
+    let result = work(&|done, total| {
+        bar.set_message("keys");
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    });
     bar.finish_and_clear();
-    let report = report?;
+    result
+}
+
+fn print(report: &ImportReport, options: &Import, steps: &[Step]) -> Result<()> {
     if options.json {
-        let mut object = serde_json::to_value(&report)
+        let mut object = serde_json::to_value(report)
             .map_err(|e| Error::io("writing JSON", std::io::Error::other(e)))?;
         object["dry_run"] = json!(options.dry_run);
-        output::json(&object)?;
-    } else {
-        output::print(&import_text(&report, options.dry_run))?;
+        if options.from.is_none() {
+            object["left_to_do"] = json!(steps);
+        }
+        return output::json(&object);
     }
-    let missed = report.left_out.iter().filter(|key| key.usable).count();
+    let mut text = import_text(report, options.dry_run);
+    if !steps.is_empty() {
+        text.push_str("\nleft to do, as root:\n\n");
+        text.extend(steps.iter().map(Step::text));
+    }
+    output::print(&text)
+}
+
+fn end(report: ImportReport, missed: usize) -> Result<()> {
     match report.stopped {
+        Some(error @ Error::Partly(_)) => Err(error),
         Some(error) => {
             log::warn!(
                 "stopped after {} keys; run the same command again to go on",
@@ -47,6 +115,29 @@ pub fn import(settings: &Settings, options: &Import) -> Result<()> {
             "{missed} keys that can sign were left out; the documentation (moving.md) says what to do"
         ))),
         None => Ok(()),
+    }
+}
+
+/// A directory for what gpg writes while nothing is to be changed. Gone when dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make() -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("copr-keygen-{:016x}", rand::random::<u64>()));
+        let failed = |e| Error::io(format!("making {}", path.display()), e);
+        let scratch = Self(path.clone());
+        for directory in [path.clone(), path.join("staging")] {
+            DirBuilder::new().mode(0o700).create(directory).map_err(failed)?;
+        }
+        Ok(scratch)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(e) = std::fs::remove_dir_all(&self.0) {
+            log::warn!("{}: could not be removed: {e}", self.0.display());
+        }
     }
 }
 

@@ -52,18 +52,32 @@ pub fn purge(settings: &Settings, options: &Purge) -> Result<()> {
     let age = u64::from(options.older_than.seconds());
     let now = clock::now()?;
     // 0 is all, also what a clock that was wrong has dated into the future.
-    let is_old = |removed: &Removed| age == 0 || removed.at.saturating_add(age) <= now;
-    let doomed: Vec<_> = store.removed()?.into_iter().filter(is_old).collect();
-    if doomed.is_empty() {
+    let is_old = |at: u64| age == 0 || at.saturating_add(age) <= now;
+    let is_doomed = |removed: &Removed| is_old(removed.at);
+    let doomed: Vec<_> = store.removed()?.into_iter().filter(is_doomed).collect();
+    let old_services: Vec<_> =
+        store.old_services()?.into_iter().filter(|(at, _)| is_old(*at)).collect();
+    if doomed.is_empty() && old_services.is_empty() {
         log::info!("there is nothing so old in the trash");
         return Ok(());
     }
     for removed in &doomed {
         log::info!("{}, removed {}", removed.name_email, clock::timestamp(removed.at));
     }
-    let count = doomed.len();
-    confirm(options.yes, &format!("Type y to destroy these {count} keys for good: "), "y")?;
+    for (at, entry) in &old_services {
+        let at = clock::timestamp(*at);
+        log::info!("{}, the keys of the old service, taken over {at}", entry.display());
+    }
+    let count = doomed.len() + old_services.len();
+    let what = if old_services.is_empty() { "keys" } else { "entries of the trash" };
+    confirm(options.yes, &format!("Type y to destroy these {count} {what} for good: "), "y")?;
     let mut failed = 0;
+    for (_, entry) in &old_services {
+        if let Err(e) = store.purge_old_service(entry) {
+            log::error!("{}: {e}", entry.display());
+            failed += 1;
+        }
+    }
     for removed in &doomed {
         if let Err(e) = store.purge(removed) {
             log::error!("{}: {e}", removed.name_email);
@@ -72,11 +86,11 @@ pub fn purge(settings: &Settings, options: &Purge) -> Result<()> {
     }
     match failed {
         0 => {
-            log::info!("destroyed {count} keys; backups and snapshots may still have them");
+            log::info!("destroyed {count} {what}; backups and snapshots may still have them");
             Ok(())
         }
         failed => {
-            Err(Error::Partly(format!("{failed} of {count} keys were not destroyed, see above")))
+            Err(Error::Partly(format!("{failed} of {count} {what} were not destroyed, see above")))
         }
     }
 }

@@ -30,6 +30,9 @@ pub(super) fn passphrase_and(passphrase: &[u8], rest: &[u8]) -> Zeroizing<Vec<u8
     stdin
 }
 
+/// How long gpgconf may take.
+const GPGCONF_TIME: Duration = Duration::from_secs(2);
+
 /// What gpg is to do.
 pub struct Call<'a> {
     /// Its home; `--homedir`.
@@ -128,18 +131,23 @@ impl Gpg {
             return;
         }
         let now = Instant::now();
-        let arguments = vec!["--homedir".into(), home.into(), "--remove-socketdir".into()];
-        let job = Job {
-            program: &self.gpg.with_file_name("gpgconf"),
-            arguments,
-            stdin: b"",
-            // Whoever waits for this call is still to have an answer in time.
-            deadline: (now + Duration::from_secs(2))
-                .min(deadline.max(now) + Duration::from_millis(250)),
-            background: None,
-        };
+        // Whoever waits for this call is still to have an answer in time.
+        let most = (now + GPGCONF_TIME).min(deadline.max(now) + Duration::from_millis(250));
+        self.run_gpgconf(home, &["--remove-socketdir"], most);
+    }
+
+    /// Ends the agent of a home that is not in staging, if one runs there.
+    pub fn end_agent(&self, home: &Path) {
+        self.run_gpgconf(home, &["--kill", "gpg-agent"], Instant::now() + GPGCONF_TIME);
+    }
+
+    fn run_gpgconf(&self, home: &Path, words: &[&str], deadline: Instant) {
+        let mut arguments = vec!["--homedir".into(), home.into()];
+        arguments.extend(words.iter().map(Into::into));
+        let program = &self.gpg.with_file_name("gpgconf");
+        let job = Job { program, arguments, stdin: b"", deadline, background: None };
         if let Err(e) = process::run(&job) {
-            log::debug!("removing the socket directory of {}: {e}", home.display());
+            log::debug!("gpgconf {}: {}: {e}", words.join(" "), home.display());
         }
     }
 }

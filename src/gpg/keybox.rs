@@ -2,6 +2,8 @@
 //! into one. What is inside a blob is gpg's (kbx/keybox-blob.c of GnuPG, "The keybox data format").
 //! gpg copies the whole file with every certificate it imports; joining blobs copies each once.
 
+use std::io::{Read, Seek, SeekFrom};
+
 /// Length, type and version of a blob.
 const BLOB_HEADER: usize = 6;
 /// Type of the first blob, which says what the file is.
@@ -49,6 +51,26 @@ pub fn one_certificate(file: &[u8]) -> Result<OneCertificate<'_>, String> {
     }
 }
 
+/// Whether a keybox holds a certificate, of whatever kind. What is no keybox may hold anything, so it counts
+/// as one that does.
+pub fn holds_certificates(mut file: impl Read + Seek) -> bool {
+    loop {
+        let mut head = [0; BLOB_HEADER];
+        match file.read(&mut head) {
+            Ok(0) => return false,
+            Ok(1) | Err(_) => return true,
+            Ok(read) if file.read_exact(&mut head[read..]).is_err() => return true,
+            Ok(_) => {}
+        }
+        let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
+        let is_empty = matches!(head[4], 0 | FIRST);
+        let behind = i64::from(length) - BLOB_HEADER as i64;
+        if !is_empty || behind < 0 || file.seek(SeekFrom::Current(behind)).is_err() {
+            return true;
+        }
+    }
+}
+
 /// Whether a keybox that begins with `head` is or was used for OpenPGP. gpg looks into an old
 /// `pubring.gpg` beside one that is not.
 pub fn is_for_openpgp(head: &[u8]) -> bool {
@@ -72,6 +94,12 @@ mod tests {
         let whole = OneCertificate { first: &first, certificate: &one };
         assert_eq!(one_certificate(&file), Ok(whole));
         assert!(is_for_openpgp(&file) && !is_for_openpgp(&one) && !is_for_openpgp(b""));
+        let holds = |file: &[u8]| holds_certificates(std::io::Cursor::new(file));
+        assert!(!holds(b"") && !holds(&first) && !holds(&[&first[..], &gone].concat()));
+        let x509 = [&first[..], &blob(3, b"x509")].concat();
+        for some in [&file, &x509, &file[..file.len() - 1].to_vec(), &b"junk".to_vec()] {
+            assert!(holds(some), "{some:?}");
+        }
         for (bad, words) in [
             (first.clone(), "holds no certificate"),
             (one.clone(), "is not a keybox"),

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::call::{self, Call};
-use super::{Fingerprint, Gpg, status};
+use super::certificate::reading;
+use super::{Fingerprint, Gpg, Keyring, status};
 use crate::error::{Error, Result};
 
 /// What is signed. It says nothing, so that the signature is of no use to anybody.
@@ -33,10 +34,28 @@ impl Gpg {
         at: Option<u64>,
         deadline: Instant,
     ) -> Result<()> {
+        self.try_signature_apart(home, passphrase, fingerprint, at, deadline, None)
+    }
+
+    /// As [`Gpg::try_signature`], verified in another home with another keyring, where one is named: what was
+    /// made here is then held against what was there before.
+    pub fn try_signature_apart(
+        &self,
+        home: &Path,
+        passphrase: &[u8],
+        fingerprint: &Fingerprint,
+        at: Option<u64>,
+        deadline: Instant,
+        apart: Option<Keyring>,
+    ) -> Result<()> {
         let user = format!("{fingerprint}!");
         let (signature, signer) = self.sign(home, passphrase, &user, at, deadline)?;
         let mut arguments = doubting(at);
+        if let Some(keyring) = apart {
+            arguments.extend(reading(keyring));
+        }
         arguments.extend(["--verify".into(), "--".into(), signature.clone().into(), "-".into()]);
+        let home = apart.map_or(home, |keyring| keyring.home);
         let (finished, took) = self.run(Call { home, arguments, stdin: SAMPLE, deadline })?;
         let output = call::succeeded(finished, took, "verifying a signature")?;
         let is_its_own = signer == *fingerprint

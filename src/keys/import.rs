@@ -2,8 +2,10 @@
 //! read once; what cannot be imported is reported and never dropped silently. Can be killed at any
 //! time and run again.
 
+mod in_place;
 mod one;
 mod plan;
+mod prove;
 mod source;
 
 use std::collections::HashMap;
@@ -23,6 +25,7 @@ use crate::gpg::{Fingerprint, Keyring, time_of_signature};
 use crate::identity::NameEmail;
 
 use plan::{Candidate, Plan, Verdict};
+pub use in_place::{IMPORTING, OLD_SERVICE, OldLayout};
 pub use source::Source;
 
 /// How long gpg may take to choose between keys.
@@ -63,6 +66,8 @@ pub struct LeftOut {
     pub reason: String,
     /// Whether somebody may miss it: its secret key is there and it is not revoked.
     pub usable: bool,
+    /// Whether gpg signed with another key of its identity until now, which was taken.
+    pub outranked: bool,
 }
 
 /// An identity obs-signd may have signed for with the key of another one until now.
@@ -92,6 +97,42 @@ pub struct ImportReport {
     pub stopped: Option<Error>,
 }
 
+impl ImportReport {
+    /// Keys that signed until now and were not taken over.
+    pub fn missed(&self) -> impl Iterator<Item = &LeftOut> {
+        self.left_out.iter().filter(|key| key.usable && !key.outranked)
+    }
+
+    /// Leaves out a key after all.
+    fn fail(&mut self, key: &Moved, reason: String) {
+        self.imported.retain(|moved| moved != key);
+        self.already.retain(|moved| moved != key);
+        self.left_out.push(LeftOut {
+            name_email: Some(key.name_email.clone()),
+            user_id: key.name_email.to_string(),
+            fingerprint: key.fingerprint.clone(),
+            reason,
+            usable: true,
+            outranked: false,
+        });
+    }
+
+    /// Adds what a later look at the same keyring found.
+    fn add(&mut self, later: Self) {
+        self.imported.extend(later.imported);
+        let is_new = |key: &Moved| !self.imported.contains(key) && !self.already.contains(key);
+        let already: Vec<_> = later.already.into_iter().filter(is_new).collect();
+        self.already.extend(already);
+        for key in later.left_out {
+            if self.left_out.iter().all(|known| known.fingerprint != key.fingerprint) {
+                self.left_out.push(key);
+            }
+        }
+        self.shadowed = later.shadowed;
+        self.stopped = later.stopped;
+    }
+}
+
 /// What became of a key that was to be imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
@@ -106,6 +147,8 @@ type Outcome = std::result::Result<(Moved, Fate), LeftOut>;
 #[derive(Debug)]
 enum Obstacle {
     Key(String),
+    /// gpg signs with this other key of the identity.
+    Outranked(Fingerprint),
     All(Error),
 }
 
@@ -126,8 +169,20 @@ impl Obstacle {
     fn of<T>(result: Result<T>) -> Result<std::result::Result<T, String>> {
         match result.map_err(Self::from) {
             Ok(value) => Ok(Ok(value)),
-            Err(Self::Key(reason)) => Ok(Err(reason)),
             Err(Self::All(error)) => Err(error),
+            Err(Self::Key(reason)) => Ok(Err(reason)),
+            Err(outranked @ Self::Outranked(_)) => Ok(Err(outranked.reason())),
+        }
+    }
+
+    /// Why a key is left out.
+    fn reason(self) -> String {
+        match self {
+            Self::Key(reason) => reason,
+            Self::Outranked(by) => {
+                format!("there are several keys of it, and gpg signs with {by}")
+            }
+            Self::All(error) => error.to_string(),
         }
     }
 
@@ -254,16 +309,15 @@ impl Store {
                             _ => self.import_one(source, &raw, &candidate, options.protect),
                         }
                     }
-                    Ok(fingerprint) => Err(Obstacle::Key(format!(
-                        "there are several keys of it, and gpg signs with {fingerprint}"
-                    ))),
-                    Err(Obstacle::Key(reason)) => Err(Obstacle::Key(format!(
-                        "there are several keys of it, and gpg signs with none: {reason}"
-                    ))),
+                    Ok(fingerprint) => Err(Obstacle::Outranked(fingerprint.clone())),
                     Err(Obstacle::All(error)) => {
                         // Only its words are needed: the first one has stopped all.
                         Err(Obstacle::All(Error::Partly(error.to_string())))
                     }
+                    Err(Obstacle::Key(reason)) => Err(Obstacle::Key(format!(
+                        "there are several keys of it, and gpg signs with none: {reason}"
+                    ))),
+                    Err(Obstacle::Outranked(by)) => Err(Obstacle::Outranked(by.clone())),
                 };
                 if !work.finish(position, &candidate, result) {
                     return;
@@ -343,10 +397,14 @@ impl Work<'_> {
     ) -> bool {
         match result {
             Ok(fate) => self.note(position, Ok((candidate.moved(), fate))),
-            Err(Obstacle::Key(reason)) => self.note(position, Err(candidate.left_out(reason))),
             Err(Obstacle::All(error)) => {
                 self.stopped.get_or_insert(error);
                 return false;
+            }
+            Err(obstacle) => {
+                let outranked = matches!(obstacle, Obstacle::Outranked(_));
+                let left_out = candidate.left_out(obstacle.reason());
+                self.note(position, Err(LeftOut { outranked, ..left_out }));
             }
         }
         true

@@ -16,6 +16,7 @@ use super::record::{KeyRecord, RECORD};
 use super::sealing::{places, strays};
 use super::signd::SigndView;
 use super::staging::{Staging, Work};
+use super::trash::old_services;
 use super::{Catalog, staging};
 use crate::clock;
 use crate::error::{Error, Result};
@@ -208,6 +209,11 @@ impl Inspector {
     /// Makes both.
     pub fn prepare(&self) -> Result<()> {
         self.signd.prepare(self.staging.create()?.scratch())
+    }
+
+    /// Where the directories of the old service are kept.
+    pub fn old_services(&self) -> Result<Vec<PathBuf>> {
+        Ok(old_services(&self.trash)?.into_iter().map(|(_, entry)| entry).collect())
     }
 
     /// What is in `staging/`, ordered.

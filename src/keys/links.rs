@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use super::durable;
 use super::examine::Home;
 use super::home::{Homes, PASSPHRASE};
-use super::passphrase::beginning;
 use super::phrases;
 use super::signd::SigndView;
+use super::slot::Occupant;
 use super::staging::Staging;
 use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
@@ -173,83 +173,66 @@ impl Links<'_> {
     /// What is wrong with one entry now.
     fn judge(&self, path: PathBuf, place: Place) -> Option<OddLink> {
         // Nearly all are right, and then this takes a system call or two.
-        if self.is_right(&path, &place) {
+        if self.is_right(&place) {
             return None;
         }
-        let found = fs::symlink_metadata(&path);
-        let fault = match (&place, found) {
-            (Place::SecretKey(name, _) | Place::Phrase(name), found) => match found {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    // Removed meanwhile?
-                    fs::symlink_metadata(self.homes.path(name)).ok()?;
-                    LinkFault::Missing
-                }
-                Err(_) => LinkFault::Strange,
-                Ok(found) if found.is_symlink() => {
-                    fs::read_link(&path).map_or(LinkFault::Strange, LinkFault::Elsewhere)
-                }
-                Ok(found) if !found.is_file() => LinkFault::Strange,
-                Ok(_) if self.is_file_of(&place) => LinkFault::Outdated,
-                Ok(found) if matches!(place, Place::Phrase(_)) => {
-                    let same = || self.is_copy(&path, &self.homes.path(name).join(PASSPHRASE));
-                    let loses_nothing = found.len() == 0 || same();
-                    if loses_nothing { LinkFault::File } else { LinkFault::Content }
-                }
-                Ok(_) => LinkFault::Content,
-            },
-            (_, Err(_)) => return None,
-            (place, Ok(found)) if found.is_symlink() => {
-                let target = fs::read_link(&path).ok()?;
+        let original = match &place {
+            Place::Phrase(name) => Some(self.homes.path(name).join(PASSPHRASE)),
+            _ => None,
+        };
+        let occupant = Occupant::of(&path, original.as_deref()).unwrap_or(Occupant::Strange);
+        let fault = match (&place, occupant) {
+            (Place::SecretKey(name, _) | Place::Phrase(name), Occupant::Nobody) => {
+                // Removed meanwhile?
+                fs::symlink_metadata(self.homes.path(name)).ok()?;
+                LinkFault::Missing
+            }
+            (_, Occupant::Nobody | Occupant::Ours) => return None,
+            (Place::SecretKey(..) | Place::Phrase(_), Occupant::Link(to)) => {
+                LinkFault::Elsewhere(to)
+            }
+            (place, Occupant::Link(target)) => {
                 if self.will_be_needed(place, &path, &target) {
                     return None;
                 }
                 LinkFault::Stale(target)
             }
-            (Place::NoPhrase, Ok(found)) if found.is_file() && self.is_file_of(&place) => {
+            (Place::Phrase(_), Occupant::Worthless | Occupant::Precious)
+                if self.is_file_of(&place) =>
+            {
+                LinkFault::Outdated
+            }
+            (Place::NoPhrase, Occupant::Worthless | Occupant::Precious)
+                if self.is_file_of(&place) =>
+            {
                 if self.will_be_needed(&place, &path, &path) {
                     return None;
                 }
                 LinkFault::Leftover
             }
-            (Place::NoPhrase, Ok(found)) if found.is_file() => {
-                if found.len() == 0 {
-                    LinkFault::File
-                } else {
-                    LinkFault::Content
-                }
+            (Place::NoSecretKey, _) if Keygrip::from_file_name(path.file_name()?).is_none() => {
+                LinkFault::Strange
             }
-            (_, Ok(found))
-                if found.is_file() && Keygrip::from_file_name(path.file_name()?).is_some() =>
-            {
-                LinkFault::Content
-            }
-            _ => LinkFault::Strange,
+            (_, Occupant::Worthless) => LinkFault::File,
+            (_, Occupant::Precious) => LinkFault::Content,
+            (_, Occupant::Strange) => LinkFault::Strange,
         };
         Some(OddLink { path, fault, place })
     }
 
     /// Whether an entry is as it should be.
-    fn is_right(&self, path: &Path, place: &Place) -> bool {
+    fn is_right(&self, place: &Place) -> bool {
         match (place, self.signd.phrase_files()) {
             (Place::Phrase(name), Some(files)) => files.is_current(name),
-            _ => self
-                .target(place)
-                .is_some_and(|wanted| fs::read_link(path).is_ok_and(|to| to == wanted)),
+            (Place::Phrase(name), None) => self.signd.phrase_slot(name).is_ours(),
+            (Place::SecretKey(name, grip), _) => self.signd.secret_key_slot(name, grip).is_ours(),
+            (Place::NoSecretKey | Place::NoPhrase, _) => false,
         }
     }
 
     /// Whether it is a phrase that is a file, not a link.
     fn is_file_of(&self, place: &Place) -> bool {
         self.signd.phrase_files().is_some() && matches!(place, Place::Phrase(_) | Place::NoPhrase)
-    }
-
-    /// Where the link is to lead.
-    fn target(&self, place: &Place) -> Option<PathBuf> {
-        match place {
-            Place::SecretKey(name, grip) => Some(SigndView::secret_key_target(name, grip)),
-            Place::Phrase(name) => Some(SigndView::phrase_target(name)),
-            Place::NoSecretKey | Place::NoPhrase => None,
-        }
     }
 
     /// Whether a link that is of no whole key is one of a key that is being made, of one made since
@@ -268,10 +251,6 @@ impl Links<'_> {
                 Ok(record) => record.is_some_and(|record| record.keygrip == grip),
                 Err(_) => true, // damaged
             })
-    }
-
-    fn is_copy(&self, a: &Path, b: &Path) -> bool {
-        beginning(a).is_some_and(|bytes| beginning(b) == Some(bytes))
     }
 
     /// Puts an entry right.
@@ -298,6 +277,10 @@ impl Links<'_> {
     /// Removes a link, or an empty file, of no key. Should the key come into being at this very moment,
     /// its request has taken the link for its own, and gets it back.
     fn remove(&self, odd: &OddLink) -> Result<()> {
+        // It may have become something else since it was looked at.
+        if self.judge(odd.path.clone(), odd.place.clone()).as_ref() != Some(odd) {
+            return Ok(());
+        }
         match fs::remove_file(&odd.path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 return Err(Error::io(format!("removing {}", odd.path.display()), e));

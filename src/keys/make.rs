@@ -52,6 +52,8 @@ impl Store {
         if self.staging.has_leftovers() {
             self.clear_staging();
         }
+        self.signd.check_is_ours()?;
+        self.signd.check_phrase_is_free(name_email)?;
         self.check_space()?;
         let created = clock::now()?;
         let expires = request

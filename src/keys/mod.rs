@@ -14,6 +14,8 @@ mod links;
 mod lock;
 mod looks;
 mod make;
+pub mod nested;
+mod old_keyring;
 mod owners;
 mod passphrase;
 mod phrases;
@@ -24,6 +26,7 @@ mod relink;
 mod revoke;
 mod sealing;
 mod signd;
+mod slot;
 mod space;
 mod staging;
 mod trash;
@@ -38,6 +41,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
+use crate::remedy;
 use crate::settings::Settings;
 
 pub use archive::{Archived, Restored, Summary};
@@ -45,10 +49,13 @@ pub use catalog::{Catalog, Filter, Key};
 pub use examine::{DIRECTORY_MODE, Fault, Home, TRUST_DATABASE, judge};
 pub use export::ExportReport;
 pub use home::Homes;
-pub use import::{ImportOptions, ImportReport, LeftOut, Moved, Shadowed, Source};
+pub use import::{
+    IMPORTING, ImportOptions, ImportReport, LeftOut, Moved, OldLayout, Shadowed, Source,
+};
 pub use inspector::{Inspector, check_path_length};
 pub use links::{LinkFault, OddLink};
 pub use make::Outcome;
+pub use old_keyring::find as old_keyring;
 pub use owners::{Owner, PARTS, Stranger, give_back, make_part, set_mode};
 pub use passphrase::{Form, Passphrases, needs_directory as needs_phrases_dir};
 pub use pool::Stock;
@@ -88,37 +95,89 @@ pub struct Store {
 impl Store {
     /// Opens the state directory: makes what is missing of its layout, refuses what somebody else
     /// owns, takes away permissions of others, and clears up after processes that died.
+    ///
+    /// [`Error::OldKeyring`] when it holds the keys of another service, or their import has not finished.
     pub fn open(settings: &Settings, gpg: Gpg) -> Result<Self> {
         let root = &settings.state_dir;
-        staging::check_path_length(root)?;
-        // Where the state is may be told by a symbolic link, where its parts are may not.
-        own_directory(root, |path| fs::metadata(path))?;
-        for part in PARTS {
-            own_directory(&root.join(part), |path| fs::symlink_metadata(path))?;
+        let importing = root.join(IMPORTING);
+        if fs::symlink_metadata(&importing).is_ok() {
+            let remedy = remedy::command(root, "import");
+            return Err(Error::OldKeyring { path: importing, remedy });
         }
+        Self::open_unfinished(settings, gpg)
+    }
+
+    /// As [`Store::open`], for the import that is to be finished.
+    fn open_unfinished(settings: &Settings, gpg: Gpg) -> Result<Self> {
+        let root = &settings.state_dir;
+        SigndView::new(root).check_is_ours()?;
+        let passphrases = Passphrases::new(settings);
+        let store = Self::with(settings, gpg, SigndView::of(settings, &passphrases), root);
+        store.make_parts(root, &PARTS)?;
+        nested::check(root)?;
+        store.signd.phrase_files().map_or(Ok(false), PhraseFiles::is_claimed)?;
+        store.clear_staging();
+        store.prepare_signd()?;
+        Ok(store)
+    }
+
+    /// Opens a state whose `gnupg/` and `phrases/` are still those of the old service. What signd is to see
+    /// is made in `importing` and `phrases`.
+    fn beside_old(
+        settings: &Settings,
+        gpg: Gpg,
+        importing: &Path,
+        phrases: PathBuf,
+    ) -> Result<Self> {
+        let root = &settings.state_dir;
+        let view = SigndView::of(settings, &Passphrases::new(settings));
+        let store = Self::with(settings, gpg, view.beside(importing, phrases), root);
+        store.make_parts(root, &["keys", "pool", "staging"])?;
+        store.clear_staging();
+        store.prepare_signd()?;
+        Ok(store)
+    }
+
+    /// A store for looking at a state without a trace: what gpg writes goes to the directory `scratch`.
+    fn to_look(settings: &Settings, gpg: Gpg, scratch: &Path) -> Self {
+        let view = SigndView::of(settings, &Passphrases::new(settings));
+        Self::with(settings, gpg, view, scratch)
+    }
+
+    /// `above` is where `staging/` is.
+    fn with(settings: &Settings, gpg: Gpg, signd: SigndView, above: &Path) -> Self {
+        let root = &settings.state_dir;
         let permits = Arc::new(Permits::new(settings.jobs));
         let looks = Looks::new(Arc::clone(&permits), settings.queue_timeout);
-        let passphrases = Passphrases::new(settings);
-        let store = Self {
+        Self {
             catalog: Catalog::new(root, gpg.clone()),
             looks: Arc::new(looks),
             homes: Homes::new(root),
-            signd: SigndView::of(settings, &passphrases),
-            passphrases,
-            staging: Staging::new(root.join("staging")),
+            signd,
+            passphrases: Passphrases::new(settings),
+            staging: Staging::new(above.join("staging")),
             pool: Pool::new(root, settings.pool_max_age),
             trash: root.join("trash"),
             gpg,
             turns: Turns::default(),
             permits,
             queue_timeout: settings.queue_timeout,
-        };
-        store.signd.phrase_files().map_or(Ok(false), PhraseFiles::is_claimed)?;
-        store.clear_staging();
-        if !store.signd.is_prepared() {
-            store.signd.prepare(store.staging.create()?.scratch())?;
         }
-        Ok(store)
+    }
+
+    fn make_parts(&self, root: &Path, parts: &[&str]) -> Result<()> {
+        staging::check_path_length(root)?;
+        // Where the state is may be told by a symbolic link, where its parts are may not.
+        own_directory(root, |path| fs::metadata(path))?;
+        let mut parts = parts.iter().map(|part| root.join(part));
+        parts.try_for_each(|part| own_directory(&part, |path| fs::symlink_metadata(path)))
+    }
+
+    fn prepare_signd(&self) -> Result<()> {
+        match self.signd.is_prepared() {
+            true => Ok(()),
+            false => self.signd.prepare(self.staging.create()?.scratch()),
+        }
     }
 
     /// Makes sure that signd can be given phrases where no disk keeps them.

@@ -3,17 +3,18 @@
 //! file with it. signd takes each of those for a user who can sign, so they are always made last.
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::durable;
-use super::home::Homes;
+use super::home::{Homes, PASSPHRASE};
+use super::old_keyring;
 use super::passphrase::{self, Form, Passphrases};
 use super::phrases::PhraseFiles;
+use super::slot::{Occupant, Slot, remove_dangling};
 use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
 use crate::identity::NameEmail;
+use crate::remedy;
 use crate::settings::Settings;
 
 /// Configuration of the shared agent. signd answers its questions for passphrases itself
@@ -63,6 +64,12 @@ impl SigndView {
         Self { files, passphrases: Some(passphrases.clone()), ..Self::new(root) }
     }
 
+    /// As it is, but made beside what stands in its place: the agent's home in `directory`, the links to
+    /// passphrases in `phrases`.
+    pub fn beside(self, directory: &Path, phrases: PathBuf) -> Self {
+        Self { phrases, files: self.files, passphrases: self.passphrases, ..Self::new(directory) }
+    }
+
     /// Whether the agent's home has its files.
     pub fn is_prepared(&self) -> bool {
         self.agent_configuration().exists() && self.marker().exists()
@@ -89,13 +96,26 @@ impl SigndView {
     /// size and inode of `pubring.kbx` stay. The file itself is empty, keyrings are in `keys/`.
     pub fn mark_changed(&self, scratch: &Path) {
         let fresh = scratch.join("pubring.kbx");
-        if let Err(e) = fs::write(&fresh, "").and_then(|()| fs::rename(&fresh, self.marker())) {
-            log::warn!(
-                "{}: signd could not be told of a changed key: {e}; restart signd if it uses a \
-                 keycache",
-                self.marker().display()
-            );
-        }
+        let marker = self.marker();
+        let may_go = |path: &Path| old_keyring::holds_keys(path).is_ok_and(|holds| !holds);
+        let marked = fs::write(&fresh, "").and_then(|()| durable::exchange(&fresh, &marker, may_go));
+        let why = match marked {
+            Ok(true) => return,
+            Ok(false) => "it holds keys of another service".to_owned(),
+            Err(e) => e.to_string(),
+        };
+        log::warn!(
+            "{}: signd could not be told of a changed key: {why}; restart signd if it uses a keycache",
+            marker.display()
+        );
+    }
+
+    /// Fails when the agent's home is that of another service, which keeps keys in it: nothing may be made
+    /// there before they have been taken over.
+    pub fn check_is_ours(&self) -> Result<()> {
+        let Some(path) = old_keyring::find(&self.agent_home)? else { return Ok(()) };
+        let state = self.agent_home.parent().unwrap_or(&self.agent_home);
+        Err(Error::OldKeyring { path, remedy: remedy::command(state, "import") })
     }
 
     /// Files in the agent's home that keep signd from signing, or change what is signed, and why.
@@ -158,20 +178,10 @@ impl SigndView {
         Ok(count)
     }
 
-    /// What the link to a secret key says.
-    pub fn secret_key_target(name_email: &NameEmail, keygrip: &Keygrip) -> PathBuf {
-        format!("../../keys/{name_email}/private-keys-v1.d/{}", keygrip.file_name()).into()
-    }
-
-    /// What the link to a passphrase says.
-    pub fn phrase_target(name_email: &NameEmail) -> PathBuf {
-        format!("../keys/{name_email}/passphrase").into()
-    }
-
     /// Links the secret key, durably: a phrase must not survive a power cut that its key's link
     /// did not.
     pub fn add_secret_key(&self, name_email: &NameEmail, keygrip: &Keygrip) -> Result<()> {
-        if self.put(&self.secret_key(keygrip), &Self::secret_key_target(name_email, keygrip))? {
+        if self.secret_key_slot(name_email, keygrip).fill()? {
             durable::sync(&self.secret_keys)?;
         }
         Ok(())
@@ -187,9 +197,8 @@ impl SigndView {
                 return Ok(()); // signd reads elsewhere, where this process does not know
             }
         }
-        let (link, target) =
-            (self.phrases.join(name_email.as_str()), Self::phrase_target(name_email));
-        if leads_to(&link, &target) {
+        let slot = self.phrase_slot(name_email);
+        if slot.is_ours() {
             return Ok(());
         }
         let home = self.phrases.join("../keys").join(name_email.as_str());
@@ -200,47 +209,50 @@ impl SigndView {
                  was sealed with (docs/sealing.md)"
             )));
         }
-        self.put(&link, &target).map(drop)
+        slot.fill().map(drop)
     }
 
-    /// Fails when the link of this secret key leads to that of another identity.
-    pub fn check_secret_key_is_free(
-        &self,
-        name_email: &NameEmail,
-        keygrip: &Keygrip,
-    ) -> Result<()> {
-        let link = self.secret_key(keygrip);
-        match fs::read_link(&link) {
-            Ok(target)
-                if target != Self::secret_key_target(name_email, keygrip) && link.exists() =>
-            {
-                Err(Error::Refused(format!(
-                    "its secret key {keygrip} is in use as {}, and cannot be of two identities",
-                    target.display()
-                )))
-            }
+    /// Fails when signd cannot be given this key: something that may not go stands where its links have to
+    /// be, or its secret key is that of another identity. Asked before a key is published.
+    pub fn check_is_free(&self, name_email: &NameEmail, keygrip: &Keygrip) -> Result<()> {
+        self.check_phrase_is_free(name_email)?;
+        let slot = self.secret_key_slot(name_email, keygrip);
+        slot.check()?;
+        match slot.look() {
+            Ok(Occupant::Link(target)) if slot.path().exists() => Err(Error::Refused(format!(
+                "its secret key {keygrip} is in use as {}, and cannot be of two identities",
+                target.display()
+            ))),
             _ => Ok(()),
         }
     }
 
+    /// As [`SigndView::check_is_free`], as far as it can be told before there is a key.
+    pub fn check_phrase_is_free(&self, name_email: &NameEmail) -> Result<()> {
+        match self.files {
+            Some(_) => Ok(()),
+            None => self.phrase_slot(name_email).check(),
+        }
+    }
+
     /// Takes a key from signd, durably: first the phrase, which makes the user, then the secret key.
-    /// What stands in place of a link may be somebody's only copy, so it is moved to `aside`.
+    /// A copy of the passphrase in place of its link is moved to `aside`.
     pub fn remove(&self, name_email: &NameEmail, keygrip: &Keygrip, aside: &Path) -> Result<()> {
+        let secret_key = self.secret_key_slot(name_email, keygrip);
+        secret_key.check()?;
         match &self.files {
             Some(files) => files.remove(name_email)?,
             None => {
-                take_away(&self.phrases.join(name_email.as_str()), &aside.join("phrase"))?;
+                self.phrase_slot(name_email).clear(&aside.join("phrase"))?;
                 durable::sync(&self.phrases)?;
             }
         }
-        let link = self.secret_key(keygrip);
-        match fs::read_link(&link) {
-            Ok(target)
-                if target != Self::secret_key_target(name_email, keygrip) && link.exists() =>
-            {
-                log::warn!("{}: leads to {}, left alone", link.display(), target.display());
+        match secret_key.look() {
+            Ok(Occupant::Link(target)) if secret_key.path().exists() => {
+                let link = secret_key.path().display();
+                log::warn!("{link}: leads to {}, left alone", target.display());
             }
-            _ => take_away(&link, &aside.join(keygrip.file_name()))?,
+            _ => secret_key.clear(&aside.join(keygrip.file_name()))?,
         }
         durable::sync(&self.secret_keys)
     }
@@ -255,70 +267,29 @@ impl SigndView {
 
     /// Removes the link to a secret key that was never published, or is not there any more.
     pub fn remove_dangling_secret_key(&self, keygrip: &Keygrip) {
-        remove_dangling(&self.secret_key(keygrip));
+        remove_dangling(&self.secret_keys.join(keygrip.file_name()));
     }
 
-    fn secret_key(&self, keygrip: &Keygrip) -> PathBuf {
-        self.secret_keys.join(keygrip.file_name())
+    /// Where the link to a secret key is.
+    pub fn secret_key_slot(&self, name_email: &NameEmail, keygrip: &Keygrip) -> Slot {
+        let path = self.secret_keys.join(keygrip.file_name());
+        Slot::new(path, Self::secret_key_target(name_email, keygrip))
     }
 
-    /// Makes `link` point to `target`; `false` when it already did.
-    fn put(&self, link: &Path, target: &Path) -> Result<bool> {
-        let failed = |e| Error::io(format!("linking {}", link.display()), e);
-        // Another request may make it at any time; then that one is taken.
-        let is_there = || leads_to(link, target);
-        if is_there() {
-            return Ok(false);
-        }
-        match symlink(target, link) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !is_there() => {
-                log::warn!("{}: was not our link to the key, replaced it", link.display());
-                match fs::remove_file(link).and_then(|()| symlink(target, link)) {
-                    Err(e) if !is_there() => Err(failed(e)),
-                    _ => Ok(true),
-                }
-            }
-            Err(e) if !is_there() => Err(failed(e)),
-            _ => Ok(true),
-        }
+    /// Where the link to a passphrase is, when it is a link.
+    pub fn phrase_slot(&self, name_email: &NameEmail) -> Slot {
+        let original = self.phrases.join("../keys").join(name_email.as_str()).join(PASSPHRASE);
+        let path = self.phrases.join(name_email.as_str());
+        Slot::new(path, Self::phrase_target(name_email)).with_original(original)
     }
-}
 
-fn leads_to(link: &Path, target: &Path) -> bool {
-    fs::read_link(link).is_ok_and(|found| found == target)
-}
-
-/// Removes a link, if it is there; moves anything else to `aside`.
-fn take_away(link: &Path, aside: &Path) -> Result<()> {
-    let taken = match fs::symlink_metadata(link) {
-        Ok(found) if found.is_symlink() => fs::remove_file(link),
-        Ok(_) => {
-            log::warn!(
-                "{}: was not our link to the key, moved it to {}",
-                link.display(),
-                aside.display()
-            );
-            fs::rename(link, aside)
-        }
-        Err(e) => Err(e),
-    };
-    match taken {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(Error::io(format!("removing {}", link.display()), e))
-        }
-        _ => Ok(()),
+    /// What the link to a secret key says.
+    fn secret_key_target(name_email: &NameEmail, keygrip: &Keygrip) -> PathBuf {
+        format!("../../keys/{name_email}/private-keys-v1.d/{}", keygrip.file_name()).into()
     }
-}
 
-fn remove_dangling(link: &Path) {
-    let missing = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
-    if !fs::metadata(link).is_err_and(|e| missing(&e)) {
-        return;
-    }
-    match fs::remove_file(link) {
-        Err(e) if !missing(&e) => {
-            log::warn!("{}: a link to nothing could not be removed: {e}", link.display());
-        }
-        _ => {}
+    /// What the link to a passphrase says.
+    fn phrase_target(name_email: &NameEmail) -> PathBuf {
+        format!("../keys/{name_email}/passphrase").into()
     }
 }

@@ -229,6 +229,7 @@ impl<'a> StagedHome<'a> {
         name_email: &NameEmail,
         keygrip: &Keygrip,
     ) -> Result<Publication> {
+        signd.check_is_free(name_email, keygrip)?;
         durable::sync_tree(&self.home)?;
         self.linked = Some((signd, keygrip.clone()));
         signd.add_secret_key(name_email, keygrip)?;

@@ -7,6 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::archive::HomeFiles;
+use super::import::OLD_SERVICE;
 use super::lock::lock;
 use super::record::KeyRecord;
 use super::staging::{StagedHome, remove_tree};
@@ -90,18 +91,29 @@ impl Store {
         Ok(removed)
     }
 
-    /// Renames an entry into the trash, under the time it is now or, should that be taken, the next.
+    /// Renames the entry of a key into the trash.
     fn enter(&self, entry: &Path, name_email: &NameEmail) -> Result<Removed> {
+        let (at, entry) = self.put_into_trash(entry, name_email.as_str())?;
+        Ok(Removed { name_email: name_email.clone(), at, entry })
+    }
+
+    /// Keeps the directories of the old service, as they were, until they are purged.
+    pub(super) fn keep_old_service(&self, directory: &Path) -> Result<PathBuf> {
+        self.put_into_trash(directory, OLD_SERVICE).map(|(_, entry)| entry)
+    }
+
+    /// Renames a directory into the trash, under the time it is now or, should that be taken, the next.
+    fn put_into_trash(&self, entry: &Path, name: &str) -> Result<(u64, PathBuf)> {
         own_directory(&self.trash, |path| fs::symlink_metadata(path))?;
         durable::sync(self.trash.parent().unwrap_or(&self.trash))?;
         let mut at = clock::now()?;
         loop {
-            let target = self.trash.join(format!("{}-{name_email}", clock::iso_basic(at)));
+            let target = self.trash.join(format!("{}-{name}", clock::iso_basic(at)));
             // An entry is never empty, so none is ever replaced.
             match fs::rename(entry, &target) {
                 Ok(()) => {
                     durable::sync(&self.trash)?;
-                    return Ok(Removed { name_email: name_email.clone(), at, entry: target });
+                    return Ok((at, target));
                 }
                 Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {
                     at += 1;
@@ -109,6 +121,16 @@ impl Store {
                 Err(e) => return Err(Error::io(format!("making {}", target.display()), e)),
             }
         }
+    }
+
+    /// What is kept of the old service: the Unix time since when, and where.
+    pub fn old_services(&self) -> Result<Vec<(u64, PathBuf)>> {
+        old_services(&self.trash)
+    }
+
+    /// Destroys what is kept of the old service.
+    pub fn purge_old_service(&self, entry: &Path) -> Result<()> {
+        self.destroy(entry)
     }
 
     /// All keys in the trash, those that were removed first in front.
@@ -121,12 +143,7 @@ impl Store {
     }
 
     fn trash_entries(&self) -> Result<Vec<PathBuf>> {
-        let reading = |e| Error::io(format!("reading {}", self.trash.display()), e);
-        let entries = match fs::read_dir(&self.trash) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(reading)?,
-        };
-        entries.map(|entry| entry.map(|entry| entry.path()).map_err(reading)).collect()
+        entries(&self.trash)
     }
 
     /// Brings the key back that was removed last of an identity. It is tried before it is published.
@@ -161,7 +178,7 @@ impl Store {
         name_email: &NameEmail,
         record: &KeyRecord,
     ) -> Result<()> {
-        self.signd.check_secret_key_is_free(name_email, &record.keygrip)?;
+        self.signd.check_is_free(name_email, &record.keygrip)?;
         self.signd.add_secret_key(name_email, &record.keygrip)?;
         let target = self.homes.path(name_email);
         if let Err(e) = fs::rename(from, &target) {
@@ -223,6 +240,24 @@ impl Store {
         }
         Ok(count)
     }
+}
+
+/// What is kept of the old service in the trash; see [`Store::old_services`].
+pub fn old_services(trash: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let read = |entry: PathBuf| {
+        let (time, name) = entry.file_name()?.to_str()?.split_once('-')?;
+        (name == OLD_SERVICE).then_some((clock::parse_iso_basic(time)?, entry))
+    };
+    Ok(entries(trash)?.into_iter().filter_map(read).collect())
+}
+
+fn entries(trash: &Path) -> Result<Vec<PathBuf>> {
+    let reading = |e| Error::io(format!("reading {}", trash.display()), e);
+    let entries = match fs::read_dir(trash) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(reading)?,
+    };
+    entries.map(|entry| entry.map(|entry| entry.path()).map_err(reading)).collect()
 }
 
 /// Removes an entry that has no home. Whatever else was put in there stays.

@@ -8,13 +8,11 @@ use nix::unistd::{Gid, Uid, User, getegid, geteuid};
 use super::page::quote;
 use crate::cli::Check;
 use crate::keys::{Inspector, Owner};
+use crate::remedy::{self, STATE};
 use crate::settings::Settings;
 
 /// The account of the package (sysusers.d/copr-keygen.conf).
 pub const ACCOUNT: &str = "copr-signer";
-
-/// The state directory of the package.
-pub const STATE: &str = "/var/lib/copr-keygen";
 
 /// The host that is checked.
 pub struct Host<'a> {
@@ -65,10 +63,7 @@ impl Host<'_> {
 
     /// A command line of this program about this state.
     pub fn command(&self, words: &str) -> String {
-        if self.state() == Path::new(STATE) {
-            return format!("copr-keygen {words}");
-        }
-        format!("copr-keygen {words} --state-dir {}", self.quoted(self.state()))
+        remedy::command(self.state(), words)
     }
 }
 

@@ -5,12 +5,16 @@ use super::homes::Survey;
 use super::host::Host;
 use super::page::{Section, number};
 use super::units;
-use crate::keys::{LinkFault, OddLink};
+use crate::keys::{self, LinkFault, OddLink};
 
 pub fn section(host: &Host, survey: &Survey) -> Section {
     let mut section = Section::new("links of obs-signd");
     if survey.failure.is_some() {
         section.note("gnupg, phrases", "not looked at, as keys could not be read");
+        return section;
+    }
+    if !matches!(keys::old_keyring(&host.part("gnupg")), Ok(None)) {
+        section.note("gnupg, phrases", "are not ours yet, see below");
         return section;
     }
     if let Some(directory) = &host.settings.phrases_dir {
@@ -93,7 +97,8 @@ fn describe(odd: &OddLink) -> String {
         (LinkFault::File, true, true) => {
             "is a file in place of the link, with nothing of its own".into()
         }
-        (LinkFault::File, ..) => "is an empty file, which signd takes for a user".into(),
+        (LinkFault::File, true, _) => "is an empty file, which signd takes for a user".into(),
+        (LinkFault::File, false, _) => "is an empty file, not a link to a secret key".into(),
         (LinkFault::Content, true, _) => "is a file with a content of its own, not our link".into(),
         (LinkFault::Content, false, true) => {
             "is a file in place of the link: a copy of the secret key, or the only one".into()

@@ -27,7 +27,7 @@ use nix::unistd::geteuid;
 use self::homes::Survey;
 use self::host::Host;
 use self::page::{Page, Section};
-use self::sign_conf::SignConf;
+pub use self::sign_conf::SignConf;
 use crate::cli::Check;
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;

@@ -8,9 +8,10 @@ use std::path::Path;
 use nix::unistd::{AccessFlags, User, access, geteuid};
 
 use super::homes::Survey;
-use super::host::{ACCOUNT, Host, STATE};
+use super::host::{ACCOUNT, Host};
 use super::page::{Section, number};
 use crate::keys::{self, Fault, PARTS};
+use crate::remedy::STATE;
 
 /// Whether there is a state directory; else the line that says so is added. It is never made here.
 pub fn state_exists(host: &Host, section: &mut Section) -> bool {

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::commands::output;
 pub use crate::commands::output::number;
+pub use crate::remedy::quote;
 use crate::error::{Error, Result};
 
 /// So many findings that say the same are shown to people.
@@ -231,15 +232,6 @@ fn plain(text: &str) -> String {
     out
 }
 
-/// A word for the shell, to be copied into a command line.
-pub fn quote(text: &str) -> String {
-    let is_safe = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./_-".contains(c);
-    if !text.is_empty() && text.chars().all(is_safe) {
-        return text.into();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -282,13 +274,5 @@ mod tests {
         let mut page = Page::default();
         page.add(section);
         assert!(page.text(false).contains(r"a\u{1b}[2J\n\u{202e}b: odd"), "{}", page.text(false));
-    }
-
-    #[test]
-    fn words_for_the_shell_are_quoted_where_it_matters() {
-        assert_eq!(quote("/var/lib/a@b"), "/var/lib/a@b");
-        assert_eq!(quote("a#b"), "'a#b'");
-        assert_eq!(quote("it's"), r"'it'\''s'");
-        assert_eq!(quote(""), "''");
     }
 }

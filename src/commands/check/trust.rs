@@ -6,10 +6,7 @@ use std::fs;
 use super::homes::Survey;
 use super::host::Host;
 use super::page::Section;
-use crate::keys::{Fault, TRUST_DATABASE};
-
-/// A keybox with no key in it is its header and nothing else.
-const EMPTY_KEYBOX: u64 = 32;
+use crate::keys::{self, Fault, TRUST_DATABASE};
 
 pub fn section(host: &Host, survey: &Survey) -> Section {
     let mut section = Section::new("leftovers of a shared keyring");
@@ -41,20 +38,48 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
             }
         }
     }
-    for (name, most) in [("pubring.kbx", EMPTY_KEYBOX), ("pubring.gpg", 0), ("secring.gpg", 0)] {
-        let path = gnupg.join(name);
-        if fs::metadata(&path).is_ok_and(|found| found.len() > most) {
-            let import = format!("import --from {}", host.quoted(&gnupg));
-            section.warning(
-                host.name(&path),
-                "holds keys that no home has, perhaps those of the old service; signd does not see \
-                 them",
-                format!("{}, then move it away", host.command(&import)),
-            );
-        }
-    }
+    old_service(host, &mut section);
+    nested(host, survey, &mut section);
     if section.is_well() {
         section.ok("gnupg", "no trust database and no shared keyring");
     }
     section
+}
+
+/// The keyring of another service, in whose place ours would be.
+fn old_service(host: &Host, section: &mut Section) {
+    let importing = host.part(keys::IMPORTING);
+    match keys::old_keyring(&host.part("gnupg")) {
+        Ok(Some(path)) => section.failed(
+            host.name(&path),
+            "holds keys that no home has, those of another service: no keys are made until they have been \
+             taken over",
+            host.command("import"),
+        ),
+        Ok(None) if fs::symlink_metadata(&importing).is_ok() => section.failed(
+            host.name(&importing),
+            "the keys of the old service have not all been taken over: the import was interrupted",
+            host.command("import"),
+        ),
+        Ok(None) => {}
+        Err(e) => section.failed("gnupg", e.to_string(), host.repair()),
+    }
+    match host.inspector.old_services() {
+        Ok(entries) => entries.iter().for_each(|entry| {
+            section.note(host.name(entry), "keeps the old service's unprotected keys until purge");
+        }),
+        Err(e) => section.failed("trash", e.to_string(), host.repair()),
+    }
+}
+
+/// A state that was moved into this one.
+fn nested(host: &Host, survey: &Survey, section: &mut Section) {
+    let message = "is a state with keys inside of this one: it was moved there, and nobody uses it";
+    for inner in keys::nested::states(host.state()).unwrap_or_default() {
+        let remedy = keys::nested::put_in_place(host.state(), &inner);
+        match survey.homes.is_empty() {
+            true => section.failed(host.name(&inner), message, remedy),
+            false => section.warning(host.name(&inner), message, remedy),
+        }
+    }
 }

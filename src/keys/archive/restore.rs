@@ -136,7 +136,6 @@ impl Store {
             self.check_space()?;
             let staged = self.staging.create()?;
             let (record, _) = self.assemble(staged.path(), name_email, files)?;
-            self.signd.check_secret_key_is_free(name_email, &record.keygrip)?;
             match staged.publish(&self.homes, &self.signd, name_email, &record.keygrip)? {
                 Publication::Done => {
                     self.relink(name_email)?;

@@ -64,6 +64,7 @@ impl Candidate {
             fingerprint: self.fingerprint.clone(),
             reason: reason.into(),
             usable: true,
+            outranked: false,
         }
     }
 }
@@ -80,7 +81,7 @@ pub fn assess(
     let refuse = |usable: bool, reason: String| {
         let (user_id, fingerprint) = (user_id.clone(), fingerprint.clone());
         let name_email = name_email.clone();
-        Ok(Err(LeftOut { name_email, user_id, fingerprint, reason, usable }))
+        Ok(Err(LeftOut { name_email, user_id, fingerprint, reason, usable, outranked: false }))
     };
     let Some(keygrip) = certificate.keygrip else {
         return refuse(false, "gpg knows no keygrip of it".into());

@@ -25,9 +25,18 @@ pub struct Source {
     home: PathBuf,
     pubring: PathBuf,
     phrases: Option<PathBuf>,
+    /// Whether links among the phrases are ours, and lead to the new passphrases.
+    in_place: bool,
 }
 
 impl Source {
+    /// The home and the phrases of the old service in the state directory itself.
+    pub(super) fn in_place(home: PathBuf, phrases: PathBuf) -> Result<Self> {
+        let pubring = pubring(&home)?;
+        let phrases = Some(phrases).filter(|path| path.is_dir());
+        Ok(Self { home, pubring, phrases, in_place: true })
+    }
+
     /// Looks whether all of it can be read, and is not of the state directory `state` itself.
     pub fn open(home: &Path, phrases: Option<&Path>, state: &Path) -> Result<Self> {
         let home = directory("--from", home, state)?;
@@ -38,7 +47,7 @@ impl Source {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             entries => drop(entries.map_err(|e| unreadable(&home.join(SECRET_KEYS), e))?),
         }
-        Ok(Self { home, pubring, phrases })
+        Ok(Self { home, pubring, phrases, in_place: false })
     }
 
     /// The public keyring.
@@ -62,6 +71,10 @@ impl Source {
     pub fn phrase(&self, name_email: &NameEmail) -> Result<Option<Phrase>> {
         let Some(phrases) = &self.phrases else { return Ok(None) };
         let path = phrases.join(name_email.as_str());
+        let is_link = std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink());
+        if self.in_place && is_link {
+            return Ok(None);
+        }
         let Some(file) = read(&path)? else { return Ok(None) };
         let line = file.split(|b| *b == b'\n').next().unwrap_or_default();
         let line = Phrase::new(line.to_vec());
@@ -86,12 +99,12 @@ fn directory(option: &str, path: &Path, state: &Path) -> Result<PathBuf> {
         }
         Err(e) => return Err(unreadable(path, e)),
     };
-    if state.canonicalize().is_ok_and(|state| path.starts_with(state)) {
+    if let Some(state) = state.canonicalize().ok().filter(|state| path.starts_with(state)) {
         return Err(Error::Usage(format!(
-            "{option} {}: is inside of the state directory {}; move the old service's directory \
-             away first, or import into another --state-dir",
+            "{option} {}: is inside of the state directory; to take over the keys of the old service where \
+             they are, run: {}",
             path.display(),
-            state.display()
+            crate::remedy::command(&state, "import")
         )));
     }
     Ok(path)

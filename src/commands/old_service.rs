@@ -1,0 +1,264 @@
+//! What is left to do on a host of the old service once its keys have been taken over: its cron job, its
+//! sudo rule, its sign.conf. Each step is a command that works as it is printed.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::User;
+use serde::Serialize;
+
+use super::check::SignConf;
+use super::gpg::CALLED_AS;
+use crate::remedy::{self, quote};
+
+/// The configuration of obs-signd.
+const SIGN_CONF: &str = "/etc/sign.conf";
+/// The drop-in for obs-signd, where it is not yet in place.
+const DROP_IN: &str = "/usr/share/copr-keygen/10-copr-keygen.conf";
+/// Where units are.
+const UNITS: [&str; 3] =
+    ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+/// The names under which obs-signd runs.
+const SIGND_UNITS: [&str; 3] = ["signd", "obssignd", "signd-copr"];
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// Why it is needed.
+    why: String,
+    /// What to type, as root.
+    command: String,
+}
+
+impl Step {
+    fn new(why: impl Into<String>, command: impl Into<String>) -> Self {
+        Self { why: why.into(), command: command.into() }
+    }
+
+    /// For a terminal: a comment and the command below it.
+    pub fn text(&self) -> String {
+        format!("# {}\n{}\n", self.why, self.command)
+    }
+}
+
+/// What is left to do on this host. Asked as root, who may look everywhere. `root` is `/`.
+pub fn steps(root: &Path, state: &Path) -> Vec<Step> {
+    let host = OldHost { root, state };
+    let mut steps = Vec::new();
+    host.files(&mut steps);
+    host.account(&mut steps);
+    host.programs(&mut steps);
+    host.sign_conf(&mut steps);
+    host.units(&mut steps);
+    steps.push(Step::new("see whether all is well", remedy::command(state, "check")));
+    steps.push(Step::new(
+        "when signing has been seen to work: destroy the old, unprotected keys",
+        remedy::command(state, "purge --older-than 0d"),
+    ));
+    steps
+}
+
+struct OldHost<'a> {
+    root: &'a Path,
+    state: &'a Path,
+}
+
+impl OldHost<'_> {
+    fn at(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        fs::symlink_metadata(self.at(path)).is_ok()
+    }
+
+    /// Files of the old package that work on the old keyring, or let others in.
+    fn files(&self, steps: &mut Vec<Step>) {
+        for (path, why) in [
+            ("/etc/cron.daily/copr-keygen", "it prolonged the keys of the old keyring"),
+            ("/etc/sudoers.d/copr_signer", "it lets copr-signer run gpg as root"),
+            ("/etc/logrotate.d/copr-keygen", "the log is in the journal now"),
+        ] {
+            if self.exists(path) {
+                steps.push(Step::new(why, format!("rm {path}")));
+            }
+        }
+        let settings = "/etc/copr-keygen";
+        if fs::metadata(self.at(settings)).is_ok_and(|found| found.mode() & 0o055 != 0o055) {
+            steps.push(Step::new(
+                "config.toml in it is to be read by every mode; it holds no secret",
+                format!("chmod 0755 {settings}"),
+            ));
+        }
+    }
+
+    /// The old package gave the account of the keys a shell.
+    fn account(&self, steps: &mut Vec<Step>) {
+        let account = "copr-signer";
+        let Ok(Some(user)) = User::from_name(account) else { return };
+        let shell = user.shell.file_name().unwrap_or_default();
+        if self.root == Path::new("/") && shell != "nologin" && shell != "false" {
+            steps.push(Step::new(
+                format!("nobody logs in as {account}"),
+                format!("usermod --shell /usr/sbin/nologin {account}"),
+            ));
+        }
+    }
+
+    /// The programs that signd runs.
+    fn programs(&self, steps: &mut Vec<Step>) {
+        for name in CALLED_AS {
+            let path = format!("/usr/bin/{name}");
+            let leads = fs::read_link(self.at(&path)).ok();
+            let is_ours = leads.is_some_and(|to| to.file_name() == Some("copr-keygen".as_ref()));
+            if self.exists(&path) && !is_ours && self.exists("/usr/bin/copr-keygen") {
+                steps.push(Step::new(
+                    "signd runs it, and it looks for the old keyring",
+                    format!("ln -sfT copr-keygen {path}"),
+                ));
+            }
+        }
+    }
+
+    /// The lines of sign.conf that lead to the keys.
+    fn sign_conf(&self, steps: &mut Vec<Step>) {
+        let Ok(conf) = SignConf::read(&self.at(SIGN_CONF)) else { return };
+        let part = |name: &str| self.state.join(name);
+        let is_gpg_copr =
+            |path: &PathBuf| path.file_name() == Some(CALLED_AS[0].as_ref());
+        let is_done = conf.phrases == Some(part("phrases"))
+            && conf.gnupghome == Some(part("gnupg"))
+            && conf.gpg.as_ref().is_some_and(is_gpg_copr)
+            && conf.pidfile == Some("/run/signd/signd.pid".into())
+            && conf.tmpdir == Some("/run/signd".into());
+        if is_done {
+            return;
+        }
+        let state = self.state.display();
+        let lines = [
+            format!("phrases: {state}/phrases"),
+            "gpg: /usr/bin/gpg-copr".into(),
+            format!("gnupghome: {state}/gnupg"),
+            format!("keycache: {state}/gnupg/keycache"),
+            "tmpdir: /run/signd".into(),
+            "pidfile: /run/signd/signd.pid".into(),
+        ];
+        let lines: Vec<_> = lines.iter().map(|line| quote(line)).collect();
+        steps.push(Step::new(
+            "signd runs as copr-signer and signs through its agent; your other lines stay",
+            format!(
+                "cp -p {SIGN_CONF} {SIGN_CONF}.before && {{ grep -Ev \
+                 '^(phrases|gpg|gnupghome|keycache|tmpdir|pidfile):' {SIGN_CONF}.before; \
+                 printf '%s\\n' {}; }} >{SIGN_CONF}",
+                lines.join(" ")
+            ),
+        ));
+    }
+
+    /// signd under our drop-in, and our own units.
+    fn units(&self, steps: &mut Vec<Step>) {
+        if !self.exists("/run/systemd/system") {
+            return;
+        }
+        let has = |name: &str| UNITS.iter().any(|units| self.exists(&format!("{units}/{name}")));
+        let signd: Vec<_> = SIGND_UNITS.iter().filter(|it| has(&format!("{it}.service"))).collect();
+        for unit in &signd {
+            let drop_in = format!("{unit}.service.d/10-copr-keygen.conf");
+            if !has(&drop_in) {
+                steps.push(Step::new(
+                    format!("{unit} runs without root, in a sandbox"),
+                    format!("install -D -m 0644 {DROP_IN} /etc/systemd/system/{drop_in}"),
+                ));
+            }
+        }
+        steps.push(Step::new("systemd reads its units again", "systemctl daemon-reload"));
+        let is_on = |unit: &&&&str| {
+            let places = [
+                "/etc/systemd/system/multi-user.target.wants",
+                "/sys/fs/cgroup/system.slice",
+                "/sys/fs/cgroup/unified/system.slice",
+            ];
+            places.iter().any(|place| self.exists(&format!("{place}/{unit}.service")))
+        };
+        let running: Vec<_> = signd.iter().filter(is_on).collect();
+        let names = if running.is_empty() { signd.iter().collect() } else { running };
+        for unit in names {
+            steps.push(Step::new(
+                "signd reads sign.conf again, and its agent finds the keys",
+                format!("systemctl restart {unit}"),
+            ));
+        }
+        steps.push(Step::new(
+            "keys are made, prolonged and made in advance",
+            "systemctl reset-failed 'copr-keygen*'; systemctl enable --now copr-keygen.socket \
+             copr-keygen-prolong.timer copr-keygen-pool.path copr-keygen-pool.service",
+        ));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn write(root: &Path, path: &str, text: &str) {
+        let path = root.join(path.trim_start_matches('/'));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn commands(root: &Path) -> Vec<String> {
+        let steps = steps(root, Path::new(remedy::STATE));
+        steps.into_iter().map(|step| step.command).collect()
+    }
+
+    #[test]
+    fn each_leftover_of_the_old_package_has_a_command() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let none = commands(root);
+        assert_eq!(none, ["copr-keygen check", "copr-keygen purge --older-than 0d"]);
+        for path in [
+            "/etc/cron.daily/copr-keygen",
+            "/etc/sudoers.d/copr_signer",
+            "/etc/logrotate.d/copr-keygen",
+            "/usr/bin/copr-keygen",
+            "/usr/bin/gpg_copr.sh",
+            "/run/systemd/system/x",
+            "/usr/lib/systemd/system/signd-copr.service",
+        ] {
+            write(root, path, "");
+        }
+        write(root, SIGN_CONF, "allow: 192.0.2.1\nphrases: /var/lib/copr-keygen/phrases\n");
+        let all = commands(root).join("\n");
+        for command in [
+            "rm /etc/cron.daily/copr-keygen",
+            "rm /etc/sudoers.d/copr_signer",
+            "rm /etc/logrotate.d/copr-keygen",
+            "ln -sfT copr-keygen /usr/bin/gpg_copr.sh",
+            "cp -p /etc/sign.conf",
+            "/etc/systemd/system/signd-copr.service.d/10-copr-keygen.conf",
+            "systemctl daemon-reload",
+            "systemctl restart signd-copr",
+        ] {
+            assert!(all.contains(command), "{command} is not in\n{all}");
+        }
+    }
+
+    #[test]
+    fn the_command_for_sign_conf_makes_one_that_leads_to_the_keys() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        write(root, SIGN_CONF, "allow: 192.0.2.1\nphrases: /old\ngpg: /usr/bin/gpg_copr.sh\n");
+        let command = commands(root).into_iter().find(|line| line.starts_with("cp -p")).unwrap();
+        let conf = root.join("etc/sign.conf");
+        let command = command.replace(SIGN_CONF, conf.to_str().unwrap());
+        let status = std::process::Command::new("sh").args(["-c", &command]).status().unwrap();
+        assert!(status.success(), "{command}");
+        let conf = SignConf::read(&conf).unwrap();
+        assert_eq!(conf.allow, ["192.0.2.1"]);
+        assert_eq!(conf.phrases.unwrap(), Path::new("/var/lib/copr-keygen/phrases"));
+        assert!(!commands(root).iter().any(|line| line.starts_with("cp -p")), "it is done");
+    }
+}

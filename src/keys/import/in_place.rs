@@ -1,0 +1,322 @@
+//! Takes over the layout of the old service in the state directory itself, where its `gnupg/` and
+//! `phrases/` stand in the place of ours.
+//!
+//! Everything is made beside the old directories, in `importing/`: the old service signs meanwhile. When
+//! every key has been proved, the new directories change places with the old ones, and the old ones go to
+//! `trash/` as they were. Nothing of them is written or removed. Where `importing/` stands, an import has not
+//! finished: no other mode makes keys, and the next import goes on.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+use super::{ImportOptions, ImportReport, Source};
+use crate::error::{Error, Result};
+use crate::gpg::{Gpg, Keygrip};
+use crate::keys::lock::lock;
+use crate::keys::{Store, durable, old_keyring, own_directory};
+use crate::settings::Settings;
+
+/// Where the new directories are made, and the old ones wait for the trash.
+pub const IMPORTING: &str = "importing";
+/// What the name of the entry in the trash ends with.
+pub const OLD_SERVICE: &str = "old-service";
+/// The directories that change places.
+const GNUPG: &str = "gnupg";
+const PHRASES: &str = "phrases";
+
+/// The layout of the old service in a state directory.
+#[derive(Debug)]
+pub struct OldLayout<'a> {
+    settings: &'a Settings,
+    state: PathBuf,
+    importing: PathBuf,
+}
+
+/// Which directory holds the old keyring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The state's own: the old service signs.
+    Before,
+    /// That in `importing/`: the new directories are in place.
+    After,
+    /// None.
+    Nowhere,
+}
+
+impl<'a> OldLayout<'a> {
+    /// The old layout in the state directory; `None` when there is none, and no import that has to be
+    /// finished.
+    pub fn find(settings: &'a Settings) -> Result<Option<Self>> {
+        let state = settings.state_dir.clone();
+        let importing = state.join(IMPORTING);
+        let layout = Self { settings, state, importing };
+        let is_there = layout.is_begun() || layout.stage()? != Stage::Nowhere;
+        Ok(is_there.then_some(layout))
+    }
+
+    /// Secret keys in `gnupg/` that are files of their own, in a state without the old service's keyring:
+    /// their certificates are lost.
+    pub fn orphans(settings: &Settings) -> usize {
+        let entries = fs::read_dir(settings.state_dir.join("gnupg/private-keys-v1.d"));
+        let is_orphan = |entry: &fs::DirEntry| {
+            Keygrip::from_file_name(&entry.file_name()).is_some()
+                && entry.file_type().is_ok_and(|kind| kind.is_file())
+        };
+        entries.into_iter().flatten().flatten().filter(is_orphan).count()
+    }
+
+    /// Says what would be done. Changes nothing: what gpg writes goes to the directory `scratch`.
+    pub fn dry_run(
+        &self,
+        gpg: Gpg,
+        scratch: &Path,
+        options: ImportOptions,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<ImportReport> {
+        let store = Store::to_look(self.settings, gpg, scratch);
+        let (home, phrases) = self.old_directories()?;
+        store.import(&Source::in_place(home, phrases)?, options, progress)
+    }
+
+    /// Takes the keys over and puts the new directories in place. [`Error::Partly`] in the report when a key
+    /// that signed until now could not be taken over, unless `leave_out` is set: then nothing is put in
+    /// place, and the old service goes on. Returns where the old directories are.
+    pub fn import(
+        &self,
+        gpg: Gpg,
+        options: ImportOptions,
+        leave_out: bool,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<(ImportReport, Option<PathBuf>)> {
+        self.prepare()?;
+        let Some(_held) = lock(&self.importing)
+            .map_err(|e| Error::io(format!("locking {}", self.importing.display()), e))?
+        else {
+            return Err(Error::Refused(format!(
+                "another import is at work in {}; wait for it",
+                self.importing.display()
+            )));
+        };
+        self.finish_renames()?;
+        let mut report = ImportReport::default();
+        let mut seen = None;
+        if self.stage()? == Stage::Before {
+            let (home, phrases) = self.old_directories()?;
+            let source = Source::in_place(home, phrases)?;
+            seen = stamp(source.pubring());
+            let phrases = self.new_phrases()?;
+            let store =
+                Store::beside_old(self.settings, gpg.clone(), &self.importing, phrases.clone())?;
+            report = self.take_over(&store, &source, options, leave_out, progress)?;
+            if report.stopped.is_some() {
+                return Ok((report, None));
+            }
+            // Phrases first: an unprotected key signs with any of them.
+            if phrases.starts_with(&self.importing) {
+                swap(&phrases, &self.state.join(PHRASES))?;
+            }
+            swap(&self.importing.join(GNUPG), &self.state.join(GNUPG))?;
+        }
+        let store = Store::open_unfinished(self.settings, gpg.clone())?;
+        if self.stage()? == Stage::After {
+            let [home, phrases] = [GNUPG, PHRASES].map(|part| self.importing.join(part));
+            // It has the old keys in its memory, and would go on looking where they were.
+            gpg.end_agent(&home);
+            let source = Source::in_place(home, phrases)?;
+            // What the old service made since its keyring was read.
+            if seen.is_none() || stamp(source.pubring()) != seen {
+                let more = self.take_over(&store, &source, options, true, progress)?;
+                report.add(more);
+            }
+            if report.stopped.is_some() {
+                return Ok((report, None));
+            }
+        }
+        store.provide_phrases(&|| {})?;
+        store.tell_signd()?;
+        let kept = self.set_aside(&store)?;
+        Ok((report, kept))
+    }
+
+    /// Makes homes of all keys and proves them.
+    fn take_over(
+        &self,
+        store: &Store,
+        source: &Source,
+        options: ImportOptions,
+        leave_out: bool,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<ImportReport> {
+        let mut report = store.import(source, options, progress)?;
+        if report.stopped.is_some() {
+            return Ok(report);
+        }
+        let moved: Vec<_> = report.imported.iter().chain(&report.already).cloned().collect();
+        for (key, error) in store.prove(source, &moved, options.jobs, progress)? {
+            if let Error::NoSpace(_) = error {
+                return Err(error);
+            }
+            report.fail(&key, format!("it does not sign as the old key did: {error}"));
+        }
+        store.provide_phrases(&|| {})?;
+        let missed = report.missed().count();
+        if missed > 0 && !leave_out {
+            report.stopped = Some(Error::Partly(format!(
+                "{missed} keys that sign until now cannot be taken over, see above, so the old service's \
+                 keyring stays in place and goes on signing; mend them and run the same command again, or \
+                 leave them behind with --leave-out"
+            )));
+        }
+        Ok(report)
+    }
+
+    fn is_begun(&self) -> bool {
+        fs::symlink_metadata(&self.importing).is_ok()
+    }
+
+    fn stage(&self) -> Result<Stage> {
+        if old_keyring::find(&self.state.join(GNUPG))?.is_some() {
+            return Ok(Stage::Before);
+        }
+        Ok(match old_keyring::find(&self.importing.join(GNUPG))? {
+            Some(_) => Stage::After,
+            None => Stage::Nowhere,
+        })
+    }
+
+    /// Home and phrases of the old service before the new directories are in place. A killed import may have
+    /// put the phrases there already.
+    fn old_directories(&self) -> Result<(PathBuf, PathBuf)> {
+        let [ours, theirs] = [&self.importing, &self.state].map(|at| at.join(PHRASES));
+        let phrases = if holds_files(&ours)? { ours } else { theirs };
+        Ok((self.state.join(GNUPG), phrases))
+    }
+
+    /// The new phrases at that time.
+    fn new_phrases(&self) -> Result<PathBuf> {
+        let [ours, theirs] = [&self.importing, &self.state].map(|at| at.join(PHRASES));
+        Ok(if holds_files(&ours)? { theirs } else { ours })
+    }
+
+    /// Makes `importing/`, in which the links of signd lead where they will lead.
+    fn prepare(&self) -> Result<()> {
+        own_directory(&self.importing, |path| fs::symlink_metadata(path))?;
+        for part in ["gnupg", "gnupg/private-keys-v1.d", "phrases"] {
+            let path = self.importing.join(part);
+            if fs::symlink_metadata(&path).is_err() {
+                own_directory(&path, |path| fs::symlink_metadata(path))?;
+            }
+        }
+        match symlink("../keys", self.importing.join("keys")) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                Err(Error::io(format!("linking below {}", self.importing.display()), e))
+            }
+            _ => durable::sync(&self.state),
+        }
+    }
+
+    /// Finishes exchanges that were cut off on a file system that cannot exchange at once.
+    fn finish_renames(&self) -> Result<()> {
+        for part in [PHRASES, GNUPG] {
+            let (fresh, target) = (self.importing.join(part), self.state.join(part));
+            let old = old_name(&fresh);
+            if fs::symlink_metadata(&old).is_ok() {
+                finish_swap(&fresh, &target, &old)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves `importing/` with the old directories to the trash.
+    fn set_aside(&self, store: &Store) -> Result<Option<PathBuf>> {
+        let failed = |e| Error::io(format!("setting {} aside", self.importing.display()), e);
+        match fs::remove_file(self.importing.join("keys")) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+        if self.stage()? == Stage::Nowhere && !holds_files(&self.importing.join(PHRASES))? {
+            // It was begun and nothing was there to be taken over; the links in it are ours.
+            crate::keys::staging::remove_tree(&self.importing)?;
+            durable::sync(&self.state)?;
+            return Ok(None);
+        }
+        store.keep_old_service(&self.importing).map(Some)
+    }
+}
+
+/// Lets two directories change places, durably. `target` need not exist.
+fn swap(fresh: &Path, target: &Path) -> Result<()> {
+    let failed = |e: io::Error| {
+        let hint = match e.raw_os_error() {
+            Some(libc::EXDEV) => {
+                " (the state directory must be on one file system that can rename directories; on an \
+                 overlay, copy it: cp -a STATE STATE.copy, then mv both)"
+            }
+            _ => "",
+        };
+        Error::io(format!("putting {} in place{hint}", target.display()), e)
+    };
+    if !target.exists() {
+        fs::rename(fresh, target).map_err(failed)?;
+    } else {
+        match renameat2(AT_FDCWD, fresh, AT_FDCWD, target, RenameFlags::RENAME_EXCHANGE) {
+            Ok(()) => {}
+            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
+                let old = old_name(fresh);
+                fs::rename(target, &old).map_err(failed)?;
+                finish_swap(fresh, target, &old)?;
+            }
+            Err(errno) => return Err(failed(errno.into())),
+        }
+    }
+    for directory in [fresh, target].into_iter().filter_map(Path::parent) {
+        durable::sync(directory)?;
+    }
+    Ok(())
+}
+
+/// The steps of an exchange after the old directory was moved to `old`. Each may have been done.
+fn finish_swap(fresh: &Path, target: &Path, old: &Path) -> Result<()> {
+    let failed = |e| Error::io(format!("putting {} in place", target.display()), e);
+    if fs::symlink_metadata(target).is_err() {
+        fs::rename(fresh, target).map_err(failed)?;
+    }
+    // Somebody made one in its place meanwhile: links, which are made again.
+    if fs::symlink_metadata(fresh).is_ok() {
+        let unused = fresh.with_extension(format!("unused-{:08x}", rand::random::<u32>()));
+        fs::rename(fresh, unused).map_err(failed)?;
+    }
+    fs::rename(old, fresh).map_err(failed)
+}
+
+fn old_name(fresh: &Path) -> PathBuf {
+    fresh.with_extension("old")
+}
+
+/// Whether there is anything but links in a directory; one that is missing holds nothing.
+fn holds_files(directory: &Path) -> Result<bool> {
+    let reading = |e| Error::io(format!("reading {}", directory.display()), e);
+    let entries = match fs::read_dir(directory) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        entries => entries.map_err(reading)?,
+    };
+    for entry in entries {
+        let kind = entry.and_then(|entry| entry.file_type()).map_err(reading)?;
+        if !kind.is_symlink() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What changes when somebody writes a keyring.
+fn stamp(keyring: &Path) -> Option<(u64, u64, std::time::SystemTime)> {
+    use std::os::unix::fs::MetadataExt;
+    let found = fs::metadata(keyring).ok()?;
+    Some((found.ino(), found.len(), found.modified().ok()?))
+}
