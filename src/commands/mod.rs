@@ -129,6 +129,7 @@ fn find_sealing_key(settings: &mut Settings, command: &Command) -> Result<()> {
 
 /// Opens the store of keys that exist. A state directory that was mistyped is not made.
 fn open_existing(settings: &Settings, gpg: Gpg) -> Result<Store> {
+    Store::check_is_ours(settings)?;
     check_exists(settings)?;
     Store::open(settings, gpg)
 }

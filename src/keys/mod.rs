@@ -98,19 +98,25 @@ impl Store {
     ///
     /// [`Error::OldKeyring`] when it holds the keys of another service, or their import has not finished.
     pub fn open(settings: &Settings, gpg: Gpg) -> Result<Self> {
-        let root = &settings.state_dir;
-        let importing = root.join(IMPORTING);
-        if fs::symlink_metadata(&importing).is_ok() {
-            let remedy = remedy::command(root, "import");
-            return Err(Error::OldKeyring { path: importing, remedy });
-        }
+        Self::check_is_ours(settings)?;
         Self::open_unfinished(settings, gpg)
+    }
+
+    /// Fails with [`Error::OldKeyring`] when the state directory holds the keys of another service, or their
+    /// import has not finished.
+    pub fn check_is_ours(settings: &Settings) -> Result<()> {
+        let root = &settings.state_dir;
+        SigndView::new(root).check_is_ours()?;
+        let path = root.join(IMPORTING);
+        match fs::symlink_metadata(&path) {
+            Ok(_) => Err(Error::OldKeyring { path, remedy: remedy::command(root, "import") }),
+            Err(_) => Ok(()),
+        }
     }
 
     /// As [`Store::open`], for the import that is to be finished.
     fn open_unfinished(settings: &Settings, gpg: Gpg) -> Result<Self> {
         let root = &settings.state_dir;
-        SigndView::new(root).check_is_ours()?;
         let passphrases = Passphrases::new(settings);
         let store = Self::with(settings, gpg, SigndView::of(settings, &passphrases), root);
         store.make_parts(root, &PARTS)?;

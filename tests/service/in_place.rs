@@ -1,0 +1,379 @@
+//! Taking over the keys of the old service in the state directory itself: what was there is kept, and
+//! signing goes on with it until every key has been proved.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::host::{Host, Transport, eventually, gen_key_request};
+use super::old_host::{OldHost, parameters, plain, quick, report, values, words};
+use super::signing::signd_client;
+
+const COMMAND: &str = "copr-keygen import --state-dir";
+
+/// A state directory in which the old service has its keys, and what its certificates were.
+struct InPlace {
+    host: Host,
+    keyring: PathBuf,
+    ids: Vec<String>,
+}
+
+impl InPlace {
+    /// With `ids` made as the old service made them, and whatever `more` adds.
+    fn new(ids: Vec<String>, more: impl FnOnce(&OldHost)) -> Self {
+        let old = OldHost::new(&ids);
+        more(&old);
+        let host = Host::new(Transport::ListenUnix, &[]);
+        let keyring = host.scratch().join("old.gpg");
+        old.gpg(&["--output", keyring.to_str().unwrap(), "--export"]);
+        old.rest();
+        fs::create_dir(host.state()).unwrap();
+        for (directory, name) in [(old.gnupg(), "gnupg"), (old.phrases(), "phrases")] {
+            fs::rename(directory, host.state().join(name)).unwrap();
+        }
+        symlink(env!("CARGO_BIN_EXE_copr-keygen"), host.scratch().join("gpg-copr")).unwrap();
+        Self { host, keyring, ids }
+    }
+
+    fn import(&self, options: &[&str]) -> Output {
+        self.host.run(&[&["import"], options].concat())
+    }
+
+    /// A program in the environment of signd's children.
+    fn signd(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
+        command.env("GNUPGHOME", self.host.state().join("gnupg"));
+        command.env("COPR_KEYGEN_STATE_DIR", self.host.state());
+        command.env("COPR_KEYGEN_CONFIG", "/dev/null");
+        command.env("SIGND_PHRASES", self.host.state().join("phrases"));
+        command.env("SIGND_GPG", self.host.scratch().join("gpg-copr"));
+        command
+    }
+
+    /// Signs as signd does; gpgv, which knows the old certificates only, verifies.
+    fn assert_signs(&self, id: &str) {
+        let name = format!("{:016x}", rand::random::<u64>());
+        let [data, signature] = ["data", "sig"].map(|end| {
+            self.host.scratch().join(format!("{name}.{end}"))
+        });
+        fs::write(&data, &name).unwrap();
+        let mut sign = self.signd(&signd_client());
+        let signed = sign.args(["sign", id]).arg(&data).output().unwrap();
+        assert!(signed.status.success(), "{id}: {}", words(&signed));
+        fs::write(&signature, signed.stdout).unwrap();
+        let mut verify = Command::new("gpgv");
+        verify.arg("--keyring").args([&self.keyring, &signature, &data]);
+        let verified = verify.output().unwrap();
+        assert!(verified.status.success(), "{id}: {}", words(&verified));
+    }
+
+    fn assert_all_sign(&self) {
+        self.ids.iter().for_each(|id| self.assert_signs(id));
+    }
+
+    fn end_agent(&self) {
+        let mut kill = self.signd(Path::new("gpgconf"));
+        assert!(kill.args(["--kill", "gpg-agent"]).status().unwrap().success());
+        eventually("the agent to end", || {
+            let mut ask = self.signd(Path::new("gpg-connect-agent"));
+            let asked = ask.args(["--no-autostart", "/bye"]).output().unwrap();
+            String::from_utf8_lossy(&asked.stderr).contains("no gpg-agent running").then_some(())
+        });
+    }
+
+    /// Every file of the state with its content, but what gpg-agents leave and take.
+    fn picture(&self) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+        picture(&self.host.state())
+    }
+
+    /// Where the old directories were set aside.
+    fn kept(&self) -> PathBuf {
+        let entries = self.host.entries("trash");
+        assert_eq!(entries.len(), 1, "{entries:?}");
+        assert!(entries[0].ends_with("-old-service"), "{entries:?}");
+        self.host.state().join("trash").join(&entries[0])
+    }
+}
+
+impl Drop for InPlace {
+    fn drop(&mut self) {
+        self.end_agent();
+    }
+}
+
+fn picture(root: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+    let mut picture = BTreeMap::new();
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            let found = fs::symlink_metadata(&path).unwrap();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let is_of_agents = name.starts_with("S.") || name.starts_with(".#");
+            // gpg writes these whenever it runs, also to read.
+            let is_of_gpg = ["trustdb.gpg", "random_seed"].contains(&&*name) || name.ends_with('~');
+            if found.is_dir() {
+                directories.push(path.clone());
+            } else if !is_of_agents && !is_of_gpg && !name.ends_with(".lock") {
+                let content = match found.is_symlink() {
+                    true => fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes(),
+                    false => fs::read(&path).unwrap(),
+                };
+                let below = path.strip_prefix(root).unwrap().to_owned();
+                picture.insert(below, (found.mode(), content));
+            }
+        }
+    }
+    picture
+}
+
+#[test]
+fn the_keys_of_the_old_service_are_taken_over_where_they_are() {
+    let closed = "closed#project@copr.example.org".to_owned();
+    let mut ids = plain(4);
+    let mut old = InPlace::new(ids.clone(), |old| {
+        let protected = parameters(&closed, "Passphrase: old secret\n");
+        old.generate("", [protected]);
+        fs::write(old.phrases().join(&closed), "old secret\n").unwrap();
+    });
+    ids.push(closed);
+    old.ids = ids.clone();
+    let before = old.picture();
+    old.assert_all_sign();
+
+    let (planned, status) = report(&old.import(&["--dry-run", "--json"]));
+    assert_eq!((values(&planned, "imported", "name_email"), status), (ids.clone(), Some(0)));
+    assert!(planned["left_to_do"].as_array().is_some_and(|steps| !steps.is_empty()), "{planned:#}");
+    assert_eq!(old.picture(), before, "a dry run changed the state");
+
+    let imported = old.import(&[]);
+    let said = String::from_utf8_lossy(&imported.stdout).into_owned();
+    assert!(imported.status.success(), "{}", words(&imported));
+    assert!(said.contains("5 keys imported") && said.contains("left to do"), "{said}");
+    assert!(said.contains("copr-keygen check") && said.contains("copr-keygen purge"), "{said}");
+    // The agent of signd is still the old one, or none: signing goes on at once.
+    old.assert_all_sign();
+    old.end_agent();
+    old.assert_all_sign();
+    let kept = picture(&old.kept());
+    assert_eq!(kept, before, "what was there is not what is kept");
+    assert_eq!(old.host.entries("phrases"), old.host.entries("keys"));
+    assert!(!old.host.state().join("importing").exists());
+
+    old.host.launch();
+    for id in &ids {
+        assert_eq!(old.host.gen_key(id, json!({})).unwrap().status, 200, "{}", old.host.log());
+    }
+    let again = old.import(&[]);
+    assert_eq!(again.status.code(), Some(2), "{}", words(&again));
+    assert!(words(&again).contains("holds no keyring of another service"), "{}", words(&again));
+
+    let purged = old.host.run(&["purge", "--older-than", "1d", "--yes"]);
+    assert!(purged.status.success() && old.kept().exists(), "{}", words(&purged));
+    let purged = old.host.run(&["purge", "--older-than", "0d", "--yes"]);
+    assert!(purged.status.success(), "{}", words(&purged));
+    assert_eq!(old.host.entries("trash"), [""; 0]);
+    old.assert_all_sign();
+}
+
+#[test]
+fn a_state_with_the_keyring_of_another_service_makes_no_keys() {
+    let mut old = InPlace::new(plain(1), |_| {});
+    let elsewhere = OldHost::new(&[]);
+    elsewhere.generate("%no-protection\n", [quick("else#where@copr.example.org", "")]);
+    let from = elsewhere.gnupg();
+    old.end_agent();
+    let before = old.picture();
+    let id = &old.ids[0];
+    let archive = old.host.scratch().join("archive");
+    fs::write(&archive, "").unwrap();
+    let modes: [&[&str]; 9] = [
+        &["serve"],
+        &["fill-pool"],
+        &["prolong"],
+        &["import", "--from", from.to_str().unwrap()],
+        &["restore", "--from", archive.to_str().unwrap()],
+        &["remove", "--yes", id],
+        &["undo", id],
+        &["purge", "--older-than", "0d", "--yes"],
+        &["phrases"],
+    ];
+    for mode in modes {
+        let output = old.host.run(mode);
+        assert_eq!(output.status.code(), Some(78), "{mode:?}: {}", words(&output));
+        let said = words(&output);
+        assert!(said.contains(COMMAND) && said.contains("pubring.kbx"), "{mode:?}: {said}");
+        assert_eq!(old.picture(), before, "{mode:?} changed the state");
+    }
+    let check = old.host.run(&["check", "--no-units", "--repair", "--json"]);
+    let page: Value = serde_json::from_slice(&check.stdout).unwrap();
+    let line = page.as_array().unwrap().iter().find(|line| line["subject"] == "gnupg/pubring.kbx");
+    let remedy = line.unwrap_or_else(|| panic!("{page:#}"))["remedy"].as_str().unwrap();
+    assert!(remedy.starts_with(COMMAND), "{remedy}");
+    let after = old.picture();
+    for (path, (_, content)) in &before {
+        assert_eq!(after.get(path).map(|(_, content)| content), Some(content), "{path:?}");
+    }
+
+    // The old service comes back into a state of ours: the keyring is not replaced, the client is told.
+    assert!(old.import(&[]).status.success());
+    old.host.launch();
+    let keyring = old.kept().join("gnupg/pubring.kbx");
+    let marker = old.host.state().join("gnupg/pubring.kbx");
+    fs::copy(&keyring, &marker).unwrap();
+    let reply = old.host.send(&gen_key_request(
+        &serde_json::to_vec(&json!({"name_real": "x", "name_email": "new#one@copr.example.org"}))
+            .unwrap(),
+    ));
+    let reply = reply.unwrap();
+    assert_eq!(reply.status, 503, "{}", old.host.log());
+    assert!(reply.body.contains("copr-keygen import"), "{}", reply.body);
+    assert!(old.host.log().contains(COMMAND), "{}", old.host.log());
+    assert_eq!(fs::read(&marker).unwrap(), fs::read(&keyring).unwrap());
+}
+
+#[test]
+fn a_key_that_cannot_be_taken_over_leaves_the_old_service_in_place() {
+    let mut old = InPlace::new(plain(2), |old| {
+        let subkey = quick("sub#key@copr.example.org", "Subkey-Type: ECDH\nSubkey-Curve: cv25519\n");
+        old.generate("%no-protection\n", [subkey]);
+    });
+    let before = old.picture();
+    for options in [&["--json"][..], &["--dry-run", "--json"]] {
+        let (left, status) = report(&old.import(options));
+        assert_eq!(status, Some(1), "{left:#}");
+        assert_eq!(values(&left, "left_out", "name_email"), ["sub#key@copr.example.org"]);
+        let gnupg = |path: &Path| path.starts_with("gnupg") || path.starts_with("phrases");
+        let mut now = old.picture();
+        now.retain(|path, _| gnupg(path));
+        assert_eq!(now, before, "the old service was touched");
+        old.assert_all_sign();
+        let serve = old.host.run(&["serve"]);
+        assert_eq!(serve.status.code(), Some(78), "{}", words(&serve));
+    }
+    let (left, status) = report(&old.import(&["--leave-out", "--json"]));
+    assert_eq!(status, Some(1), "{left:#}");
+    assert_eq!(values(&left, "already", "name_email"), old.ids);
+    old.assert_all_sign();
+    assert_eq!(picture(&old.kept()), before);
+    old.host.launch();
+    assert_eq!(old.host.gen_key(&old.ids[0].clone(), json!({})).unwrap().status, 200);
+}
+
+#[test]
+fn a_killed_import_in_place_loses_nothing_and_goes_on() {
+    let old = InPlace::new(plain(3), |_| {});
+    old.assert_all_sign();
+    old.end_agent();
+    let before = old.picture();
+    let saved = old.host.scratch().join("saved");
+    let copy = |from: &Path, to: &Path| {
+        let _ = fs::remove_dir_all(to);
+        let status = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+        assert!(status.success());
+    };
+    copy(&old.host.state(), &saved);
+    let started = Instant::now();
+    let import = || old.host.mode(&["import"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    assert!(import().unwrap().wait().unwrap().success());
+    let whole = started.elapsed();
+    for round in 0..8_u32 {
+        old.end_agent();
+        copy(&saved, &old.host.state());
+        // Moments from the first to the last, and some again while going on.
+        for _ in 0..2 {
+            let mut child = import().unwrap();
+            let least = whole.mul_f64(f64::from(round) / 8.0);
+            thread::sleep(least + Duration::from_millis(rand::random_range(0..40)));
+            let _ = child.kill();
+            child.wait().unwrap();
+        }
+        let report = old.import(&[]);
+        let said = words(&report);
+        // 2: it had ended before it was killed.
+        assert!(matches!(report.status.code(), Some(0 | 2)), "round {round}: {said}");
+        old.end_agent();
+        old.assert_all_sign();
+        assert_eq!(picture(&old.kept()), before, "round {round}: what was there is not kept");
+        assert_eq!(old.host.entries("keys").len(), old.ids.len());
+        assert_eq!(old.host.entries("staging"), [""; 0]);
+    }
+}
+
+#[test]
+fn what_the_old_service_makes_meanwhile_is_taken_over_too() {
+    let old = InPlace::new(plain(1), |_| {});
+    // As if it was killed when the new directories were in place, and the old service had made one more.
+    let late = "late#comer@copr.example.org";
+    let gnupg = old.host.state().join("gnupg");
+    let file = old.host.scratch().join("parameters");
+    assert!(old.import(&["--dry-run"]).status.success());
+    let stop = old.host.scratch().join("stop");
+    let script = old.host.scratch().join("gpg-once");
+    // Called in place of gpg, it makes a key in the old keyring when the first signature is tried.
+    fs::write(&file, format!("%no-protection\n{}", parameters(late, ""))).unwrap();
+    fs::write(
+        &script,
+        format!(
+            "#!/bin/sh\ncase \"$*\" in *--detach-sign*) if mkdir '{}' 2>/dev/null; then \
+             gpg --homedir '{}' --batch --quiet --gen-key '{}' && echo 1 >'{}'; fi;; esac\n\
+             exec /usr/bin/gpg \"$@\"\n",
+            stop.display(),
+            gnupg.display(),
+            file.display(),
+            old.host.state().join("phrases").join(late).display()
+        ),
+    )
+    .unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&script, mode).unwrap();
+    let mut import = old.host.mode(&["import", "--json"]);
+    let (done, status) = report(&import.env("COPR_KEYGEN_GPG", &script).output().unwrap());
+    assert_eq!(status, Some(0), "{done:#}");
+    let mut imported = values(&done, "imported", "name_email");
+    imported.sort();
+    assert_eq!(imported, [late, &old.ids[0]], "{done:#}");
+    assert_eq!(old.host.entries("phrases"), [late, &old.ids[0]]);
+}
+
+#[test]
+fn secret_keys_without_a_keyring_are_named() {
+    let old = InPlace::new(plain(2), |_| {});
+    // What a service that knew nothing of the old one has left.
+    fs::write(old.host.state().join("gnupg/pubring.kbx"), "").unwrap();
+    let refused = old.import(&[]);
+    assert_eq!(refused.status.code(), Some(1), "{}", words(&refused));
+    assert!(words(&refused).contains("2 secret keys of no home"), "{}", words(&refused));
+}
+
+#[test]
+fn a_state_that_was_moved_into_another_is_named_and_no_key_made() {
+    let mut host = Host::start(Transport::ListenUnix);
+    let id = "user#project@copr.example.org";
+    assert_eq!(host.gen_key(id, json!({})).unwrap().status, 201);
+    host.stop();
+    // `mv NEW OLD`, and OLD was still there.
+    let outer = host.scratch().join("outer");
+    for part in ["", "keys", "gnupg", "phrases"] {
+        fs::create_dir(outer.join(part)).unwrap();
+    }
+    fs::rename(host.state(), outer.join("state.new")).unwrap();
+    fs::rename(&outer, host.state()).unwrap();
+    let refused = host.run(&["serve"]);
+    let said = words(&refused);
+    assert_eq!(refused.status.code(), Some(78), "{said}");
+    let command = said.trim().rsplit_once("put it in place with: ").unwrap().1;
+    let check = host.run(&["check", "--no-units"]);
+    let page = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(page.contains("state.new: is a state with keys inside of this one"), "{page}");
+    assert!(Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
+    host.launch();
+    assert_eq!(host.gen_key(id, json!({})).unwrap().status, 200, "{}", host.log());
+}

@@ -1,0 +1,86 @@
+//! A file with a content of its own where a link of ours has to be may be somebody's only copy: no mode
+//! replaces or removes it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::host::{Host, Transport};
+use super::old_host::{OldHost, quick, report, words};
+
+const ID: &str = "user#project@copr.example.org";
+
+/// The secret key's link of the only key.
+fn secret_link(host: &Host) -> PathBuf {
+    let names = host.entries("gnupg/private-keys-v1.d");
+    let name = names.iter().find(|name| name.ends_with(".key")).unwrap();
+    host.state().join("gnupg/private-keys-v1.d").join(name)
+}
+
+fn put(path: &PathBuf) {
+    fs::remove_file(path).unwrap();
+    fs::write(path, "precious\n").unwrap();
+}
+
+fn assert_kept(path: &PathBuf, what: &str) {
+    assert_eq!(fs::read(path).unwrap(), b"precious\n", "{what}");
+}
+
+#[test]
+fn requests_for_keys_replace_nothing() {
+    let host = Host::start(Transport::ListenUnix);
+    // No key yet: nothing is made whose phrase could not be put where signd looks.
+    let phrase = host.state().join("phrases").join(ID);
+    fs::write(&phrase, "precious\n").unwrap();
+    assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 500);
+    assert!(host.log().contains("may be somebody's only copy"), "{}", host.log());
+    assert_kept(&phrase, "gen_key of a new key");
+    assert_eq!((host.entries("keys").len(), host.entries("staging").len()), (0, 0));
+
+    fs::remove_file(&phrase).unwrap();
+    assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 201);
+    for path in [phrase, secret_link(&host)] {
+        put(&path);
+        assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 500, "{}", host.log());
+        assert_kept(&path, "gen_key of a key that exists");
+        let removed = host.run(&["remove", "--yes", ID]);
+        assert_eq!(removed.status.code(), Some(1), "{}", words(&removed));
+        assert!(words(&removed).contains("keep it elsewhere"), "{}", words(&removed));
+        assert_kept(&path, "remove");
+        assert_eq!(host.entries("keys"), [ID]);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 200, "{}", host.log());
+    }
+}
+
+#[test]
+fn keys_that_come_back_replace_nothing() {
+    let host = Host::start(Transport::ListenUnix);
+    assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 201);
+    let phrase = host.state().join("phrases").join(ID);
+    let secret = secret_link(&host);
+    assert!(host.run(&["remove", "--yes", ID]).status.success());
+    for path in [&phrase, &secret] {
+        fs::write(path, "precious\n").unwrap();
+        let undone = host.run(&["undo", ID]);
+        assert_eq!(undone.status.code(), Some(1), "{}", words(&undone));
+        assert_kept(path, "undo");
+        assert_eq!(host.entries("keys"), [""; 0]);
+        fs::remove_file(path).unwrap();
+    }
+    assert!(host.run(&["undo", ID]).status.success());
+
+    let old = OldHost::new(&[]);
+    let other = "other#project@copr.example.org";
+    old.generate("%no-protection\n", [quick(other, "")]);
+    let phrase = host.state().join("phrases").join(other);
+    fs::write(&phrase, "precious\n").unwrap();
+    let (left, status) = report(&old.import(&host, &["--json"]));
+    assert_ne!(status, Some(0), "{left:#}");
+    assert_kept(&phrase, "import");
+    assert_eq!(host.entries("keys"), [ID]);
+    fs::remove_file(&phrase).unwrap();
+    let (done, status) = report(&old.import(&host, &["--json"]));
+    assert_eq!(status, Some(0), "{done:#}");
+}
