@@ -72,7 +72,7 @@ lint:
 	@tools/setup build lint
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	shellcheck tools/setup tools/fuzz .ci/run tests/readme tests/openapi/run tests/system/run $(wildcard tests/system/*.sh tests/system/cases/*.sh)
+	shellcheck tools/setup tools/fuzz tools/put .ci/run tests/readme tests/openapi/run tests/system/run $(wildcard tests/system/*.sh tests/system/cases/*.sh)
 	shellcheck -x selinux/check $(wildcard tests/guest/run* tests/guest/guest-*) tests/guest/probe
 
 selinux:
@@ -97,29 +97,35 @@ test-apparmor: build
 	$(CARGO) build --release --locked --examples
 	tests/guest/run apparmor $(SUITES)
 
-# Installs what `make build` built; builds nothing itself, so that it can run as root.
+# Where obs-signd works with the keys of the old service, its units stay as they are until `copr-keygen import`
+# has taken the keys over and said what is left to do.
+OLD_SERVICE = $(shell find $(DESTDIR)/var/lib/copr-keygen/gnupg -maxdepth 1 -name 'pubring.*' -size +0 2>/dev/null)
+SIGND_UNITS = $(if $(OLD_SERVICE),,signd obssignd)
+
+# Installs what `make build` built; builds nothing itself, so that it can run as root. Each file by rename.
 install:
-	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/copr-keygen
-	ln -sf copr-keygen $(DESTDIR)$(PREFIX)/bin/gpg-copr
-	ln -sf copr-keygen $(DESTDIR)$(PREFIX)/bin/gpg_copr.sh
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system units/copr-keygen.socket units/copr-keygen.service units/copr-keygen-prolong.service units/copr-keygen-prolong.timer units/copr-keygen-pool.service units/copr-keygen-pool.path units/copr-keygen-phrases.service
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system/copr-keygen.service.d units/copr-keygen-.service.d/10-sandbox.conf
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system/copr-keygen-.service.d units/copr-keygen-.service.d/10-sandbox.conf
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system/signd.service.d units/signd.service.d/10-copr-keygen.conf
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system/obssignd.service.d units/signd.service.d/10-copr-keygen.conf
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/catalog units/copr-keygen.catalog
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/sysusers.d sysusers.d/copr-keygen.conf
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/tmpfiles.d tmpfiles.d/copr-keygen.conf
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man1 man/*.1
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man5 man/*.5
-	install -D -m 0644 completions/copr-keygen.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/copr-keygen
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/zsh/site-functions completions/_copr-keygen
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d completions/copr-keygen.fish
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/docs docs/*.md docs/openapi.yaml $(wildcard docs/performance.svg) docs/sign.conf docs/backend.conf
-	install -D -m 0644 selinux/README.md $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/selinux/README.md
-	install -D -m 0644 apparmor/README.md $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/apparmor/README.md
-	install -D -m 0644 fuzz/README.md $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/fuzz/README.md
+	tools/put file 0755 $(DESTDIR)$(PREFIX)/bin $(BINARY)
+	tools/put link copr-keygen $(DESTDIR)$(PREFIX)/bin/gpg-copr
+	tools/put link copr-keygen $(DESTDIR)$(PREFIX)/bin/gpg_copr.sh
+	tools/put file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system units/copr-keygen.socket units/copr-keygen.service units/copr-keygen-prolong.service units/copr-keygen-prolong.timer units/copr-keygen-pool.service units/copr-keygen-pool.path units/copr-keygen-phrases.service
+	tools/put file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/copr-keygen.service.d units/copr-keygen-.service.d/10-sandbox.conf
+	tools/put file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/copr-keygen-.service.d units/copr-keygen-.service.d/10-sandbox.conf
+	tools/put file 0644 $(DESTDIR)$(PREFIX)/share/copr-keygen units/signd.service.d/10-copr-keygen.conf
+	for unit in $(SIGND_UNITS); do tools/put file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit.service.d units/signd.service.d/10-copr-keygen.conf || exit; done
+	tools/put file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/catalog units/copr-keygen.catalog
+	tools/put file 0644 $(DESTDIR)$(PREFIX)/lib/sysusers.d sysusers.d/copr-keygen.conf
+	tools/put file 0644 $(DESTDIR)$(PREFIX)/lib/tmpfiles.d tmpfiles.d/copr-keygen.conf
+	tools/put file 0644 $(DESTDIR)$(PREFIX)/share/man/man1 man/*.1
+	tools/put file 0644 $(DESTDIR)$(PREFIX)/share/man/man5 man/*.5
+	tools/put as 0644 $(DESTDIR)$(PREFIX)/share/bash-completion/completions/copr-keygen completions/copr-keygen.bash
+	tools/put file 0644 $(DESTDIR)$(PREFIX)/share/zsh/site-functions completions/_copr-keygen
+	tools/put file 0644 $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d completions/copr-keygen.fish
+	tools/put file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE
+	tools/put file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/docs docs/*.md docs/openapi.yaml $(wildcard docs/performance.svg) docs/sign.conf docs/backend.conf
+	tools/put file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/selinux selinux/README.md
+	tools/put file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/apparmor apparmor/README.md
+	tools/put file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/fuzz fuzz/README.md
+	$(if $(OLD_SERVICE),@echo 'This host has the keys of the old service; nothing of it was changed. Go on with docs/moving.md.')
 
 # What `make selinux` built, and a profile; loading them is up to the administrator or a package.
 install-selinux:

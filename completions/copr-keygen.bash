@@ -589,7 +589,7 @@ _copr__keygen() {
             return 0
             ;;
         copr__subcmd__keygen__subcmd__import)
-            opts="-h --from --phrases --protect --dry-run --json --state-dir --config --help"
+            opts="-h --from --phrases --leave-out --protect --dry-run --json --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

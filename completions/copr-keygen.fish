@@ -88,11 +88,12 @@ complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -s h -l
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand fill-pool" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand fill-pool" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand fill-pool" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l from -d 'The GnuPG home the keys are in; only read' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l from -d 'The GnuPG home the keys are in; only read [default: the old service\'s, in the state directory]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l phrases -d 'The directory of obs-signd\'s phrase files, for keys that are protected' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l protect -d 'Protect each secret key with a fresh passphrase' -r
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l leave-out -d 'Without --from: go on without the keys that cannot be taken over; they stay in trash/ until `purge`'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l dry-run -d 'Say what would be done, and change nothing'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l json -d 'Print a JSON object with what was done'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -214,7 +214,9 @@ fn a_state_with_the_keyring_of_another_service_makes_no_keys() {
     }
     let check = old.host.run(&["check", "--no-units", "--repair", "--json"]);
     let page: Value = serde_json::from_slice(&check.stdout).unwrap();
-    let line = page.as_array().unwrap().iter().find(|line| line["subject"] == "gnupg/pubring.kbx");
+    let mut lines = page.as_array().unwrap().iter();
+    let line =
+        lines.find(|line| line["subject"] == "gnupg/pubring.kbx" && line["level"] == "failed");
     let remedy = line.unwrap_or_else(|| panic!("{page:#}"))["remedy"].as_str().unwrap();
     assert!(remedy.starts_with(COMMAND), "{remedy}");
     let after = old.picture();
