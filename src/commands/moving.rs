@@ -41,8 +41,7 @@ pub fn import_in_place(settings: &Settings, options: &Import, steps: &[Step]) ->
         let missed = report.missed().count();
         return end(report, missed);
     }
-    let (report, kept) =
-        with_bar(|progress| layout.import(gpg, how, options.leave_out, progress))?;
+    let (report, kept) = with_bar(|progress| layout.import(gpg, how, options.leave_out, progress))?;
     let is_done = report.stopped.is_none();
     print(&report, options, if is_done { steps } else { &[] })?;
     if let Some(kept) = kept {

@@ -17,8 +17,7 @@ const SIGN_CONF: &str = "/etc/sign.conf";
 /// The drop-in for obs-signd, where it is not yet in place.
 const DROP_IN: &str = "/usr/share/copr-keygen/10-copr-keygen.conf";
 /// Where units are.
-const UNITS: [&str; 3] =
-    ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+const UNITS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 /// The names under which obs-signd runs.
 const SIGND_UNITS: [&str; 3] = ["signd", "obssignd", "signd-copr"];
 
@@ -125,8 +124,7 @@ impl OldHost<'_> {
     fn sign_conf(&self, steps: &mut Vec<Step>) {
         let Ok(conf) = SignConf::read(&self.at(SIGN_CONF)) else { return };
         let part = |name: &str| self.state.join(name);
-        let is_gpg_copr =
-            |path: &PathBuf| path.file_name() == Some(CALLED_AS[0].as_ref());
+        let is_gpg_copr = |path: &PathBuf| path.file_name() == Some(CALLED_AS[0].as_ref());
         let is_done = conf.phrases == Some(part("phrases"))
             && conf.gnupghome == Some(part("gnupg"))
             && conf.gpg.as_ref().is_some_and(is_gpg_copr)

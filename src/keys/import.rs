@@ -7,6 +7,7 @@ mod one;
 mod plan;
 mod prove;
 mod source;
+mod switch;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -24,8 +25,8 @@ use crate::gpg::packets::{Certificates, RawCertificate};
 use crate::gpg::{Fingerprint, Keyring, time_of_signature};
 use crate::identity::NameEmail;
 
-use plan::{Candidate, Plan, Verdict};
 pub use in_place::{IMPORTING, OLD_SERVICE, OldLayout};
+use plan::{Candidate, Plan, Verdict};
 pub use source::Source;
 
 /// How long gpg may take to choose between keys.

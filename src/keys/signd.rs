@@ -98,7 +98,8 @@ impl SigndView {
         let fresh = scratch.join("pubring.kbx");
         let marker = self.marker();
         let may_go = |path: &Path| old_keyring::holds_keys(path).is_ok_and(|holds| !holds);
-        let marked = fs::write(&fresh, "").and_then(|()| durable::exchange(&fresh, &marker, may_go));
+        let marked =
+            fs::write(&fresh, "").and_then(|()| durable::exchange(&fresh, &marker, may_go));
         let why = match marked {
             Ok(true) => return,
             Ok(false) => "it holds keys of another service".to_owned(),

@@ -171,7 +171,8 @@ fn occupied(path: &Path, occupant: &Occupant) -> Error {
         _ => "a file with a content of its own, not our link",
     };
     let aside = path.file_name().unwrap_or_default().to_string_lossy();
-    let remedy = format!("mv {} {}", quote(&path.to_string_lossy()), quote(&format!("./{aside}.kept")));
+    let remedy =
+        format!("mv {} {}", quote(&path.to_string_lossy()), quote(&format!("./{aside}.kept")));
     Error::Occupied { path: path.into(), what, remedy }
 }
 

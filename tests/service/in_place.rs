@@ -60,9 +60,8 @@ impl InPlace {
     /// Signs as signd does; gpgv, which knows the old certificates only, verifies.
     fn assert_signs(&self, id: &str) {
         let name = format!("{:016x}", rand::random::<u64>());
-        let [data, signature] = ["data", "sig"].map(|end| {
-            self.host.scratch().join(format!("{name}.{end}"))
-        });
+        let [data, signature] =
+            ["data", "sig"].map(|end| self.host.scratch().join(format!("{name}.{end}")));
         fs::write(&data, &name).unwrap();
         let mut sign = self.signd(&signd_client());
         let signed = sign.args(["sign", id]).arg(&data).output().unwrap();
@@ -244,7 +243,8 @@ fn a_state_with_the_keyring_of_another_service_makes_no_keys() {
 #[test]
 fn a_key_that_cannot_be_taken_over_leaves_the_old_service_in_place() {
     let mut old = InPlace::new(plain(2), |old| {
-        let subkey = quick("sub#key@copr.example.org", "Subkey-Type: ECDH\nSubkey-Curve: cv25519\n");
+        let subkey =
+            quick("sub#key@copr.example.org", "Subkey-Type: ECDH\nSubkey-Curve: cv25519\n");
         old.generate("%no-protection\n", [subkey]);
     });
     let before = old.picture();

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::commands::output;
 pub use crate::commands::output::number;
-pub use crate::remedy::quote;
 use crate::error::{Error, Result};
+pub use crate::remedy::quote;
 
 /// So many findings that say the same are shown to people.
 const SHOWN: usize = 10;

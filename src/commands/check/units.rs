@@ -20,8 +20,8 @@ const PROLONG: &str = "copr-keygen-prolong.service";
 const POOL: &str = "copr-keygen-pool.path";
 /// What opens sealed passphrases for signd.
 pub const PHRASES: &str = "copr-keygen-phrases.service";
-/// What obs-signd is called, by distribution.
-const SIGND: [&str; 2] = ["signd.service", "obssignd.service"];
+/// What obs-signd is called, by distribution; the last one is that of the old service.
+const SIGND: [&str; 3] = ["signd.service", "obssignd.service", "signd-copr.service"];
 
 /// What to ask of each unit.
 const PROPERTIES: &str = "--property=LoadState,ActiveState,UnitFileState,Result,Environment,\
@@ -224,8 +224,10 @@ fn judge_timer(timer: &Unit, prolong: &Unit, section: &mut Section) {
     }
 }
 
-fn judge_signd(units: &[(&str, Unit); 2], section: &mut Section) {
-    match units.iter().find(|(_, unit)| is_installed(unit)) {
+fn judge_signd(units: &[(&str, Unit)], section: &mut Section) {
+    let mut installed = units.iter().filter(|(_, unit)| is_installed(unit));
+    let running = installed.clone().find(|(_, unit)| is_active(unit));
+    match running.or_else(|| installed.next()) {
         None => section.failed(
             SIGND[0],
             "obs-signd has no unit: nothing can be signed",

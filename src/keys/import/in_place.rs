@@ -11,14 +11,12 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-
+use super::switch::{finish_swap, old_name, swap};
 use super::{ImportOptions, ImportReport, Source};
 use crate::error::{Error, Result};
 use crate::gpg::{Gpg, Keygrip};
 use crate::keys::lock::lock;
-use crate::keys::{Store, durable, old_keyring, own_directory};
+use crate::keys::{Store, TRUST_DATABASE, durable, old_keyring, own_directory};
 use crate::settings::Settings;
 
 /// Where the new directories are made, and the old ones wait for the trash.
@@ -139,6 +137,8 @@ impl<'a> OldLayout<'a> {
         }
         store.provide_phrases(&|| {})?;
         store.tell_signd()?;
+        // Made by a gpg that was at work when the directory under it became a new one.
+        let _ = fs::remove_file(self.state.join(GNUPG).join(TRUST_DATABASE));
         let kept = self.set_aside(&store)?;
         Ok((report, kept))
     }
@@ -247,55 +247,6 @@ impl<'a> OldLayout<'a> {
         }
         store.keep_old_service(&self.importing).map(Some)
     }
-}
-
-/// Lets two directories change places, durably. `target` need not exist.
-fn swap(fresh: &Path, target: &Path) -> Result<()> {
-    let failed = |e: io::Error| {
-        let hint = match e.raw_os_error() {
-            Some(libc::EXDEV) => {
-                " (the state directory must be on one file system that can rename directories; on an \
-                 overlay, copy it: cp -a STATE STATE.copy, then mv both)"
-            }
-            _ => "",
-        };
-        Error::io(format!("putting {} in place{hint}", target.display()), e)
-    };
-    if !target.exists() {
-        fs::rename(fresh, target).map_err(failed)?;
-    } else {
-        match renameat2(AT_FDCWD, fresh, AT_FDCWD, target, RenameFlags::RENAME_EXCHANGE) {
-            Ok(()) => {}
-            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
-                let old = old_name(fresh);
-                fs::rename(target, &old).map_err(failed)?;
-                finish_swap(fresh, target, &old)?;
-            }
-            Err(errno) => return Err(failed(errno.into())),
-        }
-    }
-    for directory in [fresh, target].into_iter().filter_map(Path::parent) {
-        durable::sync(directory)?;
-    }
-    Ok(())
-}
-
-/// The steps of an exchange after the old directory was moved to `old`. Each may have been done.
-fn finish_swap(fresh: &Path, target: &Path, old: &Path) -> Result<()> {
-    let failed = |e| Error::io(format!("putting {} in place", target.display()), e);
-    if fs::symlink_metadata(target).is_err() {
-        fs::rename(fresh, target).map_err(failed)?;
-    }
-    // Somebody made one in its place meanwhile: links, which are made again.
-    if fs::symlink_metadata(fresh).is_ok() {
-        let unused = fresh.with_extension(format!("unused-{:08x}", rand::random::<u32>()));
-        fs::rename(fresh, unused).map_err(failed)?;
-    }
-    fs::rename(old, fresh).map_err(failed)
-}
-
-fn old_name(fresh: &Path) -> PathBuf {
-    fresh.with_extension("old")
 }
 
 /// Whether there is anything but links in a directory; one that is missing holds nothing.
