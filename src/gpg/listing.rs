@@ -47,6 +47,29 @@ impl Certificate {
     pub fn is_self_signature(&self, signature: &Signature) -> bool {
         self.fingerprint.as_str().ends_with(&signature.issuer)
     }
+
+    /// The user ID a signature is on; empty for one on the key itself.
+    pub fn signed_id(&self, signature: &Signature) -> &str {
+        let user_id = signature.on.checked_sub(1).and_then(|on| self.user_ids.get(on));
+        user_id.map_or("", String::as_str)
+    }
+
+    /// When its key last did something to it (Unix time): was created, or made a self-signature. A
+    /// clock that says less is wrong, or was wrong then.
+    pub fn dated(&self) -> u64 {
+        self.newest(|signature| signature.good)
+    }
+
+    /// As [`Certificate::dated`], with what gpg could not verify, as it can nothing before a key was
+    /// created.
+    pub fn dated_at_most(&self) -> u64 {
+        self.newest(|_| true)
+    }
+
+    fn newest(&self, counts: impl Fn(&Signature) -> bool) -> u64 {
+        let own = self.signatures.iter().filter(|one| self.is_self_signature(one) && counts(one));
+        own.map(|signature| signature.created).max().unwrap_or_default().max(self.created)
+    }
 }
 
 /// The certificates in a listing. `Err` is a sentence; a line that is not understood spoils all, as

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::call::{self, Call};
+use super::inspect::living_at;
 use super::{Fingerprint, Gpg, status};
 use crate::error::{Error, Result};
 
@@ -95,11 +96,10 @@ impl Gpg {
     }
 }
 
-/// A keyring from elsewhere may claim that its self-signatures have been verified. With "!" the time
-/// stands still, however long it takes.
+/// A keyring from elsewhere may claim that its self-signatures have been verified.
 fn doubting(at: Option<u64>) -> Vec<OsString> {
     let mut arguments = vec!["--no-sig-cache".into()];
-    arguments.extend(at.map(|at| format!("--faked-system-time={at}!").into()));
+    arguments.extend(living_at(at));
     arguments
 }
 

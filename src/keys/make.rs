@@ -53,7 +53,7 @@ impl Store {
             self.clear_staging();
         }
         self.check_space()?;
-        let created = clock::now()?;
+        let created = clock::believed()?;
         let expires = request
             .lifetime
             .expiry(created)

@@ -10,6 +10,7 @@ mod check;
 mod check_host;
 mod check_links;
 mod check_system;
+mod clocks;
 mod crash;
 mod faults;
 mod gen_key;
