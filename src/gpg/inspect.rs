@@ -3,15 +3,20 @@
 //! something by a certificate is told when the clock contradicts it; who only shows it is not stopped.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Seek};
 use std::time::Instant;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::certificate::{Keyring, reading};
 use super::{Certificate, Gpg, call, listing};
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::process::{self, End, Finished, Job};
 
 /// What makes a listing one that [`listing::parse`] reads in full.
-const LISTING: [&str; 4] = ["--with-colons", "--with-keygrip", "--fixed-list-mode", "--check-sigs"];
+const LISTING: [&str; 3] = ["--with-colons", "--with-keygrip", "--fixed-list-mode"];
 
 impl Gpg {
     /// The only certificate of a keyring, its signatures checked, to decide something by it.
@@ -46,16 +51,53 @@ impl Gpg {
         at: Option<u64>,
         deadline: Instant,
     ) -> Result<Vec<Certificate>> {
-        let mut arguments = reading(keyring);
-        arguments.extend(living_at(at));
-        arguments.extend(LISTING.map(Into::into));
-        let call = call::Call { home: keyring.home, arguments, stdin: b"", deadline };
-        let (finished, took) = self.run_silent(call)?;
-        let output = call::succeeded(finished, took, "listing a keyring")?.stdout;
-        listing::parse(&output).map_err(|why| Error::GpgFailed {
-            how: format!("its listing of {} is not understood", keyring.file.display()),
-            words: why,
-        })
+        let list = |command: &str| {
+            let mut arguments = reading(keyring);
+            arguments.extend(living_at(at));
+            arguments.extend(LISTING.iter().chain([&command]).map(Into::into));
+            self.run_silent(call::Call { home: keyring.home, arguments, stdin: b"", deadline })
+        };
+        let (finished, took) = list("--check-sigs")?;
+        // GnuPG 2.2.40 frees the unknown issuer of a signature twice, and the C library ends it.
+        if let Some(End::Killed(_)) = finished.end {
+            let own = self.list_own_signatures(keyring, at, deadline)?;
+            let (finished, took) = list("--list-sigs")?;
+            let mut all = parse(keyring, finished, took)?;
+            all.iter_mut().for_each(|certificate| certificate.take_verdicts(&own));
+            return Ok(all);
+        }
+        parse(keyring, finished, took)
+    }
+
+    /// The certificates of a keyring without signatures by others. gpg can leave these out only when it
+    /// imports, so it gets its own export and is told to show what it would take.
+    fn list_own_signatures(
+        &self,
+        keyring: Keyring,
+        at: Option<u64>,
+        deadline: Instant,
+    ) -> Result<Vec<Certificate>> {
+        let failed = |e: io::Error| Error::io("handing a certificate to gpg", e);
+        let memory = memfd_create("certificate", MFdFlags::MFD_CLOEXEC);
+        let mut certificate = File::from(memory.map_err(|errno| failed(errno.into()))?);
+        let job = |arguments: Vec<OsString>| {
+            let mut all = call::gpg_arguments(keyring.home);
+            all.extend(reading(keyring));
+            all.extend(living_at(at));
+            all.extend(arguments);
+            let deadline = deadline.min(Instant::now() + self.timeout);
+            Job { program: &self.gpg, arguments: all, stdin: b"", deadline, background: None }
+        };
+        let started = Instant::now();
+        let export = job(["--no-armor", "--export"].map(Into::into).into());
+        let exported = process::run_into(&export, certificate.try_clone().map_err(failed)?);
+        call::succeeded(exported.map_err(failed)?, started.elapsed(), "exporting a certificate")?;
+        certificate.rewind().map_err(failed)?;
+        let mut arguments: Vec<OsString> = LISTING.map(Into::into).into();
+        arguments.push("--with-sig-check".into());
+        arguments.extend(["--import-options=show-only,self-sigs-only", "--import"].map(Into::into));
+        let shown = process::run_on(&job(arguments), certificate).map_err(failed)?;
+        parse(keyring, shown, started.elapsed())
     }
 }
 
@@ -67,4 +109,16 @@ pub fn believable_at(now: u64, dated: u64) -> Option<u64> {
 /// Makes gpg live at the time `at`. With "!" the time stands still, however long gpg takes.
 pub(super) fn living_at(at: Option<u64>) -> Option<OsString> {
     at.map(|at| format!("--faked-system-time={at}!").into())
+}
+
+fn parse(
+    keyring: Keyring,
+    finished: Finished,
+    took: std::time::Duration,
+) -> Result<Vec<Certificate>> {
+    let output = call::succeeded(finished, took, "listing a keyring")?.stdout;
+    listing::parse(&output).map_err(|why| Error::GpgFailed {
+        how: format!("its listing of {} is not understood", keyring.file.display()),
+        words: why,
+    })
 }

@@ -70,6 +70,25 @@ impl Certificate {
         let own = self.signatures.iter().filter(|one| self.is_self_signature(one) && counts(one));
         own.map(|signature| signature.created).max().unwrap_or_default().max(self.created)
     }
+
+    /// Takes over which signatures `verified` found good, where it has this certificate.
+    pub fn take_verdicts(&mut self, verified: &[Self]) {
+        let Some(same) = verified.iter().find(|one| one.fingerprint == self.fingerprint) else {
+            return;
+        };
+        let is_good = |signature: &Signature| {
+            same.signatures.iter().any(|other| {
+                other.good
+                    && (&other.issuer, other.created, &other.class)
+                        == (&signature.issuer, signature.created, &signature.class)
+                    && same.signed_id(other) == self.signed_id(signature)
+            })
+        };
+        let verdicts: Vec<_> = self.signatures.iter().map(is_good).collect();
+        for (signature, good) in self.signatures.iter_mut().zip(verdicts) {
+            signature.good = good;
+        }
+    }
 }
 
 /// The certificates in a listing. `Err` is a sentence; a line that is not understood spoils all, as

@@ -6,6 +6,7 @@ mod auth;
 mod auth_start;
 mod backup;
 mod certificate;
+mod certified;
 mod check;
 mod check_host;
 mod check_links;

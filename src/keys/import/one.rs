@@ -1,5 +1,5 @@
 //! Makes a home of one certificate and its secret key: staged, protected, proved by a signature, and
-//! only then published. Nothing is dropped from the certificate on the way.
+//! only then published. Nothing is dropped from the certificate on the way, whoever has signed it.
 
 use std::fs;
 use std::path::Path;
