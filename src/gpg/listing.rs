@@ -265,6 +265,24 @@ fpr:::::::::0000000000000000000000001111111111111111:
     }
 
     #[test]
+    fn a_certificate_is_dated_by_what_its_own_key_did() -> Result<(), String> {
+        let mut all = parse(LISTING.as_bytes())?;
+        assert_eq!((all[0].dated(), all[1].dated()), (1_795_372_984, 1_700_000_001));
+        // What gpg could not verify counts only for where to look again.
+        let verified = all.clone();
+        all[0].signatures.iter_mut().for_each(|signature| signature.good = false);
+        assert_eq!((all[0].dated(), all[0].dated_at_most()), (1_700_000_000, 1_795_372_984));
+        all[0].signatures[1].created = u64::from(u32::MAX);
+        assert_eq!(all[0].dated_at_most(), 1_795_372_984, "another key made it");
+        all[0].take_verdicts(&verified[1..]);
+        assert!(all[0].signatures.iter().all(|signature| !signature.good));
+        all[0].take_verdicts(&verified);
+        let good: Vec<_> = all[0].signatures.iter().map(|signature| signature.good).collect();
+        assert_eq!(good, [true, false]);
+        Ok(())
+    }
+
+    #[test]
     fn half_a_listing_is_none() {
         for bad in ["pub:-:2048:1:X:::\n", "pub:-:2048:1:X:yesterday::\n", "pub:-:2048:1:X:1::\n"] {
             assert!(parse(bad.as_bytes()).is_err(), "{bad}");
