@@ -675,7 +675,7 @@ _copr__keygen() {
             return 0
             ;;
         copr__subcmd__keygen__subcmd__prolong)
-            opts="-h --within --by --expired --dry-run --json --state-dir --config --help"
+            opts="-h --within --by --expired --trust-clock --dry-run --json --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

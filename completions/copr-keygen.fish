@@ -82,6 +82,7 @@ complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l by -
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l expired -d 'Prolong keys that have expired already, too'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l trust-clock -d 'Believe a clock that is behind a key, or years after the last sign of life in the state'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l dry-run -d 'Say what would be done, and change nothing'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l json -d 'Print a JSON object with what was done'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -s h -l help -d 'Print help (see more with \'--help\')'

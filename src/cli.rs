@@ -259,6 +259,10 @@ pub struct Prolong {
     #[arg(long)]
     pub expired: bool,
 
+    /// Believe a clock that is behind a key, or years after the last sign of life in the state
+    #[arg(long)]
+    pub trust_clock: bool,
+
     /// Say what would be done, and change nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -9,15 +9,64 @@ use crate::key_request::Lifetime;
 /// Seconds of a day.
 pub const DAY: u64 = 86_400;
 
-/// Now.
+/// How far a key may be dated after the clock before one of the two is taken to be wrong. Hosts that
+/// share a state differ by seconds, minutes when nobody looks after their clocks; five minutes is also
+/// what Kerberos allows. A clock that was never set is wrong by more.
+pub const SLACK: u64 = 300;
+
+/// 2024-01-01: this program did not exist yet, so a clock that says less is wrong. A host without a
+/// battery for its clock starts in 1970, or at the date of its firmware.
+const EARLIEST: u64 = 1_704_067_200;
+
+/// What the clock says, right or wrong: for what is shown, and for what ends after a while. Whatever
+/// outlives this process is decided by [`believed`].
 pub fn now() -> Result<u64> {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) if u32::try_from(since.as_secs()).is_ok() => Ok(since.as_secs()),
-        _ => Err(Error::io(
-            "reading the clock",
-            std::io::Error::other("it is not between 1970 and 2106, where OpenPGP keys live"),
+        _ => Err(Error::Clock(
+            "the clock of this host is not between 1970 and 2106, where OpenPGP keys live; set the \
+             clock, then try again"
+                .into(),
         )),
     }
+}
+
+/// Now, for decisions about keys. [`Error::Clock`] when no clock can say that and be right.
+pub fn believed() -> Result<u64> {
+    match now()? {
+        now if now < EARLIEST => Err(Error::Clock(format!(
+            "the clock of this host says {}, when there was no such program yet: nothing was decided \
+             by it; set the clock, then try again",
+            timestamp(now)
+        ))),
+        now => Ok(now),
+    }
+}
+
+/// Whether what is dated `dated` (Unix time) cannot have been made by `now`.
+pub fn is_behind(now: u64, dated: u64) -> bool {
+    dated > now.saturating_add(SLACK)
+}
+
+/// Refuses to decide anything by a clock that is behind what it is about. `what` is dated `dated`.
+pub fn check(what: &dyn std::fmt::Display, dated: u64) -> Result<()> {
+    match believed()? {
+        now if is_behind(now, dated) => Err(Error::Clock(format!(
+            "{}; nothing was changed; set the clock, then try again; if the clock is right now, it was \
+             ahead when the key was dated: wait until then, or remove the key",
+            disagreement(now, what, dated)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Says that the clock and `what`, which is dated `dated`, contradict each other.
+pub fn disagreement(now: u64, what: &dyn std::fmt::Display, dated: u64) -> String {
+    format!(
+        "the clock of this host says {}, but {what} is dated {}",
+        timestamp(now),
+        timestamp(dated)
+    )
 }
 
 /// `2026-11-22`.
@@ -119,6 +168,26 @@ mod tests {
         for bad in ["", "T", "20231114T22132", "20231314T221320", "2023111éT221320", "1"] {
             assert_eq!(parse_iso_basic(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_clock_is_behind_what_is_dated_later_by_more_than_hosts_differ() {
+        let now = 1_800_000_000;
+        for (dated, behind) in [
+            (0, false),
+            (now, false),
+            (now + SLACK, false),
+            (now + SLACK + 1, true),
+            (u64::MAX, true),
+        ] {
+            assert_eq!(is_behind(now, dated), behind, "{dated}");
+        }
+        assert!(!is_behind(u64::MAX, u64::MAX));
+        assert_eq!(date(EARLIEST), "2024-01-01");
+        assert!(check(&"a key", EARLIEST).is_ok());
+        let words = check(&"a key", u64::from(u32::MAX)).map_err(|e| e.to_string());
+        let words = words.err().unwrap_or_default();
+        assert!(words.contains("but a key is dated 2106-02-07T06:28:15Z; nothing"), "{words}");
     }
 
     #[test]

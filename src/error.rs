@@ -34,7 +34,7 @@ pub enum Error {
     #[error("the key of {0} is being worked on by another process; try again when that is done")]
     InUse(NameEmail),
 
-    /// The clock is so wrong that nothing may be decided by it.
+    /// The clock contradicts a key, or cannot be right whatever the keys say. Nothing is decided by it.
     #[error("{0}")]
     Clock(String),
 
@@ -214,11 +214,14 @@ impl Error {
             Self::RequestTimeout(_) => 408,
             Self::BodyTooLarge(_) => 413,
             Self::HeadTooLarge { .. } => 431,
-            Self::Busy(_) | Self::NoSpace(_) | Self::InUse(_) | Self::OldKeyring { .. } => 503,
+            Self::Busy(_)
+            | Self::NoSpace(_)
+            | Self::InUse(_)
+            | Self::Clock(_)
+            | Self::OldKeyring { .. } => 503,
             Self::Settings(_)
             | Self::Arguments(_)
             | Self::Usage(_)
-            | Self::Clock(_)
             | Self::Refused(_)
             | Self::Partly(_)
             | Self::GpgMissing { .. }
@@ -243,6 +246,9 @@ impl Error {
                  none; its administrator must run copr-keygen import"
                     .into()
             }
+            503 if matches!(self, Self::Clock(_)) => {
+                "the clock of the sign host is wrong, its log has more; try again later".into()
+            }
             503 => "the sign host is too busy; try again in a few seconds".into(),
             _ => self.to_string(),
         }
@@ -261,7 +267,7 @@ impl Error {
     pub fn priority(&self) -> log::Level {
         match self.http_status() {
             500 => log::Level::Error,
-            503 if matches!(self, Self::OldKeyring { .. }) => log::Level::Error,
+            503 if matches!(self, Self::Clock(_) | Self::OldKeyring { .. }) => log::Level::Error,
             503 => log::Level::Warn,
             _ => log::Level::Info,
         }

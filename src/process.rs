@@ -57,17 +57,23 @@ pub fn adopt_orphans() -> io::Result<()> {
 
 /// Runs `job`. An error means that it could not be started or watched; it is not running then.
 pub fn run(job: &Job) -> io::Result<Finished> {
-    run_with(job, Stdio::piped())
+    run_with(job, Stdio::piped(), Stdio::piped())
+}
+
+/// As [`run`], with `file` for its standard input, however much that is.
+pub fn run_on(job: &Job, file: File) -> io::Result<Finished> {
+    run_with(job, file.into(), Stdio::piped())
 }
 
 /// As [`run`], with what it prints going to `file`, however much that is.
 pub fn run_into(job: &Job, file: File) -> io::Result<Finished> {
-    run_with(job, file.into())
+    run_with(job, Stdio::piped(), file.into())
 }
 
-fn run_with(job: &Job, stdout: Stdio) -> io::Result<Finished> {
+fn run_with(job: &Job, stdin: Stdio, stdout: Stdio) -> io::Result<Finished> {
     debug_assert!(job.stdin.len() <= 4096);
-    let mut group = Group(spawn(job.program, &job.arguments, stdout, job.background.is_some())?);
+    let idle = job.background.is_some();
+    let mut group = Group(spawn(job.program, &job.arguments, stdin, stdout, idle)?);
     let result = watch(&mut group.0, job);
     let end = group.finish();
     let (why, mut stdout, mut stderr) = result?;
@@ -86,6 +92,7 @@ fn run_with(job: &Job, stdout: Stdio) -> io::Result<Finished> {
 pub fn spawn(
     program: &Path,
     arguments: &[OsString],
+    stdin: Stdio,
     stdout: Stdio,
     idle: bool,
 ) -> io::Result<Child> {
@@ -97,7 +104,7 @@ pub fn spawn(
         .env("PATH", "/usr/bin:/bin")
         .current_dir("/")
         .process_group(0)
-        .stdin(Stdio::piped())
+        .stdin(stdin)
         .stdout(stdout)
         .stderr(Stdio::piped());
     let parent = getpid();
@@ -145,12 +152,15 @@ fn watch(child: &mut Child, job: &Job) -> io::Result<(Because, Vec<u8>, Vec<u8>)
     let ended = pidfd_open(child)?;
     // There is none when stdout goes to a file.
     let mut out = child.stdout.as_mut();
-    let (Some(mut stdin), Some(err)) = (child.stdin.take(), child.stderr.as_mut()) else {
+    let Some(err) = child.stderr.as_mut() else {
         return Err(io::Error::other("a child without pipes"));
     };
-    match stdin.write_all(job.stdin) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(e),
-        _ => drop(stdin),
+    // There is none when stdin comes from a file.
+    if let Some(mut stdin) = child.stdin.take() {
+        match stdin.write_all(job.stdin) {
+            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(e),
+            _ => drop(stdin),
+        }
     }
     if let Some(out) = &out {
         fcntl(out.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;

@@ -35,7 +35,11 @@ pub fn tell(settings: &Settings, catalog: &Catalog) -> Result<()> {
     let Some(hook) = &settings.hook else { return Ok(()) };
     let stamp = stamp(settings);
     let now = clock::now()?;
-    let since = told_until(&stamp)?.unwrap_or(now).saturating_sub(OVERLAP);
+    let since = match told_until(&stamp)?.unwrap_or(now) {
+        // The clock was ahead when the stamp was set, and all that changed since has an earlier date.
+        until if clock::is_behind(now, until) => 0,
+        until => until.saturating_sub(OVERLAP),
+    };
     let changed = Filter { changed_since: Some(since), ..Filter::default() };
     let mut names = String::new();
     // Keys that cannot be read have been reported by the run before.

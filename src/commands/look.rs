@@ -7,28 +7,33 @@ use crate::cli::{List, Pubkey, Show};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
-use crate::keys::{Catalog, Filter, Key};
+use crate::keys::{Catalog, Evidence, Filter, Key};
 use crate::settings::Settings;
 
 /// Lists keys, ordered by name.
 pub fn list(settings: &Settings, options: List) -> Result<()> {
     let now = clock::now()?;
+    let names = Filter { pattern: options.pattern, ..Filter::default() };
     let filter = Filter {
-        pattern: options.pattern,
+        pattern: None,
         expires_before: options.expires_before.map(|moment| moment.after(now)),
         changed_since: options.changed_since.map(|moment| moment.before(now)),
     };
     let mut unreadable = 0;
-    let mut keys: Vec<Key> = Vec::new();
-    for key in catalog(settings)?.keys(filter)? {
+    let (mut keys, mut evidence): (Vec<Key>, _) = (Vec::new(), Evidence::of(&settings.state_dir));
+    for key in catalog(settings)?.keys(names)? {
         match key {
-            Ok(key) => keys.push(key),
+            Ok(key) => {
+                evidence.see(&key.name_email, &key.record);
+                keys.extend(filter.takes(&key.record).then_some(key));
+            }
             Err(e) => {
                 log::error!("{e}");
                 unreadable += 1;
             }
         }
     }
+    doubt_clock(evidence.against(now));
     keys.sort_by(|a, b| a.name_email.cmp(&b.name_email));
     if output::is_for_people(options.json) {
         let rows: Vec<_> = keys.iter().map(|key| row(key, now)).collect();
@@ -41,6 +46,16 @@ pub fn list(settings: &Settings, options: List) -> Result<()> {
         count => Err(Error::Partly(format!(
             "{count} keys could not be read and are not in the list, see above"
         ))),
+    }
+}
+
+/// Names a clock that cannot be right. What is recorded is shown all the same.
+fn doubt_clock(evidence: Option<String>) {
+    let doubt = evidence.or_else(|| Some(clock::believed().err()?.to_string()));
+    if let Some(words) = doubt {
+        log::warn!(
+            "{words}; dates are shown as they are recorded, spans are counted from that clock"
+        );
     }
 }
 
@@ -68,7 +83,11 @@ fn expiry(expires: Option<u64>, now: u64) -> String {
 pub fn show(settings: &Settings, options: &Show) -> Result<()> {
     let catalog = catalog(settings)?;
     let key = catalog.find(&options.name_email)?;
-    let certificate = catalog.certificate(&options.name_email)?;
+    let certificate = catalog.view(&options.name_email)?;
+    let (now, dated) = (clock::now()?, certificate.dated());
+    let disagreement =
+        || clock::disagreement(now, &format!("the key of {}", key.name_email), dated);
+    doubt_clock(clock::is_behind(now, dated).then(disagreement));
     let home = catalog.homes().path(&options.name_email);
     let self_signatures: Vec<_> = certificate
         .signatures
@@ -85,7 +104,6 @@ pub fn show(settings: &Settings, options: &Show) -> Result<()> {
         object["home"] = json!(home.to_string_lossy());
         return output::json(&object);
     }
-    let now = clock::now()?;
     let mut text = format!("{}\n", key.name_email);
     let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<16}{value}\n"));
     for user_id in &certificate.user_ids {

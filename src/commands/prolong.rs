@@ -12,23 +12,22 @@ use crate::cli;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
-use crate::keys::{Filter, Key, Prolonged, Store, Term};
+use crate::keys::{Evidence, Filter, Key, Prolonged, Store, Term};
 use crate::metrics::{self, KeyCounts};
 use crate::settings::Settings;
 use crate::systemd::journal::event;
 use crate::systemd::signals::Signals;
 
-/// How far the clock may be behind the newest key: hosts that share a state differ a little.
-const CLOCK_SLACK: u64 = 300;
-
 /// Prolongs what is due.
 pub fn run(settings: &Settings, options: &cli::Prolong) -> Result<()> {
     let signals = Signals::take()?;
     let store = Store::open(settings, Gpg::new(settings)?)?;
+    let plan = Plan::make(&store, Evidence::of(&settings.state_dir), options)?;
     if !options.dry_run {
         hook::prepare(settings)?;
+        // A sign of life, by which a later run sees that the clock has not jumped.
+        store.workplace().map(drop).unwrap_or_else(|e| log::warn!("{e}"));
     }
-    let plan = Plan::make(&store, options)?;
     let report = if options.dry_run {
         Report::default()
     } else {
@@ -75,8 +74,8 @@ struct Plan {
 }
 
 impl Plan {
-    fn make(store: &Store, options: &cli::Prolong) -> Result<Self> {
-        let now = clock::now()?;
+    fn make(store: &Store, mut evidence: Evidence, options: &cli::Prolong) -> Result<Self> {
+        let now = clock::believed()?;
         let until = options
             .by
             .expiry(now)
@@ -84,7 +83,6 @@ impl Plan {
             .unwrap_or(u64::from(u32::MAX));
         let term = Term { due: now + u64::from(options.within.seconds()), until };
         let mut plan = Self { seen: 0, unreadable: 0, due: Vec::new(), expired: 0, term };
-        let mut newest: Option<(u64, Key)> = None;
         for key in store.catalog().keys(Filter::default())? {
             let key = match key {
                 Ok(key) => key,
@@ -95,9 +93,7 @@ impl Plan {
                 }
             };
             plan.seen += 1;
-            if newest.as_ref().is_none_or(|(created, _)| *created < key.record.created) {
-                newest = Some((key.record.created, key.clone()));
-            }
+            evidence.see(&key.name_email, &key.record);
             let has_expired = key.record.expires.is_some_and(|at| at <= now);
             if has_expired && !options.expired {
                 plan.expired += 1;
@@ -105,13 +101,11 @@ impl Plan {
                 plan.due.push(key);
             }
         }
-        if let Some((created, key)) = newest.filter(|(created, _)| *created > now + CLOCK_SLACK) {
+        if let Some(words) = evidence.against(now).filter(|_| !options.trust_clock) {
             return Err(Error::Clock(format!(
-                "nothing was prolonged: the clock of this host says {}, but the key of {} was \
-                 created on {}; set the clock, then run it again",
-                clock::timestamp(now),
-                key.name_email,
-                clock::timestamp(created)
+                "nothing was prolonged: {words}; set the clock, then run it again; if the clock is right \
+                 now: `copr-keygen prolong --trust-clock` prolongs what is due, but no key that is dated \
+                 after it"
             )));
         }
         plan.due.sort_by_key(|key| key.record.expires);

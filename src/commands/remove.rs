@@ -7,7 +7,7 @@ use crate::cli::{Purge, Remove, Undo};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
-use crate::keys::{Removed, Store};
+use crate::keys::{Evidence, Removed, Store};
 use crate::settings::Settings;
 
 /// Moves a key to the trash.
@@ -51,6 +51,13 @@ pub fn purge(settings: &Settings, options: &Purge) -> Result<()> {
     }
     let age = u64::from(options.older_than.seconds());
     let now = clock::now()?;
+    let doubt = Evidence::of(&settings.state_dir).against_jump(now);
+    if let Some(words) = doubt.filter(|_| age > 0) {
+        return Err(Error::Clock(format!(
+            "nothing was destroyed: {words}; set the clock, then run it again; if the clock is right, run \
+             `copr-keygen prolong --trust-clock` first, which leaves a sign of life"
+        )));
+    }
     // 0 is all, also what a clock that was wrong has dated into the future.
     let is_old = |at: u64| age == 0 || at.saturating_add(age) <= now;
     let is_doomed = |removed: &Removed| is_old(removed.at);

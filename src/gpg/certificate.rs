@@ -1,12 +1,13 @@
-//! What is done with certificates: list, export, merge, give a new expiry, revoke. All of it in homes
-//! of staging, but for the reading.
+//! What is done with certificates: export, merge, give a new expiry, revoke. All of it in homes of
+//! staging, but for the export.
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Instant;
 
 use super::call::{self, Call};
-use super::{Certificate, Fingerprint, Gpg, listing};
+use super::inspect::living_at;
+use super::{Fingerprint, Gpg};
 use crate::error::{Error, Result};
 
 /// Where a certificate is read from.
@@ -19,30 +20,6 @@ pub struct Keyring<'a> {
 }
 
 impl Gpg {
-    /// The certificates of a keyring, their signatures checked.
-    pub fn inspect(&self, keyring: Keyring, deadline: Instant) -> Result<Vec<Certificate>> {
-        let mut arguments = reading(keyring);
-        arguments.extend(
-            ["--with-colons", "--with-keygrip", "--fixed-list-mode", "--check-sigs"]
-                .map(Into::into),
-        );
-        let output = self.read(keyring, arguments, deadline, "listing a keyring")?;
-        listing::parse(&output).map_err(|why| Error::GpgFailed {
-            how: format!("its listing of {} is not understood", keyring.file.display()),
-            words: why,
-        })
-    }
-
-    /// The only certificate of a keyring.
-    pub fn inspect_one(&self, keyring: Keyring, deadline: Instant) -> Result<Certificate> {
-        let found = self.inspect(keyring, deadline)?;
-        let count = found.len();
-        <[_; 1]>::try_from(found).map(|[one]| one).map_err(|_| Error::DamagedHome {
-            path: keyring.file.into(),
-            reason: format!("holds {count} certificates instead of one"),
-        })
-    }
-
     /// A certificate with all its signatures, binary or armored.
     pub fn export(
         &self,
@@ -64,9 +41,17 @@ impl Gpg {
     }
 
     /// Merges the certificates in `file` into the keyring of `home`, which is in staging; returns the
-    /// fingerprints gpg found in it.
-    pub fn import(&self, home: &Path, file: &Path, deadline: Instant) -> Result<Vec<Fingerprint>> {
-        let arguments = vec!["--import".into(), "--".into(), file.into()];
+    /// fingerprints gpg found in it. `at` is what gpg is told in place of the time: it takes no key of
+    /// tomorrow.
+    pub fn import(
+        &self,
+        home: &Path,
+        file: &Path,
+        at: Option<u64>,
+        deadline: Instant,
+    ) -> Result<Vec<Fingerprint>> {
+        let mut arguments: Vec<OsString> = living_at(at).into_iter().collect();
+        arguments.extend(["--import".into(), "--".into(), file.into()]);
         let (finished, took) = self.run(Call { home, arguments, stdin: b"", deadline })?;
         let output = call::succeeded(finished, took, "merging a certificate")?;
         Ok(super::status::Status::parse(&output.stdout).imported)
@@ -74,10 +59,16 @@ impl Gpg {
 
     /// Merges the revocation in `file` into the keyring of `home`, which is in staging. gpg forgets
     /// the owner trust of a key that is revoked, and fails when there is no trust database for that;
-    /// this is the one call that may make one.
-    pub fn import_revocation(&self, home: &Path, file: &Path, deadline: Instant) -> Result<()> {
-        let arguments =
-            vec!["--trust-model=pgp".into(), "--import".into(), "--".into(), file.into()];
+    /// this is the one call that may make one. `at` is what gpg is told in place of the time.
+    pub fn import_revocation(
+        &self,
+        home: &Path,
+        file: &Path,
+        at: Option<u64>,
+        deadline: Instant,
+    ) -> Result<()> {
+        let mut arguments: Vec<OsString> = living_at(at).into_iter().collect();
+        arguments.extend(["--trust-model=pgp".into(), "--import".into(), "--".into(), file.into()]);
         let (finished, took) = self.run(Call { home, arguments, stdin: b"", deadline })?;
         call::succeeded(finished, took, "revoking a certificate").map(drop)
     }

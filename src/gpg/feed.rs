@@ -46,7 +46,7 @@ impl Feed {
         stdout: Stdio,
         patience: Duration,
     ) -> io::Result<Self> {
-        let mut group = Group(spawn(program, arguments, stdout, false)?);
+        let mut group = Group(spawn(program, arguments, Stdio::piped(), stdout, false)?);
         let prepared = prepare(&mut group);
         if prepared.is_err() {
             group.finish();

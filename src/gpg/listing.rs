@@ -47,6 +47,48 @@ impl Certificate {
     pub fn is_self_signature(&self, signature: &Signature) -> bool {
         self.fingerprint.as_str().ends_with(&signature.issuer)
     }
+
+    /// The user ID a signature is on; empty for one on the key itself.
+    pub fn signed_id(&self, signature: &Signature) -> &str {
+        let user_id = signature.on.checked_sub(1).and_then(|on| self.user_ids.get(on));
+        user_id.map_or("", String::as_str)
+    }
+
+    /// When its key last did something to it (Unix time): was created, or made a self-signature. A
+    /// clock that says less is wrong, or was wrong then.
+    pub fn dated(&self) -> u64 {
+        self.newest(|signature| signature.good)
+    }
+
+    /// As [`Certificate::dated`], with what gpg could not verify, as it can nothing before a key was
+    /// created.
+    pub fn dated_at_most(&self) -> u64 {
+        self.newest(|_| true)
+    }
+
+    fn newest(&self, counts: impl Fn(&Signature) -> bool) -> u64 {
+        let own = self.signatures.iter().filter(|one| self.is_self_signature(one) && counts(one));
+        own.map(|signature| signature.created).max().unwrap_or_default().max(self.created)
+    }
+
+    /// Takes over which signatures `verified` found good, where it has this certificate.
+    pub fn take_verdicts(&mut self, verified: &[Self]) {
+        let Some(same) = verified.iter().find(|one| one.fingerprint == self.fingerprint) else {
+            return;
+        };
+        let is_good = |signature: &Signature| {
+            same.signatures.iter().any(|other| {
+                other.good
+                    && (&other.issuer, other.created, &other.class)
+                        == (&signature.issuer, signature.created, &signature.class)
+                    && same.signed_id(other) == self.signed_id(signature)
+            })
+        };
+        let verdicts: Vec<_> = self.signatures.iter().map(is_good).collect();
+        for (signature, good) in self.signatures.iter_mut().zip(verdicts) {
+            signature.good = good;
+        }
+    }
 }
 
 /// The certificates in a listing. `Err` is a sentence; a line that is not understood spoils all, as
@@ -219,6 +261,24 @@ fpr:::::::::0000000000000000000000001111111111111111:
         assert_eq!((second.algorithm.as_str(), second.revoked), ("ed25519", true));
         assert_eq!((second.expires, second.subkeys), (None, 1));
         assert_eq!(second.fingerprint.as_str(), "0000000000000000000000008877665544332211");
+        Ok(())
+    }
+
+    #[test]
+    fn a_certificate_is_dated_by_what_its_own_key_did() -> Result<(), String> {
+        let mut all = parse(LISTING.as_bytes())?;
+        assert_eq!((all[0].dated(), all[1].dated()), (1_795_372_984, 1_700_000_001));
+        // What gpg could not verify counts only for where to look again.
+        let verified = all.clone();
+        all[0].signatures.iter_mut().for_each(|signature| signature.good = false);
+        assert_eq!((all[0].dated(), all[0].dated_at_most()), (1_700_000_000, 1_795_372_984));
+        all[0].signatures[1].created = u64::from(u32::MAX);
+        assert_eq!(all[0].dated_at_most(), 1_795_372_984, "another key made it");
+        all[0].take_verdicts(&verified[1..]);
+        assert!(all[0].signatures.iter().all(|signature| !signature.good));
+        all[0].take_verdicts(&verified);
+        let good: Vec<_> = all[0].signatures.iter().map(|signature| signature.good).collect();
+        assert_eq!(good, [true, false]);
         Ok(())
     }
 

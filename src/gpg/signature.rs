@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::call::{self, Call};
 use super::certificate::reading;
+use super::inspect::living_at;
 use super::{Fingerprint, Gpg, Keyring, status};
 use crate::error::{Error, Result};
 
@@ -114,11 +115,10 @@ impl Gpg {
     }
 }
 
-/// A keyring from elsewhere may claim that its self-signatures have been verified. With "!" the time
-/// stands still, however long it takes.
+/// A keyring from elsewhere may claim that its self-signatures have been verified.
 fn doubting(at: Option<u64>) -> Vec<OsString> {
     let mut arguments = vec!["--no-sig-cache".into()];
-    arguments.extend(at.map(|at| format!("--faked-system-time={at}!").into()));
+    arguments.extend(living_at(at));
     arguments
 }
 

@@ -27,6 +27,7 @@ impl Store {
         files: &HomeFiles,
     ) -> Result<(KeyRecord, Certificate)> {
         let deadline = Instant::now() + KEY_TIME;
+        let now = clock::believed()?;
         let refused = |why: &str| Err(Error::Refused(format!("this is not a whole key: {why}")));
         if let Some(problem) = files.problem() {
             return refused(&format!("it {problem}"));
@@ -64,7 +65,6 @@ impl Store {
         if !ids.any(|(index, _)| is_signed(index)) {
             return refused(&format!("its certificate is not of {name_email}"));
         }
-        let now = clock::now()?;
         if !certificate.revoked {
             let at = time_of_signature(now, certificate.created, certificate.expires);
             self.gpg

@@ -151,11 +151,20 @@ impl Catalog {
         }
     }
 
-    /// The certificate of an identity as gpg sees it.
+    /// The certificate of an identity as gpg sees it, to decide something by it.
+    ///
+    /// [`Error::Clock`] when the clock says less than the certificate.
     pub fn certificate(&self, name_email: &NameEmail) -> Result<Certificate> {
         let file = self.homes.pubring(name_email);
         let _look = self.may_look()?;
         self.gpg.inspect_one(self.keyring(&file), self.look_time())
+    }
+
+    /// As [`Catalog::certificate`], to show it whatever the clock says.
+    pub fn view(&self, name_email: &NameEmail) -> Result<Certificate> {
+        let file = self.homes.pubring(name_email);
+        let _look = self.may_look()?;
+        self.gpg.view_one(self.keyring(&file), self.look_time())
     }
 
     /// The armored certificate of a key, with all its signatures.
@@ -171,7 +180,7 @@ impl Catalog {
     /// Asks gpg for what the record does not know.
     fn complete(&self, name_email: NameEmail, mut record: KeyRecord) -> Result<Key> {
         if record.created == 0 {
-            record.learn(&self.certificate(&name_email)?);
+            record.learn(&self.view(&name_email)?);
         }
         Ok(Key { name_email, record })
     }

@@ -22,7 +22,7 @@ use super::home::SECRET_KEYS;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::packets::{Certificates, RawCertificate};
-use crate::gpg::{Fingerprint, Keyring, time_of_signature};
+use crate::gpg::{Fingerprint, Keyring, believable_at, time_of_signature};
 use crate::identity::NameEmail;
 
 pub use in_place::{IMPORTING, OLD_SERVICE, OldLayout};
@@ -159,6 +159,7 @@ impl From<Error> for Obstacle {
             Error::GpgFailed { .. }
             | Error::GpgTimedOut { .. }
             | Error::DamagedHome { .. }
+            | Error::Clock(_)
             | Error::Malformed(_) => Self::Key(error.to_string()),
             error => Self::All(error),
         }
@@ -237,6 +238,7 @@ impl Store {
         options: ImportOptions,
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<ImportReport> {
+        let now = clock::believed()?;
         let snapshot = self.staging.create()?;
         let file = snapshot.scratch().join("snapshot.gpg");
         // The keyring may be in use: from here on only this copy counts.
@@ -254,7 +256,7 @@ impl Store {
             return Err(error);
         }
         let shadowed = plan::shadowed(&assessed);
-        let plan = Plan::make(self, assessed, options.dry_run)?;
+        let plan = Plan::make(self, assessed, now, options.dry_run)?;
 
         let opened = File::open(&file).map_err(reading_snapshot)?;
         let total = plan.verdicts.len();
@@ -316,7 +318,7 @@ impl Store {
                         Err(Obstacle::All(Error::Partly(error.to_string())))
                     }
                     Err(Obstacle::Key(reason)) => Err(Obstacle::Key(format!(
-                        "there are several keys of it, and gpg signs with none: {reason}"
+                        "there are several keys of it, and none can be chosen: {reason}"
                     ))),
                     Err(Obstacle::Outranked(by)) => Err(Obstacle::Outranked(by.clone())),
                 };
@@ -343,7 +345,15 @@ impl Store {
         let file = staged.scratch().join("certificates.pgp");
         let writing = |e| Error::io(format!("writing {}", staged.scratch().display()), e);
         fs::write(&file, bytes.concat()).map_err(writing)?;
-        self.gpg.import(staged.path(), &file, deadline).map_err(|e| self.explain(e.into()))?;
+        let now = clock::believed()?;
+        for (_, candidate, _) in rivals {
+            candidate.check_clock(now).map_err(Obstacle::Key)?;
+        }
+        let created = rivals.iter().map(|(_, candidate, _)| candidate.created).max();
+        let believed = believable_at(now, created.unwrap_or_default());
+        self.gpg
+            .import(staged.path(), &file, believed, deadline)
+            .map_err(|e| self.explain(e.into()))?;
         let directory = staged.path().join(SECRET_KEYS);
         fs::create_dir_all(&directory).map_err(writing)?;
         for (_, candidate, _) in rivals {
@@ -355,7 +365,7 @@ impl Store {
         let phrase = source.phrase(&first.name_email)?.unwrap_or_default();
         let never = rivals.iter().any(|(_, candidate, _)| candidate.expires.is_none());
         let last = rivals.iter().filter_map(|(_, candidate, _)| candidate.expires).max();
-        let at = time_of_signature(clock::now()?, 0, last.filter(|_| !never));
+        let at = time_of_signature(now, 0, last.filter(|_| !never));
         let user = first.name_email.as_str();
         Ok(self.gpg.who_signs(staged.path(), &phrase, user, at, deadline)?)
     }

@@ -173,7 +173,7 @@ impl Inspector {
             created: certificate.created,
             expires: certificate.expires,
             // Who looks for changes may have been told something else until now.
-            changed: clock::now()?.max(certificate.created),
+            changed: clock::believed()?.max(certificate.created),
         };
         let staged = self.staging.create()?;
         record.write(staged.path())?;

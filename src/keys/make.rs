@@ -55,7 +55,7 @@ impl Store {
         self.signd.check_is_ours()?;
         self.signd.check_phrase_is_free(name_email)?;
         self.check_space()?;
-        let created = clock::now()?;
+        let created = clock::believed()?;
         let expires = request
             .lifetime
             .expiry(created)

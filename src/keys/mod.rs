@@ -5,6 +5,7 @@ pub(crate) mod archive;
 mod assemble;
 mod catalog;
 mod durable;
+mod evidence;
 mod examine;
 mod export;
 mod home;
@@ -46,6 +47,7 @@ use crate::settings::Settings;
 
 pub use archive::{Archived, Restored, Summary};
 pub use catalog::{Catalog, Filter, Key};
+pub use evidence::Evidence;
 pub use examine::{DIRECTORY_MODE, Fault, Home, TRUST_DATABASE, judge};
 pub use export::ExportReport;
 pub use home::Homes;

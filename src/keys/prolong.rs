@@ -65,7 +65,11 @@ impl Store {
         copy(&home.join(PUBRING), &work.join(PUBRING))?;
         let pubring = work.join(PUBRING);
         let keyring = Keyring { home: work, file: &pubring };
-        let before = self.gpg.inspect_one(keyring, deadline)?;
+        let before = self.gpg.view_one(keyring, deadline)?;
+        let what = format!("the key of {name_email}");
+        clock::check(&what, before.created.max(record.changed))?;
+        // gpg signs only later than the key has signed before, by its own clock.
+        let by_clock = |error| clock::check(&what, before.dated()).err().unwrap_or(error);
         if before.fingerprint != record.fingerprint {
             return Err(Error::DamagedHome {
                 path: home.join(PUBRING),
@@ -78,7 +82,7 @@ impl Store {
         if before.revoked || !term.is_for(before.expires) {
             record.expires = before.expires;
             if record != cached {
-                record.changed = clock::now()?;
+                record.changed = clock::believed()?;
                 record.write(work)?;
                 replace(&work.join(RECORD), &home)?;
             }
@@ -95,16 +99,18 @@ impl Store {
         let phrase = self.passphrases.read(&home, &record.keygrip)?;
         self.gpg
             .set_expiry(work, &phrase, &record.fingerprint, until, deadline)
-            .and_then(|()| self.gpg.import(work, &old, deadline))
-            .or_else(|error| self.check_space().and(Err(error)))?;
-        let after = self.gpg.inspect_one(keyring, deadline)?;
-        check(&before, &after, until).map_err(|why| Error::GpgFailed {
-            how: format!("the new certificate is not as it must be, the old one stays: {why}"),
-            words: "nothing".into(),
+            .and_then(|()| self.gpg.import(work, &old, None, deadline))
+            .or_else(|error| self.check_space().and(Err(by_clock(error))))?;
+        let after = self.gpg.view_one(keyring, deadline)?;
+        check(&before, &after, until).map_err(|why| {
+            by_clock(Error::GpgFailed {
+                how: format!("the new certificate is not as it must be, the old one stays: {why}"),
+                words: "nothing".into(),
+            })
         })?;
 
         record.expires = Some(until);
-        record.changed = clock::now()?;
+        record.changed = clock::believed()?;
         record.write(work)?;
         // In this order: a `key.json` that is behind makes the next run look again.
         replace(&pubring, &home)?;
@@ -177,9 +183,8 @@ fn identify<'a>(
     certificate: &'a Certificate,
     signature: &'a crate::gpg::Signature,
 ) -> SignatureIdentity<'a> {
-    let user_id = signature.on.checked_sub(1).and_then(|on| certificate.user_ids.get(on));
     (
-        user_id.map_or("", String::as_str),
+        certificate.signed_id(signature),
         &signature.issuer,
         signature.created,
         &signature.class,

@@ -10,8 +10,9 @@ use super::assemble::KEY_TIME;
 use super::home::{PUBRING, REVOCATIONS};
 use super::record::KeyRecord;
 use super::staging::StagedHome;
+use crate::clock;
 use crate::error::{Error, Result};
-use crate::gpg::Keyring;
+use crate::gpg::{Keyring, believable_at};
 use crate::identity::NameEmail;
 
 /// More than any certificate of ours has.
@@ -34,16 +35,19 @@ impl Store {
         fs::write(&pubring, read_file(&home.join(PUBRING), FILE_MAX)?).map_err(writing)?;
         fs::write(&revocation, armed(&read_file(&source, FILE_MAX)?)).map_err(writing)?;
 
+        // A key that was made while the clock was ahead must be the easiest to get rid of.
+        let keyring = Keyring { home: staged.path(), file: &pubring };
+        let dated = self.gpg.view_one(keyring, deadline)?.dated();
+        let at = believable_at(clock::now()?, dated);
         let unusable = |why: String| Error::DamagedHome { path: source.clone(), reason: why };
-        match self.gpg.import_revocation(staged.path(), &revocation, deadline) {
+        match self.gpg.import_revocation(staged.path(), &revocation, at, deadline) {
             Err(Error::GpgFailed { words, .. }) => {
                 self.check_space()?;
                 return Err(unusable(format!("is no revocation certificate: {words}")));
             }
             imported => imported?,
         }
-        let keyring = Keyring { home: staged.path(), file: &pubring };
-        let certificate = self.gpg.inspect_one(keyring, deadline)?;
+        let certificate = self.gpg.view_one(keyring, deadline)?;
         if certificate.fingerprint != record.fingerprint || !certificate.revoked {
             return Err(unusable(format!("does not revoke {}", record.fingerprint)));
         }

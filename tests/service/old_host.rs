@@ -63,10 +63,20 @@ impl OldHost {
     }
 
     pub fn generate(&self, head: &str, keys: impl IntoIterator<Item = String>) {
+        self.generate_under(&[], head, keys);
+    }
+
+    /// As [`OldHost::generate`], with more options of gpg.
+    pub fn generate_under(
+        &self,
+        options: &[&str],
+        head: &str,
+        keys: impl IntoIterator<Item = String>,
+    ) {
         let file = self.directory.path().join("parameters");
         let keys: Vec<_> = keys.into_iter().collect();
         fs::write(&file, format!("{head}{}", keys.concat())).unwrap();
-        self.gpg(&["--gen-key", file.to_str().unwrap()]);
+        self.gpg(&[options, &["--gen-key", file.to_str().unwrap()]].concat());
         for key in &keys {
             let id = key.lines().find_map(|line| line.strip_prefix("Name-Email: ")).unwrap();
             fs::write(self.phrases().join(id), "1\n").unwrap();

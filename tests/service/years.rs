@@ -17,10 +17,15 @@ fn now() -> u64 {
     std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()
 }
 
-/// What makes a program live `days` from now, as `faketime` would do it.
+/// What makes a program live `days` from now.
 fn clock_of(days: i32) -> Vec<(String, String)> {
+    clock(&format!("{days:+}d"))
+}
+
+/// What makes a program live at another time, as `faketime -f` would do it.
+pub fn clock(time: &str) -> Vec<(String, String)> {
     let mut faketime = tool("faketime", "faketime");
-    let output = succeed(faketime.arg("-f").arg(format!("{days:+}d")).arg("env"));
+    let output = succeed(faketime.arg("-f").arg(time).arg("env"));
     let variables = String::from_utf8(output.stdout).unwrap();
     let faked = variables.lines().filter_map(|line| line.split_once('='));
     faked

@@ -179,6 +179,7 @@ fn report(host: &Host, home: &mut Home, doubt: Doubt, section: &mut Section) {
         ),
         Doubt::Failed(e) => {
             let remedy = match &e {
+                Error::Clock(_) => super::expiry::SET_CLOCK.into(),
                 Error::NoSpace(_) => "make room, then try again".into(),
                 Error::GpgMissing { .. } => "see the section about GnuPG".into(),
                 Error::GpgTimedOut { .. } => "try again when the host is less busy".into(),
@@ -187,7 +188,11 @@ fn report(host: &Host, home: &mut Home, doubt: Doubt, section: &mut Section) {
                 }
                 _ => restore,
             };
-            section.failed(subject, format!("cannot be used: {e}"), remedy);
+            let message = match &e {
+                Error::Clock(words) => words.clone(),
+                e => format!("cannot be used: {e}"),
+            };
+            section.failed(subject, message, remedy);
         }
     }
 }

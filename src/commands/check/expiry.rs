@@ -5,10 +5,29 @@ use super::host::Host;
 use super::page::{Section, number, quote};
 use crate::clock;
 use crate::error::Result;
+use crate::keys::Evidence;
+
+/// The remedy for a clock that contradicts a key.
+pub const SET_CLOCK: &str = "set the clock of this host; if it is right now, and a key is dated later, it was \
+     ahead when that was made: wait until then, or remove the key, and the next request makes another one";
 
 pub fn section(host: &Host, survey: &Survey) -> Result<Section> {
     let mut section = Section::new("expiry");
-    let now = clock::now()?;
+    let now = match clock::believed() {
+        Ok(now) => now,
+        Err(e) => {
+            section.failed("clock", e.to_string(), SET_CLOCK);
+            return Ok(section);
+        }
+    };
+    let mut evidence = Evidence::of(host.state());
+    let records = survey.whole().filter_map(|home| Some((&home.name_email, home.record.as_ref()?)));
+    records.for_each(|(name_email, record)| evidence.see(name_email, record));
+    if let Some(words) = evidence.against(now) {
+        section.failed("clock", words, SET_CLOCK);
+        section.note("keys", "which of them expire soon was not decided by that clock");
+        return Ok(section);
+    }
     let mut soon = [(30, 0), (90, 0), (365, 0)];
     let mut forever = 0;
     for home in survey.whole() {

@@ -1,5 +1,5 @@
 //! Makes a home of one certificate and its secret key: staged, protected, proved by a signature, and
-//! only then published. Nothing is dropped from the certificate on the way.
+//! only then published. Nothing is dropped from the certificate on the way, whoever has signed it.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::{Fate, Obstacle};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::packets::RawCertificate;
-use crate::gpg::{Certificate, Fingerprint, Keyring, Protection, time_of_signature};
+use crate::gpg::{Certificate, Fingerprint, Keyring, Protection, believable_at, time_of_signature};
 use crate::keys::Store;
 use crate::keys::home::{self, PUBRING, REVOCATIONS, SECRET_KEYS};
 use crate::keys::passphrase::{Passphrases, Phrase};
@@ -37,11 +37,11 @@ impl Store {
         self.check_space()?;
         let staged = self.staging.create()?;
         let work = staged.path();
-        let certificate = self.stage_certificate(&staged, raw, &candidate.fingerprint, deadline)?;
+        let certificate = self.stage_certificate(&staged, raw, candidate, deadline)?;
         if certificate.keygrip.as_ref() != Some(&candidate.keygrip) {
             return Err(Obstacle::Key("gpg reads two keygrips out of it".into()));
         }
-        let now = clock::now()?;
+        let now = clock::believed()?;
         let record = KeyRecord {
             fingerprint: certificate.fingerprint,
             keygrip: candidate.keygrip.clone(),
@@ -83,12 +83,14 @@ impl Store {
         &self,
         staged: &StagedHome,
         raw: &RawCertificate,
-        expected: &Fingerprint,
+        candidate: &Candidate,
         deadline: Instant,
     ) -> std::result::Result<Certificate, Obstacle> {
         let file = staged.scratch().join("certificate.pgp");
         write(&file, &raw.bytes)?;
-        self.gpg.import(staged.path(), &file, deadline).map_err(|e| self.explain(e.into()))?;
+        let (expected, at) =
+            (&candidate.fingerprint, believable_at(clock::now()?, candidate.created));
+        self.gpg.import(staged.path(), &file, at, deadline).map_err(|e| self.explain(e.into()))?;
         let pubring = staged.path().join(PUBRING);
         let keyring = Keyring { home: staged.path(), file: &pubring };
         let certificate = self.gpg.inspect_one(keyring, deadline)?;

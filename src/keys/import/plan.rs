@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use super::source::Source;
 use super::{LeftOut, Moved, Obstacle, Shadowed};
+use crate::clock;
 use crate::error::Result;
 use crate::gpg::{Certificate, Fingerprint, Keygrip, Protection};
 use crate::identity::NameEmail;
@@ -17,6 +18,8 @@ pub struct Candidate {
     pub name_email: NameEmail,
     pub fingerprint: Fingerprint,
     pub keygrip: Keygrip,
+    /// Unix time of creation.
+    pub created: u64,
     pub expires: Option<u64>,
     /// A reason not to import it that does not keep gpg from signing with it.
     pub unfit: Option<&'static str>,
@@ -48,6 +51,8 @@ struct Rivals {
 #[derive(Debug, Default)]
 pub struct Plan {
     pub verdicts: Vec<Verdict>,
+    /// When it was made (Unix time).
+    now: u64,
     /// How many identities several keys want.
     pub contests: usize,
 }
@@ -55,6 +60,16 @@ pub struct Plan {
 impl Candidate {
     pub fn moved(&self) -> Moved {
         Moved { name_email: self.name_email.clone(), fingerprint: self.fingerprint.clone() }
+    }
+
+    /// Why nothing can be said of it yet: gpg believes nothing of a key of tomorrow.
+    pub fn check_clock(&self, now: u64) -> std::result::Result<(), String> {
+        if !clock::is_behind(now, self.created) {
+            return Ok(());
+        }
+        let words =
+            clock::disagreement(now, &format!("the key {}", self.fingerprint), self.created);
+        Err(format!("{words}; set the clock, or import it after that date"))
     }
 
     pub fn left_out(&self, reason: impl Into<String>) -> LeftOut {
@@ -77,6 +92,7 @@ pub fn assess(
     let user_id = certificate.user_ids.first().cloned().unwrap_or_default();
     let identity = identity(&certificate.user_ids);
     let fingerprint = certificate.fingerprint;
+    let created = certificate.created;
     let name_email = identity.as_ref().ok().cloned();
     let refuse = |usable: bool, reason: String| {
         let (user_id, fingerprint) = (user_id.clone(), fingerprint.clone());
@@ -105,6 +121,7 @@ pub fn assess(
             name_email,
             fingerprint: fingerprint.clone(),
             keygrip,
+            created,
             expires: certificate.expires,
             unfit: match () {
                 () if certificate.subkeys > 0 => {
@@ -149,13 +166,14 @@ impl Plan {
     pub fn make(
         store: &Store,
         assessed: Vec<std::result::Result<Candidate, LeftOut>>,
+        now: u64,
         dry_run: bool,
     ) -> Result<Self> {
         let mut rivals: HashMap<NameEmail, Rivals> = HashMap::new();
         for candidate in assessed.iter().flatten() {
             rivals.entry(candidate.name_email.clone()).or_default().count += 1;
         }
-        let mut plan = Self::default();
+        let mut plan = Self { now, ..Self::default() };
         for assessed in assessed {
             let verdict = match assessed {
                 Err(left_out) => Verdict::LeftOut(left_out),
@@ -196,9 +214,10 @@ impl Plan {
                 });
                 Ok(Verdict::Contest(candidate, number))
             }
-            _ => Ok(match candidate.unfit {
-                Some(reason) => Verdict::LeftOut(candidate.left_out(reason)),
-                None => Verdict::Import(candidate),
+            _ => Ok(match (candidate.unfit, candidate.check_clock(self.now)) {
+                (Some(reason), _) => Verdict::LeftOut(candidate.left_out(reason)),
+                (None, Err(reason)) => Verdict::LeftOut(candidate.left_out(reason)),
+                (None, Ok(())) => Verdict::Import(candidate),
             }),
         }
     }
@@ -246,6 +265,7 @@ mod tests {
                 name_email: NameEmail::parse(name).ok()?,
                 fingerprint: Fingerprint::parse(&grip)?,
                 keygrip: Keygrip::parse(&grip)?,
+                created: 1,
                 expires: None,
                 unfit: None,
                 user_id: String::new(),

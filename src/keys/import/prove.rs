@@ -62,7 +62,7 @@ impl Store {
         let secret_keys = self.signd.secret_keys().canonicalize().map_err(preparing)?;
         symlink(secret_keys, work.join(SECRET_KEYS)).map_err(preparing)?;
         let phrase = self.passphrases.read(&self.homes.path(name_email), &record.keygrip)?;
-        let at = time_of_signature(clock::now()?, record.created, record.expires);
+        let at = time_of_signature(clock::believed()?, record.created, record.expires);
         let deadline = Instant::now() + KEY_TIME;
         self.gpg.try_signature_apart(work, &phrase, &key.fingerprint, at, deadline, Some(old))
     }
