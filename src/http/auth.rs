@@ -3,6 +3,7 @@
 
 use base64ct::{Base64, Encoding};
 use glob::Pattern;
+use tiny_http::Method;
 use zeroize::Zeroizing;
 
 use super::listener::{Listener, Stream};
@@ -69,12 +70,12 @@ impl Access {
     /// Lets a client in that has sent a head, or not; tells `pass` who it is as soon as that is known.
     pub fn admit(
         &self,
-        path: &str,
+        (method, path): (&Method, &str),
         authorization: Option<&Secret>,
         stream: &Stream,
         pass: &mut Pass,
     ) -> Result<()> {
-        let need = needed(path);
+        let need = needed(method, path);
         if need == Need::Nothing {
             return Ok(());
         }
@@ -124,8 +125,10 @@ impl Pass {
     }
 }
 
-fn needed(path: &str) -> Need {
+fn needed(method: &Method, path: &str) -> Need {
     match path {
+        // Tells nothing but which methods there are, and load balancers ask it without credentials.
+        _ if *method == Method::Options => Need::Nothing,
         "/ping" => Need::Nothing,
         "/gen_key" => Need::Scope(Scope::Generate),
         "/keys" | "/metrics" => Need::Scope(Scope::Read),
@@ -228,7 +231,8 @@ mod tests {
             ("*", Need::Token),
             ("", Need::Token),
         ] {
-            assert_eq!(needed(path), need, "{path}");
+            assert_eq!(needed(&Method::Get, path), need, "{path}");
+            assert_eq!(needed(&Method::Options, path), Need::Nothing, "{path}");
         }
     }
 }

@@ -24,6 +24,7 @@ mod metrics_http;
 mod moving;
 mod old_host;
 mod openapi;
+mod options;
 mod pool;
 mod prolong;
 mod removing;
