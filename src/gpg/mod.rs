@@ -123,9 +123,10 @@ impl fmt::Display for Keygrip {
     }
 }
 
-/// Whether `text` is a fingerprint or the end of one, as long as gpg takes it for a key ID.
+/// Whether `text` is a fingerprint, or the last 16 digits of one. Eight digits are too few: anybody can
+/// make a key that ends in eight given ones.
 pub fn is_key_id(text: &str) -> bool {
-    matches!(text.len(), 8 | 16 | 40) && is_upper_hex(text)
+    matches!(text.len(), 16 | 40) && is_upper_hex(text)
 }
 
 fn is_sha1_hex(text: &str) -> bool {
@@ -148,6 +149,10 @@ mod tests {
         for bad in ["", "0123", &good.to_lowercase(), &format!("{good}0"), &good.replace('0', "/")]
         {
             assert!(Fingerprint::parse(bad).is_none() && Keygrip::parse(bad).is_none(), "{bad}");
+        }
+        assert!(is_key_id(good) && is_key_id(&good[24..]));
+        for bad in ["", &good[32..], &good[1..], &format!("{good}0"), &good.to_lowercase()] {
+            assert!(!is_key_id(bad), "{bad}");
         }
         for bad in [good, "a.key", ".key", &format!("{good}.key.tmp")] {
             assert!(Keygrip::from_file_name(bad.as_ref()).is_none(), "{bad}");

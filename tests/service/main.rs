@@ -36,6 +36,7 @@ mod sealing_crash;
 mod sealing_refused;
 mod sealing_safekeeping;
 mod signing;
+mod signing_key_ids;
 mod starting;
 mod state;
 mod tars;
