@@ -13,14 +13,14 @@ use crate::gpg::{Fingerprint, is_key_id};
 use crate::identity::NameEmail;
 use crate::keys::Homes;
 use crate::privileges;
-use crate::settings::Settings;
+use crate::settings::GpgSettings;
 
 /// Names under which the binary is this mode and all arguments are gpg's.
 pub const CALLED_AS: [&str; 2] = ["gpg-copr", "gpg_copr.sh"];
 
 /// Runs gpg with `arguments`. Where one key is meant, gpg takes this process over and nothing is
 /// returned but the failure to do so; else the first exit status that was not 0.
-pub fn run(settings: &Settings, arguments: Vec<OsString>) -> Result<ExitCode> {
+pub fn run(settings: &GpgSettings, arguments: Vec<OsString>) -> Result<ExitCode> {
     let host = SignHost::new(settings);
     if host.is_foreign(std::env::var_os("GNUPGHOME")) {
         return Err(become_gpg(Command::new(&settings.gpg).args(arguments)));
@@ -66,7 +66,7 @@ struct Selected {
 }
 
 impl<'a> SignHost<'a> {
-    fn new(settings: &'a Settings) -> Self {
+    fn new(settings: &'a GpgSettings) -> Self {
         Self {
             gpg: &settings.gpg,
             agent_home: settings.state_dir.join("gnupg"),

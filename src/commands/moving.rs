@@ -17,7 +17,11 @@ pub fn import(settings: &Settings, options: &Import) -> Result<()> {
     let bar = progress::bar(0, "of the keyring");
     let report = store.import(
         &source,
-        ImportOptions { protect: options.protect, dry_run: options.dry_run, jobs: settings.jobs },
+        ImportOptions {
+            protect: options.protect,
+            dry_run: options.dry_run,
+            jobs: *settings.jobs.get()?,
+        },
         &|done, total| {
             bar.set_message("keys");
             bar.set_length(total as u64);

@@ -26,13 +26,14 @@ pub fn run(settings: &Settings, options: &cli::Prolong) -> Result<()> {
     let signals = Signals::take()?;
     let store = Store::open(settings, Gpg::new(settings)?)?;
     if !options.dry_run {
+        settings.metrics_file.get()?;
         hook::prepare(settings)?;
     }
     let plan = Plan::make(&store, options)?;
     let report = if options.dry_run {
         Report::default()
     } else {
-        prolong_all(&store, &plan, settings.jobs, &signals)
+        prolong_all(&store, &plan, *settings.jobs.get()?, &signals)
     };
     if report.changed() > 0 {
         store.tell_signd()?;
@@ -54,7 +55,7 @@ pub fn run(settings: &Settings, options: &cli::Prolong) -> Result<()> {
 
 /// Counts the keys for node_exporter, if it is to be told.
 fn write_metrics(settings: &Settings, store: &Store) -> Result<()> {
-    let Some(file) = &settings.metrics_file else { return Ok(()) };
+    let Some(file) = settings.metrics_file.get()? else { return Ok(()) };
     let now = clock::now()?;
     let counts = KeyCounts::count(store.catalog(), &settings.state_dir, now)?;
     metrics::write_file(file, &counts, now)

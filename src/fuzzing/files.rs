@@ -26,9 +26,14 @@ pub fn config(data: &[u8]) {
     }
     let path = Path::new("/etc/copr-keygen/config.toml");
     let Some(settings) = accepted(Settings::of_file(path, text)) else { return };
-    assert!(settings.state_dir.is_absolute() && settings.gpg.is_absolute());
-    assert!(!settings.listen.is_empty() && (1..=256).contains(&settings.jobs));
-    assert!(!settings.gpg_timeout.is_zero() && !settings.pool_max_age.is_zero());
+    assert!(
+        settings.state_dir.is_absolute() && settings.gpg.get().is_ok_and(|gpg| gpg.is_absolute())
+    );
+    assert!(settings.listen.get().is_ok_and(|listen| !listen.is_empty()));
+    assert!(settings.jobs.get().is_ok_and(|jobs| (1..=256).contains(jobs)));
+    for time in [&settings.gpg_timeout, &settings.pool_max_age] {
+        assert!(time.get().is_ok_and(|time| !time.is_zero()));
+    }
 
     let written =
         settings.origins.iter().map(|(name, text, _)| (name.clone(), text.clone().into()));

@@ -47,10 +47,15 @@ impl Gpg {
     pub fn new(settings: &Settings) -> Result<Self> {
         process::adopt_orphans().map_err(|e| Error::io("becoming the reaper of gpg-agents", e))?;
         Ok(Self {
-            gpg: settings.gpg.clone(),
-            agent: settings.gpg_agent.clone(),
-            timeout: settings.gpg_timeout,
+            gpg: settings.gpg.get()?.clone(),
+            agent: settings.gpg_agent.get()?.clone(),
+            timeout: *settings.gpg_timeout.get()?,
         })
+    }
+
+    /// The programs gpg and gpg-agent.
+    pub fn programs(&self) -> [&Path; 2] {
+        [&self.gpg, &self.agent]
     }
 
     /// Whether both programs are there to be run.

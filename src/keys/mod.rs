@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
-use crate::settings::Settings;
+use crate::settings::{Settings, Value};
 
 pub use archive::{Archived, Restored, Summary};
 pub use catalog::{Catalog, Filter, Key};
@@ -82,7 +82,7 @@ pub struct Store {
     gpg: Gpg,
     turns: Turns,
     permits: Arc<Permits>,
-    queue_timeout: Duration,
+    queue_timeout: Value<Duration>,
 }
 
 impl Store {
@@ -96,22 +96,22 @@ impl Store {
         for part in PARTS {
             own_directory(&root.join(part), |path| fs::symlink_metadata(path))?;
         }
-        let permits = Arc::new(Permits::new(settings.jobs));
-        let looks = Looks::new(Arc::clone(&permits), settings.queue_timeout);
-        let passphrases = Passphrases::new(settings);
+        let permits = Arc::new(Permits::new(*settings.jobs.get()?));
+        let looks = Looks::new(Arc::clone(&permits), settings.queue_timeout.clone());
+        let passphrases = Passphrases::new(settings)?;
         let store = Self {
             catalog: Catalog::new(root, gpg.clone()),
             looks: Arc::new(looks),
             homes: Homes::new(root),
-            signd: SigndView::of(settings, &passphrases),
+            signd: SigndView::of(settings, &passphrases)?,
             passphrases,
             staging: Staging::new(root.join("staging")),
-            pool: Pool::new(root, settings.pool_max_age),
+            pool: Pool::new(root, settings.pool_max_age.clone()),
             trash: root.join("trash"),
             gpg,
             turns: Turns::default(),
             permits,
-            queue_timeout: settings.queue_timeout,
+            queue_timeout: settings.queue_timeout.clone(),
         };
         store.signd.phrase_files().map_or(Ok(false), PhraseFiles::is_claimed)?;
         store.clear_staging();

@@ -35,6 +35,7 @@ mod sealing_astray;
 mod sealing_crash;
 mod sealing_refused;
 mod sealing_safekeeping;
+mod settings;
 mod signing;
 mod signing_key_ids;
 mod starting;
