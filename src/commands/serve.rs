@@ -27,6 +27,11 @@ pub fn run(mut settings: Settings) -> Result<()> {
     let signals = Signals::take()?;
     let mut notifier = Notifier::from_env();
     let passed = sockets::passed()?;
+    // Only systemd keeps a socket open while nobody serves it.
+    let alone = passed.is_empty();
+    if alone {
+        settings.listen.get()?;
+    }
 
     let gpg = Gpg::new(&settings)?;
     if let Err(e) = gpg.check_installed() {
@@ -36,8 +41,6 @@ pub fn run(mut settings: Settings) -> Result<()> {
     store.prepare_phrases()?;
     let service = Arc::new(Service::new(store, access, &settings)?);
 
-    // Only systemd keeps a socket open while nobody serves it.
-    let alone = passed.is_empty();
     let (listeners, idle_timeout) = match alone {
         true => (bind(&settings)?, Duration::ZERO),
         false => (passed, *settings.idle_timeout.get()?),
@@ -94,6 +97,7 @@ fn check_sealing(settings: &Settings) -> Result<()> {
 
 /// Before anything is touched: what requests need later is right.
 fn check_values(settings: &Settings) -> Result<()> {
+    settings.jobs.get()?;
     settings.queue_timeout.get()?;
     settings.idle_timeout.get()?;
     settings.pool.get()?;

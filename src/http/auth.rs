@@ -168,16 +168,18 @@ fn read_tokens(settings: &Settings) -> Result<Option<Tokens>> {
                 path.display()
             )));
         }
-        (None, Some(path)) => return tokens_of_file(path, &settings.state_dir).map(Some),
+        (None, Some(path)) => {
+            return tokens_of_file("tokens_file", path, &settings.state_dir).map(Some);
+        }
         (Some(text), None) => text,
     };
     tokens_in(&format!("the credential {CREDENTIAL}"), &text).map(Some)
 }
 
-/// The tokens in a file that is named by its path, of the service that has the state `state_dir`.
-pub fn tokens_of_file(path: &Path, state_dir: &Path) -> Result<Tokens> {
-    let text = credentials::read_file("tokens_file", path, state_dir)?;
-    tokens_in(&format!("tokens_file {}", path.display()), &text)
+/// The tokens in a file that `what` names by its path, of the service that has the state `state_dir`.
+pub fn tokens_of_file(what: &str, path: &Path, state_dir: &Path) -> Result<Tokens> {
+    let text = credentials::read_file(what, path, state_dir)?;
+    tokens_in(&format!("{what} {}", path.display()), &text)
 }
 
 /// The tokens in `text`, which came from `what`.

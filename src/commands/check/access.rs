@@ -41,7 +41,9 @@ pub fn section(host: &Host) -> Section {
     }
     let has_tokens = file.is_some() || passed != Passed::Nothing;
     match file {
-        Some(path) => judge(auth::tokens_of_file(path, host.state()), path, &mut section),
+        Some(path) => {
+            judge(auth::tokens_of_file("tokens_file", path, host.state()), path, &mut section)
+        }
         None => judge_passed(host, &passed, &mut section),
     }
     match addresses(host, socket.as_ref()) {
@@ -95,7 +97,7 @@ fn judge_passed(host: &Host, passed: &Passed, section: &mut Section) {
         ),
         _ if !host.as_root => section.note(NAME, format!("{shown}: only root can look")),
         Passed::Decrypted(_) => judge(decrypted(path), path, section),
-        _ => judge(auth::tokens_of_file(path, host.state()), path, section),
+        _ => judge(auth::tokens_of_file("the file", path, host.state()), path, section),
     }
 }
 
