@@ -82,7 +82,7 @@ impl Lifetime {
         if self == Self::FOREVER {
             return Ok(None);
         }
-        match created + u64::from(self.0) {
+        match created.saturating_add(u64::from(self.0)) {
             at if at <= u64::from(u32::MAX) => Ok(Some(at)),
             _ => Err("a key must expire before the year 2106; 0 is never".into()),
         }

@@ -8,7 +8,7 @@ use clap::Parser;
 use copr_keygen::cli::{Cli, Command, Common, Serve};
 use copr_keygen::commands::{self, gpg, serve};
 use copr_keygen::error::{Error, Result};
-use copr_keygen::settings::{Flags, Settings};
+use copr_keygen::settings::{Flags, GpgSettings, Settings};
 use copr_keygen::systemd::journal;
 
 fn main() -> ExitCode {
@@ -66,7 +66,8 @@ fn warn_of_unknown_variables(settings: &Settings) {
 
 /// Logs nothing: stdout and stderr are gpg's, and signd reads both.
 fn run_gpg(common: Common, arguments: Vec<OsString>) -> ExitCode {
-    let result = load(common, Vec::new()).and_then(|settings| gpg::run(&settings, arguments));
+    let settings = GpgSettings::load(flags(common, Vec::new()), std::env::vars_os());
+    let result = settings.and_then(|settings| gpg::run(&settings, arguments));
     result.unwrap_or_else(|error| {
         eprintln!("gpg-copr: {error}");
         ExitCode::from(error.exit_status())
@@ -82,8 +83,11 @@ fn arguments_of_gpg() -> Option<Vec<OsString>> {
 }
 
 fn load(common: Common, listen: Vec<String>) -> Result<Settings> {
-    let flags = Flags { config: common.config, state_dir: common.state_dir, listen };
-    Settings::load(flags, std::env::vars_os())
+    Settings::load(flags(common, listen), std::env::vars_os())
+}
+
+fn flags(common: Common, listen: Vec<String>) -> Flags {
+    Flags { config: common.config, state_dir: common.state_dir, listen }
 }
 
 /// Whatever this process or a child of it creates is for its owner only, and no core dump of

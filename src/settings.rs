@@ -1,25 +1,28 @@
 //! The settings in effect: flag, else environment, else configuration file, else default.
-//! Every value passes as text through one parser per setting, wherever it came from.
+//! Every value passes as text through one parser per setting, wherever it came from. A value that
+//! is wrong fails the modes that need it, and no other.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use log::LevelFilter;
 
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::key_request::{KeyLength, Lifetime};
 use crate::keys::{SealingKey, Stock};
 use crate::listen_address::ListenAddress;
 
+mod layers;
 mod table;
+mod value;
 mod values;
 
+use layers::Layers;
 pub use table::{SETTINGS, Setting};
+pub use value::Value;
 use values::{
     duration, jobs, listen_addresses, log_level, optional, path, positive_duration, program, stock,
     words, yes_or_no,
@@ -28,53 +31,52 @@ use values::{
 /// The configuration file that is read when no other is named. It need not exist.
 pub const CONFIG_FILE: &str = "/etc/copr-keygen/config.toml";
 
-const ENVIRONMENT_PREFIX: &str = "COPR_KEYGEN_";
-
-/// All settings, parsed.
+/// All settings. Those that every mode needs are there; of the others each mode asks for what it
+/// needs ([`Value::get`]).
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The directory of the keys and all that is derived from them (docs/operations.md); absolute.
     pub state_dir: PathBuf,
-    /// Where to listen when systemd passes no sockets.
-    pub listen: Vec<ListenAddress>,
-    /// The gpg program.
-    pub gpg: PathBuf,
-    /// The gpg-agent program that belongs to it.
-    pub gpg_agent: PathBuf,
-    /// Length of keys whose request names none.
-    pub key_length: KeyLength,
-    /// Lifetime of keys whose request names none.
-    pub expire: Lifetime,
-    /// How many gpg jobs run at once; the default is one per core.
-    pub jobs: usize,
-    /// How long a socket-activated service waits for work before it exits; zero is for ever.
-    pub idle_timeout: Duration,
-    /// How long a request waits for one of the `jobs` before it is answered 503.
-    pub queue_timeout: Duration,
-    /// How long one gpg process may take.
-    pub gpg_timeout: Duration,
     /// The least important message that is logged.
     pub log_level: LevelFilter,
+    /// Where to listen when systemd passes no sockets.
+    pub listen: Value<Vec<ListenAddress>>,
+    /// The gpg program.
+    pub gpg: Value<PathBuf>,
+    /// The gpg-agent program that belongs to it.
+    pub gpg_agent: Value<PathBuf>,
+    /// Length of keys whose request names none.
+    pub key_length: Value<KeyLength>,
+    /// Lifetime of keys whose request names none.
+    pub expire: Value<Lifetime>,
+    /// How many gpg jobs run at once; the default is one per core.
+    pub jobs: Value<usize>,
+    /// How long a socket-activated service waits for work before it exits; zero is for ever.
+    pub idle_timeout: Value<Duration>,
+    /// How long a request waits for one of the `jobs` before it is answered 503.
+    pub queue_timeout: Value<Duration>,
+    /// How long one gpg process may take.
+    pub gpg_timeout: Value<Duration>,
     /// Secret keys that are made in advance.
-    pub pool: Vec<Stock>,
+    pub pool: Value<Vec<Stock>>,
     /// How old they may become.
-    pub pool_max_age: Duration,
+    pub pool_max_age: Value<Duration>,
     /// A program that `prolong` runs when certificates have changed, with their names on stdin.
-    pub hook: Option<PathBuf>,
+    pub hook: Value<Option<PathBuf>>,
     /// Where `prolong` writes metrics for the text-file collector of node_exporter.
-    pub metrics_file: Option<PathBuf>,
+    pub metrics_file: Value<Option<PathBuf>>,
     /// Where the tokens are, when no credential of systemd holds them.
-    pub tokens_file: Option<PathBuf>,
+    pub tokens_file: Value<Option<PathBuf>>,
     /// Users who need no token on a Unix socket: names or numbers.
-    pub allow_users: Vec<String>,
+    pub allow_users: Value<Vec<String>>,
     /// Groups whose members need no token on a Unix socket: names or numbers.
-    pub allow_groups: Vec<String>,
+    pub allow_groups: Value<Vec<String>>,
     /// Whether other hosts may ask although there are no tokens.
-    pub allow_anonymous: bool,
+    pub allow_anonymous: Value<bool>,
     /// The key that passphrases are sealed with, off systemd.
-    pub passphrase_key_file: Option<PathBuf>,
+    pub passphrase_key_file: Value<Option<PathBuf>>,
     /// Where signd finds passphrases as files, in memory; `None` for links in `phrases/`.
-    pub phrases_dir: Option<PathBuf>,
+    pub phrases_dir: Value<Option<PathBuf>>,
     /// That key, for modes that need it: no setting, see [`Settings::find_sealing_key`].
     pub sealing_key: Option<SealingKey>,
     /// Why that key could not be taken, in modes that can do without.
@@ -83,26 +85,17 @@ pub struct Settings {
     pub origins: Vec<(String, String, String)>,
     /// Environment variables that look like settings of ours and are none.
     pub unknown_variables: Vec<String>,
+    /// What is wrong with values, in the order of the settings.
+    pub(crate) faults: Vec<String>,
 }
 
-/// Where a value came from; settles precedence and tells the operator where to correct it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Source {
-    Default,
-    File(PathBuf),
-    Environment(String),
-    Flag(&'static str),
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => out.write_str("the default"),
-            Self::File(path) => write!(out, "{}", path.display()),
-            Self::Environment(name) => write!(out, "environment variable {name}"),
-            Self::Flag(name) => write!(out, "--{name}"),
-        }
-    }
+/// The settings of the `gpg:` program of obs-signd. Signing needs no other, so no other is looked at.
+#[derive(Debug)]
+pub struct GpgSettings {
+    /// The directory of the keys.
+    pub state_dir: PathBuf,
+    /// The gpg program.
+    pub gpg: PathBuf,
 }
 
 /// What the command line said. Empty and `None` mean: nothing.
@@ -119,202 +112,107 @@ pub struct Flags {
 impl Settings {
     /// Reads flags, environment and configuration file.
     ///
-    /// Fails with [`Error::Settings`] on an unreadable file, an unknown key in it, and any value
-    /// that its setting cannot take.
+    /// Fails with [`Error::Settings`] on an unreadable file, an unknown key in it, and a value of
+    /// `state_dir` or `log_level` that cannot be. Of other values see [`Value::get`].
     pub fn load(
         flags: Flags,
         environment: impl Iterator<Item = (OsString, OsString)>,
     ) -> Result<Self> {
-        let mut layers = Layers::defaults();
-        let (variables, unknown_variables) = read_environment(environment)?;
-        let named = flags.config.or_else(|| variables.get("config").map(PathBuf::from));
-        layers.add_file(named)?;
-        for (name, value) in variables {
-            let variable = format!("{ENVIRONMENT_PREFIX}{}", name.to_uppercase());
-            layers.set(&name, value, Source::Environment(variable));
-        }
-        if let Some(dir) = flags.state_dir {
-            layers.set("state_dir", utf8(dir.into())?, Source::Flag("state-dir"));
-        }
-        if !flags.listen.is_empty() {
-            layers.set("listen", flags.listen.join(" "), Source::Flag("listen"));
-        }
-        Self::parse(&layers, unknown_variables)
+        let layers = Layers::read(flags, environment, None)?;
+        layers.refuse_unknown()?;
+        Self::parse(layers)
     }
 
-    /// What a configuration file of this text alone would set.
+    /// What a configuration file of this text alone would set; all of it must be right.
     pub(crate) fn of_file(path: &Path, text: &str) -> Result<Self> {
         let mut layers = Layers::defaults();
         layers.add_text(path, text)?;
-        Self::parse(&layers, Vec::new())
+        layers.refuse_unknown()?;
+        let settings = Self::parse(layers)?;
+        match settings.faults.first() {
+            Some(fault) => Err(Error::Settings(fault.clone())),
+            None => Ok(settings),
+        }
     }
 
-    fn parse(layers: &Layers, unknown_variables: Vec<String>) -> Result<Self> {
+    fn parse(layers: Layers) -> Result<Self> {
+        let mut faults = Vec::new();
+        let optional_path = |text: &str| optional(text, program);
         Ok(Self {
-            state_dir: absolute(layers.parse("state_dir", path)?)?,
-            listen: layers.parse("listen", listen_addresses)?,
-            gpg: layers.parse("gpg", program)?,
-            gpg_agent: layers.parse("gpg_agent", program)?,
-            key_length: layers.parse("key_length", KeyLength::from_str)?,
-            expire: layers.parse("expire", Lifetime::from_str)?,
-            jobs: layers.parse("jobs", jobs)?,
-            idle_timeout: layers.parse("idle_timeout", duration)?,
-            queue_timeout: layers.parse("queue_timeout", duration)?,
-            gpg_timeout: layers.parse("gpg_timeout", positive_duration)?,
+            state_dir: layers.parse("state_dir", state_dir)?,
             log_level: layers.parse("log_level", log_level)?,
-            pool: layers.parse("pool", stock)?,
-            pool_max_age: layers.parse("pool_max_age", positive_duration)?,
-            hook: layers.parse("hook", |text| optional(text, program))?,
-            metrics_file: layers.parse("metrics_file", |text| optional(text, program))?,
-            tokens_file: layers.parse("tokens_file", |text| optional(text, program))?,
-            allow_users: layers.parse("allow_users", words)?,
-            allow_groups: layers.parse("allow_groups", words)?,
-            allow_anonymous: layers.parse("allow_anonymous", yes_or_no)?,
-            passphrase_key_file: layers
-                .parse("passphrase_key_file", |text| optional(text, program))?,
-            phrases_dir: layers.parse("phrases_dir", |text| optional(text, program))?,
+            listen: layers.value("listen", listen_addresses, &mut faults),
+            gpg: layers.value("gpg", program, &mut faults),
+            gpg_agent: layers.value("gpg_agent", program, &mut faults),
+            key_length: layers.value("key_length", KeyLength::from_str, &mut faults),
+            expire: layers.value("expire", Lifetime::from_str, &mut faults),
+            jobs: layers.value("jobs", jobs, &mut faults),
+            idle_timeout: layers.value("idle_timeout", duration, &mut faults),
+            queue_timeout: layers.value("queue_timeout", duration, &mut faults),
+            gpg_timeout: layers.value("gpg_timeout", positive_duration, &mut faults),
+            pool: layers.value("pool", stock, &mut faults),
+            pool_max_age: layers.value("pool_max_age", positive_duration, &mut faults),
+            hook: layers.value("hook", optional_path, &mut faults),
+            metrics_file: layers.value("metrics_file", optional_path, &mut faults),
+            tokens_file: layers.value("tokens_file", optional_path, &mut faults),
+            allow_users: layers.value("allow_users", words, &mut faults),
+            allow_groups: layers.value("allow_groups", words, &mut faults),
+            allow_anonymous: layers.value("allow_anonymous", yes_or_no, &mut faults),
+            passphrase_key_file: layers.value("passphrase_key_file", optional_path, &mut faults),
+            phrases_dir: layers.value("phrases_dir", optional_path, &mut faults),
             sealing_key: None,
             sealing_key_fault: None,
             origins: layers.origins(),
-            unknown_variables,
+            unknown_variables: layers.unknown_variables,
+            faults,
         })
+    }
+
+    /// What is wrong with values, each in a sentence that says where it was set.
+    pub fn faults(&self) -> &[String] {
+        &self.faults
+    }
+
+    /// Whether keys that are made now can expire as `expire` says. No client is to be told that a field is
+    /// wrong which it did not send.
+    pub fn check_expire(&self) -> Result<()> {
+        let expiry = self.expire.get()?.expiry(clock::now()?);
+        expiry.map(drop).map_err(|why| Error::Settings(format!("expire: {why}")))
+    }
+
+    /// Logs what is wrong with settings that this mode does without.
+    pub fn warn_of_faults(&self) {
+        for fault in &self.faults {
+            log::warn!("{fault}; whatever needs this setting fails");
+        }
     }
 
     /// Takes the sealing key that this process was given, if it was. To be called before privileges are
     /// given up, as root may be the only one who can read it.
     pub fn find_sealing_key(&mut self) -> Result<()> {
-        self.sealing_key = SealingKey::find(self.passphrase_key_file.as_deref(), &self.state_dir)?;
+        let file = self.passphrase_key_file.get()?.as_deref();
+        self.sealing_key = SealingKey::find(file, &self.state_dir)?;
         Ok(())
     }
 }
 
-/// The text of every setting and where it came from; what is set later wins.
-struct Layers(BTreeMap<String, (String, Source)>);
-
-impl Layers {
-    fn defaults() -> Self {
-        let default = |setting: Setting| {
-            (setting.name.to_owned(), (setting.default.to_owned(), Source::Default))
-        };
-        Self(SETTINGS.map(default).into())
-    }
-
-    fn set(&mut self, name: &str, text: String, source: Source) {
-        if let Some(slot) = self.0.get_mut(name) {
-            *slot = (text, source);
-        }
-    }
-
-    fn add_file(&mut self, named: Option<PathBuf>) -> Result<()> {
-        let must_exist = named.is_some();
-        let path = named.unwrap_or_else(|| CONFIG_FILE.into());
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound && !must_exist => return Ok(()),
-            Err(e) => {
-                return Err(Error::Settings(format!(
-                    "{}: the configuration file cannot be read: {e}",
-                    path.display()
-                )));
-            }
-        };
-        self.add_text(&path, &text)
-    }
-
-    fn add_text(&mut self, path: &Path, text: &str) -> Result<()> {
-        let table: toml::Table = text
-            .parse()
-            .map_err(|e: toml::de::Error| Error::Settings(describe_toml(path, text, &e)))?;
-        for (name, value) in table {
-            let refuse = |why: String| {
-                let (path, name) = (path.display(), name.escape_debug());
-                Err(Error::Settings(format!("{path}: {name}: {why}")))
-            };
-            if !self.0.contains_key(&name) {
-                let known: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
-                return refuse(format!("unknown setting; there are {}", known.join(", ")));
-            }
-            match plain_text(&value) {
-                Some(text) => self.set(&name, text, Source::File(path.into())),
-                None => {
-                    return refuse(
-                        "must be a string, a whole number, true, false or an array of strings"
-                            .into(),
-                    );
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Every setting in the order of the defaults.
-    fn origins(&self) -> Vec<(String, String, String)> {
-        let origin = |setting: &Setting| {
-            let (text, source) = &self.0[setting.name];
-            (setting.name.to_owned(), text.clone(), source.to_string())
-        };
-        SETTINGS.iter().map(origin).collect()
-    }
-
-    fn parse<T>(
-        &self,
-        name: &str,
-        parser: impl Fn(&str) -> std::result::Result<T, String>,
-    ) -> Result<T> {
-        let (text, source) = &self.0[name];
-        parser(text)
-            .map_err(|why| Error::Settings(format!("{name} = {text:?} (from {source}): {why}")))
+impl GpgSettings {
+    /// Reads them. Whatever else is in the configuration file is passed over.
+    pub fn load(
+        flags: Flags,
+        environment: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Result<Self> {
+        let layers = Layers::read(flags, environment, Some(&["state_dir", "gpg"]))?;
+        Ok(Self {
+            state_dir: layers.parse("state_dir", state_dir)?,
+            gpg: layers.parse("gpg", program)?,
+        })
     }
 }
 
-/// The variables that are settings, by setting name, and the names of those that only look so.
-fn read_environment(
-    environment: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<(BTreeMap<String, String>, Vec<String>)> {
-    let mut known = BTreeMap::new();
-    let mut unknown = Vec::new();
-    for (variable, value) in environment {
-        let Some(suffix) = variable.to_str().and_then(|v| v.strip_prefix(ENVIRONMENT_PREFIX))
-        else {
-            continue;
-        };
-        let name = suffix.to_lowercase();
-        if name == "config" || SETTINGS.iter().any(|setting| setting.name == name) {
-            known.insert(name, utf8(value)?);
-        } else {
-            unknown.push(format!("{ENVIRONMENT_PREFIX}{suffix}"));
-        }
-    }
-    Ok((known, unknown))
-}
-
-fn utf8(text: OsString) -> Result<String> {
-    text.into_string().map_err(|text| Error::Settings(format!("{text:?} is not valid UTF-8")))
-}
-
-fn describe_toml(path: &Path, text: &str, error: &toml::de::Error) -> String {
-    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-    let line = before.matches('\n').count() + 1;
-    let message = error.message().lines().collect::<Vec<_>>().join(", ");
-    format!("{}, line {line}: {message}", path.display())
-}
-
-fn plain_text(value: &toml::Value) -> Option<String> {
-    match value {
-        toml::Value::String(text) => Some(text.clone()),
-        toml::Value::Integer(number) => Some(number.to_string()),
-        toml::Value::Boolean(value) => Some(value.to_string()),
-        toml::Value::Array(values) => {
-            let texts: Option<Vec<_>> = values.iter().map(toml::Value::as_str).collect();
-            texts.map(|texts| texts.join(" "))
-        }
-        _ => None,
-    }
-}
-
-fn absolute(path: PathBuf) -> Result<PathBuf> {
-    std::path::absolute(&path)
-        .map_err(|e| Error::Settings(format!("state_dir = {}: {e}", path.display())))
+/// The state directory, as an absolute path.
+fn state_dir(text: &str) -> std::result::Result<PathBuf, String> {
+    std::path::absolute(path(text)?).map_err(|e| e.to_string())
 }
 
 #[cfg(test)]
@@ -341,10 +239,10 @@ mod tests {
         let flags = Flags { config: Some("/dev/null".into()), ..Flags::default() };
         let settings = Settings::load(flags, variables(&[("HOME", "/root")]))?;
         assert_eq!(settings.state_dir, Path::new("/var/lib/copr-keygen"));
-        assert_eq!(settings.key_length, KeyLength::Rsa2048);
-        assert_eq!(settings.expire, Lifetime::FOREVER);
-        assert!(settings.jobs >= 1);
-        assert!(settings.unknown_variables.is_empty());
+        assert_eq!(*settings.key_length.get()?, KeyLength::Rsa2048);
+        assert_eq!(*settings.expire.get()?, Lifetime::FOREVER);
+        assert!(*settings.jobs.get()? >= 1);
+        assert!(settings.unknown_variables.is_empty() && settings.faults().is_empty());
         Ok(())
     }
 
@@ -352,9 +250,9 @@ mod tests {
     fn flag_beats_environment_beats_file() -> Result<()> {
         let settings =
             load_file("key_length = 4096\nexpire = '5y'\nlisten = ['[::1]:1', 'unix:/x']")?;
-        assert_eq!(settings.key_length, KeyLength::Rsa4096);
-        assert_eq!(settings.expire.seconds(), 5 * 365 * 86_400);
-        assert_eq!(settings.listen.len(), 2);
+        assert_eq!(*settings.key_length.get()?, KeyLength::Rsa4096);
+        assert_eq!(settings.expire.get()?.seconds(), 5 * 365 * 86_400);
+        assert_eq!(settings.listen.get()?.len(), 2);
 
         let settings = Settings::load(
             Flags {
@@ -369,8 +267,8 @@ mod tests {
             ]),
         )?;
         assert_eq!(settings.state_dir, Path::new("/flag"));
-        assert_eq!(settings.key_length, KeyLength::Rsa3072);
-        assert_eq!(settings.listen[1], ListenAddress::Unix("/s".into()));
+        assert_eq!(*settings.key_length.get()?, KeyLength::Rsa3072);
+        assert_eq!(settings.listen.get()?[1], ListenAddress::Unix("/s".into()));
         assert_eq!(settings.unknown_variables, ["COPR_KEYGEN_COLOUR"]);
         Ok(())
     }
@@ -388,6 +286,12 @@ mod tests {
             ("\nexpire = ", "line 2: "),
             ("idle_timeout = '5 parsecs'", "must be a duration"),
             ("idle_timeout = 5", "must be a duration"),
+            ("idle_timeout = '400000000000y'", "at most 100y"),
+            ("queue_timeout = '101y'", "at most 100y"),
+            ("gpg_timeout = '18446744073709551615s'", "at most 100y"),
+            ("pool_max_age = '99999999999999999999y'", "at most 100y"),
+            ("jobs = 257", "number from 1 to 256"),
+            ("expire = '200y'", "before the year 2106"),
             ("gpg_timeout = '0'", "longer than nothing"),
             ("listen = []", "at least one address"),
             ("listen = 'nonsense'", "is no HOST:PORT"),
@@ -400,9 +304,61 @@ mod tests {
             ("pool = ['2048:99999']", "at most 10000 keys"),
             ("pool_max_age = '0'", "longer than nothing"),
         ] {
-            let message = load_file(text).err().map(|e| e.to_string()).unwrap_or_default();
+            let message = match load_file(text) {
+                Ok(settings) => settings.faults().join("\n"),
+                Err(e) => e.to_string(),
+            };
             assert!(message.contains(expected), "{text:?} gave {message:?}");
+            assert_eq!(message.lines().count(), 1, "{text:?} gave {message:?}");
+            assert!(Settings::of_file(Path::new("x"), text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_wrong_value_fails_who_asks_for_it_and_nobody_else() -> Result<()> {
+        let settings = load_file("idle_timeout = '1 parsec'\nhook = 2.5\nkey_length = 4096")?;
+        assert_eq!(*settings.key_length.get()?, KeyLength::Rsa4096);
+        for fault in [settings.idle_timeout.get().err(), settings.hook.get().err()] {
+            assert_eq!(fault.map(|e| e.exit_status()), Some(78));
+        }
+        assert_eq!(settings.faults().len(), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn signing_needs_two_settings_and_reads_no_other() -> Result<()> {
+        let dir = tempfile::tempdir().map_err(|e| Error::io("mkdir", e))?;
+        let config = dir.path().join("config.toml");
+        let read = |text: &[u8], pairs: &[(&str, &str)]| {
+            std::fs::write(&config, text).map_err(|e| Error::io("write", e))?;
+            let flags = Flags { config: Some(config.clone()), ..Flags::default() };
+            GpgSettings::load(flags, variables(pairs))
+        };
+        for mistake in [
+            "colour = 'red'",
+            "listen = 'nonsense'",
+            "listen = 2.5",
+            "log_level = 'loud'",
+            "[section]\ngpg = '/other'",
+            // Not TOML at all.
+            "listen = localhost:5003",
+            "jobs = 1\njobs = 2",
+            "hook = '/x",
+            "# Schl\u{fc}ssel\nlisten = [",
+        ] {
+            let latin1 = |text: String| text.chars().map(|c| c as u8).collect::<Vec<_>>();
+            let text = format!("state_dir = '/state'\n\"gpg\" = '/bin/gpg' # ours\n{mistake}\n");
+            let settings = read(&latin1(text), &[("COPR_KEYGEN_COLOUR", "red")])?;
+            assert_eq!(settings.state_dir, Path::new("/state"), "{mistake}");
+            assert_eq!(settings.gpg, Path::new("/bin/gpg"), "{mistake}");
+        }
+        for wrong in
+            ["gpg = 'gpg'", "state_dir = 5.5", "gpg = /x", "state_dir = 'a'\nstate_dir = 'b'"]
+        {
+            let error = read(wrong.as_bytes(), &[]).err().map(|e| e.exit_status());
+            assert_eq!(error, Some(78), "{wrong}");
+        }
+        Ok(())
     }
 
     #[test]

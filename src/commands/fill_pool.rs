@@ -26,7 +26,7 @@ const AFTER_FAILURE: u16 = 30_000;
 pub fn run(settings: &Settings) -> Result<()> {
     let signals = Signals::take()?;
     let store = Store::open(settings, Gpg::new(settings)?)?;
-    let made = store.fill_pool(&settings.pool, signals.as_fd())?;
+    let made = store.fill_pool(settings.pool.get()?, signals.as_fd())?;
     if made > 0 {
         log::info!("made {made} secret keys in advance");
     }

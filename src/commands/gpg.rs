@@ -13,14 +13,14 @@ use crate::gpg::{Fingerprint, is_key_id};
 use crate::identity::NameEmail;
 use crate::keys::{Homes, old_keyring};
 use crate::privileges;
-use crate::settings::Settings;
+use crate::settings::GpgSettings;
 
 /// Names under which the binary is this mode and all arguments are gpg's.
 pub const CALLED_AS: [&str; 2] = ["gpg-copr", "gpg_copr.sh"];
 
 /// Runs gpg with `arguments`. Where one key is meant, gpg takes this process over and nothing is
 /// returned but the failure to do so; else the first exit status that was not 0.
-pub fn run(settings: &Settings, arguments: Vec<OsString>) -> Result<ExitCode> {
+pub fn run(settings: &GpgSettings, arguments: Vec<OsString>) -> Result<ExitCode> {
     let host = SignHost::new(settings);
     if host.is_foreign(std::env::var_os("GNUPGHOME")) {
         return Err(become_gpg(Command::new(&settings.gpg).args(arguments)));
@@ -37,20 +37,21 @@ pub fn run(settings: &Settings, arguments: Vec<OsString>) -> Result<ExitCode> {
     match call {
         Call::AboutGpg => Err(become_gpg(host.gpg().args(arguments))),
         Call::Sign { options, user, files } => {
-            let key = host.select(&user)?;
+            let key = host.select(&user, is_of_signd(&options))?;
             let mut gpg = host.gpg_with(&key);
             Err(become_gpg(gpg.args(options).arg("-u").arg(key.selector).arg("--").args(files)))
         }
         Call::Read { options, users } => {
+            let of_signd = is_of_signd(&options);
             let read = |key: Selected| {
                 let mut gpg = host.gpg_with(&key);
                 gpg.args(&options).arg("--").arg(key.selector);
                 gpg
             };
             match &users[..] {
-                [user] => Err(become_gpg(&mut read(host.select(user)?))),
+                [user] => Err(become_gpg(&mut read(host.select(user, of_signd)?))),
                 [] => run_each(host.all()?.map(|key| key.map(read))),
-                _ => run_each(users.iter().map(|user| host.select(user).map(read))),
+                _ => run_each(users.iter().map(|user| host.select(user, of_signd).map(read))),
             }
         }
     }
@@ -72,7 +73,7 @@ struct Selected {
 }
 
 impl<'a> SignHost<'a> {
-    fn new(settings: &'a Settings) -> Self {
+    fn new(settings: &'a GpgSettings) -> Self {
         Self {
             gpg: &settings.gpg,
             agent_home: settings.state_dir.join("gnupg"),
@@ -91,14 +92,15 @@ impl<'a> SignHost<'a> {
     }
 
     /// The key `user` means: a `name_email`, with or without angle brackets, else a fingerprint or
-    /// key ID. For anybody else gpg is to say itself that there is no key.
-    fn select(&self, user: &OsStr) -> Result<Selected> {
+    /// key ID, unless obs-signd asks: no client of it may have every key looked at. For anybody else
+    /// gpg is to say itself that there is no key.
+    fn select(&self, user: &OsStr, of_signd: bool) -> Result<Selected> {
         let text = user.to_str().unwrap_or_default();
         let bare = text.strip_prefix('<').and_then(|text| text.strip_suffix('>')).unwrap_or(text);
         let found = match NameEmail::parse(bare) {
             Ok(name_email) => self.homes.find(&name_email)?.map(|record| (name_email, record)),
             Err(_) => match text.strip_prefix("0x").unwrap_or(text).to_uppercase() {
-                digits if is_key_id(&digits) => self.homes.find_by_key_id(&digits)?,
+                digits if is_key_id(&digits) && !of_signd => self.homes.find_by_key_id(&digits)?,
                 _ => None,
             },
         };
@@ -149,6 +151,12 @@ impl<'a> SignHost<'a> {
         }
         gpg
     }
+}
+
+/// Whether this is how obs-signd looks for a key and signs. (Its `--export -a` is what an operator
+/// writes, too.)
+fn is_of_signd(options: &[OsString]) -> bool {
+    options.iter().any(|option| option == "--locate-key" || option == "--files-are-digests")
 }
 
 /// Replaces this process by gpg; returns only the reason why that failed.

@@ -22,7 +22,7 @@ const OVERLAP: u64 = 60;
 
 /// Before anything is changed: from now on changes are kept track of.
 pub fn prepare(settings: &Settings) -> Result<()> {
-    if settings.hook.is_some() && told_until(&stamp(settings))?.is_none() {
+    if settings.hook.get()?.is_some() && told_until(&stamp(settings))?.is_none() {
         set(&stamp(settings), clock::now()?)?;
     }
     Ok(())
@@ -32,7 +32,7 @@ pub fn prepare(settings: &Settings) -> Result<()> {
 ///
 /// Keys that have just been made are not meant: who asked for them knows.
 pub fn tell(settings: &Settings, catalog: &Catalog) -> Result<()> {
-    let Some(hook) = &settings.hook else { return Ok(()) };
+    let Some(hook) = settings.hook.get()? else { return Ok(()) };
     let stamp = stamp(settings);
     let now = clock::now()?;
     let since = match told_until(&stamp)?.unwrap_or(now) {

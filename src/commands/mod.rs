@@ -33,11 +33,24 @@ pub fn run(settings: Result<Settings>, command: Command) -> Result<()> {
         return token::run(&options); // needs neither settings nor a state
     }
     let mut settings = match (settings, &command) {
-        (Err(error), Command::Check(options)) => return check::unconfigured(error, options),
+        (Err(error), Command::Check(options)) => return check::unconfigured(&[error], options),
+        (Ok(settings), Command::Check(options)) if !settings.faults().is_empty() => {
+            let faults = settings.faults().iter().cloned().map(Error::Settings);
+            return check::unconfigured(&faults.collect::<Vec<_>>(), options);
+        }
         (settings, _) => settings?,
     };
-    find_sealing_key(&mut settings, &command)?;
-    let settings = settings;
+    let result = run_with(&mut settings, command);
+    // Else what is wrong has been said.
+    if !matches!(result, Err(Error::Settings(_))) {
+        settings.warn_of_faults();
+    }
+    result
+}
+
+fn run_with(settings: &mut Settings, command: Command) -> Result<()> {
+    find_sealing_key(settings, &command)?;
+    let settings = &*settings;
     // Public, and where root keeps them the owner of the state may not look.
     let recipients = match &command {
         Command::Backup(options) => backup::read_recipients(&options.recipient)?,
@@ -57,25 +70,25 @@ pub fn run(settings: Result<Settings>, command: Command) -> Result<()> {
         Command::Serve(_) | Command::Gpg(_) | Command::Token(_) => {
             Err(Error::Usage("this mode is started in another way".into()))
         }
-        Command::Check(options) => check::run(&settings, &options),
-        Command::List(options) => look::list(&settings, options),
-        Command::Show(options) => look::show(&settings, &options),
-        Command::Pubkey(options) => look::pubkey(&settings, &options),
-        Command::Prolong(options) => prolong::run(&settings, &options),
-        Command::FillPool => fill_pool::run(&settings),
+        Command::Check(options) => check::run(settings, &options),
+        Command::List(options) => look::list(settings, options),
+        Command::Show(options) => look::show(settings, &options),
+        Command::Pubkey(options) => look::pubkey(settings, &options),
+        Command::Prolong(options) => prolong::run(settings, &options),
+        Command::FillPool => fill_pool::run(settings),
         Command::Import(options) => match &options.from {
-            Some(from) => moving::import(&settings, &options, from),
-            None => moving::import_in_place(&settings, &options, &steps),
+            Some(from) => moving::import(settings, &options, from),
+            None => moving::import_in_place(settings, &options, &steps),
         },
-        Command::Export(options) => moving::export(&settings, &options),
-        Command::Backup(options) => backup::run(&settings, &options, &recipients),
-        Command::Restore(options) => restore::run(&settings, &options),
-        Command::Remove(options) => remove::remove(&settings, &options),
-        Command::Undo(options) => remove::undo(&settings, &options),
-        Command::Purge(options) => remove::purge(&settings, &options),
-        Command::Seal(options) => seal::seal(&settings, &options),
-        Command::Unseal(options) => seal::unseal(&settings, &options),
-        Command::Phrases(options) => seal::phrases(&settings, &options),
+        Command::Export(options) => moving::export(settings, &options),
+        Command::Backup(options) => backup::run(settings, &options, &recipients),
+        Command::Restore(options) => restore::run(settings, &options),
+        Command::Remove(options) => remove::remove(settings, &options),
+        Command::Undo(options) => remove::undo(settings, &options),
+        Command::Purge(options) => remove::purge(settings, &options),
+        Command::Seal(options) => seal::seal(settings, &options),
+        Command::Unseal(options) => seal::unseal(settings, &options),
+        Command::Phrases(options) => seal::phrases(settings, &options),
     }
 }
 
@@ -91,11 +104,11 @@ fn find_sealing_key(settings: &mut Settings, command: &Command) -> Result<()> {
         | Command::Undo(_)
         | Command::Phrases(_) => {
             settings.find_sealing_key()?;
-            Passphrases::new(settings).verify_state(&Homes::new(&settings.state_dir))
+            Passphrases::new(settings)?.verify_state(&Homes::new(&settings.state_dir))
         }
         Command::Seal(_) | Command::Unseal(_) => {
             settings.find_sealing_key()?;
-            let passphrases = Passphrases::new(settings);
+            let passphrases = Passphrases::new(settings)?;
             match passphrases.key() {
                 Some(_) => passphrases.verify(), // these look at every passphrase
                 None => passphrases.verify_state(&Homes::new(&settings.state_dir)),
@@ -108,9 +121,9 @@ fn find_sealing_key(settings: &mut Settings, command: &Command) -> Result<()> {
                 settings.sealing_key_fault = Some(e.to_string());
             }
             let removes = matches!(command, Command::Remove(_));
-            match Passphrases::new(settings).marker() {
+            match Passphrases::new(settings)?.marker() {
                 // The phrase in memory would outlive its key.
-                Ok(Some(_)) if removes && settings.phrases_dir.is_none() => {
+                Ok(Some(_)) if removes && settings.phrases_dir.get()?.is_none() => {
                     Err(crate::keys::needs_phrases_dir())
                 }
                 _ => Ok(()),

@@ -20,7 +20,8 @@ use crate::settings::Settings;
 pub fn import(settings: &Settings, options: &Import, from: &Path) -> Result<()> {
     let source = Source::open(from, options.phrases.as_deref(), &settings.state_dir)?;
     let store = open(settings)?;
-    let report = with_bar(|progress| store.import(&source, how(settings, options), progress))?;
+    let how = how(settings, options)?;
+    let report = with_bar(|progress| store.import(&source, how, progress))?;
     print(&report, options, &[])?;
     let missed = report.left_out.iter().filter(|key| key.usable).count();
     end(report, missed)
@@ -33,7 +34,7 @@ pub fn import_in_place(settings: &Settings, options: &Import, steps: &[Step]) ->
     };
     let gpg = Gpg::new(settings)?;
     gpg.check_installed()?;
-    let how = how(settings, options);
+    let how = how(settings, options)?;
     if options.dry_run {
         let scratch = Scratch::make()?;
         let report = with_bar(|progress| layout.dry_run(gpg, &scratch.0, how, progress))?;
@@ -67,8 +68,9 @@ fn nothing_to_take_over(settings: &Settings) -> Result<()> {
     }
 }
 
-fn how(settings: &Settings, options: &Import) -> ImportOptions {
-    ImportOptions { protect: options.protect, dry_run: options.dry_run, jobs: settings.jobs }
+fn how(settings: &Settings, options: &Import) -> Result<ImportOptions> {
+    let jobs = *settings.jobs.get()?;
+    Ok(ImportOptions { protect: options.protect, dry_run: options.dry_run, jobs })
 }
 
 fn with_bar<T>(work: impl FnOnce(&(dyn Fn(usize, usize) + Sync)) -> T) -> T {

@@ -24,6 +24,7 @@ pub fn run(settings: &Settings, options: &cli::Prolong) -> Result<()> {
     let store = Store::open(settings, Gpg::new(settings)?)?;
     let plan = Plan::make(&store, Evidence::of(&settings.state_dir), options)?;
     if !options.dry_run {
+        settings.metrics_file.get()?;
         hook::prepare(settings)?;
         // A sign of life, by which a later run sees that the clock has not jumped.
         store.workplace().map(drop).unwrap_or_else(|e| log::warn!("{e}"));
@@ -31,7 +32,7 @@ pub fn run(settings: &Settings, options: &cli::Prolong) -> Result<()> {
     let report = if options.dry_run {
         Report::default()
     } else {
-        prolong_all(&store, &plan, settings.jobs, &signals)
+        prolong_all(&store, &plan, *settings.jobs.get()?, &signals)
     };
     if report.changed() > 0 {
         store.tell_signd()?;
@@ -53,7 +54,7 @@ pub fn run(settings: &Settings, options: &cli::Prolong) -> Result<()> {
 
 /// Counts the keys for node_exporter, if it is to be told.
 fn write_metrics(settings: &Settings, store: &Store) -> Result<()> {
-    let Some(file) = &settings.metrics_file else { return Ok(()) };
+    let Some(file) = settings.metrics_file.get()? else { return Ok(()) };
     let now = clock::now()?;
     let counts = KeyCounts::count(store.catalog(), &settings.state_dir, now)?;
     metrics::write_file(file, &counts, now)

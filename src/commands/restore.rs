@@ -26,9 +26,9 @@ pub fn run(settings: &Settings, options: &Restore) -> Result<()> {
             bar.suspend(|| log::error!("{name_email}: {e}"));
         }
     };
-    let summary = store.restore(input, settings.jobs, &report);
+    let summary = store.restore(input, *settings.jobs.get()?, &report);
     bar.finish_and_clear();
-    conclude(summary, Passphrases::new(settings).marker()?.is_some())
+    conclude(summary, Passphrases::new(settings)?.marker()?.is_some())
 }
 
 /// `is_sealed`: whether the state is.

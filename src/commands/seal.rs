@@ -20,7 +20,7 @@ pub fn seal(settings: &Settings, options: &Seal) -> Result<()> {
              passphrase_key_file (docs/sealing.md); nothing was changed"
         ))
     })?;
-    if settings.phrases_dir.is_none() {
+    if settings.phrases_dir.get()?.is_none() {
         return Err(crate::keys::needs_phrases_dir());
     }
     // On a new host, before the first key is made or restored.
@@ -49,7 +49,7 @@ pub fn seal(settings: &Settings, options: &Seal) -> Result<()> {
 pub fn unseal(settings: &Settings, options: &Seal) -> Result<()> {
     let store = open(settings)?;
     // Without a marker there may still be sealed ones, from a backup of keys/ alone.
-    if settings.sealing_key.is_none() && Passphrases::new(settings).marker()?.is_none() {
+    if settings.sealing_key.is_none() && Passphrases::new(settings)?.marker()?.is_none() {
         return report(Form::Clear, &Conversion::default(), options);
     }
     convert(settings, &store, Form::Clear, options)
@@ -66,7 +66,7 @@ fn convert(settings: &Settings, store: &Store, to: Form, options: &Seal) -> Resu
             bar.set_position(done as u64);
         };
         let talk = Talk { progress: &shown, stop: &|| signals.received() };
-        let done = store.convert(to, settings.jobs, &talk);
+        let done = store.convert(to, *settings.jobs.get()?, &talk);
         bar.finish_and_clear();
         done?
     };

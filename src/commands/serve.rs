@@ -19,6 +19,7 @@ pub fn run(mut settings: Settings) -> Result<()> {
     // Both may be root's only.
     settings.find_sealing_key()?;
     let access = Access::load(&settings)?;
+    check_values(&settings)?;
     if settings.state_dir.exists() {
         privileges::become_owner(&settings.state_dir)?;
     }
@@ -26,6 +27,11 @@ pub fn run(mut settings: Settings) -> Result<()> {
     let signals = Signals::take()?;
     let mut notifier = Notifier::from_env();
     let passed = sockets::passed()?;
+    // Only systemd keeps a socket open while nobody serves it.
+    let alone = passed.is_empty();
+    if alone {
+        settings.listen.get()?;
+    }
 
     let gpg = Gpg::new(&settings)?;
     if let Err(e) = gpg.check_installed() {
@@ -33,28 +39,29 @@ pub fn run(mut settings: Settings) -> Result<()> {
     }
     let store = Store::open(&settings, gpg)?;
     store.prepare_phrases()?;
-    let service = Arc::new(Service::new(store, access, &settings));
+    let service = Arc::new(Service::new(store, access, &settings)?);
 
-    // Only systemd keeps a socket open while nobody serves it.
-    let alone = passed.is_empty();
-    let (listeners, idle_timeout) =
-        if alone { (bind(&settings)?, Duration::ZERO) } else { (passed, settings.idle_timeout) };
+    let (listeners, idle_timeout) = match alone {
+        true => (bind(&settings)?, Duration::ZERO),
+        false => (passed, *settings.idle_timeout.get()?),
+    };
     service.check_sockets(&listeners)?;
     if alone {
-        for address in &settings.listen {
+        for address in settings.listen.get()? {
             log::info!("listening at {address}, keys are kept in {}", settings.state_dir.display());
         }
     }
     let idle_timeout = (!idle_timeout.is_zero()).then_some(idle_timeout);
 
     // And only systemd has a unit that fills the pool.
-    let filler = match &settings.pool[..] {
+    let filler = match &settings.pool.get()?[..] {
         stock if alone && !stock.is_empty() => {
             Some(Filler::start(Arc::clone(&service), stock.to_vec())?)
         }
         _ => None,
     };
 
+    settings.warn_of_faults();
     notifier.ready();
     let end =
         Server::new(Arc::clone(&service), listeners).run(idle_timeout, &signals, &mut notifier)?;
@@ -78,7 +85,7 @@ pub fn run(mut settings: Settings) -> Result<()> {
 /// Before anything is touched: a key made with the wrong credential could never be used with the right
 /// one.
 fn check_sealing(settings: &Settings) -> Result<()> {
-    let passphrases = Passphrases::new(settings);
+    let passphrases = Passphrases::new(settings)?;
     passphrases.verify_state(&Homes::new(&settings.state_dir))?;
     if settings.sealing_key.is_some() && passphrases.marker()?.is_none() {
         log::warn!(
@@ -88,6 +95,18 @@ fn check_sealing(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
+/// Before anything is touched: what requests need later is right.
+fn check_values(settings: &Settings) -> Result<()> {
+    settings.jobs.get()?;
+    settings.queue_timeout.get()?;
+    settings.idle_timeout.get()?;
+    settings.pool.get()?;
+    settings.pool_max_age.get()?;
+    settings.key_length.get()?;
+    settings.check_expire()
+}
+
 fn bind(settings: &Settings) -> Result<Vec<Listener>> {
-    settings.listen.iter().map(Listener::bind).collect()
+    let bound: Result<Vec<_>> = settings.listen.get()?.iter().map(Listener::bind).collect();
+    Ok(bound?.into_iter().flatten().collect())
 }

@@ -22,6 +22,7 @@ pub fn tokens(data: &[u8]) {
             assert!(tokens.count() > 0);
             assert!(tokens.find(b"").is_none() && tokens.find(data).is_none());
             // A token that is written out lets in; one hash in a million files might be another's.
+            let words = words.strip_prefix('\u{feff}').unwrap_or(&words);
             let lines = words.lines().map(str::trim).filter(|line| !line.starts_with('#'));
             for token in
                 lines.filter_map(|line| line.split([' ', '\t']).filter(|w| !w.is_empty()).nth(1))

@@ -49,10 +49,15 @@ impl Gpg {
     pub fn new(settings: &Settings) -> Result<Self> {
         process::adopt_orphans().map_err(|e| Error::io("becoming the reaper of gpg-agents", e))?;
         Ok(Self {
-            gpg: settings.gpg.clone(),
-            agent: settings.gpg_agent.clone(),
-            timeout: settings.gpg_timeout,
+            gpg: settings.gpg.get()?.clone(),
+            agent: settings.gpg_agent.get()?.clone(),
+            timeout: *settings.gpg_timeout.get()?,
         })
+    }
+
+    /// The programs gpg and gpg-agent.
+    pub fn programs(&self) -> [&Path; 2] {
+        [&self.gpg, &self.agent]
     }
 
     /// Whether both programs are there to be run.
@@ -125,9 +130,10 @@ impl fmt::Display for Keygrip {
     }
 }
 
-/// Whether `text` is a fingerprint or the end of one, as long as gpg takes it for a key ID.
+/// Whether `text` is a fingerprint, or the last 16 digits of one. Eight digits are too few: anybody can
+/// make a key that ends in eight given ones.
 pub fn is_key_id(text: &str) -> bool {
-    matches!(text.len(), 8 | 16 | 40) && is_upper_hex(text)
+    matches!(text.len(), 16 | 40) && is_upper_hex(text)
 }
 
 fn is_sha1_hex(text: &str) -> bool {
@@ -150,6 +156,10 @@ mod tests {
         for bad in ["", "0123", &good.to_lowercase(), &format!("{good}0"), &good.replace('0', "/")]
         {
             assert!(Fingerprint::parse(bad).is_none() && Keygrip::parse(bad).is_none(), "{bad}");
+        }
+        assert!(is_key_id(good) && is_key_id(&good[24..]));
+        for bad in ["", &good[32..], &good[1..], &format!("{good}0"), &good.to_lowercase()] {
+            assert!(!is_key_id(bad), "{bad}");
         }
         for bad in [good, "a.key", ".key", &format!("{good}.key.tmp")] {
             assert!(Keygrip::from_file_name(bad.as_ref()).is_none(), "{bad}");

@@ -1,8 +1,11 @@
 //! Who may ask for what: decided when the head of a request is there, before anything of its body is read.
 //! Nothing here tells a client, or the log, what was wrong with a token.
 
+use std::path::Path;
+
 use base64ct::{Base64, Encoding};
 use glob::Pattern;
+use tiny_http::Method;
 use zeroize::Zeroizing;
 
 use super::listener::{Listener, Stream};
@@ -48,7 +51,7 @@ impl Access {
     pub fn load(settings: &Settings) -> Result<Self> {
         let peers = Peers::from_settings(settings)?;
         let tokens = read_tokens(settings)?;
-        Ok(Self { tokens, peers, allow_anonymous: settings.allow_anonymous })
+        Ok(Self { tokens, peers, allow_anonymous: *settings.allow_anonymous.get()? })
     }
 
     /// Refuses sockets that other hosts can reach while there are no tokens.
@@ -69,12 +72,12 @@ impl Access {
     /// Lets a client in that has sent a head, or not; tells `pass` who it is as soon as that is known.
     pub fn admit(
         &self,
-        path: &str,
+        (method, path): (&Method, &str),
         authorization: Option<&Secret>,
         stream: &Stream,
         pass: &mut Pass,
     ) -> Result<()> {
-        let need = needed(path);
+        let need = needed(method, path);
         if need == Need::Nothing {
             return Ok(());
         }
@@ -124,8 +127,10 @@ impl Pass {
     }
 }
 
-fn needed(path: &str) -> Need {
+fn needed(method: &Method, path: &str) -> Need {
     match path {
+        // Tells nothing but which methods there are, and load balancers ask it without credentials.
+        _ if *method == Method::Options => Need::Nothing,
         "/ping" => Need::Nothing,
         "/gen_key" => Need::Scope(Scope::Generate),
         "/keys" | "/metrics" => Need::Scope(Scope::Read),
@@ -154,7 +159,7 @@ pub fn presented(value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 
 fn read_tokens(settings: &Settings) -> Result<Option<Tokens>> {
     let passed = credentials::read(CREDENTIAL)?;
-    let (what, text) = match (passed, &settings.tokens_file) {
+    let text = match (passed, settings.tokens_file.get()?) {
         (None, None) => return Ok(None),
         (Some(_), Some(path)) => {
             return Err(Error::Settings(format!(
@@ -163,14 +168,23 @@ fn read_tokens(settings: &Settings) -> Result<Option<Tokens>> {
                 path.display()
             )));
         }
-        (Some(text), None) => (format!("the credential {CREDENTIAL}"), text),
         (None, Some(path)) => {
-            let what = format!("tokens_file {}", path.display());
-            (what, credentials::read_file("tokens_file", path, &settings.state_dir)?)
+            return tokens_of_file("tokens_file", path, &settings.state_dir).map(Some);
         }
+        (Some(text), None) => text,
     };
-    let tokens = Tokens::parse(text.as_bytes());
-    tokens.map(Some).map_err(|why| Error::Settings(format!("{what}: {why}")))
+    tokens_in(&format!("the credential {CREDENTIAL}"), &text).map(Some)
+}
+
+/// The tokens in a file that `what` names by its path, of the service that has the state `state_dir`.
+pub fn tokens_of_file(what: &str, path: &Path, state_dir: &Path) -> Result<Tokens> {
+    let text = credentials::read_file(what, path, state_dir)?;
+    tokens_in(&format!("{what} {}", path.display()), &text)
+}
+
+/// The tokens in `text`, which came from `what`.
+pub fn tokens_in(what: &str, text: &Secret) -> Result<Tokens> {
+    Tokens::parse(text.as_bytes()).map_err(|why| Error::Settings(format!("{what}: {why}")))
 }
 
 #[cfg(test)]
@@ -228,7 +242,8 @@ mod tests {
             ("*", Need::Token),
             ("", Need::Token),
         ] {
-            assert_eq!(needed(path), need, "{path}");
+            assert_eq!(needed(&Method::Get, path), need, "{path}");
+            assert_eq!(needed(&Method::Options, path), Need::Nothing, "{path}");
         }
     }
 }

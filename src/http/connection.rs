@@ -35,7 +35,8 @@ pub fn serve(service: &Service, place: &Place) {
     let mut log = AccessLog::new(stream, started);
     let admit = |head: &mut Head| {
         let authorization = head.authorization.take();
-        service.access.admit(&head.path, authorization.as_ref(), stream, &mut log.pass)
+        let wanted = (&head.method, head.path.as_str());
+        service.access.admit(wanted, authorization.as_ref(), stream, &mut log.pass)
     };
     match request::read(&**stream, started, admit) {
         Ok(Request { head, body }) => {

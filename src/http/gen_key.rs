@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::identity::{NameEmail, UserId};
 use crate::key_request::{KeyLength, KeyRequest, Lifetime};
 
-/// Parses the body. Absent and `null` fields take their defaults, unknown ones are ignored.
+/// Parses the body. Absent fields and those that say nothing take their defaults, unknown ones are ignored.
 pub fn parse(body: &[u8], length: KeyLength, lifetime: Lifetime) -> Result<KeyRequest> {
     if body.is_empty() {
         return Err(Error::Malformed(
@@ -23,8 +23,8 @@ pub fn parse(body: &[u8], length: KeyLength, lifetime: Lifetime) -> Result<KeyRe
     let name_comment = text(&fields, "name_comment")?;
     Ok(KeyRequest {
         user_id: UserId::parse(name_real, name_comment, name_email)?,
-        length: number(&fields, "key_length")?.unwrap_or(length),
-        lifetime: number(&fields, "expire")?.unwrap_or(lifetime),
+        length: number(&fields, "key_length", is_no_length)?.unwrap_or(length),
+        lifetime: number(&fields, "expire", says_nothing)?.unwrap_or(lifetime),
     })
 }
 
@@ -41,13 +41,27 @@ fn text<'a>(fields: &'a Map<String, Value>, field: &'static str) -> Result<Optio
     }
 }
 
-/// A whole number, or a string that `T` parses.
+/// What says nothing about a number. The service that was here before wrote `key_length or 2048` and
+/// `expire or 0`, so its clients may send any of it. (It also took `false` and empty arrays for
+/// nothing; those are mistakes here.)
+fn says_nothing(value: &Value) -> bool {
+    value.is_null() || value.as_str() == Some("")
+}
+
+/// As [`says_nothing`], and 0: no key is that long.
+fn is_no_length(value: &Value) -> bool {
+    says_nothing(value) || value.as_f64() == Some(0.0)
+}
+
+/// A whole number, or a string that `T` parses; `None` when there is none, or `is_nothing` says so.
 fn number<T: std::str::FromStr<Err = String>>(
     fields: &Map<String, Value>,
     field: &'static str,
+    is_nothing: impl Fn(&Value) -> bool,
 ) -> Result<Option<T>> {
     let text = match fields.get(field) {
-        None | Some(Value::Null) => return Ok(None),
+        None => return Ok(None),
+        Some(value) if is_nothing(value) => return Ok(None),
         Some(Value::String(text)) => text.clone(),
         Some(Value::Number(number)) => match whole(number) {
             Some(digits) => digits,
@@ -101,6 +115,33 @@ mod tests {
             assert_eq!(request.length, KeyLength::Rsa2048);
             assert_eq!(request.lifetime, Lifetime::FOREVER);
             assert_eq!(request.user_id.name_comment(), None);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_the_old_service_took_for_nothing_takes_the_default() -> Result<()> {
+        let defaults = (KeyLength::Rsa3072, "5y".parse::<Lifetime>().unwrap_or(Lifetime::FOREVER));
+        let asked = |field: &str, value: &str| {
+            let body =
+                format!(r#"{{"name_real": "a", "name_email": "a#b@c", "{field}": {value}}}"#);
+            let request = parse(body.as_bytes(), defaults.0, defaults.1)?;
+            Ok::<_, Error>((request.length, request.lifetime))
+        };
+        for value in ["null", "\"\""] {
+            assert_eq!(asked("key_length", value)?, defaults, "{value}");
+            assert_eq!(asked("expire", value)?, defaults, "{value}");
+        }
+        for zero in ["0", "0.0", "-0", "-0.0", "0e5"] {
+            assert_eq!(asked("key_length", zero)?, defaults, "{zero}");
+            assert_eq!(asked("expire", zero)?, (defaults.0, Lifetime::FOREVER), "{zero}");
+        }
+        for wrong in ["\"0\"", "true", "[0]", "\" \"", "1"] {
+            assert!(asked("key_length", wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["false", "[]", "{}"] {
+            assert!(asked("key_length", wrong).is_err(), "{wrong}");
+            assert!(asked("expire", wrong).is_err(), "{wrong}");
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -13,7 +13,7 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{Backlog, MsgFlags, UnixCredentials, getsockopt, listen, recv};
 
 use crate::error::{Error, Result};
-use crate::listen_address::ListenAddress;
+use crate::listen_address::{ListenAddress, is_not_here};
 
 /// A socket that accepts connections, never waiting for one.
 #[derive(Debug)]
@@ -42,23 +42,20 @@ impl Listener {
         Ok(Self { socket: Socket::Unix(listener), own_path: None })
     }
 
-    /// Binds `address`. A Unix socket at which nobody listens any more is replaced.
-    pub fn bind(address: &ListenAddress) -> Result<Self> {
-        let bound = match address {
-            ListenAddress::Tcp(address) => TcpListener::bind(address).and_then(|listener| {
-                // std asks for no more than 128.
-                listen(&listener, Backlog::MAXALLOWABLE)?;
-                Self::tcp(listener)
-            }),
-            ListenAddress::Unix(path) => {
-                bind_unix(path).and_then(Self::unix).and_then(|mut listener| {
+    /// Binds `address`: of a name, every address. A Unix socket at which nobody listens any more is
+    /// replaced.
+    pub fn bind(address: &ListenAddress) -> Result<Vec<Self>> {
+        match address {
+            ListenAddress::Tcp(host_port) => bind_tcp(&host_port.addresses()?),
+            ListenAddress::Unix(path) => bind_unix(path)
+                .and_then(Self::unix)
+                .and_then(|mut listener| {
                     let made = fs::symlink_metadata(path)?;
                     listener.own_path = Some((path.clone(), made.dev(), made.ino()));
-                    Ok(listener)
+                    Ok(vec![listener])
                 })
-            }
-        };
-        bound.map_err(|e| Error::io(format!("listening at {address}"), e))
+                .map_err(|e| Error::io(format!("listening at {address}"), e)),
+        }
     }
 
     /// The next connection that waits, if one does.
@@ -112,6 +109,33 @@ impl Drop for Listener {
         if fs::symlink_metadata(path).is_ok_and(is_ours) {
             let _ = fs::remove_file(path); // the next start replaces it if this fails
         }
+    }
+}
+
+/// Clients take whichever address of a name they like, so all are bound. One that this host does not
+/// have is passed over as long as there is another.
+fn bind_tcp(addresses: &[SocketAddr]) -> Result<Vec<Listener>> {
+    let (mut listeners, mut missing) = (Vec::with_capacity(addresses.len()), None);
+    for address in addresses {
+        let bound = TcpListener::bind(address).and_then(|listener| {
+            // std asks for no more than 128.
+            listen(&listener, Backlog::MAXALLOWABLE)?;
+            Listener::tcp(listener)
+        });
+        let failed = |e| Error::io(format!("listening at {address}"), e);
+        match bound {
+            Ok(listener) => listeners.push(listener),
+            Err(e) if is_not_here(&e) => missing = Some(failed(e)),
+            Err(e) => return Err(failed(e)),
+        }
+    }
+    match missing {
+        Some(e) if listeners.is_empty() => Err(e),
+        Some(e) => {
+            log::warn!("{e}; the other addresses of the name are served");
+            Ok(listeners)
+        }
+        None => Ok(listeners),
     }
 }
 
@@ -247,4 +271,32 @@ impl Write for Timed<'_> {
 /// The kernel reports an expired socket time-out as `EAGAIN`.
 fn timed_out(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_of_a_name_is_bound_but_those_of_other_hosts() {
+        let [v4, v6, elsewhere] = ["127.0.0.1:0", "[::1]:0", "192.0.2.77:0"]
+            .map(|text| text.parse().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))));
+        let has_v6 = TcpListener::bind(v6).is_ok();
+        let families = |bound: Result<Vec<Listener>>| {
+            let mut families: Vec<bool> = Vec::new();
+            for listener in bound.into_iter().flatten() {
+                assert_eq!(listener.open_address(), None);
+                let Socket::Tcp(tcp) = &listener.socket else { continue };
+                families.extend(tcp.local_addr().map(|address| address.is_ipv6()).ok());
+            }
+            families
+        };
+        let expected = if has_v6 { vec![false, true] } else { vec![false] };
+        assert_eq!(families(bind_tcp(&[v4, v6, elsewhere])), expected);
+        assert!(bind_tcp(&[elsewhere]).is_err());
+        // What is taken is no address of another host.
+        let taken = TcpListener::bind(v4).and_then(|taken| Ok((taken.local_addr()?, taken)));
+        let Ok((address, _taken)) = taken else { panic!("{taken:?}") };
+        assert!(bind_tcp(&[v4, address]).is_err());
+    }
 }

@@ -67,21 +67,21 @@ pub struct Service {
 
 impl Service {
     /// A service of the keys in `store`, for those whom settings and tokens allow.
-    pub fn new(store: Store, access: Access, settings: &Settings) -> Self {
-        Self {
+    pub fn new(store: Store, access: Access, settings: &Settings) -> Result<Self> {
+        Ok(Self {
             access,
             refusals: Refusals::default(),
             doorstep: Arc::default(),
             catalog: store.shared_catalog(),
             store,
             state_dir: settings.state_dir.clone(),
-            key_length: settings.key_length,
-            lifetime: settings.expire,
+            key_length: *settings.key_length.get()?,
+            lifetime: *settings.expire.get()?,
             counters: Counters::new(),
             key_counts: Arc::default(),
             streams: Streams::default(),
             stopping: OnceLock::new(),
-        }
+        })
     }
 
     /// Refuses sockets that would let anybody in.

@@ -27,8 +27,8 @@ impl Peers {
             None => known("allow_groups", name, Group::from_name(name)).map(|group| group.gid),
         };
         Ok(Self {
-            users: settings.allow_users.iter().map(user).collect::<Result<_>>()?,
-            groups: settings.allow_groups.iter().map(group).collect::<Result<_>>()?,
+            users: settings.allow_users.get()?.iter().map(user).collect::<Result<_>>()?,
+            groups: settings.allow_groups.get()?.iter().map(group).collect::<Result<_>>()?,
         })
     }
 

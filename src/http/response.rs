@@ -41,6 +41,13 @@ impl<'a> Answer<'a> {
         Self { status, content_type, body: Body::Whole(body), headers: Vec::new() }
     }
 
+    /// The answer to OPTIONS for what has these methods besides.
+    pub fn options(methods: Option<&str>) -> Self {
+        let methods = methods.into_iter().chain(["OPTIONS"]).collect::<Vec<_>>().join(", ");
+        let headers = vec![("Allow", methods)];
+        Self { status: 204, content_type: "", body: Body::Whole(String::new()), headers }
+    }
+
     /// An answer that `make` makes while it is sent; for `HEAD` it is not called.
     pub fn stream(
         status: u16,
@@ -122,13 +129,14 @@ impl<'a> Answer<'a> {
             ("X-Request-Id", request_id),
         ];
         let own = self.headers.iter().map(|(name, value)| (*name, value.as_str()));
-        for (name, value) in fixed.into_iter().chain(own) {
+        for (name, value) in fixed.into_iter().chain(own).filter(|(_, value)| !value.is_empty()) {
             let header = Header::from_bytes(name, value);
             response.add_header(header.map_err(|()| io::Error::other("not a header"))?);
         }
         let mut head = Vec::with_capacity(512);
         response.raw_print(&mut head, version, &[], true, None)?;
-        if self.is_stream() {
+        // Neither a stream has a length, nor what has no content (RFC 9110, 8.6).
+        if self.is_stream() || self.status == 204 {
             let end = b"Content-Length: 0\r\n\r\n";
             let kept = head.strip_suffix(end).map(<[u8]>::len);
             head.truncate(kept.ok_or_else(|| io::Error::other("the head has another end"))?);
@@ -166,6 +174,19 @@ mod tests {
     fn says_what_it_is_and_that_it_closes() {
         assert_eq!(written(Answer::text(200, "pong\n"), false), format!("{PONG_HEAD}pong\n"));
         assert_eq!(written(Answer::text(200, "pong\n"), true), PONG_HEAD);
+    }
+
+    #[test]
+    fn what_methods_there_are_is_an_answer_without_content() {
+        for (methods, allow) in [(Some("POST"), "POST, OPTIONS"), (None, "OPTIONS")] {
+            assert_eq!(
+                written(Answer::options(methods), false),
+                format!(
+                    "HTTP/1.1 204 No Content\r\nConnection: close\r\nServer: copr-keygen\r\n\
+                     X-Request-Id: 0123\r\nAllow: {allow}\r\n\r\n"
+                )
+            );
+        }
     }
 
     #[test]

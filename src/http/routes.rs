@@ -13,6 +13,13 @@ use crate::gpg::Fingerprint;
 use crate::identity::NameEmail;
 use crate::keys::Outcome;
 
+/// Methods of what is only looked at.
+const READS: &str = "GET, HEAD";
+/// Methods of what makes keys.
+const MAKES: &str = "POST";
+/// Every method that some path has.
+const ALL: &str = "GET, HEAD, POST";
+
 /// What a request was about, for the log.
 #[derive(Debug, Default)]
 pub struct Subject {
@@ -31,16 +38,19 @@ pub fn answer<'a>(
     deadline: Instant,
 ) -> Result<Answer<'a>> {
     let query = head.query.as_deref();
+    if head.method == Method::Options {
+        return Ok(Answer::options(methods(&head.path)));
+    }
     let only_reads = || match head.method {
         Method::Get | Method::Head => Ok(()),
-        _ => Err(Error::MethodNotAllowed { allow: "GET, HEAD" }),
+        _ => Err(Error::MethodNotAllowed { allow: READS }),
     };
     match head.path.as_str() {
         "/ping" => only_reads().map(|()| Answer::text(200, "pong\n")),
         "/gen_key" if head.method == Method::Post => {
             gen_key(service, body, pass, subject, deadline)
         }
-        "/gen_key" => Err(Error::MethodNotAllowed { allow: "POST" }),
+        "/gen_key" => Err(Error::MethodNotAllowed { allow: MAKES }),
         "/keys" => only_reads().and_then(|()| keys::list(service, query, pass)),
         "/metrics" => only_reads().map(|()| metrics::answer(service)),
         path => {
@@ -48,6 +58,17 @@ pub fn answer<'a>(
             let resource = resource.ok_or(Error::NotFound)?;
             only_reads().and_then(|()| keys::one(service, resource, query, pass, subject, deadline))
         }
+    }
+}
+
+/// The methods of a path besides OPTIONS, which is answered everywhere: load balancers ask it for `/` or
+/// `*`. Whether there is a key is not looked at.
+fn methods(path: &str) -> Option<&'static str> {
+    match path {
+        "/ping" | "/keys" | "/metrics" => Some(READS),
+        "/gen_key" => Some(MAKES),
+        "*" => Some(ALL),
+        path => path.strip_prefix("/keys/").and_then(keys::resource).map(|_| READS),
     }
 }
 

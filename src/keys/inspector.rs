@@ -42,19 +42,19 @@ pub struct Inspector {
 
 impl Inspector {
     /// The keys of the state directory in `settings`, which need not exist.
-    pub fn new(settings: &Settings, gpg: Gpg) -> Self {
+    pub fn new(settings: &Settings, gpg: Gpg) -> Result<Self> {
         let root = &settings.state_dir;
-        let passphrases = Passphrases::new(settings);
-        Self {
+        let passphrases = Passphrases::new(settings)?;
+        Ok(Self {
             catalog: Catalog::new(root, gpg.clone()),
             homes: Homes::new(root),
-            signd: SigndView::of(settings, &passphrases),
+            signd: SigndView::of(settings, &passphrases)?,
             passphrases,
             staging: Staging::new(root.join("staging")),
             pool: root.join("pool"),
             trash: root.join("trash"),
             gpg,
-        }
+        })
     }
 
     /// The identities in `keys/`, and the names there that no identity has, both ordered.

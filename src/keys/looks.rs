@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::turns::{Permit, Permits};
 use crate::error::{Error, Result};
+use crate::settings::Value;
 
 /// Requests that may look at a key with gpg or wait for that at the same time. Together with those
 /// that make keys (`turns::INSIDE_MAX`) they leave connections free for what is quickly answered.
@@ -17,7 +18,7 @@ const LOOKS_MAX: usize = 32;
 pub struct Looks {
     permits: Arc<Permits>,
     inside: AtomicUsize,
-    patience: Duration,
+    patience: Value<Duration>,
 }
 
 /// Held while gpg looks.
@@ -32,8 +33,8 @@ struct Inside<'a>(&'a AtomicUsize);
 
 impl Looks {
     /// Looks under `permits`, none of which waits longer than `patience` for one.
-    pub fn new(permits: Arc<Permits>, patience: Duration) -> Self {
-        Self { permits, inside: AtomicUsize::new(0), patience }
+    pub fn new(permits: Arc<Permits>, patience: impl Into<Value<Duration>>) -> Self {
+        Self { permits, inside: AtomicUsize::new(0), patience: patience.into() }
     }
 
     /// Waits for a permit. [`Error::Busy`] at the deadline or when patience ends, and at once when
@@ -45,7 +46,7 @@ impl Looks {
         if before >= LOOKS_MAX {
             return Err(Error::Busy(format!("{LOOKS_MAX} requests look at keys with gpg")));
         }
-        let patience = Instant::now() + self.patience;
+        let patience = Instant::now() + *self.patience.get()?;
         let until = deadline.map_or(patience, |deadline| deadline.min(patience));
         Ok(Look { _permit: self.permits.take(until)?, _inside: inside })
     }

@@ -33,7 +33,7 @@ impl Store {
         if let Some(existed) = self.find_linked(name_email)? {
             return Ok(existed);
         }
-        let patience = deadline.min(Instant::now() + self.queue_timeout);
+        let patience = deadline.min(Instant::now() + *self.queue_timeout.get()?);
         let _turn = self.turns.take(name_email, patience)?;
         if let Some(existed) = self.find_linked(name_email)? {
             return Ok(existed);

@@ -43,7 +43,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
 use crate::remedy;
-use crate::settings::Settings;
+use crate::settings::{Settings, Value};
 
 pub use archive::{Archived, Restored, Summary};
 pub use catalog::{Catalog, Filter, Key};
@@ -91,7 +91,7 @@ pub struct Store {
     gpg: Gpg,
     turns: Turns,
     permits: Arc<Permits>,
-    queue_timeout: Duration,
+    queue_timeout: Value<Duration>,
 }
 
 impl Store {
@@ -119,8 +119,7 @@ impl Store {
     /// As [`Store::open`], for the import that is to be finished.
     fn open_unfinished(settings: &Settings, gpg: Gpg) -> Result<Self> {
         let root = &settings.state_dir;
-        let passphrases = Passphrases::new(settings);
-        let store = Self::with(settings, gpg, SigndView::of(settings, &passphrases), root);
+        let store = Self::with(settings, gpg, root)?;
         store.make_parts(root, &PARTS)?;
         nested::check(root)?;
         store.signd.phrase_files().map_or(Ok(false), PhraseFiles::is_claimed)?;
@@ -138,39 +137,34 @@ impl Store {
         phrases: PathBuf,
     ) -> Result<Self> {
         let root = &settings.state_dir;
-        let view = SigndView::of(settings, &Passphrases::new(settings));
-        let store = Self::with(settings, gpg, view.beside(importing, phrases), root);
+        let mut store = Self::with(settings, gpg, root)?;
+        store.signd = store.signd.beside(importing, phrases);
         store.make_parts(root, &["keys", "pool", "staging"])?;
         store.clear_staging();
         store.prepare_signd()?;
         Ok(store)
     }
 
-    /// A store for looking at a state without a trace: what gpg writes goes to the directory `scratch`.
-    fn to_look(settings: &Settings, gpg: Gpg, scratch: &Path) -> Self {
-        let view = SigndView::of(settings, &Passphrases::new(settings));
-        Self::with(settings, gpg, view, scratch)
-    }
-
-    /// `above` is where `staging/` is.
-    fn with(settings: &Settings, gpg: Gpg, signd: SigndView, above: &Path) -> Self {
+    /// Whatever gpg writes goes to `staging/` in the directory `above`. Looking leaves no other trace.
+    fn with(settings: &Settings, gpg: Gpg, above: &Path) -> Result<Self> {
         let root = &settings.state_dir;
-        let permits = Arc::new(Permits::new(settings.jobs));
-        let looks = Looks::new(Arc::clone(&permits), settings.queue_timeout);
-        Self {
+        let permits = Arc::new(Permits::new(*settings.jobs.get()?));
+        let looks = Looks::new(Arc::clone(&permits), settings.queue_timeout.clone());
+        let passphrases = Passphrases::new(settings)?;
+        Ok(Self {
             catalog: Catalog::new(root, gpg.clone()),
             looks: Arc::new(looks),
             homes: Homes::new(root),
-            signd,
-            passphrases: Passphrases::new(settings),
+            signd: SigndView::of(settings, &passphrases)?,
+            passphrases,
             staging: Staging::new(above.join("staging")),
-            pool: Pool::new(root, settings.pool_max_age),
+            pool: Pool::new(root, settings.pool_max_age.clone()),
             trash: root.join("trash"),
             gpg,
             turns: Turns::default(),
             permits,
-            queue_timeout: settings.queue_timeout,
-        }
+            queue_timeout: settings.queue_timeout.clone(),
+        })
     }
 
     fn make_parts(&self, root: &Path, parts: &[&str]) -> Result<()> {

@@ -44,12 +44,12 @@ pub struct Passphrases {
 
 impl Passphrases {
     /// The passphrases of the state that `settings` name, with the key that they hold.
-    pub fn new(settings: &Settings) -> Self {
-        Self {
+    pub fn new(settings: &Settings) -> Result<Self> {
+        Ok(Self {
             root: settings.state_dir.clone(),
             key: settings.sealing_key.clone(),
-            apart: settings.phrases_dir.is_some(),
-        }
+            apart: settings.phrases_dir.get()?.is_some(),
+        })
     }
 
     /// The state directory.

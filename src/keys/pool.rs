@@ -17,6 +17,7 @@ use super::{Store, durable};
 use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
 use crate::key_request::KeyLength;
+use crate::settings::Value;
 
 /// How long making one secret key may take at idle priority on a busy host, beyond `gpg_timeout`.
 const FILL_TIME: Duration = Duration::from_secs(600);
@@ -34,12 +35,12 @@ pub struct Stock {
 #[derive(Debug)]
 pub struct Pool {
     directory: PathBuf,
-    max_age: Duration,
+    max_age: Value<Duration>,
 }
 
 impl Pool {
     /// The pool of the state directory `root`; entries older than `max_age` are not used.
-    pub fn new(root: &Path, max_age: Duration) -> Self {
+    pub fn new(root: &Path, max_age: Value<Duration>) -> Self {
         Self { directory: root.join("pool"), max_age }
     }
 
@@ -56,6 +57,7 @@ impl Pool {
     /// Moves a key of the pool into the empty staged home and returns its keygrip; `None` when there
     /// is none. Entries that are damaged or too old are discarded on the way.
     pub fn claim(&self, length: KeyLength, staged: &StagedHome) -> Result<Option<Keygrip>> {
+        let max_age = *self.max_age.get()?;
         let directory = self.of_length(length);
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
@@ -74,7 +76,7 @@ impl Pool {
                     continue;
                 }
             }
-            match self.check(staged.path(), &entry.file_name()) {
+            match check(staged.path(), &entry.file_name(), max_age) {
                 Ok(keygrip) => return Ok(Some(keygrip)),
                 Err(why) => {
                     log::warn!("{}: discarded from the pool: {why}", path.display());
@@ -85,38 +87,42 @@ impl Pool {
         Ok(None)
     }
 
-    /// The keygrip of a claimed entry that is whole and not too old.
-    fn check(&self, home: &Path, name: &std::ffi::OsStr) -> std::result::Result<Keygrip, String> {
-        let keygrip =
-            name.to_str().and_then(Keygrip::parse).ok_or("its name is no keygrip".to_owned())?;
-        let mut names: Vec<_> = fs::read_dir(home)
-            .map_err(|e| e.to_string())?
-            .flatten()
-            .map(|entry| entry.file_name())
-            .collect();
-        names.sort();
-        if names != [PASSPHRASE, SECRET_KEYS] {
-            return Err(format!("it holds {names:?}"));
-        }
-        home::check_private(&home.join(PASSPHRASE)).map_err(|e| e.to_string())?;
-        let secret = home.join(SECRET_KEYS).join(keygrip.file_name());
-        home::check_private(&secret).map_err(|e| e.to_string())?;
-        if home::secret_keys(home) != [keygrip.clone()] {
-            return Err("it holds more than its one secret key".into());
-        }
-        let made = fs::metadata(&secret).and_then(|found| found.modified());
-        match made.map(|at| SystemTime::now().duration_since(at)) {
-            Ok(Ok(age)) if age > self.max_age => {
-                Err(format!("it is {} days old", age.as_secs() / crate::clock::DAY))
-            }
-            Err(e) => Err(e.to_string()),
-            _ => Ok(keygrip),
-        }
-    }
-
     /// How many entries of a length there are.
     pub fn count(&self, length: KeyLength) -> usize {
         fs::read_dir(self.of_length(length)).map_or(0, Iterator::count)
+    }
+}
+
+/// The keygrip of an entry that is whole and not older than `max_age`.
+fn check(
+    home: &Path,
+    name: &std::ffi::OsStr,
+    max_age: Duration,
+) -> std::result::Result<Keygrip, String> {
+    let keygrip =
+        name.to_str().and_then(Keygrip::parse).ok_or("its name is no keygrip".to_owned())?;
+    let mut names: Vec<_> = fs::read_dir(home)
+        .map_err(|e| e.to_string())?
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
+    names.sort();
+    if names != [PASSPHRASE, SECRET_KEYS] {
+        return Err(format!("it holds {names:?}"));
+    }
+    home::check_private(&home.join(PASSPHRASE)).map_err(|e| e.to_string())?;
+    let secret = home.join(SECRET_KEYS).join(keygrip.file_name());
+    home::check_private(&secret).map_err(|e| e.to_string())?;
+    if home::secret_keys(home) != [keygrip.clone()] {
+        return Err("it holds more than its one secret key".into());
+    }
+    let made = fs::metadata(&secret).and_then(|found| found.modified());
+    match made.map(|at| SystemTime::now().duration_since(at)) {
+        Ok(Ok(age)) if age > max_age => {
+            Err(format!("it is {} days old", age.as_secs() / crate::clock::DAY))
+        }
+        Err(e) => Err(e.to_string()),
+        _ => Ok(keygrip),
     }
 }
 
@@ -125,6 +131,7 @@ impl Store {
     /// when it is to end at once, which is no failure. Nothing is done for a length that another
     /// process fills.
     pub fn fill_pool(&self, stock: &[Stock], stop: BorrowedFd) -> Result<usize> {
+        let max_age = *self.pool.max_age.get()?;
         let mut made = 0;
         for Stock { length, count } in stock {
             let directory = self.pool.of_length(*length);
@@ -139,7 +146,7 @@ impl Store {
                 log::info!("{length}: another process fills the pool");
                 continue;
             };
-            self.discard_old(*length)?;
+            self.discard_old(*length, max_age)?;
             while self.pool.count(*length) < *count {
                 match self.add_to_pool(*length, stop)? {
                     true => made += 1,
@@ -151,12 +158,12 @@ impl Store {
     }
 
     /// Removes entries of a length that are too old or damaged.
-    fn discard_old(&self, length: KeyLength) -> Result<()> {
+    fn discard_old(&self, length: KeyLength, max_age: Duration) -> Result<()> {
         let directory = self.pool.of_length(length);
         let reading = |e| Error::io(format!("reading {}", directory.display()), e);
         for entry in fs::read_dir(&directory).map_err(reading)? {
             let entry = entry.map_err(reading)?;
-            let Err(why) = self.pool.check(&entry.path(), &entry.file_name()) else { continue };
+            let Err(why) = check(&entry.path(), &entry.file_name(), max_age) else { continue };
             // Into staging by rename, so that no request can claim it while it is being removed.
             let staged = self.staging.create()?;
             match fs::rename(entry.path(), staged.path()) {

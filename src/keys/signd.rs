@@ -56,12 +56,12 @@ impl SigndView {
     }
 
     /// What signd sees according to `settings`: files with phrases, where those name a directory.
-    pub fn of(settings: &Settings, passphrases: &Passphrases) -> Self {
+    pub fn of(settings: &Settings, passphrases: &Passphrases) -> Result<Self> {
         let root = &settings.state_dir;
-        let files = settings.phrases_dir.as_ref().map(|directory| {
+        let files = settings.phrases_dir.get()?.as_ref().map(|directory| {
             PhraseFiles::new(directory.clone(), Homes::new(root), passphrases.clone())
         });
-        Self { files, passphrases: Some(passphrases.clone()), ..Self::new(root) }
+        Ok(Self { files, passphrases: Some(passphrases.clone()), ..Self::new(root) })
     }
 
     /// As it is, but made beside what stands in its place: the agent's home in `directory`, the links to

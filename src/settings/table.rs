@@ -25,7 +25,8 @@ pub const SETTINGS: [Setting; 21] = [
         name: "listen",
         default: "127.0.0.1:5003",
         about: "Where serve listens when systemd passes no sockets: HOST:PORT or unix:PATH; several \
-                as an array, or separated by spaces.",
+                as an array, or separated by spaces. HOST may be a name, which is looked up when serve \
+                starts: it listens at every address of the name that this host has.",
     },
     Setting { name: "gpg", default: "/usr/bin/gpg", about: "The gpg program, an absolute path." },
     Setting {
@@ -101,7 +102,8 @@ pub const SETTINGS: [Setting; 21] = [
         name: "tokens_file",
         default: "",
         about: "A file, named by its absolute path, with the tokens that let clients in: one line each, \
-                NAME TOKEN SCOPES [PATTERN], as copr-keygen token prints it. It must be a regular file \
+                NAME TOKEN SCOPES [PATTERN], as copr-keygen token prints it. A NAME may be there more \
+                than once, while one token takes the place of another. The file must be a regular file \
                 of root or of the user of serve, with mode 0600 or 0400. Under systemd leave this empty \
                 and use the credential: /etc/credstore/copr-keygen.tokens.",
     },

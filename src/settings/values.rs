@@ -11,6 +11,9 @@ use crate::listen_address::ListenAddress;
 /// The most keys of one length that are made in advance.
 const POOL_MAX: usize = 10_000;
 
+/// The longest duration: a hundred years of 365.25 days. Added to the time of now it is still a time.
+const DURATION_MAX: Duration = Duration::from_secs(100 * 31_557_600);
+
 /// A value, or what it must be.
 type Result<T> = std::result::Result<T, String>;
 
@@ -57,10 +60,12 @@ pub fn jobs(text: &str) -> Result<usize> {
     }
 }
 
-/// A duration.
+/// A duration, of which the clock can count as much as anybody waits.
 pub fn duration(text: &str) -> Result<Duration> {
-    humantime::parse_duration(text)
-        .map_err(|_| "must be a duration like 500ms, 20s or 2min; 0 is zero".into())
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration <= DURATION_MAX => Ok(duration),
+        _ => Err("must be a duration like 500ms, 20s or 2min, at most 100y; 0 is zero".into()),
+    }
 }
 
 /// A duration longer than nothing.

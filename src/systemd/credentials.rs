@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use base64ct::{Base64, Encoding};
 use nix::unistd::geteuid;
 use zeroize::Zeroizing;
 
@@ -112,7 +113,26 @@ fn read_all(file: File) -> io::Result<Secret> {
     if bytes.len() > SECRET_MAX {
         return Err(io::Error::other(format!("it is longer than {SECRET_MAX} bytes")));
     }
+    if is_encrypted(&bytes) {
+        return Err(io::Error::other(
+            "it is still encrypted by systemd-creds; the unit must name its file with \
+             LoadCredentialEncrypted=",
+        ));
+    }
     Ok(Secret(bytes))
+}
+
+/// Whether this is what `systemd-creds encrypt` writes. systemd hands it over as it is where a unit says
+/// `LoadCredential=`, and a key could be taken for one that anybody can read.
+fn is_encrypted(bytes: &[u8]) -> bool {
+    // Behind the 16 bytes that name the kind of key: its size, and those of a block, the
+    // initialisation vector and the tag, of AES-256-GCM.
+    const SIZES: [u8; 16] = [32, 0, 0, 0, 1, 0, 0, 0, 12, 0, 0, 0, 16, 0, 0, 0];
+    let digits: Vec<u8> =
+        bytes.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).take(44).collect();
+    let mut head = [0; 33];
+    Base64::decode(&digits, &mut head)
+        .is_ok_and(|head| head.get(16..).is_some_and(|sizes| sizes.starts_with(&SIZES)))
 }
 
 #[cfg(test)]
@@ -145,6 +165,30 @@ mod tests {
         }
         let gone = directory.path().join("gone");
         assert_eq!(read_in(&gone, "tokens").unwrap_err().exit_status(), 78);
+    }
+
+    #[test]
+    fn what_is_still_encrypted_is_not_taken_for_the_secret() {
+        // As systemd-creds 252 wrote them, with the key of a host and with none.
+        for head in [
+            "Whxqht+dQJax1aZeCGLxmiAAAAABAAAADAAAABAAAAArpcZ92GqRRMR3SRIAAAAAZmZIO4axViEJhQP\n5BftKXtlg",
+            "BYRp2vb1QySABUnaD46i+yAAAAABAAAADAAAABAAAABhz0/3SeVthVSAC2wAAAAAl2Wg47Bt40yTNUa\n",
+        ] {
+            let directory = directory();
+            let path = directory.path().join("tokens");
+            fs::write(&path, head).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            for error in [
+                read_in(directory.path(), "tokens").unwrap_err(),
+                read_file("tokens_file", &path, Path::new("/none")).unwrap_err(),
+            ] {
+                assert_eq!(error.exit_status(), 78);
+                assert!(error.to_string().contains("still encrypted"), "{error}");
+            }
+        }
+        for other in ["", "secret", &"a".repeat(64), &"0123456789abcdef".repeat(4)] {
+            assert!(!is_encrypted(other.as_bytes()), "{other}");
+        }
     }
 
     #[test]

@@ -179,11 +179,11 @@ fn values_that_are_none_are_refused() {
         ],
         "name_email": [null, 5, false, ["user#foo@copr.example.org"], {"user": "foo"}],
         "key_length": [
-            1024, 9999, 0, -2048, 2048.5, 1e99, "abc", "1024", "", " 2048", "2048\n", "2048; rm",
+            1024, 9999, "0", -2048, 2048.5, 1e99, "abc", "1024", " ", " 2048", "2048\n", "2048; rm",
             "rsa2048", "٢٠٤٨", true, [2048], {"bits": 2048}
         ],
         "expire": [
-            -1, 1.5, 9_999_999, u64::MAX, "-1", "", "never", "1e9", "2w\nKey-Type: DSA",
+            -1, 1.5, 9_999_999, u64::MAX, "-1", " ", "never", "1e9", "2w\nKey-Type: DSA",
             "100y", "99999999999999999999y", "2106-01-01", false, ["2w"], {"days": 1}
         ]
     });

@@ -13,7 +13,7 @@ use super::host::{Host, Transport, eventually};
 const ID: &str = "user#project@copr.example.org";
 
 /// A sign host with `gpg-copr` installed beside it.
-struct SignHost(Host);
+pub struct SignHost(pub Host);
 
 impl SignHost {
     fn start() -> Self {
@@ -22,13 +22,13 @@ impl SignHost {
         Self(host)
     }
 
-    fn with_key() -> Self {
+    pub fn with_key() -> Self {
         let host = Self::start();
         host.make(ID);
         host
     }
 
-    fn make(&self, id: &str) {
+    pub fn make(&self, id: &str) {
         let made = self.0.gen_key(id, json!({})).unwrap();
         assert_eq!(made.status, 201, "{}", self.0.log());
     }
@@ -49,7 +49,7 @@ impl SignHost {
         command
     }
 
-    fn gpg_copr(&self, arguments: &[&str]) -> Output {
+    pub fn gpg_copr(&self, arguments: &[&str]) -> Output {
         self.command(&self.program()).args(arguments).output().unwrap()
     }
 
@@ -87,7 +87,7 @@ impl SignHost {
     }
 
     /// A stand-in for gpg that writes down how it was called, as what is printed below.
-    fn recorded(&self, home: &Path, arguments: &[&str], stdin: &str) -> String {
+    pub fn recorded(&self, home: &Path, arguments: &[&str], stdin: &str) -> String {
         let script = self.0.scratch().join("gpg-recorder");
         fs::write(&script, "#!/bin/sh\nprintf '<%s>\\n' \"$@\"\nenv | sort\ncat\n").unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
@@ -114,7 +114,7 @@ pub fn signd_client() -> PathBuf {
     program
 }
 
-fn stdout_of(output: Output) -> Result<Vec<u8>, String> {
+pub fn stdout_of(output: Output) -> Result<Vec<u8>, String> {
     match output.status.success() {
         true => Ok(output.stdout),
         false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),

@@ -1,21 +1,27 @@
 //! Who may ask: the tokens can be read, and no address is open to other hosts without them.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
+use super::credential::{Passed, passed};
 use super::host::Host;
 use super::page::Section;
 use super::units::{self, Unit};
+use crate::error::{Error, Result};
+use crate::http::auth;
 use crate::http::peers::Peers;
 use crate::http::tokens::{CREDENTIAL, Tokens};
+use crate::keys::CREDENTIAL as SEALING_KEY;
 use crate::listen_address::ListenAddress;
-use crate::systemd::credentials;
+use crate::process::{self, End, Job};
+use crate::systemd::credentials::Secret;
 
 const NAME: &str = "tokens";
 const USERS: &str = "users";
 
-/// Where the unit finds the credential that it names (units/copr-keygen.service).
-const STORE: [&str; 3] = ["/etc/credstore", "/run/credstore", "/usr/lib/credstore"];
+/// How long systemd-creds may take; a TPM needs its time.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Looks at the tokens of the setting and, as root, at those that the unit is given.
 pub fn section(host: &Host) -> Section {
@@ -24,40 +30,128 @@ pub fn section(host: &Host) -> Section {
         true => (units::show(units::SOCKET).ok(), units::cat(units::SERVICE).ok()),
         false => (None, None),
     };
-    let passed = passed(&service.unwrap_or_default());
-    let has_tokens = match (&host.settings.tokens_file, passed) {
-        (Some(path), passed) => {
-            if !matches!(passed, Passed::Nothing) {
-                section.failed(
-                    NAME,
-                    "are in tokens_file and in the credential of the unit: serve does not start",
-                    "leave one of them",
-                );
+    let passed = passed(&service.unwrap_or_default(), Path::new("/"));
+    let file = host.settings.tokens_file.get().ok().and_then(Option::as_ref);
+    if file.is_some() && passed != Passed::Nothing {
+        section.failed(
+            NAME,
+            "are in tokens_file and in the credential of the unit: serve does not start",
+            "leave one of them",
+        );
+    }
+    let has_tokens = file.is_some() || passed != Passed::Nothing;
+    match file {
+        Some(path) => {
+            judge(auth::tokens_of_file("tokens_file", path, host.state()), path, &mut section)
+        }
+        None => judge_passed(host, &passed, &mut section),
+    }
+    match addresses(host, socket.as_ref()) {
+        Ok(addresses) => judge_addresses(host, &addresses, has_tokens, &mut section),
+        Err(e) => section.failed(
+            "listen",
+            format!("{e}: serve does not start"),
+            "correct the setting listen, or what this host knows of names (/etc/hosts)",
+        ),
+    }
+    match Peers::from_settings(host.settings) {
+        Err(e) => {
+            section.failed(USERS, e.to_string(), "correct that setting: serve does not start");
+        }
+        Ok(_) => {
+            let settings = [host.settings.allow_users.get(), host.settings.allow_groups.get()];
+            let named: Vec<_> =
+                settings.into_iter().flatten().flatten().map(String::as_str).collect();
+            if !named.is_empty() {
+                let named = named.join(", ");
+                section.ok(USERS, format!("need no token on Unix sockets: {named}"));
             }
-            judge_file(host, path, &mut section);
-            true
         }
-        (None, Passed::File(path)) if host.as_root => {
-            judge_file(host, &path, &mut section);
-            true
-        }
-        (None, Passed::File(path)) => {
-            section.note(NAME, format!("{}: only root can look", path.display()));
-            true
-        }
-        (None, Passed::Sealed) => {
-            section.note(NAME, "are in an encrypted credential, which only the service can read");
-            true
-        }
-        (None, Passed::Nothing) => false,
+    }
+    section
+}
+
+/// Tokens that the unit is given.
+fn judge_passed(host: &Host, passed: &Passed, section: &mut Section) {
+    let (Passed::File(path)
+    | Passed::Decrypted(path)
+    | Passed::StillEncrypted(path)
+    | Passed::NotEncrypted(path)) = passed
+    else {
+        return;
     };
-    let open: Vec<_> =
-        addresses(host, socket.as_ref()).filter(|address| is_open(*address)).collect();
+    let shown = path.display();
+    match passed {
+        Passed::StillEncrypted(_) => section.failed(
+            NAME,
+            format!(
+                "{shown}: is encrypted, and the unit does not decrypt it: serve does not start"
+            ),
+            decrypting(path),
+        ),
+        Passed::NotEncrypted(_) => section.failed(
+            NAME,
+            format!("{shown}: is not encrypted, and the unit decrypts it: it does not start"),
+            "encrypt the file (docs/operations.md, \"Encrypted on the disk\"), or take \
+             LoadCredentialEncrypted= out of the unit",
+        ),
+        _ if !host.as_root => section.note(NAME, format!("{shown}: only root can look")),
+        Passed::Decrypted(_) => judge(decrypted(path), path, section),
+        _ => judge(auth::tokens_of_file("the file", path, host.state()), path, section),
+    }
+}
+
+/// The command that makes the unit decrypt this file.
+fn decrypting(path: &Path) -> String {
+    let source = path.file_name().unwrap_or_default().to_string_lossy();
+    let directory = "/etc/systemd/system/copr-keygen.service.d";
+    format!(
+        "mkdir -p {directory} && printf '[Service]\\nLoadCredential=\\nLoadCredentialEncrypted={SEALING_KEY}\\nLoadCredentialEncrypted={CREDENTIAL}:{source}\\n' \
+         >{directory}/tokens.conf && systemctl daemon-reload && systemctl restart {}",
+        units::SERVICE
+    )
+}
+
+/// The tokens in a file that systemd decrypts for the service.
+fn decrypted(path: &Path) -> Result<Tokens> {
+    let refused =
+        |why: &str| Error::Settings(format!("{}: cannot be decrypted: {why}", path.display()));
+    let name = format!("--name={CREDENTIAL}");
+    let job = Job {
+        program: Path::new("/usr/bin/systemd-creds"),
+        arguments: vec![name.into(), "decrypt".into(), path.into(), "-".into()],
+        stdin: b"",
+        deadline: Instant::now() + PATIENCE,
+        background: None,
+    };
+    let done = process::run(&job).map_err(|e| refused(&e.to_string()))?;
+    match done.end {
+        Some(End::Exited(0)) => {
+            auth::tokens_in(&path.display().to_string(), &Secret::new(done.stdout))
+        }
+        None => Err(refused("systemd-creds did not end in time")),
+        _ => Err(refused(String::from_utf8_lossy(&done.stderr).trim())),
+    }
+}
+
+fn judge(tokens: Result<Tokens>, path: &Path, section: &mut Section) {
+    match tokens {
+        Ok(tokens) => section.ok(NAME, format!("{} in {}", tokens.count(), path.display())),
+        Err(e) => section.failed(
+            NAME,
+            format!("{e}; serve does not start"),
+            "correct the file, then systemctl restart copr-keygen.service",
+        ),
+    }
+}
+
+fn judge_addresses(host: &Host, addresses: &[SocketAddr], has_tokens: bool, section: &mut Section) {
+    let open: Vec<_> = addresses.iter().filter(|address| is_open(**address)).collect();
     for address in &open {
         let address = address.to_string();
         if has_tokens {
             section.ok(address, "can be reached by other hosts; a token is needed there");
-        } else if host.settings.allow_anonymous {
+        } else if host.settings.allow_anonymous.get().is_ok_and(|allowed| *allowed) {
             section.warning(
                 address,
                 "can be reached by other hosts, where everybody may have keys made",
@@ -71,111 +165,26 @@ pub fn section(host: &Host) -> Section {
             );
         }
     }
-    let (users, groups) = (&host.settings.allow_users, &host.settings.allow_groups);
-    if let Err(e) = Peers::from_settings(host.settings) {
-        section.failed(USERS, e.to_string(), "correct that setting: serve does not start");
-    } else if !users.is_empty() || !groups.is_empty() {
-        let named: Vec<_> = users.iter().chain(groups).map(String::as_str).collect();
-        section.ok(USERS, format!("need no token on Unix sockets: {}", named.join(", ")));
-    }
     if open.is_empty() && !has_tokens {
         section.ok(NAME, "there are none; only this host can ask");
-    }
-    section
-}
-
-fn judge_file(host: &Host, path: &Path, section: &mut Section) {
-    let read = credentials::read_file("the file", path, host.state()).map_err(|e| e.to_string());
-    let tokens = read.and_then(|text| {
-        Tokens::parse(text.as_bytes())
-            .map_err(|why| format!("{}: {why}; serve does not start", path.display()))
-    });
-    match tokens {
-        Ok(tokens) => {
-            section.ok(NAME, format!("{} in {}", tokens.count(), path.display()));
-        }
-        Err(why) => section.failed(
-            NAME,
-            why,
-            "correct the file, then systemctl restart copr-keygen.service",
-        ),
-    }
-}
-
-/// What the unit of the service is given under the name of the tokens.
-enum Passed {
-    Nothing,
-    File(PathBuf),
-    Sealed,
-}
-
-/// Reads it out of the files of the unit: `systemctl show` does not print credentials.
-fn passed(files: &str) -> Passed {
-    let mut last = None;
-    for (name, value) in files.lines().filter_map(|line| line.split_once('=')) {
-        match (name.trim(), value.trim()) {
-            ("LoadCredential" | "LoadCredentialEncrypted", "") => last = None,
-            (name @ ("LoadCredential" | "LoadCredentialEncrypted"), value) => {
-                if let Some((CREDENTIAL, source)) = value.split_once(':') {
-                    last = Some((name, Path::new(source)));
-                }
-            }
-            _ => {}
-        }
-    }
-    match last {
-        Some(("LoadCredential", path)) if path.is_absolute() => Passed::File(path.into()),
-        Some(("LoadCredential", name)) => {
-            let found = STORE.iter().map(|store| Path::new(store).join(name)).find(|p| p.exists());
-            found.map_or(Passed::Nothing, Passed::File)
-        }
-        Some(_) => Passed::Sealed,
-        None => Passed::Nothing,
     }
 }
 
 /// The addresses of TCP: those of systemd's socket, else those of the settings.
-fn addresses<'a>(
-    host: &'a Host,
-    socket: Option<&'a Unit>,
-) -> impl Iterator<Item = SocketAddr> + 'a {
-    let of_unit = socket.map_or("", |socket| units::get(socket, "Listen")).lines();
-    let of_unit = of_unit.filter_map(|line| line.strip_suffix(" (Stream)")?.parse().ok());
-    let of_settings = host.settings.listen.iter().filter_map(|address| match address {
-        ListenAddress::Tcp(address) => Some(*address),
-        ListenAddress::Unix(_) => None,
-    });
-    of_unit.chain(of_settings.filter(move |_| socket.is_none()))
+fn addresses(host: &Host, socket: Option<&Unit>) -> Result<Vec<SocketAddr>> {
+    if let Some(socket) = socket {
+        let lines = units::get(socket, "Listen").lines();
+        return Ok(lines.filter_map(|line| line.strip_suffix(" (Stream)")?.parse().ok()).collect());
+    }
+    let mut found = Vec::new();
+    for address in host.settings.listen.get()? {
+        if let ListenAddress::Tcp(host_port) = address {
+            found.extend(host_port.addresses()?);
+        }
+    }
+    Ok(found)
 }
 
 fn is_open(address: SocketAddr) -> bool {
     !address.ip().to_canonical().is_loopback()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_word_of_the_unit_counts() {
-        let path = "LoadCredential=tokens:/etc/tokens\n";
-        let sealed = "LoadCredentialEncrypted=tokens:copr-keygen.tokens\n";
-        let name = "LoadCredential = tokens:no.such.name-anywhere\nLoadCredential=other:/x\n";
-        for (files, expected) in [
-            (String::new(), "none"),
-            (name.into(), "none"),
-            (format!("{name}{path}"), "/etc/tokens"),
-            (format!("{path}{sealed}"), "sealed"),
-            (format!("{sealed}{path}"), "/etc/tokens"),
-            (format!("{path}LoadCredential=\n"), "none"),
-            (format!("{path}#LoadCredential=\n"), "/etc/tokens"),
-        ] {
-            let found = match passed(&files) {
-                Passed::Nothing => "none".into(),
-                Passed::File(path) => path.display().to_string(),
-                Passed::Sealed => "sealed".into(),
-            };
-            assert_eq!(found, expected, "{files}");
-        }
-    }
 }

@@ -20,6 +20,9 @@ pub fn section(host: &Host) -> Section {
             "look for a slip in its name, or unset it",
         );
     }
+    if let Err(e) = host.settings.check_expire() {
+        section.failed("expire", format!("{e}: serve does not start"), "set expire to less");
+    }
     if let Err(e) = check_path_length(host.state()) {
         section.failed("state_dir", e.to_string(), "set state_dir to a shorter path");
     }
@@ -27,13 +30,15 @@ pub fn section(host: &Host) -> Section {
 }
 
 /// The section of a host whose settings could not be loaded.
-pub fn failed(error: &Error) -> Section {
+pub fn failed(errors: &[Error]) -> Section {
     let mut section = Section::new(NAME);
-    section.failed(
-        "configuration",
-        error.to_string(),
-        "correct it where it is set (a file must be readable for everybody: chmod 0644), then \
-         systemctl restart copr-keygen.socket",
-    );
+    for error in errors {
+        section.failed(
+            "configuration",
+            error.to_string(),
+            "correct it where it is set (a file must be readable for everybody: chmod 0644), then \
+             systemctl restart copr-keygen.socket",
+        );
+    }
     section
 }

@@ -93,8 +93,9 @@ fn try_all(host: &Host, whole: &[(usize, &Home)]) -> Result<(Vec<(usize, Doubt)>
             bar.inc(1);
         }
     };
+    let jobs = *host.settings.jobs.get()?;
     std::thread::scope(|scope| {
-        for _ in 0..host.settings.jobs.min(whole.len()) {
+        for _ in 0..jobs.min(whole.len()) {
             scope.spawn(worker);
         }
     });

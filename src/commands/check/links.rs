@@ -17,7 +17,7 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
         section.note("gnupg, phrases", "are not ours yet, see below");
         return section;
     }
-    if let Some(directory) = &host.settings.phrases_dir {
+    if let Ok(Some(directory)) = host.settings.phrases_dir.get() {
         if !directory.exists() {
             let remedy = match units::under_systemd(host) {
                 true => format!("systemctl restart {}", units::PHRASES),

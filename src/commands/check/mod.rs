@@ -4,6 +4,7 @@
 
 mod access;
 mod configuration;
+mod credential;
 mod deep;
 mod entropy;
 mod expiry;
@@ -41,7 +42,7 @@ pub fn run(settings: &Settings, options: &Check) -> Result<()> {
     let host = Host {
         settings,
         options,
-        inspector: Inspector::new(settings, Gpg::new(settings)?),
+        inspector: Inspector::new(settings, Gpg::new(settings)?)?,
         owner: host::owner(settings),
         as_root: geteuid().is_root(),
     };
@@ -98,12 +99,15 @@ pub fn run(settings: &Settings, options: &Check) -> Result<()> {
 }
 
 /// The page of a host whose settings are wrong: no other line could be trusted.
-pub fn unconfigured(error: Error, options: &Check) -> Result<()> {
+pub fn unconfigured(errors: &[Error], options: &Check) -> Result<()> {
     let mut page = Page::default();
-    page.add(configuration::failed(&error));
-    // That the page has a failing line is said by the error itself, with its own exit status.
+    page.add(configuration::failed(errors));
+    // That the page has failing lines is said with an exit status of its own.
     match page.show(options.json) {
-        Err(Error::Partly(_)) | Ok(()) => Err(error),
+        Err(Error::Partly(_)) | Ok(()) => {
+            let all: Vec<_> = errors.iter().map(Error::to_string).collect();
+            Err(Error::Settings(all.join("; ")))
+        }
         Err(other) => Err(other),
     }
 }

@@ -5,18 +5,29 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::listen_address::ListenAddress;
+use crate::listen_address::{ListenAddress, is_not_here};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whether copr-keygen answers at `address`.
 pub fn ping(address: &ListenAddress) -> io::Result<()> {
     match address {
-        ListenAddress::Tcp(address) => {
-            let stream = TcpStream::connect_timeout(address, PATIENCE)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            ask(stream)
+        ListenAddress::Tcp(host_port) => {
+            let (mut answered, mut missing) = (false, None);
+            // Clients of a name may take any of its addresses that this host has.
+            for address in host_port.addresses().map_err(io::Error::other)? {
+                match TcpStream::connect_timeout(&address, PATIENCE) {
+                    Ok(stream) => {
+                        stream.set_read_timeout(Some(PATIENCE))?;
+                        stream.set_write_timeout(Some(PATIENCE))?;
+                        ask(stream)?;
+                        answered = true;
+                    }
+                    Err(e) if is_not_here(&e) => missing = Some(e),
+                    Err(e) => return Err(e),
+                }
+            }
+            missing.filter(|_| !answered).map_or(Ok(()), Err)
         }
         ListenAddress::Unix(path) => {
             let stream = UnixStream::connect(path)?;

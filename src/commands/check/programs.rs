@@ -18,8 +18,7 @@ pub fn section(host: &Host) -> Section {
             return section;
         }
     };
-    let program = host.settings.gpg.to_string_lossy();
-    let agent = host.settings.gpg_agent.to_string_lossy();
+    let [program, agent] = gpg.programs().map(|path| path.to_string_lossy().into_owned());
     let first = version(&mut section, &program, gpg.version());
     let second = version(&mut section, &agent, gpg.agent_version());
     if let (Some(first), Some(second)) = (first, second) {

@@ -10,7 +10,7 @@ use crate::keys::{CREDENTIAL, Form, Home, Sealing};
 /// The command line of a mode that is to have the key, which units are given by systemd.
 fn with_key(host: &Host, words: &str) -> String {
     let command = host.command(words);
-    if host.settings.passphrase_key_file.is_some() {
+    if host.settings.passphrase_key_file.get().is_ok_and(Option::is_some) {
         return command;
     }
     format!("systemd-run --pipe --wait --property=LoadCredentialEncrypted={CREDENTIAL} {command}")

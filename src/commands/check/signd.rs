@@ -70,9 +70,9 @@ impl Lines<'_> {
     }
 
     fn phrases(&self, section: &mut Section) {
-        let ours = match &self.host.settings.phrases_dir {
-            Some(directory) => directory.clone(),
-            None => self.host.part("phrases"),
+        let ours = match self.host.settings.phrases_dir.get() {
+            Ok(Some(directory)) => directory.clone(),
+            _ => self.host.part("phrases"),
         };
         let line = format!("phrases: {}", ours.display());
         match &self.conf.phrases {

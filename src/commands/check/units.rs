@@ -50,10 +50,10 @@ pub fn section(host: &Host) -> Section {
             return section;
         }
     }
-    if !host.settings.pool.is_empty() {
+    if host.settings.pool.get().is_ok_and(|pool| !pool.is_empty()) {
         judge_pool(&show(POOL).unwrap_or_default(), &mut section);
     }
-    if host.settings.phrases_dir.is_some() {
+    if host.settings.phrases_dir.get().is_ok_and(Option::is_some) {
         judge_phrases(&show(PHRASES).unwrap_or_default(), &mut section);
     }
     let signd = SIGND.map(|name| (name, show(name).unwrap_or_default()));
@@ -67,7 +67,7 @@ pub fn under_systemd(host: &Host) -> bool {
 }
 
 fn without_systemd(host: &Host, section: &mut Section) {
-    for address in &host.settings.listen {
+    for address in host.settings.listen.get().into_iter().flatten() {
         match ping::ping(address) {
             Ok(()) => section.ok(address.to_string(), "copr-keygen answers"),
             Err(e) => section.warning(

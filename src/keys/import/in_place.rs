@@ -76,7 +76,7 @@ impl<'a> OldLayout<'a> {
         options: ImportOptions,
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<ImportReport> {
-        let store = Store::to_look(self.settings, gpg, scratch);
+        let store = Store::with(self.settings, gpg, scratch)?;
         let (home, phrases) = self.old_directories()?;
         store.import(&Source::in_place(home, phrases)?, options, progress)
     }

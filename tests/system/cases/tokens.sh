@@ -64,6 +64,16 @@ LoadCredentialEncrypted=tokens:copr-keygen.tokens
 END
 in_container systemctl restart "$service"
 expect "an encrypted credential" "401 200" "$(ask /keys) $(ask --user "copr:$token" /keys)"
+page=$(in_container copr-keygen check 2>&1 || true)
+expect_match "encrypted tokens of check" 'ok        tokens: 2 in /etc/credstore.encrypted/copr-keygen.tokens' "$page"
+
+# The unit as installed takes that file for a readable one (systemd 257), or for none (252).
+in_container mv "/run/systemd/system/$service.d/test.conf" /run/test.conf
+in_container systemctl daemon-reload
+page=$(in_container copr-keygen check 2>&1 || true)
+expect_match "tokens that nobody decrypts" 'FAILED    tokens: .* is encrypted, and the unit does not decrypt it' "$page"
+in_container mv /run/test.conf "/run/systemd/system/$service.d/test.conf"
+in_container systemctl daemon-reload
 
 # A line that is wrong is named by its number and not quoted. (systemd 257 finds encrypted ones first.)
 in_container rm /etc/credstore.encrypted/copr-keygen.tokens
