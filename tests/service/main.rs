@@ -22,6 +22,7 @@ mod lifecycle;
 mod load;
 mod metrics_http;
 mod moving;
+mod no_room;
 mod old_host;
 mod openapi;
 mod pool;
