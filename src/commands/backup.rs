@@ -48,7 +48,7 @@ pub fn read_recipients(files: &[PathBuf]) -> Result<Vec<Recipient>> {
 pub fn run(settings: &Settings, options: &Backup, recipients: &[Recipient]) -> Result<()> {
     let gpg = Gpg::new(settings)?;
     gpg.check_installed()?;
-    let store = super::open_existing(settings, gpg)?;
+    let store = Store::open(settings, gpg)?;
     let target = Target::open(&options.to)?;
     let result = write(&store, options, recipients, &target);
     match (&result, target) {

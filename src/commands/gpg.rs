@@ -26,6 +26,10 @@ pub fn run(settings: &Settings, arguments: Vec<OsString>) -> Result<ExitCode> {
         return Err(become_gpg(Command::new(&settings.gpg).args(arguments)));
     }
     let call = arguments::parse(&arguments).map_err(Error::Arguments)?;
+    // Where there is no state, every user would be one without a key.
+    if !matches!(call, Call::AboutGpg) {
+        super::require_state(settings)?;
+    }
     privileges::become_owner(&settings.state_dir)?;
     match call {
         Call::AboutGpg => Err(become_gpg(host.gpg().args(arguments))),

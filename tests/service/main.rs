@@ -23,6 +23,7 @@ mod load;
 mod metrics_http;
 mod moving;
 mod no_room;
+mod no_state;
 mod old_host;
 mod openapi;
 mod pool;
