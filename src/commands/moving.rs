@@ -88,17 +88,28 @@ fn left_out_text(key: &LeftOut) -> String {
 /// Exports keys.
 pub fn export(settings: &Settings, options: &Export) -> Result<()> {
     let store = open(settings)?;
-    let bar = progress::bar(0, "exported");
+    let bar = progress::bar(0, "tried");
     let filter = Filter { pattern: options.pattern.clone(), ..Filter::default() };
-    let report = store.export(&options.to, filter, &|done| bar.set_position(done as u64));
+    let report = store.export(&options.to, &filter, settings.jobs, &|done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    });
     bar.finish_and_clear();
     let report = report?;
-    output::print(&format!("{} keys are in {}\n", report.exported, options.to.display()))?;
-    match report.failed {
-        0 => Ok(()),
-        count => Err(Error::Partly(format!(
-            "{count} keys could not be exported, see above; {} stays marked as INCOMPLETE",
-            options.to.display()
+    let to = options.to.display();
+    for key in report.left_out.iter().chain(&report.not_signing) {
+        log::error!("{}: {}", key.name_email, key.reason);
+    }
+    if options.json {
+        output::json(&report)?;
+    } else {
+        output::print(&format!("{} keys are in {to}\n", report.exported.len()))?;
+    }
+    match (report.left_out.len(), report.not_signing.len()) {
+        (0, 0) => Ok(()),
+        (left_out, not_signing) => Err(Error::Partly(format!(
+            "{left_out} keys could not be exported, {not_signing} do not sign in {to}, see above; it stays \
+             marked as INCOMPLETE, all other keys in it sign"
         ))),
     }
 }

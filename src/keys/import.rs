@@ -152,7 +152,7 @@ impl Serialize for LeftOut {
     }
 }
 
-fn text<S: Serializer>(
+pub(super) fn text<S: Serializer>(
     value: &impl std::fmt::Display,
     serializer: S,
 ) -> std::result::Result<S::Ok, S::Error> {

@@ -43,7 +43,7 @@ use crate::settings::Settings;
 pub use archive::{Archived, Restored, Summary};
 pub use catalog::{Catalog, Filter, Key};
 pub use examine::{DIRECTORY_MODE, Fault, Home, TRUST_DATABASE, judge};
-pub use export::ExportReport;
+pub use export::{ExportReport, Unexported};
 pub use home::Homes;
 pub use import::{ImportOptions, ImportReport, LeftOut, Moved, Shadowed, Source};
 pub use inspector::{Inspector, check_path_length};

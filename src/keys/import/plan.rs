@@ -8,7 +8,7 @@ use super::source::Source;
 use super::{LeftOut, Moved, Obstacle, Shadowed};
 use crate::error::Result;
 use crate::gpg::{Certificate, Fingerprint, Keygrip, Protection};
-use crate::identity::NameEmail;
+use crate::identity::{NameEmail, mail_address};
 use crate::keys::Store;
 
 /// A certificate that may become a home.
@@ -121,7 +121,7 @@ pub fn assess(
 fn identity(user_ids: &[String]) -> std::result::Result<NameEmail, String> {
     let mut found = None;
     for user_id in user_ids {
-        let name_email = match NameEmail::parse(address(user_id)) {
+        let name_email = match NameEmail::parse(mail_address(user_id)) {
             Ok(name_email) => name_email,
             Err(e) => return Err(format!("its user ID holds no identity: {e}")),
         };
@@ -133,14 +133,6 @@ fn identity(user_ids: &[String]) -> std::result::Result<NameEmail, String> {
         }
     }
     found.ok_or_else(|| "it has no user ID".into())
-}
-
-/// What gpg takes for the mail address in a user ID.
-fn address(user_id: &str) -> &str {
-    match user_id.strip_suffix('>').and_then(|text| text.rsplit_once('<')) {
-        Some((_, address)) => address,
-        None => user_id,
-    }
 }
 
 impl Plan {
