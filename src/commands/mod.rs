@@ -15,6 +15,7 @@ mod restore;
 mod seal;
 pub mod serve;
 mod token;
+mod unread;
 
 use std::io;
 

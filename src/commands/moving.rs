@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{output, progress};
+use super::{output, progress, unread};
 use crate::cli::{Export, Import};
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
@@ -26,13 +26,15 @@ pub fn import(settings: &Settings, options: &Import) -> Result<()> {
     );
     bar.finish_and_clear();
     let report = report?;
+    let way_out = unread::way_out(&report, &source, settings, options);
     if options.json {
         let mut object = serde_json::to_value(&report)
             .map_err(|e| Error::io("writing JSON", std::io::Error::other(e)))?;
         object["dry_run"] = json!(options.dry_run);
+        object["way_out"] = json!(way_out);
         output::json(&object)?;
     } else {
-        output::print(&import_text(&report, options.dry_run))?;
+        output::print(&import_text(&report, options.dry_run, way_out.as_deref()))?;
     }
     let missed = report.left_out.iter().filter(|key| key.usable).count();
     match report.stopped {
@@ -43,14 +45,16 @@ pub fn import(settings: &Settings, options: &Import) -> Result<()> {
             );
             Err(error)
         }
-        None if missed > 0 => Err(Error::Partly(format!(
-            "{missed} keys that can sign were left out; the documentation (moving.md) says what to do"
+        None if missed > 0 || !report.unread.is_empty() => Err(Error::Partly(format!(
+            "{missed} keys that can sign were left out, {} with keys not read, see above; the \
+             documentation (moving.md) says what to do",
+            output::number(report.unread.len(), "file", "files")
         ))),
         None => Ok(()),
     }
 }
 
-fn import_text(report: &ImportReport, dry_run: bool) -> String {
+fn import_text(report: &ImportReport, dry_run: bool, way_out: Option<&str>) -> String {
     let mut text = String::new();
     if dry_run {
         for key in &report.imported {
@@ -66,6 +70,8 @@ fn import_text(report: &ImportReport, dry_run: bool) -> String {
             key.name_email, key.by
         ));
     }
+    text.push_str(&unread::keyless_text(report));
+    text.push_str(&unread::text(report, way_out));
     text.push_str(&format!(
         "{} keys {}, {} were here already, {} left out\n",
         report.imported.len(),

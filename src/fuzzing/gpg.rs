@@ -143,6 +143,8 @@ fn print(one: &Certificate) -> String {
         }
     }
     text.push_str(&"sub:\n".repeat(one.subkeys));
+    let grips = one.subkey_keygrips.iter();
+    text.extend(grips.map(|keygrip| format!("grp:::::::::{keygrip}:\n")));
     text
 }
 

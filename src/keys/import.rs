@@ -2,9 +2,11 @@
 //! read once; what cannot be imported is reported and never dropped silently. Can be killed at any
 //! time and run again.
 
+mod keyless;
 mod one;
 mod plan;
 mod source;
+mod unread;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -22,8 +24,10 @@ use crate::gpg::packets::{Certificates, RawCertificate};
 use crate::gpg::{Fingerprint, Keyring, time_of_signature};
 use crate::identity::NameEmail;
 
+pub use keyless::Keyless;
 use plan::{Candidate, Plan, Verdict};
 pub use source::Source;
+pub use unread::{Unread, way_out};
 
 /// How long gpg may take to choose between keys.
 const CHOICE_TIME: Duration = Duration::from_secs(60);
@@ -87,6 +91,12 @@ pub struct ImportReport {
     pub left_out: Vec<LeftOut>,
     /// Identities that may have been taken for others by the old service.
     pub shadowed: Vec<Shadowed>,
+    /// Phrases without a key of exactly their name.
+    pub keyless: Vec<Keyless>,
+    /// Names of phrases that no identity has.
+    pub strange_phrases: Vec<String>,
+    /// Files of the source that hold keys and were not read.
+    pub unread: Vec<Unread>,
     /// What ended it early; the keys behind are in none of the lists.
     #[serde(skip)]
     pub stopped: Option<Error>,
@@ -184,11 +194,18 @@ impl Store {
         let snapshot = self.staging.create()?;
         let file = snapshot.scratch().join("snapshot.gpg");
         // The keyring may be in use: from here on only this copy counts.
-        self.gpg.export_all(Keyring { home: snapshot.path(), file: source.pubring() }, &file)?;
+        match source.pubring() {
+            Some(pubring) => {
+                self.gpg.export_all(Keyring { home: snapshot.path(), file: pubring }, &file)?;
+            }
+            None => fs::write(&file, "").map_err(|e| Error::io("making an empty snapshot", e))?,
+        }
         let mut assessed = Vec::new();
         let mut failed = None;
+        let mut known = unread::Known::default();
         let keyring = Keyring { home: snapshot.path(), file: &file };
         self.gpg.list_all(keyring, &snapshot.scratch().join("listing"), |certificate| {
+            known.note(&certificate);
             match plan::assess(certificate, source) {
                 Ok(one) => assessed.push(one),
                 Err(error) => failed = failed.take().or(Some(error)),
@@ -197,7 +214,9 @@ impl Store {
         if let Some(error) = failed {
             return Err(error);
         }
+        let unread = self.find_unread(source, &known, &mut assessed)?;
         let shadowed = plan::shadowed(&assessed);
+        let phrases = self.find_keyless(source, keyring, &assessed, &unread, options)?;
         let plan = Plan::make(self, assessed, options.dry_run)?;
 
         let opened = File::open(&file).map_err(reading_snapshot)?;
@@ -218,7 +237,13 @@ impl Store {
         });
         let mut work = work.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.settle_contests(source, options, &mut work);
-        Ok(ImportReport { shadowed, ..work.into_report() })
+        Ok(ImportReport {
+            shadowed,
+            keyless: phrases.keyless,
+            strange_phrases: phrases.strange,
+            unread,
+            ..work.into_report()
+        })
     }
 
     /// Takes the next key and imports it; `false` when there is none, or no use in going on.

@@ -45,7 +45,9 @@ pub use catalog::{Catalog, Filter, Key};
 pub use examine::{DIRECTORY_MODE, Fault, Home, TRUST_DATABASE, judge};
 pub use export::{ExportReport, Unexported};
 pub use home::Homes;
-pub use import::{ImportOptions, ImportReport, LeftOut, Moved, Shadowed, Source};
+pub use import::{
+    ImportOptions, ImportReport, Keyless, LeftOut, Moved, Shadowed, Source, Unread, way_out,
+};
 pub use inspector::{Inspector, check_path_length};
 pub use links::{LinkFault, OddLink};
 pub use make::Outcome;

@@ -41,6 +41,7 @@ mod signing;
 mod starting;
 mod state;
 mod tars;
+mod unread;
 mod user_ids;
 mod wrong_tokens;
 mod years;

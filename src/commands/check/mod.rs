@@ -26,6 +26,7 @@ use nix::unistd::geteuid;
 
 use self::homes::Survey;
 use self::host::Host;
+pub use self::host::STATE;
 use self::page::{Page, Section};
 use self::sign_conf::SignConf;
 use crate::cli::Check;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::commands::output;
 pub use crate::commands::output::number;
 use crate::error::{Error, Result};
+pub use crate::shell::quote;
 
 /// So many findings that say the same are shown to people.
 const SHOWN: usize = 10;
@@ -229,15 +230,6 @@ fn plain(text: &str) -> String {
         }
     }
     out
-}
-
-/// A word for the shell, to be copied into a command line.
-pub fn quote(text: &str) -> String {
-    let is_safe = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./_-".contains(c);
-    if !text.is_empty() && text.chars().all(is_safe) {
-        return text.into();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
