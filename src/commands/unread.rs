@@ -54,7 +54,7 @@ pub fn text(report: &ImportReport, way_out: Option<&str>) -> String {
 /// A line for every phrase without a key of exactly its name.
 pub fn keyless_text(report: &ImportReport) -> String {
     let mut text = String::new();
-    for phrase in &report.keyless {
+    for phrase in &report.phrases.keyless {
         let _ = match &phrase.signed_by {
             Some(key) => writeln!(
                 text,
@@ -70,7 +70,7 @@ pub fn keyless_text(report: &ImportReport) -> String {
             ),
         };
     }
-    for name in &report.strange_phrases {
+    for name in &report.phrases.strange_phrases {
         let _ = writeln!(text, "note  {name:?}  is a phrase, but no identity can have this name");
     }
     text

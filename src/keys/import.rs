@@ -24,7 +24,7 @@ use crate::gpg::packets::{Certificates, RawCertificate};
 use crate::gpg::{Fingerprint, Keyring, time_of_signature};
 use crate::identity::NameEmail;
 
-pub use keyless::Keyless;
+pub use keyless::{Keyless, Phrases};
 use plan::{Candidate, Plan, Verdict};
 pub use source::Source;
 pub use unread::{Unread, way_out};
@@ -91,10 +91,9 @@ pub struct ImportReport {
     pub left_out: Vec<LeftOut>,
     /// Identities that may have been taken for others by the old service.
     pub shadowed: Vec<Shadowed>,
-    /// Phrases without a key of exactly their name.
-    pub keyless: Vec<Keyless>,
-    /// Names of phrases that no identity has.
-    pub strange_phrases: Vec<String>,
+    /// Phrases that are not the phrase of a key.
+    #[serde(flatten)]
+    pub phrases: Phrases,
     /// Files of the source that hold keys and were not read.
     pub unread: Vec<Unread>,
     /// What ended it early; the keys behind are in none of the lists.
@@ -237,13 +236,7 @@ impl Store {
         });
         let mut work = work.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.settle_contests(source, options, &mut work);
-        Ok(ImportReport {
-            shadowed,
-            keyless: phrases.keyless,
-            strange_phrases: phrases.strange,
-            unread,
-            ..work.into_report()
-        })
+        Ok(ImportReport { shadowed, phrases, unread, ..work.into_report() })
     }
 
     /// Takes the next key and imports it; `false` when there is none, or no use in going on.

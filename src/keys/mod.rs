@@ -46,7 +46,8 @@ pub use examine::{DIRECTORY_MODE, Fault, Home, TRUST_DATABASE, judge};
 pub use export::{ExportReport, Unexported};
 pub use home::Homes;
 pub use import::{
-    ImportOptions, ImportReport, Keyless, LeftOut, Moved, Shadowed, Source, Unread, way_out,
+    ImportOptions, ImportReport, Keyless, LeftOut, Moved, Phrases, Shadowed, Source, Unread,
+    way_out,
 };
 pub use inspector::{Inspector, check_path_length};
 pub use links::{LinkFault, OddLink};

@@ -58,6 +58,9 @@ fn no_mode_makes_a_state_where_it_needs_one() {
             assert!(said.stdout.is_empty(), "{mode:?}");
             assert_eq!(state.exists(), existed, "{mode:?} made a state");
         }
+        // This one has a page to show, and the exit status of a host that is not well.
+        let said = run_at(&state, &["check", "--repair", "--no-units"]);
+        assert_eq!((said.code, state.exists()), (Some(1), existed), "{}", said.stderr);
         assert!(!existed || fs::read_dir(&state).unwrap().next().is_none(), "a mode made a state");
     }
     assert!(!host.scratch().join("to").exists());

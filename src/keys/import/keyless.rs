@@ -30,12 +30,12 @@ pub struct Keyless {
 }
 
 /// What is in the directory of phrases and belongs to no key.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 pub struct Phrases {
     /// Identities without a key.
     pub keyless: Vec<Keyless>,
     /// Names that no identity has.
-    pub strange: Vec<String>,
+    pub strange_phrases: Vec<String>,
 }
 
 impl Store {
@@ -73,7 +73,7 @@ impl Store {
                 Some(name_email) => names.push(name_email),
                 // The old service locked phrases with files beside them.
                 None if name.as_encoded_bytes().ends_with(b".lock") => {}
-                None => phrases.strange.push(name.to_string_lossy().into_owned()),
+                None => phrases.strange_phrases.push(name.to_string_lossy().into_owned()),
             }
         }
         phrases.keyless = ahead::each(names, options.jobs, |name_email| {
