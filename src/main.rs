@@ -1,6 +1,7 @@
 //! Parse, set up the process and its log, dispatch.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -68,7 +69,8 @@ fn warn_of_unknown_variables(settings: &Settings) {
 fn run_gpg(common: Common, arguments: Vec<OsString>) -> ExitCode {
     let result = load(common, Vec::new()).and_then(|settings| gpg::run(&settings, arguments));
     result.unwrap_or_else(|error| {
-        eprintln!("gpg-copr: {error}");
+        // Nobody is left to tell when stderr is full, and eprintln! would end in a panic.
+        let _ = writeln!(std::io::stderr(), "gpg-copr: {error}");
         ExitCode::from(error.exit_status())
     })
 }
@@ -97,9 +99,12 @@ fn harden_process() {
     let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     if let Err(e) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
-        eprintln!("copr-keygen: core dumps could not be turned off: {e}");
+        let _ = writeln!(std::io::stderr(), "copr-keygen: core dumps could not be turned off: {e}");
     }
     if let Err(e) = set_dumpable(false) {
-        eprintln!("copr-keygen: its memory could not be closed to others: {e}");
+        let _ = writeln!(
+            std::io::stderr(),
+            "copr-keygen: its memory could not be closed to others: {e}"
+        );
     }
 }

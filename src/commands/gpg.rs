@@ -3,6 +3,7 @@
 //! Prints nothing of its own unless it refuses; a user from outside never becomes an option.
 
 use std::ffi::{OsStr, OsString};
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -168,7 +169,7 @@ fn run_each(commands: impl Iterator<Item = Result<Command>>) -> Result<ExitCode>
         let code = match status {
             Ok(status) => status.code().map_or(2, |code| u8::try_from(code).unwrap_or(2)),
             Err(e) => {
-                eprintln!("gpg-copr: {e}");
+                let _ = writeln!(std::io::stderr(), "gpg-copr: {e}");
                 2
             }
         };

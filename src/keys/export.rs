@@ -222,7 +222,10 @@ impl Store {
             if parts.is_empty() {
                 return Ok(HashMap::new());
             }
-            let listed = self.list_exported(target);
+            let listed = match self.list_exported(target) {
+                Err(e) if !matches!(e, Error::GpgFailed { .. }) => return Err(e),
+                listed => listed,
+            };
             let doubt = |part: &Part| match &listed {
                 Ok(listed) => {
                     (!listed.contains_key(&part.fingerprint)).then(|| trial::not_written(part))

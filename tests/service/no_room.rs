@@ -63,3 +63,17 @@ fn a_limit_on_files_is_told_in_words() {
     }
     assert_eq!(fs::metadata(&out).unwrap().len(), 0);
 }
+
+#[test]
+fn a_stderr_that_is_full_changes_no_exit_status() {
+    let host = host();
+    for (mode, code) in [
+        (&["gpg", "--", "--no-such-option"][..], 2),
+        (&["gpg", "--", "-u", "nobody#project@copr.example.org", "--detach-sign"], 2),
+        (&["show", "nobody#project@copr.example.org"], 1),
+    ] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let ended = copr_keygen(&host, mode).stdout(Stdio::null()).stderr(full).status().unwrap();
+        assert_eq!(ended.code(), Some(code), "{mode:?}");
+    }
+}
