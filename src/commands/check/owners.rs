@@ -21,7 +21,7 @@ pub fn state_exists(host: &Host, section: &mut Section) -> bool {
     };
     match fs::metadata(host.state()) {
         // Making it would hide that the directory was mistyped, or that what was mounted there is gone.
-        Ok(found) if found.is_dir() && PARTS.iter().all(|part| is_missing(&part)) => {
+        Ok(found) if found.is_dir() && PARTS.iter().all(is_missing) => {
             section.failed(state, "is no state: it holds none of its directories", make);
             false
         }
