@@ -225,7 +225,7 @@ _copr__keygen() {
             return 0
             ;;
         copr__subcmd__keygen__subcmd__export)
-            opts="-h --to --state-dir --config --help"
+            opts="-h --to --json --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

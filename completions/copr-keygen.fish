@@ -101,6 +101,7 @@ complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -s h -l 
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand export" -l to -d 'A directory that is empty or does not exist; gets gnupg/ and phrases/' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand export" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand export" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand export" -l json -d 'Print a JSON object with what was done'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand backup" -l to -d 'A file that does not exist, or - for stdout' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand backup" -l recipient -d 'File with the OpenPGP certificate the archive is encrypted to; may be repeated' -r -F

@@ -20,25 +20,41 @@ pub fn ahead<T: Send, R: Send>(
 ) -> impl Iterator<Item = R> {
     iter::from_fn(move || {
         let chunk: Vec<T> = items.by_ref().take(CHUNK).collect();
-        (!chunk.is_empty()).then(|| together(chunk, &read))
+        (!chunk.is_empty()).then(|| together(chunk, THREADS, FEW, &read))
     })
     .flatten()
 }
 
-fn together<T: Send, R: Send>(chunk: Vec<T>, read: &(impl Fn(T) -> R + Sync)) -> Vec<R> {
+/// What `work` makes of each item, in the order of the items, on so many threads: for work that takes a
+/// processor or a gpg for each item.
+pub fn each<T: Send, R: Send>(
+    items: Vec<T>,
+    threads: usize,
+    work: impl Fn(T) -> R + Sync,
+) -> Vec<R> {
+    together(items, threads, 1, &work)
+}
+
+/// Does `read` with every item, on at most so many threads, each of which takes `few` items at a time.
+fn together<T: Send, R: Send>(
+    chunk: Vec<T>,
+    threads: usize,
+    few: usize,
+    read: &(impl Fn(T) -> R + Sync),
+) -> Vec<R> {
     let count = chunk.len();
     let waiting = Mutex::new(chunk.into_iter().enumerate());
     let done = Mutex::new(Vec::with_capacity(count));
     let work = || loop {
-        let few: Vec<(usize, T)> = lock(&waiting).by_ref().take(FEW).collect();
-        if few.is_empty() {
+        let taken: Vec<(usize, T)> = lock(&waiting).by_ref().take(few).collect();
+        if taken.is_empty() {
             return;
         }
-        let results: Vec<_> = few.into_iter().map(|(place, item)| (place, read(item))).collect();
+        let results: Vec<_> = taken.into_iter().map(|(place, item)| (place, read(item))).collect();
         lock(&done).extend(results);
     };
     thread::scope(|scope| {
-        for _ in 1..THREADS.min(count.div_ceil(FEW)) {
+        for _ in 1..threads.min(count.div_ceil(few)) {
             // Where no thread is to be had, those there are do it all.
             if thread::Builder::new().spawn_scoped(scope, work).is_err() {
                 break;

@@ -106,7 +106,10 @@ pub enum Command {
 
     /// Write all keys into one ordinary GnuPG home with phrases, as the old service had it
     ///
-    /// For plain gpg, the old service, or another one: nobody is locked in.
+    /// For plain gpg, the old service, or another one: nobody is locked in. At the end a signature is made
+    /// with every key, found by its name and opened with its phrase, as the old service had it. A key that
+    /// cannot be exported, or does not sign there, is named; the others are there all the same, and the
+    /// exit status is 1.
     Export(Export),
 
     /// Write an encrypted archive of the keys, while everything goes on
@@ -311,6 +314,10 @@ pub struct Export {
     /// Shell pattern of names; all keys without it
     #[arg(value_name = "PATTERN")]
     pub pattern: Option<glob::Pattern>,
+
+    /// Print a JSON object with what was done
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of `backup`.

@@ -105,11 +105,16 @@ pub enum Error {
     #[error("too busy: {0}")]
     Busy(String),
 
-    /// The file system has no room for another key.
-    #[error(
-        "no space left: {0}; make room on the file system of the state directory, nothing was changed"
-    )]
-    NoSpace(String),
+    /// There is no room for what was to be written.
+    #[error("{shortage}: {doing}; {}", .shortage.remedy(.place))]
+    NoSpace {
+        /// What was being done, to which file or stream.
+        doing: String,
+        /// Where there is no room.
+        place: Place,
+        /// Of what there is too little.
+        shortage: Shortage,
+    },
 
     /// gpg or gpg-agent could not be started.
     #[error(
@@ -180,7 +185,7 @@ pub enum Error {
     },
 
     /// A system call failed.
-    #[error("{doing}: {source}")]
+    #[error("{doing}: {source}{}", remedy(.source))]
     Io {
         /// What was being done, to which path.
         doing: String,
@@ -189,18 +194,80 @@ pub enum Error {
     },
 }
 
+/// Where there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On the file system of the state directory, where gpg works and keys are kept.
+    State,
+    /// Where the file or stream is that the sentence names.
+    Named,
+}
+
+/// Of what there is too little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// The file system is full, or out of inodes (`ENOSPC`).
+    Space,
+    /// The user's share of it is used up (`EDQUOT`).
+    Quota,
+}
+
+impl std::fmt::Display for Shortage {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Self::Space => "no space left",
+            Self::Quota => "no space left within the quota of this user",
+        })
+    }
+}
+
+impl Shortage {
+    fn remedy(self, place: &Place) -> &'static str {
+        match (self, place) {
+            (Self::Space, Place::State) => {
+                "make room on the file system of the state directory, nothing was changed"
+            }
+            (Self::Space, Place::Named) => "make room there, then try again",
+            (Self::Quota, _) => "raise the quota or make room within it, then try again",
+        }
+    }
+}
+
+/// What to do about a file that may not be written, whoever asks; nothing for any other failure.
+fn remedy(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EROFS) => {
+            "; mount it for writing, or name its directory in ReadWritePaths= if a unit of systemd does \
+             this"
+        }
+        Some(libc::EFBIG) => {
+            "; raise the limit on the size of files (ulimit -f, LimitFSIZE= of a unit), or write to a \
+             file system that takes larger ones"
+        }
+        _ => "",
+    }
+}
+
 impl Error {
     /// Wraps a system error, telling apart the two conditions that a client may wait out: no
-    /// space, and no descriptors, processes or memory.
+    /// space, and no descriptors, processes or memory. `doing` must name the file or stream, which
+    /// need not be one of the state.
     pub fn io(doing: impl Into<String>, source: io::Error) -> Self {
         let doing = doing.into();
+        let no_space = |doing, shortage| Self::NoSpace { doing, place: Place::Named, shortage };
         match source.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT) => Self::NoSpace(doing),
+            Some(libc::ENOSPC) => no_space(doing, Shortage::Space),
+            Some(libc::EDQUOT) => no_space(doing, Shortage::Quota),
             Some(libc::EMFILE | libc::ENFILE | libc::EAGAIN | libc::ENOMEM) => {
                 Self::Busy(format!("{doing}: {source}"))
             }
             _ => Self::Io { doing, source },
         }
+    }
+
+    /// The file system of the state directory is full: `doing` is what that kept from being done.
+    pub fn state_full(doing: impl Into<String>) -> Self {
+        Self::NoSpace { doing: doing.into(), place: Place::State, shortage: Shortage::Space }
     }
 
     /// The HTTP status this failure is answered with.
@@ -215,7 +282,7 @@ impl Error {
             Self::BodyTooLarge(_) => 413,
             Self::HeadTooLarge { .. } => 431,
             Self::Busy(_)
-            | Self::NoSpace(_)
+            | Self::NoSpace { .. }
             | Self::InUse(_)
             | Self::Clock(_)
             | Self::OldKeyring { .. } => 503,
@@ -238,7 +305,7 @@ impl Error {
     pub fn client_text(&self, request_id: &str) -> String {
         match self.http_status() {
             500 => format!("the sign host failed; its log has the reason under {request_id}"),
-            503 if matches!(self, Self::NoSpace(_)) => {
+            503 if matches!(self, Self::NoSpace { .. }) => {
                 "the sign host has no space left for another key; try again later".into()
             }
             503 if matches!(self, Self::OldKeyring { .. }) => {
@@ -271,5 +338,31 @@ impl Error {
             503 => log::Level::Warn,
             _ => log::Level::Info,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_is_named_with_a_remedy_of_its_own() {
+        let text = |code| {
+            let error = Error::io("writing /x", io::Error::from_raw_os_error(code));
+            (error.http_status(), error.to_string())
+        };
+        let full = "no space left: writing /x; make room there, then try again";
+        assert_eq!(text(libc::ENOSPC), (503, full.into()));
+        for (code, status, words) in [
+            (libc::EDQUOT, 503, "the quota of this user: writing /x; raise the quota"),
+            (libc::EROFS, 500, "writing /x: Read-only file system (os error 30); mount it"),
+            (libc::EFBIG, 500, "writing /x: File too large (os error 27); raise the limit"),
+        ] {
+            let (http, said) = text(code);
+            assert!(http == status && said.contains(words), "{http} {said}");
+            assert!(!said.contains("state directory"), "{said}");
+        }
+        assert_eq!(text(libc::EACCES).1, "writing /x: Permission denied (os error 13)");
+        assert!(Error::state_full("making a key").to_string().contains("of the state directory"));
     }
 }

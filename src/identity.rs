@@ -47,6 +47,11 @@ impl NameEmail {
         Ok(Self(text.into()))
     }
 
+    /// Whether `user_id` is one of this identity: holds exactly this mail address.
+    pub fn is_in(&self, user_id: &str) -> bool {
+        mail_address(user_id) == self.as_str()
+    }
+
     /// The identifier as the client wrote it; also the name of its home below `keys/`.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -56,6 +61,14 @@ impl NameEmail {
 impl fmt::Display for NameEmail {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.0)
+    }
+}
+
+/// What gpg takes for the mail address in a user ID.
+pub fn mail_address(user_id: &str) -> &str {
+    match user_id.strip_suffix('>').and_then(|text| text.rsplit_once('<')) {
+        Some((_, address)) => address,
+        None => user_id,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Parse, set up the process and its log, dispatch.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -69,7 +70,8 @@ fn run_gpg(common: Common, arguments: Vec<OsString>) -> ExitCode {
     let settings = GpgSettings::load(flags(common, Vec::new()), std::env::vars_os());
     let result = settings.and_then(|settings| gpg::run(&settings, arguments));
     result.unwrap_or_else(|error| {
-        eprintln!("gpg-copr: {error}");
+        // Nobody is left to tell when stderr is full, and eprintln! would end in a panic.
+        let _ = writeln!(std::io::stderr(), "gpg-copr: {error}");
         ExitCode::from(error.exit_status())
     })
 }
@@ -95,11 +97,18 @@ fn flags(common: Common, listen: Vec<String>) -> Flags {
 fn harden_process() {
     use nix::sys::prctl::set_dumpable;
     use nix::sys::resource::{Resource, setrlimit};
+    use nix::sys::signal::{SigSet, Signal};
+    // A file that would grow beyond the limit is an error in words (EFBIG), and no death without any.
+    // Threads inherit this, children do not.
+    let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     if let Err(e) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
-        eprintln!("copr-keygen: core dumps could not be turned off: {e}");
+        let _ = writeln!(std::io::stderr(), "copr-keygen: core dumps could not be turned off: {e}");
     }
     if let Err(e) = set_dumpable(false) {
-        eprintln!("copr-keygen: its memory could not be closed to others: {e}");
+        let _ = writeln!(
+            std::io::stderr(),
+            "copr-keygen: its memory could not be closed to others: {e}"
+        );
     }
 }

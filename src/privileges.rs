@@ -18,7 +18,15 @@ pub fn become_owner(directory: &Path) -> Result<()> {
     let failed = |doing: &str, e: std::io::Error| {
         Error::io(format!("becoming the owner of {}: {doing}", directory.display()), e)
     };
-    let found = std::fs::metadata(directory).map_err(|e| failed("looking at it", e))?;
+    let found = std::fs::metadata(directory).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::Settings(format!(
+            "there is no state at {0}: no such directory; is the setting state_dir right? root does \
+             not know who shall own a new one; for the user of the package, make it with: install -d \
+             -m 0700 -o copr-signer -g copr-signer {0}",
+            directory.display()
+        )),
+        _ => failed("looking at it", e),
+    })?;
     let (uid, gid) = (Uid::from_raw(found.uid()), Gid::from_raw(found.gid()));
     if uid.is_root() {
         return Ok(());

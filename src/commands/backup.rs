@@ -48,7 +48,7 @@ pub fn read_recipients(files: &[PathBuf]) -> Result<Vec<Recipient>> {
 pub fn run(settings: &Settings, options: &Backup, recipients: &[Recipient]) -> Result<()> {
     let gpg = Gpg::new(settings)?;
     gpg.check_installed()?;
-    let store = super::open_existing(settings, gpg)?;
+    let store = Store::open(settings, gpg)?;
     let target = Target::open(&options.to)?;
     let result = write(&store, options, recipients, &target);
     match (&result, target) {
@@ -86,7 +86,7 @@ fn write(store: &Store, options: &Backup, recipients: &[Recipient], target: &Tar
     let header = match written {
         Err(e) if !broken => return Err(e),
         written => {
-            encryption.finish(&format!("encrypting to {}", options.to.display()))?;
+            encryption.finish(&format!("encrypting to {}", target.name()))?;
             written?
         }
     };
@@ -168,6 +168,13 @@ impl Target {
             _ => Error::io(format!("making {}", part.display()), e),
         })?;
         Ok(Self::File { part, path: path.into(), file })
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Stdout => "stdout".into(),
+            Self::File { part, .. } => part.display().to_string(),
+        }
     }
 
     fn stdio(&self) -> Result<Stdio> {

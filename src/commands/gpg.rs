@@ -3,6 +3,7 @@
 //! Prints nothing of its own unless it refuses; a user from outside never becomes an option.
 
 use std::ffi::{OsStr, OsString};
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -33,6 +34,10 @@ pub fn run(settings: &GpgSettings, arguments: Vec<OsString>) -> Result<ExitCode>
         return Err(become_gpg(gpg.args(arguments)));
     }
     let call = arguments::parse(&arguments).map_err(Error::Arguments)?;
+    // Where there is no state, every user would be one without a key.
+    if !matches!(call, Call::AboutGpg) {
+        super::require_state(&settings.state_dir)?;
+    }
     privileges::become_owner(&settings.state_dir)?;
     match call {
         Call::AboutGpg => Err(become_gpg(host.gpg().args(arguments))),
@@ -179,7 +184,7 @@ fn run_each(commands: impl Iterator<Item = Result<Command>>) -> Result<ExitCode>
         let code = match status {
             Ok(status) => status.code().map_or(2, |code| u8::try_from(code).unwrap_or(2)),
             Err(e) => {
-                eprintln!("gpg-copr: {e}");
+                let _ = writeln!(std::io::stderr(), "gpg-copr: {e}");
                 2
             }
         };

@@ -142,6 +142,5 @@ pub fn pubkey(settings: &Settings, options: &Pubkey) -> Result<()> {
 }
 
 fn catalog(settings: &Settings) -> Result<Catalog> {
-    super::check_exists(settings)?;
     Ok(Catalog::new(&settings.state_dir, Gpg::new(settings)?))
 }

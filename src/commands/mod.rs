@@ -16,12 +16,13 @@ mod restore;
 mod seal;
 pub mod serve;
 mod token;
+mod unread;
 
+use std::io;
 use std::path::Path;
 
 use crate::cli::{Command, Import};
 use crate::error::{Error, Result};
-use crate::gpg::Gpg;
 use crate::keys::{Homes, Passphrases, Store};
 use crate::privileges;
 use crate::settings::Settings;
@@ -49,6 +50,9 @@ pub fn run(settings: Result<Settings>, command: Command) -> Result<()> {
 }
 
 fn run_with(settings: &mut Settings, command: Command) -> Result<()> {
+    if !may_make_a_state(&command, settings) {
+        require_state(&settings.state_dir)?;
+    }
     find_sealing_key(settings, &command)?;
     let settings = &*settings;
     // Public, and where root keeps them the owner of the state may not look.
@@ -140,24 +144,55 @@ fn find_sealing_key(settings: &mut Settings, command: &Command) -> Result<()> {
     }
 }
 
-/// Opens the store of keys that exist. A state directory that was mistyped is not made.
-fn open_existing(settings: &Settings, gpg: Gpg) -> Result<Store> {
-    Store::check_is_ours(settings)?;
-    check_exists(settings)?;
-    Store::open(settings, gpg)
+/// Whether a mode may make the state directory and its parts. Any other mode only works with what is
+/// there: where the directory was mistyped it would find no key and call that success.
+fn may_make_a_state(command: &Command, settings: &Settings) -> bool {
+    match command {
+        Command::Serve(_) | Command::Import(_) | Command::Restore(_) => true,
+        // On a new host, before the first key is made or restored.
+        Command::Seal(options) => {
+            let found = std::fs::read_dir(&settings.state_dir);
+            !options.dry_run && found.is_ok_and(|mut found| found.next().is_none())
+        }
+        // It has a line of its own for it, and needs the rest of the page.
+        Command::Check(_) => true,
+        Command::Gpg(_)
+        | Command::Token(_)
+        | Command::List(_)
+        | Command::Show(_)
+        | Command::Pubkey(_)
+        | Command::Prolong(_)
+        | Command::FillPool
+        | Command::Export(_)
+        | Command::Backup(_)
+        | Command::Remove(_)
+        | Command::Undo(_)
+        | Command::Purge(_)
+        | Command::Unseal(_)
+        | Command::Phrases(_) => false,
+    }
 }
 
-/// Whether there is a state at all: a mode that only works with what is there makes none.
-fn check_exists(settings: &Settings) -> Result<()> {
-    let keys = settings.state_dir.join("keys");
-    match std::fs::metadata(&keys) {
-        Ok(found) if found.is_dir() => Ok(()),
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(format!("looking at {}", keys.display()), e))
+/// Whether there is a state: tmpfiles.d makes `keys/` on a new host, and nothing removes it.
+fn require_state(state: &Path) -> Result<()> {
+    let keys = state.join("keys");
+    let why = match std::fs::metadata(&keys) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => "keys in it is not a directory",
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            if state.is_dir() {
+                "it holds no keys/"
+            } else {
+                "no such directory"
+            }
         }
-        _ => Err(Error::Settings(format!(
-            "{}: there is no such directory; is the setting state_dir right?",
-            keys.display()
-        ))),
-    }
+        Err(e) => return Err(Error::io(format!("looking at {}", keys.display()), e)),
+    };
+    // Where the old service still has its keys, that is what is to be said.
+    Store::check_is_ours(state)?;
+    Err(Error::Settings(format!(
+        "there is no state at {}: {why}; is the setting state_dir right? The modes serve, import and \
+         restore make a state, no other does",
+        state.display()
+    )))
 }

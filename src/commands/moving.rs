@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::old_service::Step;
-use super::{output, progress};
+use super::{output, progress, unread};
 use crate::cli::{Export, Import};
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
@@ -22,7 +22,8 @@ pub fn import(settings: &Settings, options: &Import, from: &Path) -> Result<()> 
     let store = open(settings)?;
     let how = how(settings, options)?;
     let report = with_bar(|progress| store.import(&source, how, progress))?;
-    print(&report, options, &[])?;
+    let way_out = unread::way_out(&report, source.home(), source.phrases(), settings, options);
+    print(&report, options, way_out.as_deref(), &[])?;
     let missed = report.left_out.iter().filter(|key| key.usable).count();
     end(report, missed)
 }
@@ -38,13 +39,18 @@ pub fn import_in_place(settings: &Settings, options: &Import, steps: &[Step]) ->
     if options.dry_run {
         let scratch = Scratch::make()?;
         let report = with_bar(|progress| layout.dry_run(gpg, &scratch.0, how, progress))?;
-        print(&report, options, steps)?;
+        print(&report, options, None, steps)?;
         let missed = report.missed().count();
         return end(report, missed);
     }
     let (report, kept) = with_bar(|progress| layout.import(gpg, how, options.leave_out, progress))?;
+    // What was left behind can be taken over from where the old directories are kept.
+    let way_out = kept.as_ref().and_then(|kept| {
+        let [home, phrases] = ["gnupg", "phrases"].map(|part| kept.join(part));
+        unread::way_out(&report, &home, Some(&phrases), settings, options)
+    });
     let is_done = report.stopped.is_none();
-    print(&report, options, if is_done { steps } else { &[] })?;
+    print(&report, options, way_out.as_deref(), if is_done { steps } else { &[] })?;
     if let Some(kept) = kept {
         log::info!("the directories of the old service are kept in {}", kept.display());
     }
@@ -84,17 +90,23 @@ fn with_bar<T>(work: impl FnOnce(&(dyn Fn(usize, usize) + Sync)) -> T) -> T {
     result
 }
 
-fn print(report: &ImportReport, options: &Import, steps: &[Step]) -> Result<()> {
+fn print(
+    report: &ImportReport,
+    options: &Import,
+    way_out: Option<&str>,
+    steps: &[Step],
+) -> Result<()> {
     if options.json {
         let mut object = serde_json::to_value(report)
             .map_err(|e| Error::io("writing JSON", std::io::Error::other(e)))?;
         object["dry_run"] = json!(options.dry_run);
+        object["way_out"] = json!(way_out);
         if options.from.is_none() {
             object["left_to_do"] = json!(steps);
         }
         return output::json(&object);
     }
-    let mut text = import_text(report, options.dry_run);
+    let mut text = import_text(report, options.dry_run, way_out);
     if !steps.is_empty() {
         text.push_str("\nleft to do, as root:\n\n");
         text.extend(steps.iter().map(Step::text));
@@ -112,8 +124,10 @@ fn end(report: ImportReport, missed: usize) -> Result<()> {
             );
             Err(error)
         }
-        None if missed > 0 => Err(Error::Partly(format!(
-            "{missed} keys that can sign were left out; the documentation (moving.md) says what to do"
+        None if missed > 0 || !report.unread.is_empty() => Err(Error::Partly(format!(
+            "{missed} keys that can sign were left out, {} with keys not read, see above; the \
+             documentation (moving.md) says what to do",
+            output::number(report.unread.len(), "file", "files")
         ))),
         None => Ok(()),
     }
@@ -142,7 +156,7 @@ impl Drop for Scratch {
     }
 }
 
-fn import_text(report: &ImportReport, dry_run: bool) -> String {
+fn import_text(report: &ImportReport, dry_run: bool, way_out: Option<&str>) -> String {
     let mut text = String::new();
     if dry_run {
         for key in &report.imported {
@@ -158,6 +172,8 @@ fn import_text(report: &ImportReport, dry_run: bool) -> String {
             key.name_email, key.by
         ));
     }
+    text.push_str(&unread::keyless_text(report));
+    text.push_str(&unread::text(report, way_out));
     text.push_str(&format!(
         "{} keys {}, {} were here already, {} left out\n",
         report.imported.len(),
@@ -180,17 +196,28 @@ fn left_out_text(key: &LeftOut) -> String {
 /// Exports keys.
 pub fn export(settings: &Settings, options: &Export) -> Result<()> {
     let store = open(settings)?;
-    let bar = progress::bar(0, "exported");
+    let bar = progress::bar(0, "tried");
     let filter = Filter { pattern: options.pattern.clone(), ..Filter::default() };
-    let report = store.export(&options.to, filter, &|done| bar.set_position(done as u64));
+    let report = store.export(&options.to, &filter, *settings.jobs.get()?, &|done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    });
     bar.finish_and_clear();
     let report = report?;
-    output::print(&format!("{} keys are in {}\n", report.exported, options.to.display()))?;
-    match report.failed {
-        0 => Ok(()),
-        count => Err(Error::Partly(format!(
-            "{count} keys could not be exported, see above; {} stays marked as INCOMPLETE",
-            options.to.display()
+    let to = options.to.display();
+    for key in report.left_out.iter().chain(&report.not_signing) {
+        log::error!("{}: {}", key.name_email, key.reason);
+    }
+    if options.json {
+        output::json(&report)?;
+    } else {
+        output::print(&format!("{} keys are in {to}\n", report.exported.len()))?;
+    }
+    match (report.left_out.len(), report.not_signing.len()) {
+        (0, 0) => Ok(()),
+        (left_out, not_signing) => Err(Error::Partly(format!(
+            "{left_out} keys could not be exported, {not_signing} do not sign in {to}, see above; it stays \
+             marked as INCOMPLETE, all other keys in it sign"
         ))),
     }
 }

@@ -201,7 +201,7 @@ impl Report {
 
 /// Failures that every other key would meet as well.
 fn ends_the_run(error: &Error) -> bool {
-    matches!(error, Error::NoSpace(_) | Error::GpgMissing { .. })
+    matches!(error, Error::NoSpace { .. } | Error::GpgMissing { .. })
 }
 
 fn report_failure(key: &Key, error: &Error) {

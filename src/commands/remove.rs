@@ -103,7 +103,7 @@ pub fn purge(settings: &Settings, options: &Purge) -> Result<()> {
 }
 
 fn open(settings: &Settings) -> Result<Store> {
-    super::open_existing(settings, Gpg::new(settings)?)
+    Store::open(settings, Gpg::new(settings)?)
 }
 
 /// Asks on the terminal; `expected` or a yes lets it pass.

@@ -23,14 +23,7 @@ pub fn seal(settings: &Settings, options: &Seal) -> Result<()> {
     if settings.phrases_dir.get()?.is_none() {
         return Err(crate::keys::needs_phrases_dir());
     }
-    // On a new host, before the first key is made or restored.
-    let is_new =
-        std::fs::read_dir(&settings.state_dir).is_ok_and(|mut found| found.next().is_none());
-    let store = if is_new && !options.dry_run {
-        Store::open(settings, Gpg::new(settings)?)?
-    } else {
-        open(settings)?
-    };
+    let store = open(settings)?;
     if options.dry_run {
         store.foresee_phrases_in_memory()?;
     } else {
@@ -141,5 +134,5 @@ fn provide(store: &Store) -> Result<()> {
 }
 
 fn open(settings: &Settings) -> Result<Store> {
-    super::open_existing(settings, Gpg::new(settings)?)
+    Store::open(settings, Gpg::new(settings)?)
 }

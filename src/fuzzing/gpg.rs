@@ -5,6 +5,7 @@ use std::io::BufReader;
 use std::os::unix::ffi::OsStrExt;
 
 use super::{accepted, is_one_line};
+use crate::error::Shortage;
 use crate::gpg::arguments::{self, Call};
 use crate::gpg::keybox as framing;
 use crate::gpg::listing::{self, Certificate, Signature};
@@ -79,8 +80,10 @@ pub fn status(data: &[u8]) {
     for fingerprint in &found.imported {
         printed.push_str(&format!("[GNUPG:] IMPORT_OK 1 {fingerprint}\n"));
     }
-    if found.no_space {
-        printed.push_str("[GNUPG:] ERROR x 32859\n");
+    match found.shortage {
+        Some(Shortage::Space) => printed.push_str("[GNUPG:] ERROR x 32859\n"),
+        Some(Shortage::Quota) => printed.push_str("[GNUPG:] ERROR x 32802\n"),
+        None => {}
     }
     assert_eq!(Status::parse(printed.as_bytes()), found);
     for (keyword, at_most) in
@@ -140,6 +143,8 @@ fn print(one: &Certificate) -> String {
         }
     }
     text.push_str(&"sub:\n".repeat(one.subkeys));
+    let grips = one.subkey_keygrips.iter();
+    text.extend(grips.map(|keygrip| format!("grp:::::::::{keygrip}:\n")));
     text
 }
 

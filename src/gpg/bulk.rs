@@ -18,6 +18,9 @@ const BULK_TIME: Duration = Duration::from_secs(3600);
 /// A listing is parsed in pieces of about this many bytes.
 const PIECE: usize = 1024 * 1024;
 
+/// How a listing is to look.
+const LISTING: [&str; 3] = ["--with-colons", "--with-keygrip", "--fixed-list-mode"];
+
 impl Gpg {
     /// Writes all certificates of a keyring to the new file `into`, one behind the other.
     pub fn export_all(&self, keyring: Keyring, into: &Path) -> Result<()> {
@@ -31,30 +34,29 @@ impl Gpg {
         &self,
         keyring: Keyring,
         through: &Path,
-        mut each: impl FnMut(Certificate),
+        each: impl FnMut(Certificate),
     ) -> Result<()> {
-        let arguments =
-            ["--with-colons", "--with-keygrip", "--fixed-list-mode", "--list-keys"].map(Into::into);
+        let mut arguments = LISTING.map(OsString::from).to_vec();
+        arguments.push("--list-keys".into());
         self.run_bulk(keyring, &arguments, through, "listing a keyring")?;
-        let reading = |e| Error::io(format!("reading {}", through.display()), e);
-        let mut listing = BufReader::new(File::open(through).map_err(reading)?);
-        let mut piece = Vec::new();
-        loop {
-            let begin = piece.len();
-            let is_end = listing.read_until(b'\n', &mut piece).map_err(reading)? == 0;
-            if is_end || (begin >= PIECE && piece[begin..].starts_with(b"pub:")) {
-                let next = piece.split_off(begin);
-                let certificates = listing::parse(&piece).map_err(|words| Error::GpgFailed {
-                    how: format!("its listing of {} is not understood", keyring.file.display()),
-                    words,
-                })?;
-                certificates.into_iter().for_each(&mut each);
-                piece = next;
-            }
-            if is_end {
-                return Ok(());
-            }
-        }
+        read_listing(keyring.file, through, each)
+    }
+
+    /// Hands every key of a stream of secret keys to `each`, as `gpg --export-secret-keys` and the
+    /// `secring.gpg` of GnuPG 1.4 have them. No key is imported; `work` is a directory of staging.
+    pub fn list_secret_keys(
+        &self,
+        file: &Path,
+        work: &Path,
+        through: &Path,
+        each: impl FnMut(Certificate),
+    ) -> Result<()> {
+        let mut arguments = LISTING.map(OsString::from).to_vec();
+        arguments.extend(["--show-keys".into(), "--".into(), file.into()]);
+        // gpg wants a keyring, and makes an empty one.
+        let keyring = Keyring { home: work, file: &work.join("none.kbx") };
+        self.run_bulk(keyring, &arguments, through, "listing secret keys")?;
+        read_listing(file, through, each)
     }
 
     fn run_bulk(
@@ -81,5 +83,29 @@ impl Gpg {
         let finished = process::run_into(&job, file)
             .map_err(|e| Error::io(format!("running {}", self.gpg.display()), e))?;
         call::succeeded(finished, started.elapsed(), doing).map(drop)
+    }
+}
+
+/// Reads what gpg has listed of `file` into the file `path`.
+fn read_listing(file: &Path, path: &Path, mut each: impl FnMut(Certificate)) -> Result<()> {
+    let reading = |e| Error::io(format!("reading {}", path.display()), e);
+    let mut listing = BufReader::new(File::open(path).map_err(reading)?);
+    let mut piece = Vec::new();
+    loop {
+        let begin = piece.len();
+        let is_end = listing.read_until(b'\n', &mut piece).map_err(reading)? == 0;
+        let begins = |line: &[u8]| line.starts_with(b"pub:") || line.starts_with(b"sec:");
+        if is_end || (begin >= PIECE && begins(&piece[begin..])) {
+            let next = piece.split_off(begin);
+            let certificates = listing::parse(&piece).map_err(|words| Error::GpgFailed {
+                how: format!("its listing of {} is not understood", file.display()),
+                words,
+            })?;
+            certificates.into_iter().for_each(&mut each);
+            piece = next;
+        }
+        if is_end {
+            return Ok(());
+        }
     }
 }

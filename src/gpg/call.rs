@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::Gpg;
 use super::status::Status;
-use crate::error::{Error, Result};
+use crate::error::{Error, Place, Result, Shortage};
 use crate::process::{self, End, Finished, Job};
 
 /// Options of every gpg here: no question, no agent it would start itself, no trust database.
@@ -158,23 +158,42 @@ pub(super) fn gpg_arguments(home: &Path) -> Vec<OsString> {
     arguments
 }
 
-/// What it said, if it ended with exit status 0. `doing` is for a file system that was full.
+/// What it said, if it ended with exit status 0. `doing` is for a file system that was full: that of
+/// the state directory, as gpg works in staging.
 pub fn succeeded(finished: Finished, took: Duration, doing: &str) -> Result<Output> {
+    succeeded_at(Place::State, finished, took, doing)
+}
+
+/// As [`succeeded`], for a gpg that writes to `place`.
+pub fn succeeded_at(
+    place: Place,
+    finished: Finished,
+    took: Duration,
+    doing: &str,
+) -> Result<Output> {
     let words = printable(&finished.stderr);
     let failed = |how: String| Err(Error::GpgFailed { how, words: words.clone() });
     match finished.end {
         None => return Err(Error::GpgTimedOut { after: took, words }),
         Some(End::Exited(0)) => {}
-        Some(_)
-            if Status::parse(&finished.stdout).no_space
-                || words.contains("No space left on device") =>
-        {
-            return Err(Error::NoSpace(doing.into()));
+        Some(end) => {
+            if let Some(shortage) = Status::parse(&finished.stdout).shortage.or(named(&words)) {
+                return Err(Error::NoSpace { doing: doing.into(), place, shortage });
+            }
+            return match end {
+                End::Exited(code) => failed(format!("exit status {code}")),
+                End::Killed(signal) => failed(format!("killed by {signal}")),
+            };
         }
-        Some(End::Exited(code)) => return failed(format!("exit status {code}")),
-        Some(End::Killed(signal)) => return failed(format!("killed by {signal}")),
     }
     Ok(Output { stdout: finished.stdout, words })
+}
+
+/// What there was too little of, by the words of strerror(3) among gpg's own.
+fn named(words: &str) -> Option<Shortage> {
+    let named = |text, shortage| words.contains(text).then_some(shortage);
+    named("No space left on device", Shortage::Space)
+        .or(named("Disk quota exceeded", Shortage::Quota))
 }
 
 /// gpg's words in one line that a terminal and a log can take, at most about 2,000 bytes.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::call::{self, Call};
 use super::inspect::living_at;
-use super::{Fingerprint, Gpg};
+use super::{Certificate, Fingerprint, Gpg, listing};
 use crate::error::{Error, Result};
 
 /// Where a certificate is read from.
@@ -20,6 +20,17 @@ pub struct Keyring<'a> {
 }
 
 impl Gpg {
+    /// The certificates gpg finds under `user`, without signatures, in the order of the keyring: to sign as
+    /// `user`, it takes the first whose secret key it has. None when there is none, or gpg says why not.
+    pub fn found_as(&self, keyring: Keyring, user: &str, deadline: Instant) -> Vec<Certificate> {
+        let mut arguments = reading(keyring);
+        arguments
+            .extend(["--with-colons", "--with-keygrip", "--fixed-list-mode"].map(OsString::from));
+        arguments.extend(["--list-keys", "--", user].map(Into::into));
+        let output = self.read(keyring, arguments, deadline, "finding a key");
+        output.ok().and_then(|output| listing::parse(&output).ok()).unwrap_or_default()
+    }
+
     /// A certificate with all its signatures, binary or armored.
     pub fn export(
         &self,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::call::{self, Call, gpg_arguments};
 use super::feed::Feed;
 use super::{Gpg, is_program};
-use crate::error::{Error, Result};
+use crate::error::{Error, Place, Result};
 
 /// How long gpg may take no byte. Its output may go over a network to somebody who is slow, so this
 /// is more than the setting `gpg_timeout`.
@@ -97,7 +97,7 @@ impl Encryption {
     /// that was full.
     pub fn finish(self, doing: &str) -> Result<()> {
         let finished = self.feed.finish().map_err(|e| Error::io("waiting for gpg", e))?;
-        call::succeeded(finished, self.started.elapsed(), doing).map(drop)
+        call::succeeded_at(Place::Named, finished, self.started.elapsed(), doing).map(drop)
     }
 }
 

@@ -134,6 +134,6 @@ mod tests {
         }
         assert!(matches!(read(None, line, ""), Err(Error::GpgTimedOut { .. })));
         let full = "gpg: error writing keyblock: No space left on device";
-        assert!(matches!(read(Some(End::Exited(2)), "", full), Err(Error::NoSpace(_))));
+        assert!(matches!(read(Some(End::Exited(2)), "", full), Err(Error::NoSpace { .. })));
     }
 }

@@ -23,6 +23,8 @@ pub struct Certificate {
     pub user_ids: Vec<String>,
     /// How many subkeys it has.
     pub subkeys: usize,
+    /// Keygrips of those, if they were asked for (`--with-keygrip`).
+    pub subkey_keygrips: Vec<Keygrip>,
     /// All signatures on the key and its user IDs, if they were asked for (`--check-sigs`).
     pub signatures: Vec<Signature>,
 }
@@ -113,9 +115,8 @@ pub fn parse(listing: &[u8]) -> Result<Vec<Certificate>, String> {
             "fpr" if draft.subkeys == 0 && draft.fingerprint.is_none() => {
                 draft.fingerprint = Fingerprint::parse(field(9));
             }
-            "grp" if draft.subkeys == 0 && draft.keygrip.is_none() => {
-                draft.keygrip = Keygrip::parse(field(9));
-            }
+            "grp" if draft.subkeys > 0 => draft.subkey_keygrips.extend(Keygrip::parse(field(9))),
+            "grp" if draft.keygrip.is_none() => draft.keygrip = Keygrip::parse(field(9)),
             "uid" if draft.subkeys == 0 => draft.user_ids.push(unescape(field(9))),
             // A user attribute (a photo); its signatures are counted like those on user IDs.
             "uat" if draft.subkeys == 0 => draft.user_ids.push(String::new()),
@@ -144,6 +145,7 @@ struct Draft {
     signs: bool,
     user_ids: Vec<String>,
     subkeys: usize,
+    subkey_keygrips: Vec<Keygrip>,
     signatures: Vec<Signature>,
 }
 
@@ -160,6 +162,7 @@ impl Draft {
             signs: field(11).contains('s'),
             user_ids: Vec::new(),
             subkeys: 0,
+            subkey_keygrips: Vec::new(),
             signatures: Vec::new(),
         })
     }
@@ -175,6 +178,7 @@ impl Draft {
             signs: self.signs,
             user_ids: self.user_ids,
             subkeys: self.subkeys,
+            subkey_keygrips: self.subkey_keygrips,
             signatures: self.signatures,
         })
     }
@@ -304,6 +308,8 @@ fpr:::::::::0000000000000000000000001111111111111111:
             format!("pub:-:1:1:X:1:00:\nfpr:::::::::{digits}:\nsub:-::\ngrp:::::::::{digits}:\n");
         let found = parse(grip.as_bytes())?;
         assert!(found.iter().all(|one| one.keygrip.is_none() && one.expires.is_none()));
+        let grips = found.iter().flat_map(|one| &one.subkey_keygrips).map(Keygrip::as_str);
+        assert_eq!(grips.collect::<Vec<_>>(), [digits]);
         Ok(())
     }
 

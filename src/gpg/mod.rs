@@ -81,7 +81,7 @@ fn is_program(path: &Path, setting: &'static str) -> Result<()> {
 pub struct Fingerprint(String);
 
 /// gpg-agent's name of a secret key: 40 upper-case hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Keygrip(String);
 
 impl Fingerprint {

@@ -6,6 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
+use zeroize::Zeroizing;
+
 use super::call::{self, Call};
 use super::status;
 use super::{Fingerprint, Gpg};
@@ -21,7 +23,7 @@ pub enum Protection {
     None,
     /// Encrypted with a passphrase.
     Passphrase,
-    /// Not at all: it only names a smart card.
+    /// Not at all: it only names a smart card, or is sealed to a TPM.
     Card,
 }
 
@@ -29,9 +31,16 @@ impl Protection {
     /// Tells it from the content of the file; `None` when that is no secret key
     /// (agent/keyformat.txt of GnuPG).
     pub fn of(file: &[u8]) -> Option<Self> {
-        let holds = |marker: &[u8]| file.windows(marker.len()).any(|bytes| bytes == marker);
+        // gpg wraps long lines, wherever.
+        let text: Vec<u8> = file.iter().copied().filter(|b| !b.is_ascii_whitespace()).collect();
+        let text = Zeroizing::new(text);
+        let holds = |marker: &[u8]| text.windows(marker.len()).any(|bytes| bytes == marker);
+        let is_open = || holds(b"(protectionnone)") || holds(b"(10:protection4:none)");
         match () {
             () if holds(b"shadowed-private-key") => Some(Self::Card),
+            // Brought in by `gpg --import` and not used since: in the form of OpenPGP, protected as it was
+            // there.
+            () if holds(b"openpgp-native") && is_open() => Some(Self::None),
             () if holds(b"protected-private-key") => Some(Self::Passphrase),
             () if holds(b"private-key") => Some(Self::None),
             () => None,
@@ -119,6 +128,19 @@ mod tests {
             ),
             (b"(21:protected-private-key(3:rsa", Some(Protection::Passphrase)),
             (b"Key: (private-key (ecc", Some(Protection::None)),
+            (
+                b"Key: (protected-private-key (ecc (protected openpgp-\n native (openpgp-private-key\n \
+                  (csum \"3851\")(protection\n  none)))))",
+                Some(Protection::None),
+            ),
+            (
+                b"(21:protected-private-key(3:ecc(9:protected14:openpgp-native(10:protection4:none))))",
+                Some(Protection::None),
+            ),
+            (
+                b"Key: (protected-private-key (ecc (protected openpgp-native (protection sha1 AES",
+                Some(Protection::Passphrase),
+            ),
             (b"(11:private-key(3:rsa(1:n", Some(Protection::None)),
             (b"(20:shadowed-private-key(3:rsa", Some(Protection::Card)),
             (b"(10:public-key(3:rsa", None),

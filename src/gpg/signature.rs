@@ -50,25 +50,54 @@ impl Gpg {
         apart: Option<Keyring>,
     ) -> Result<()> {
         let user = format!("{fingerprint}!");
-        let (signature, signer) = self.sign(home, passphrase, &user, at, deadline)?;
-        let mut arguments = doubting(at);
-        if let Some(keyring) = apart {
-            arguments.extend(reading(keyring));
-        }
-        arguments.extend(["--verify".into(), "--".into(), signature.clone().into(), "-".into()]);
+        let options = doubting(at);
+        let (signature, signer) = self.sign(home, &options, passphrase, &user, deadline)?;
+        let mut options = options;
+        options.extend(apart.map(reading).unwrap_or_default());
         let home = apart.map_or(home, |keyring| keyring.home);
-        let (finished, took) = self.run(Call { home, arguments, stdin: SAMPLE, deadline })?;
-        let output = call::succeeded(finished, took, "verifying a signature")?;
-        let is_its_own = signer == *fingerprint
-            && status::lines(&output.stdout, "VALIDSIG")
-                .any(|words| words.first() == Some(&fingerprint.as_str()));
-        if !is_its_own {
-            return Err(Error::GpgFailed {
-                how: format!("the signature it made is not one of {fingerprint}"),
-                words: output.words,
-            });
+        let words = self.verify(home, &options, &signature, fingerprint, deadline)?;
+        if signer != *fingerprint {
+            return Err(not_of(fingerprint, words));
         }
         remove(&signature)
+    }
+
+    /// Makes a signature as `user`, whose key gpg is to find in `keyring` by itself, and verifies it: the
+    /// fingerprint of what it signed with. The secret keys are in the home of `keyring`. `at` is what gpg
+    /// is told in place of the time.
+    pub fn sign_as(
+        &self,
+        keyring: Keyring,
+        passphrase: &[u8],
+        user: &str,
+        at: Option<u64>,
+        deadline: Instant,
+    ) -> Result<Fingerprint> {
+        let mut options = reading(keyring);
+        options.extend(doubting(at));
+        let home = keyring.home;
+        let (signature, signer) = self.sign(home, &options, passphrase, user, deadline)?;
+        self.verify(home, &options, &signature, &signer, deadline)?;
+        remove(&signature)?;
+        Ok(signer)
+    }
+
+    /// Fails unless the signature is a good one of `fingerprint`; returns what gpg said.
+    fn verify(
+        &self,
+        home: &Path,
+        options: &[OsString],
+        signature: &Path,
+        fingerprint: &Fingerprint,
+        deadline: Instant,
+    ) -> Result<String> {
+        let mut arguments = options.to_vec();
+        arguments.extend(["--verify".into(), "--".into(), signature.into(), "-".into()]);
+        let (finished, took) = self.run(Call { home, arguments, stdin: SAMPLE, deadline })?;
+        let output = call::succeeded(finished, took, "verifying a signature")?;
+        let is_its_own = status::lines(&output.stdout, "VALIDSIG")
+            .any(|words| words.first() == Some(&fingerprint.as_str()));
+        if is_its_own { Ok(output.words) } else { Err(not_of(fingerprint, output.words)) }
     }
 
     /// The key gpg takes when it is told to sign as `user`: the fingerprint of what it signed with.
@@ -80,7 +109,7 @@ impl Gpg {
         at: Option<u64>,
         deadline: Instant,
     ) -> Result<Fingerprint> {
-        let (signature, signer) = self.sign(home, passphrase, user, at, deadline)?;
+        let (signature, signer) = self.sign(home, &doubting(at), passphrase, user, deadline)?;
         remove(&signature)?;
         Ok(signer)
     }
@@ -88,13 +117,13 @@ impl Gpg {
     fn sign(
         &self,
         home: &Path,
+        options: &[OsString],
         passphrase: &[u8],
         user: &str,
-        at: Option<u64>,
         deadline: Instant,
     ) -> Result<(PathBuf, Fingerprint)> {
         let signature = home.join("sample.sig");
-        let mut arguments = doubting(at);
+        let mut arguments = options.to_vec();
         arguments.extend(call::PASSPHRASE_ON_STDIN.map(Into::into));
         arguments.push("--digest-algo=SHA256".into());
         arguments.extend(["--local-user".into(), user.into(), "--output".into()]);
@@ -120,6 +149,10 @@ fn doubting(at: Option<u64>) -> Vec<OsString> {
     let mut arguments = vec!["--no-sig-cache".into()];
     arguments.extend(living_at(at));
     arguments
+}
+
+fn not_of(fingerprint: &Fingerprint, words: String) -> Error {
+    Error::GpgFailed { how: format!("the signature it made is not one of {fingerprint}"), words }
 }
 
 fn remove(signature: &Path) -> Result<()> {

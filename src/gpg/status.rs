@@ -2,6 +2,7 @@
 //! output").
 
 use super::Fingerprint;
+use crate::error::Shortage;
 
 /// "No space left on device" as libgpg-error numbers it. The upper half of a printed code names
 /// its source.
@@ -16,8 +17,8 @@ pub struct Status {
     pub created: Vec<Fingerprint>,
     /// Fingerprints of the certificates that were imported, whether they changed anything or not.
     pub imported: Vec<Fingerprint>,
-    /// Whether gpg reported that the file system was full.
-    pub no_space: bool,
+    /// Whether gpg reported that the file system was full, or the quota used up.
+    pub shortage: Option<Shortage>,
 }
 
 impl Status {
@@ -38,7 +39,11 @@ impl Status {
                 }
                 ["[GNUPG:]", "ERROR" | "FAILURE", _, code, ..] => {
                     let code = code.parse::<u32>().unwrap_or_default() & 0xffff;
-                    status.no_space |= matches!(code, GPG_ERR_ENOSPC | GPG_ERR_EDQUOT);
+                    status.shortage = status.shortage.or(match code {
+                        GPG_ERR_ENOSPC => Some(Shortage::Space),
+                        GPG_ERR_EDQUOT => Some(Shortage::Quota),
+                        _ => None,
+                    });
                 }
                 _ => {}
             }
@@ -76,8 +81,8 @@ mod tests {
         );
         let status = Status::parse(output.as_bytes());
         assert_eq!(status.created, Fingerprint::parse(fingerprint).into_iter().collect::<Vec<_>>());
-        assert!(!status.no_space);
-        assert!(Status::parse(b"[GNUPG:] ERROR key_generate 33587291\n").no_space);
+        assert!(status.shortage.is_none());
+        assert!(Status::parse(b"[GNUPG:] ERROR key_generate 33587291\n").shortage.is_some());
     }
 
     #[test]

@@ -55,13 +55,12 @@ impl Store {
         if certificate.keygrip.as_ref() != Some(&record.keygrip) {
             return refused("its certificate and its secret key do not belong together");
         }
-        let address = format!("<{name_email}>");
-        let is_theirs = |id: &String| id.ends_with(&address) || *id == name_email.as_str();
         let is_signed = |index: usize| {
             let made = |signature: &&Signature| signature.on == index + 1 && signature.good;
             certificate.signatures.iter().filter(made).any(|s| certificate.is_self_signature(s))
         };
-        let mut ids = certificate.user_ids.iter().enumerate().filter(|(_, id)| is_theirs(id));
+        let mut ids =
+            certificate.user_ids.iter().enumerate().filter(|(_, id)| name_email.is_in(id));
         if !ids.any(|(index, _)| is_signed(index)) {
             return refused(&format!("its certificate is not of {name_email}"));
         }

@@ -1,224 +1,266 @@
 //! Writes keys into one ordinary GnuPG home that all of them share, with a directory of phrases: what
 //! the old service had, so that nobody has to stay here. Reads the state only; says on the disk that
-//! it is incomplete until it has been checked.
+//! it is incomplete until every key in it has signed.
 
-use std::collections::HashSet;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+mod target;
+mod trial;
 
-use super::home::{self, PUBRING, REVOCATIONS, SECRET_KEYS};
-use super::{Filter, Form, Key, Store, durable};
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::home::{self, PUBRING, REVOCATIONS};
+use super::import::Moved;
+use super::{Filter, Form, Key, Store};
+use crate::ahead;
 use crate::error::{Error, Result};
-use crate::gpg::{Fingerprint, Keyring, keybox};
+use crate::gpg::{Fingerprint, keybox};
+use crate::identity::NameEmail;
 
-/// There until all keys are.
-const INCOMPLETE: &str = "INCOMPLETE";
-const INCOMPLETE_TEXT: &str = "copr-keygen has not finished this export: keys are missing here, or \
-                               were not checked.\nRemove the directory and export again.\n";
-
-/// For whoever uses the keys there: their passphrases are 256 random bits, stretching them adds only
-/// time, and programs that sign answer for them.
-const AGENT_CONFIGURATION: &str = "allow-loopback-pinentry\ns2k-count 65536\n";
+use target::{Part, Target};
 
 /// Longer than any file of a home.
 const FILE_MAX: u64 = 16 * 1024 * 1024;
 
 /// What an export wrote.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 pub struct ExportReport {
-    /// How many keys are in the new home.
-    pub exported: usize,
-    /// How many could not be read; each has been logged.
-    pub failed: usize,
+    /// The keys in the new home.
+    pub exported: Vec<Moved>,
+    /// Keys that are not there.
+    pub left_out: Vec<Unexported>,
+    /// Keys of `exported` that do not sign there as the old service had them sign.
+    pub not_signing: Vec<Unexported>,
+}
+
+/// A key that is not as an export should have made it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unexported {
+    /// Whose it is.
+    #[serde(serialize_with = "super::import::text")]
+    pub name_email: NameEmail,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// The files of one home as they go into the new one.
+struct Copy {
+    key: Key,
+    /// `pubring.kbx`: what every keybox begins with, and the certificate.
+    beginning: Vec<u8>,
+    certificate: Vec<u8>,
+    secret: Zeroizing<Vec<u8>>,
+    phrase: Zeroizing<Vec<u8>>,
+    /// A key signs without it.
+    revocation: Option<Vec<u8>>,
 }
 
 impl Store {
-    /// Writes the keys that `filter` lets through below `to`. Calls `progress` with how many are
-    /// done.
+    /// Writes the keys that `filter` lets through below `to`, and signs with each, `jobs` at a time. Calls
+    /// `progress` with how many have signed and how many there are.
     pub fn export(
         &self,
         to: &Path,
-        filter: Filter,
-        progress: &dyn Fn(usize),
+        filter: &Filter,
+        jobs: usize,
+        progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<ExportReport> {
         let to = &std::path::absolute(to).map_err(|e| failed("finding", to, e))?;
         let target = Target::make(to, self.homes.directory())?;
         let mut report = ExportReport::default();
-        let mut written = HashSet::new();
-        let mut pubring = BufWriter::new(target.create(&target.pubring())?);
-        for key in self.catalog.keys(filter)? {
-            let done =
-                key.and_then(|key| self.export_one(&key, &target, &mut pubring).map(|()| key));
-            match done {
-                Ok(key) => {
-                    written.insert(key.record.fingerprint);
-                    report.exported += 1;
-                    progress(report.exported);
-                }
-                // What is wrong with one key keeps the rest from nothing.
-                Err(error @ (Error::DamagedHome { .. } | Error::GpgFailed { .. })) => {
-                    log::error!("{error}");
-                    report.failed += 1;
-                }
-                Err(error) => return Err(error),
+        let keys = self.keys_to_export(filter, &mut report)?;
+        let (beginning, mut parts) = self.copy_all(keys, &target, &mut report)?;
+        let listed = self.keep_what_gpg_reads(&target, &beginning, &mut parts, &mut report)?;
+        let tried = self.try_exported(&target, &parts, &listed, jobs, progress)?;
+        for (part, doubt) in parts.iter().zip(tried) {
+            if let Some(reason) = doubt {
+                let name_email = part.name_email.clone();
+                report.not_signing.push(Unexported { name_email, reason });
             }
+            let (name_email, fingerprint) = (part.name_email.clone(), part.fingerprint.clone());
+            report.exported.push(Moved { name_email, fingerprint });
         }
-        pubring.flush().map_err(|e| failed("writing", &target.pubring(), e))?;
-        drop(pubring);
-        self.check_exported(&target, written)?;
-        // All at once: one by one, three files a key would take longer than all else.
-        File::open(to)
-            .and_then(|directory| Ok(nix::unistd::syncfs(directory)?))
-            .map_err(|e| failed("writing through to the disk", to, e))?;
-        if report.failed == 0 {
-            let marker = to.join(INCOMPLETE);
-            fs::remove_file(&marker).map_err(|e| failed("removing", &marker, e))?;
-            durable::sync(to)?;
-        }
+        target.finish(&report.missing())?;
         Ok(report)
     }
 
-    /// Copies one key. Its keyring is read once, so that a new one of `prolong` is there or not.
-    fn export_one(&self, key: &Key, target: &Target, pubring: &mut impl Write) -> Result<()> {
+    /// The keys, in the order of the new keyring: gpg takes a user for any part of a user ID and then the
+    /// first key, so an identity that is a part of another one comes first.
+    fn keys_to_export(&self, filter: &Filter, report: &mut ExportReport) -> Result<Vec<Key>> {
+        let names = self.homes.identities()?;
+        let names = names.filter(|name| name.as_ref().map_or(true, |name| filter.takes_name(name)));
+        let mut names = names.collect::<Result<Vec<_>>>()?;
+        names.sort_by(|a, b| (a.as_str().len(), a).cmp(&(b.as_str().len(), b)));
+        let look = |name: NameEmail| (name.clone(), self.catalog.look(name));
+        let mut keys = Vec::with_capacity(names.len());
+        for (name_email, found) in ahead::ahead(names.into_iter(), look) {
+            match found {
+                Ok(Some(key)) => keys.extend(Some(key).filter(|key| filter.takes(&key.record))),
+                Ok(None) => {} // gone since the directory was read
+                Err(e) => report.leave_out(name_email, e.to_string()),
+            }
+        }
+        Ok(self.one_of_each(keys, report))
+    }
+
+    /// Leaves out homes that hold the key of another one: a home was copied. The one whose user ID is in
+    /// the certificate stays.
+    fn one_of_each(&self, keys: Vec<Key>, report: &mut ExportReport) -> Vec<Key> {
+        let marks =
+            |key: &Key| [key.record.keygrip.to_string(), key.record.fingerprint.to_string()];
+        let mut counts: HashMap<String, usize> = HashMap::with_capacity(2 * keys.len());
+        for mark in keys.iter().flat_map(marks) {
+            *counts.entry(mark).or_default() += 1;
+        }
+        let is_alone = |key: &Key| marks(key).iter().all(|mark| counts[mark] == 1);
+        let mut rivals: Vec<&Key> = keys.iter().filter(|key| !is_alone(key)).collect();
+        if rivals.is_empty() {
+            return keys;
+        }
+        let is_its_own = |key: &&Key| {
+            let certificate = self.catalog.certificate(&key.name_email);
+            certificate.is_ok_and(|found| found.user_ids.iter().any(|id| key.name_email.is_in(id)))
+        };
+        rivals.sort_by_cached_key(|key| !is_its_own(key)); // stable: else the order stays
+        let mut taken: HashMap<String, &NameEmail> = HashMap::new();
+        let mut out = HashSet::new();
+        for key in rivals {
+            match marks(key).iter().find_map(|mark| taken.get(mark)) {
+                Some(other) => {
+                    report.leave_out(
+                        key.name_email.clone(),
+                        format!(
+                            "its home holds the secret key of {other}, which is exported; \
+                             `copr-keygen check` says what to do"
+                        ),
+                    );
+                    out.insert(key.name_email.clone());
+                }
+                None => taken.extend(marks(key).map(|mark| (mark, &key.name_email))),
+            }
+        }
+        drop(taken);
+        keys.into_iter().filter(|key| !out.contains(&key.name_email)).collect()
+    }
+
+    /// Copies the files of all keys. What is wrong with one key keeps the rest from nothing; what is wrong
+    /// with the target ends it. Returns what every keybox begins with, and what has been written.
+    fn copy_all(
+        &self,
+        keys: Vec<Key>,
+        target: &Target,
+        report: &mut ExportReport,
+    ) -> Result<(Vec<u8>, Vec<Part>)> {
+        let mut ring = None;
+        let mut parts = Vec::with_capacity(keys.len());
+        let copy = |key: Key| (key.name_email.clone(), self.copy_of(key));
+        for (name_email, copy) in ahead::ahead(keys.into_iter(), copy) {
+            let copy = match copy {
+                Ok(copy) => copy,
+                Err(_) if !self.homes.path(&name_email).exists() => continue, // removed meanwhile
+                Err(e) => {
+                    report.leave_out(name_email, e.to_string());
+                    continue;
+                }
+            };
+            let (_, ring) = match &mut ring {
+                Some(begun) => begun,
+                None => ring.insert((copy.beginning.clone(), target.keyring(&copy.beginning)?)),
+            };
+            let Key { name_email, record } = copy.key;
+            let (fingerprint, keygrip) = (record.fingerprint, record.keygrip);
+            target.write(&target.secret_key(&keygrip), &copy.secret)?;
+            match &copy.revocation {
+                Some(revocation) => target.write(&target.revocation(&fingerprint), revocation)?,
+                None => log::warn!("{name_email}: exported without a revocation certificate"),
+            }
+            target.write(&target.phrase(&name_email), &copy.phrase)?;
+            let certificate = ring.add(&copy.certificate)?;
+            parts.push(Part { name_email, fingerprint, keygrip, certificate });
+        }
+        let Some((beginning, ring)) = ring else { return Ok((Vec::new(), parts)) };
+        ring.finish()?;
+        Ok((beginning, parts))
+    }
+
+    /// Reads the files of one home. Its keyring is read once, so that a new one of `prolong` is there or
+    /// not.
+    fn copy_of(&self, key: Key) -> Result<Copy> {
         let home = self.homes.path(&key.name_email);
-        let (record, fingerprint) = (&key.record, &key.record.fingerprint);
+        let (keygrip, fingerprint) = (&key.record.keygrip, &key.record.fingerprint);
         let source = home.join(PUBRING);
         let keyring = read(&source)?;
         let found = keybox::one_certificate(&keyring)
             .map_err(|reason| Error::DamagedHome { path: source, reason })?;
-        let secret = read(&record.secret_key(&home))?;
-        let phrase = self.passphrases.read(&home, &record.keygrip)?;
-        let phrase = self.passphrases.content(Form::Clear, &record.keygrip, &phrase)?;
-        let revocation = format!("{fingerprint}.rev");
-        let revoked = read(&home.join(REVOCATIONS).join(&revocation))?;
-
-        let gnupg = target.gnupg();
-        let secret_name = record.keygrip.file_name();
-        target.write(&gnupg.join(SECRET_KEYS).join(secret_name), &secret)?;
-        target.write(&gnupg.join(REVOCATIONS).join(revocation), &revoked)?;
-        target.write(&target.phrases().join(key.name_email.as_str()), &phrase)?;
-        target
-            .begin(pubring, found.first)
-            .and_then(|()| pubring.write_all(found.certificate))
-            .map_err(|e| failed("writing", &target.pubring(), e))
+        let (beginning, certificate) = (found.first.to_vec(), found.certificate.to_vec());
+        let secret = Zeroizing::new(read(&key.record.secret_key(&home))?);
+        let phrase = self.passphrases.read(&home, keygrip)?;
+        let phrase = self.passphrases.content(Form::Clear, keygrip, &phrase)?;
+        let revocation = home.join(REVOCATIONS).join(format!("{fingerprint}.rev"));
+        let revocation = match fs::symlink_metadata(&revocation) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            _ => Some(read(&revocation)?),
+        };
+        Ok(Copy { key, beginning, certificate, secret, phrase, revocation })
     }
 
-    /// Whether gpg finds in the new keyring what was written, and nothing else, each with its secret
-    /// key.
-    fn check_exported(&self, target: &Target, mut written: HashSet<Fingerprint>) -> Result<()> {
-        if written.is_empty() {
-            let pubring = target.pubring();
-            return fs::remove_file(&pubring).map_err(|e| failed("removing", &pubring, e));
-        }
-        let staged = self.staging.create()?;
-        let pubring = target.pubring();
-        let keyring = Keyring { home: staged.path(), file: &pubring };
-        let mut strange = None;
-        let secret_keys = target.gnupg().join(SECRET_KEYS);
-        self.gpg.list_all(keyring, &staged.scratch().join("listing"), |certificate| {
-            let has_secret = certificate
-                .keygrip
-                .is_some_and(|keygrip| secret_keys.join(keygrip.file_name()).is_file());
-            if !written.remove(&certificate.fingerprint) || !has_secret {
-                strange = Some(certificate.fingerprint);
+    /// Takes back every key whose certificate gpg does not find in the new keyring. One that gpg cannot
+    /// read at all would hide those behind it.
+    fn keep_what_gpg_reads(
+        &self,
+        target: &Target,
+        beginning: &[u8],
+        parts: &mut Vec<Part>,
+        report: &mut ExportReport,
+    ) -> Result<HashMap<Fingerprint, trial::Listed>> {
+        loop {
+            if parts.is_empty() {
+                return Ok(HashMap::new());
             }
-        })?;
-        match strange.or_else(|| written.into_iter().next()) {
-            None => Ok(()),
-            Some(fingerprint) => Err(Error::GpgFailed {
-                how: format!("{} is not what was written to it", pubring.display()),
-                words: format!("see {fingerprint}"),
-            }),
+            let listed = match self.list_exported(target) {
+                Err(e) if !matches!(e, Error::GpgFailed { .. }) => return Err(e),
+                listed => listed,
+            };
+            let doubt = |part: &Part| match &listed {
+                Ok(listed) => {
+                    (!listed.contains_key(&part.fingerprint)).then(|| trial::not_written(part))
+                }
+                Err(_) => self.doubt_about_certificate(part),
+            };
+            let doubts: Vec<_> = ahead::each(parts.iter().collect(), 4, |part: &Part| doubt(part));
+            if doubts.iter().all(Option::is_none) {
+                return listed;
+            }
+            let mut kept = Vec::with_capacity(parts.len());
+            for (part, doubt) in parts.drain(..).zip(doubts) {
+                match doubt {
+                    None => kept.push(part),
+                    Some(reason) => {
+                        target.remove(&part)?;
+                        report.leave_out(part.name_email, reason);
+                    }
+                }
+            }
+            *parts = kept;
+            target.keep(beginning, parts)?;
         }
     }
 }
 
-/// The directory that is written.
-struct Target {
-    to: PathBuf,
-    has_begun: std::cell::Cell<bool>,
-}
-
-impl Target {
-    /// Makes the directories, all for their owner only.
-    fn make(to: &Path, keys: &Path) -> Result<Self> {
-        let refuse = |why: &str| Err(Error::Usage(format!("--to {}: {why}", to.display())));
-        let mut builder = DirBuilder::new();
-        builder.mode(0o700);
-        match builder.create(to) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                return refuse(
-                    "may not be made by the owner of the keys, who does the work; make an empty \
-                     directory and give it away with chown",
-                );
-            }
-            Err(e) => return Err(failed("making", to, e)),
-        }
-        let state = keys.parent().unwrap_or(keys);
-        let (here, state) = (to.canonicalize(), state.canonicalize());
-        if matches!((&here, &state), (Ok(here), Ok(state)) if here.starts_with(state)) {
-            let _ = fs::remove_dir(to); // only if it is empty, so it may have been made above
-            return refuse("is inside of the state directory");
-        }
-        let found = fs::metadata(to).map_err(|e| failed("looking at", to, e))?;
-        if !found.is_dir() {
-            return refuse("is not a directory");
-        }
-        let me = nix::unistd::geteuid().as_raw();
-        if found.uid() != me {
-            return refuse(&format!(
-                "belongs to uid {} and not to the owner of the keys, uid {me}; give it away with \
-                 chown",
-                found.uid()
-            ));
-        }
-        if fs::read_dir(to).map_err(|e| failed("reading", to, e))?.next().is_some() {
-            return refuse("is not empty; name a directory that is empty or does not exist");
-        }
-        fs::set_permissions(to, Permissions::from_mode(0o700))
-            .map_err(|e| failed("setting the mode of", to, e))?;
-        let target = Self { to: to.into(), has_begun: false.into() };
-        target.write(&to.join(INCOMPLETE), INCOMPLETE_TEXT.as_bytes())?;
-        durable::sync(&to.join(INCOMPLETE))?;
-        durable::sync(to)?;
-        let gnupg = target.gnupg();
-        let parts = [target.phrases(), gnupg.join(SECRET_KEYS), gnupg.join(REVOCATIONS)];
-        for path in [gnupg.clone()].into_iter().chain(parts) {
-            builder.create(&path).map_err(|e| failed("making", &path, e))?;
-        }
-        target.write(&gnupg.join("gpg-agent.conf"), AGENT_CONFIGURATION.as_bytes())?;
-        Ok(target)
+impl ExportReport {
+    fn leave_out(&mut self, name_email: NameEmail, reason: String) {
+        self.left_out.push(Unexported { name_email, reason });
     }
 
-    fn gnupg(&self) -> PathBuf {
-        self.to.join("gnupg")
-    }
-
-    fn pubring(&self) -> PathBuf {
-        self.gnupg().join(PUBRING)
-    }
-
-    fn phrases(&self) -> PathBuf {
-        self.to.join("phrases")
-    }
-
-    /// A new file, for its owner only.
-    fn create(&self, path: &Path) -> Result<File> {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        file.map_err(|e| failed("making", path, e))
-    }
-
-    fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        self.create(path)?.write_all(bytes).map_err(|e| failed("writing", path, e))
-    }
-
-    /// Begins the keyring, once.
-    fn begin(&self, pubring: &mut impl Write, first: &[u8]) -> io::Result<()> {
-        if self.has_begun.replace(true) { Ok(()) } else { pubring.write_all(first) }
+    /// A line for each key that is not as it should be.
+    fn missing(&self) -> Vec<String> {
+        let line = |key: &Unexported| format!("{}: {}", key.name_email, key.reason);
+        self.left_out.iter().chain(&self.not_signing).map(line).collect()
     }
 }
 

@@ -3,11 +3,13 @@
 //! time and run again.
 
 mod in_place;
+mod keyless;
 mod one;
 mod plan;
 mod prove;
 mod source;
 mod switch;
+mod unread;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -26,8 +28,10 @@ use crate::gpg::{Fingerprint, Keyring, believable_at, time_of_signature};
 use crate::identity::NameEmail;
 
 pub use in_place::{IMPORTING, OLD_SERVICE, OldLayout};
+pub use keyless::{Keyless, Phrases};
 use plan::{Candidate, Plan, Verdict};
 pub use source::Source;
+pub use unread::{Unread, way_out};
 
 /// How long gpg may take to choose between keys.
 const CHOICE_TIME: Duration = Duration::from_secs(60);
@@ -93,6 +97,11 @@ pub struct ImportReport {
     pub left_out: Vec<LeftOut>,
     /// Identities that may have been taken for others by the old service.
     pub shadowed: Vec<Shadowed>,
+    /// Phrases that are not the phrase of a key.
+    #[serde(flatten)]
+    pub phrases: Phrases,
+    /// Files of the source that hold keys and were not read.
+    pub unread: Vec<Unread>,
     /// What ended it early; the keys behind are in none of the lists.
     #[serde(skip)]
     pub stopped: Option<Error>,
@@ -130,6 +139,8 @@ impl ImportReport {
             }
         }
         self.shadowed = later.shadowed;
+        self.phrases = later.phrases;
+        self.unread = later.unread;
         self.stopped = later.stopped;
     }
 }
@@ -209,7 +220,7 @@ impl Serialize for LeftOut {
     }
 }
 
-fn text<S: Serializer>(
+pub(super) fn text<S: Serializer>(
     value: &impl std::fmt::Display,
     serializer: S,
 ) -> std::result::Result<S::Ok, S::Error> {
@@ -242,11 +253,18 @@ impl Store {
         let snapshot = self.staging.create()?;
         let file = snapshot.scratch().join("snapshot.gpg");
         // The keyring may be in use: from here on only this copy counts.
-        self.gpg.export_all(Keyring { home: snapshot.path(), file: source.pubring() }, &file)?;
+        match source.pubring() {
+            Some(pubring) => {
+                self.gpg.export_all(Keyring { home: snapshot.path(), file: pubring }, &file)?;
+            }
+            None => fs::write(&file, "").map_err(|e| Error::io("making an empty snapshot", e))?,
+        }
         let mut assessed = Vec::new();
         let mut failed = None;
+        let mut known = unread::Known::default();
         let keyring = Keyring { home: snapshot.path(), file: &file };
         self.gpg.list_all(keyring, &snapshot.scratch().join("listing"), |certificate| {
+            known.note(&certificate);
             match plan::assess(certificate, source) {
                 Ok(one) => assessed.push(one),
                 Err(error) => failed = failed.take().or(Some(error)),
@@ -255,7 +273,9 @@ impl Store {
         if let Some(error) = failed {
             return Err(error);
         }
+        let unread = self.find_unread(source, &known, &mut assessed)?;
         let shadowed = plan::shadowed(&assessed);
+        let phrases = self.find_keyless(source, keyring, &assessed, &unread, options)?;
         let plan = Plan::make(self, assessed, now, options.dry_run)?;
 
         let opened = File::open(&file).map_err(reading_snapshot)?;
@@ -276,7 +296,7 @@ impl Store {
         });
         let mut work = work.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.settle_contests(source, options, &mut work);
-        Ok(ImportReport { shadowed, ..work.into_report() })
+        Ok(ImportReport { shadowed, phrases, unread, ..work.into_report() })
     }
 
     /// Takes the next key and imports it; `false` when there is none, or no use in going on.

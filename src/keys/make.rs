@@ -118,7 +118,7 @@ impl Store {
     pub(super) fn check_space(&self) -> Result<()> {
         match Space::of(self.homes.directory())? {
             space if space.is_enough() => Ok(()),
-            space => Err(Error::NoSpace(space.to_string())),
+            space => Err(Error::state_full(space.to_string())),
         }
     }
 }

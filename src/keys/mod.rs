@@ -49,10 +49,11 @@ pub use archive::{Archived, Restored, Summary};
 pub use catalog::{Catalog, Filter, Key};
 pub use evidence::Evidence;
 pub use examine::{DIRECTORY_MODE, Fault, Home, TRUST_DATABASE, judge};
-pub use export::ExportReport;
+pub use export::{ExportReport, Unexported};
 pub use home::Homes;
 pub use import::{
-    IMPORTING, ImportOptions, ImportReport, LeftOut, Moved, OldLayout, Shadowed, Source,
+    IMPORTING, ImportOptions, ImportReport, Keyless, LeftOut, Moved, OldLayout, Phrases, Shadowed,
+    Source, Unread, way_out,
 };
 pub use inspector::{Inspector, check_path_length};
 pub use links::{LinkFault, OddLink};
@@ -100,14 +101,13 @@ impl Store {
     ///
     /// [`Error::OldKeyring`] when it holds the keys of another service, or their import has not finished.
     pub fn open(settings: &Settings, gpg: Gpg) -> Result<Self> {
-        Self::check_is_ours(settings)?;
+        Self::check_is_ours(&settings.state_dir)?;
         Self::open_unfinished(settings, gpg)
     }
 
     /// Fails with [`Error::OldKeyring`] when the state directory holds the keys of another service, or their
     /// import has not finished.
-    pub fn check_is_ours(settings: &Settings) -> Result<()> {
-        let root = &settings.state_dir;
+    pub fn check_is_ours(root: &Path) -> Result<()> {
         SigndView::new(root).check_is_ours()?;
         let path = root.join(IMPORTING);
         match fs::symlink_metadata(&path) {

@@ -215,6 +215,7 @@ mod tests {
             signs: true,
             user_ids: vec!["a <a#b@c>".into()],
             subkeys: 0,
+            subkey_keygrips: Vec::new(),
             signatures: created.iter().map(signature).collect(),
         })
     }

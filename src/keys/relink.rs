@@ -30,7 +30,7 @@ impl Store {
             match self.relink(&name_email?) {
                 Ok(Some(_)) => provided.keys += 1,
                 Ok(None) => {}
-                Err(error @ (Error::NoSpace(_) | Error::Settings(_))) => return Err(error),
+                Err(error @ (Error::NoSpace { .. } | Error::Settings(_))) => return Err(error),
                 Err(error) => {
                     log::error!("{error}");
                     provided.failed += 1;

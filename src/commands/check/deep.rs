@@ -81,7 +81,7 @@ fn try_all(host: &Host, whole: &[(usize, &Home)]) -> Result<(Vec<(usize, Doubt)>
             };
             let found = doubts_about(host, home);
             let hopeless = |doubt: &Doubt| {
-                matches!(doubt, Doubt::Failed(Error::NoSpace(_) | Error::GpgMissing { .. }))
+                matches!(doubt, Doubt::Failed(Error::NoSpace { .. } | Error::GpgMissing { .. }))
             };
             if found.iter().any(hopeless) || signals.received() {
                 stop.store(true, Ordering::Relaxed);
@@ -111,12 +111,7 @@ fn doubts_about(host: &Host, home: &Home) -> Vec<Doubt> {
     };
     let mut doubts = Vec::new();
     doubts.extend(record_doubt(host, home, &certificate));
-    let identity = home.name_email.as_str();
-    let is_of_it = |user_id: &String| {
-        let address = user_id.rsplit_once('<').and_then(|(_, rest)| rest.strip_suffix('>'));
-        address.unwrap_or(user_id) == identity
-    };
-    if !certificate.user_ids.iter().any(is_of_it) {
+    if !certificate.user_ids.iter().any(|user_id| home.name_email.is_in(user_id)) {
         doubts.push(Doubt::Name);
     }
     if certificate.revoked {
@@ -181,7 +176,7 @@ fn report(host: &Host, home: &mut Home, doubt: Doubt, section: &mut Section) {
         Doubt::Failed(e) => {
             let remedy = match &e {
                 Error::Clock(_) => super::expiry::SET_CLOCK.into(),
-                Error::NoSpace(_) => "make room, then try again".into(),
+                Error::NoSpace { .. } => "make room, then try again".into(),
                 Error::GpgMissing { .. } => "see the section about GnuPG".into(),
                 Error::GpgTimedOut { .. } => "try again when the host is less busy".into(),
                 Error::GpgFailed { words, .. } if words.contains("Bad passphrase") => {

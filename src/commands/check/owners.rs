@@ -17,7 +17,15 @@ use crate::remedy::STATE;
 pub fn state_exists(host: &Host, section: &mut Section) -> bool {
     let state = host.state().to_string_lossy();
     let make = "systemd-tmpfiles --create copr-keygen.conf, or correct the setting state_dir";
+    let is_missing = |part: &&str| {
+        fs::symlink_metadata(host.part(part)).is_err_and(|e| e.kind() == ErrorKind::NotFound)
+    };
     match fs::metadata(host.state()) {
+        // Making it would hide that the directory was mistyped, or that what was mounted there is gone.
+        Ok(found) if found.is_dir() && PARTS.iter().all(is_missing) => {
+            section.failed(state, "is no state: it holds none of its directories", make);
+            false
+        }
         Ok(found) if found.is_dir() => true,
         Ok(_) => {
             section.failed(state, "is not a directory", "move it away, or correct state_dir");

@@ -70,7 +70,7 @@ impl Store {
             let sender = sender; // dropped when all has been read, which ends the threads
             read::read(input, |piece| {
                 if tally.is_full.load(Ordering::Relaxed) {
-                    return Err(Error::NoSpace("the restore was broken off".into()));
+                    return Err(Error::state_full("the restore was broken off"));
                 }
                 match piece {
                     Piece::Header(header) => {
@@ -248,7 +248,7 @@ impl Tally<'_> {
             Ok(Restored::Kept) => 2,
             Err(_) => 3,
         };
-        if matches!(result, Err(Error::NoSpace(_))) {
+        if matches!(result, Err(Error::NoSpace { .. })) {
             self.is_full.store(true, Ordering::Relaxed);
         }
         self.counts[index].fetch_add(1, Ordering::Relaxed);

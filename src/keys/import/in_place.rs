@@ -106,7 +106,7 @@ impl<'a> OldLayout<'a> {
         if self.stage()? == Stage::Before {
             let (home, phrases) = self.old_directories()?;
             let source = Source::in_place(home, phrases)?;
-            seen = stamp(source.pubring());
+            seen = source.pubring().and_then(stamp);
             let phrases = self.new_phrases()?;
             let store =
                 Store::beside_old(self.settings, gpg.clone(), &self.importing, phrases.clone())?;
@@ -127,7 +127,7 @@ impl<'a> OldLayout<'a> {
             gpg.end_agent(&home);
             let source = Source::in_place(home, phrases)?;
             // What the old service made since its keyring was read.
-            if seen.is_none() || stamp(source.pubring()) != seen {
+            if seen.is_none() || source.pubring().and_then(stamp) != seen {
                 let more = self.take_over(&store, &source, options, true, progress)?;
                 report.add(more);
             }
@@ -158,16 +158,16 @@ impl<'a> OldLayout<'a> {
         }
         let moved: Vec<_> = report.imported.iter().chain(&report.already).cloned().collect();
         for (key, error) in store.prove(source, &moved, options.jobs, progress)? {
-            if let Error::NoSpace(_) = error {
+            if let Error::NoSpace { .. } = error {
                 return Err(error);
             }
             report.fail(&key, format!("it does not sign as the old key did: {error}"));
         }
         store.provide_phrases(&|| {})?;
-        let missed = report.missed().count();
+        let missed = report.missed().count() + report.unread.len();
         if missed > 0 && !leave_out {
             report.stopped = Some(Error::Partly(format!(
-                "{missed} keys that sign until now cannot be taken over, see above, so the old service's \
+                "{missed} keys, or files with keys, cannot be taken over, see above, so the old service's \
                  keyring stays in place and goes on signing; mend them and run the same command again, or \
                  leave them behind with --leave-out"
             )));

@@ -9,7 +9,7 @@ use super::{LeftOut, Moved, Obstacle, Shadowed};
 use crate::clock;
 use crate::error::Result;
 use crate::gpg::{Certificate, Fingerprint, Keygrip, Protection};
-use crate::identity::NameEmail;
+use crate::identity::{NameEmail, mail_address};
 use crate::keys::Store;
 
 /// A certificate that may become a home.
@@ -112,7 +112,9 @@ pub fn assess(
     }
     match protection {
         Some(Protection::None | Protection::Passphrase) => {}
-        Some(Protection::Card) => return refuse(true, "its secret key is on a smart card".into()),
+        Some(Protection::Card) => {
+            return refuse(true, "its secret key is on a smart card or in a TPM".into());
+        }
         None => return refuse(true, format!("{} is no secret key", keygrip.file_name())),
     }
     match identity {
@@ -139,7 +141,7 @@ pub fn assess(
 fn identity(user_ids: &[String]) -> std::result::Result<NameEmail, String> {
     let mut found = None;
     for user_id in user_ids {
-        let name_email = match NameEmail::parse(address(user_id)) {
+        let name_email = match NameEmail::parse(mail_address(user_id)) {
             Ok(name_email) => name_email,
             Err(e) => return Err(format!("its user ID holds no identity: {e}")),
         };
@@ -151,14 +153,6 @@ fn identity(user_ids: &[String]) -> std::result::Result<NameEmail, String> {
         }
     }
     found.ok_or_else(|| "it has no user ID".into())
-}
-
-/// What gpg takes for the mail address in a user ID.
-fn address(user_id: &str) -> &str {
-    match user_id.strip_suffix('>').and_then(|text| text.rsplit_once('<')) {
-        Some((_, address)) => address,
-        None => user_id,
-    }
 }
 
 impl Plan {
@@ -223,23 +217,30 @@ impl Plan {
     }
 }
 
-/// Candidates whose identity is the end of an earlier one's. For gpg a user like `copr#foo@host` is any
-/// part of a user ID, so obs-signd got the key of `@copr#foo@host` where that came first.
+/// Candidates under whose name gpg finds an earlier one, so that obs-signd got the key of that. A user like
+/// `copr#foo@host` is any part of a user ID for gpg, so also the end of `@copr#foo@host`; of a user that
+/// begins with "@" it looks for what is behind that; and it does not tell upper case from lower.
 pub fn shadowed(assessed: &[std::result::Result<Candidate, LeftOut>]) -> Vec<Shadowed> {
-    let key = |name_email: &NameEmail| name_email.as_str().to_ascii_lowercase();
-    let mut first = HashMap::new();
+    let lower = |name_email: &NameEmail| name_email.as_str().to_ascii_lowercase();
+    let mut first: HashMap<&NameEmail, usize> = HashMap::new();
     for (position, candidate) in assessed.iter().flatten().enumerate() {
-        first.entry(key(&candidate.name_email)).or_insert((position, &candidate.name_email));
+        first.entry(&candidate.name_email).or_insert(position);
+    }
+    // What gpg looks for, and who is meant by it.
+    let mut wanted: HashMap<String, Vec<usize>> = HashMap::new();
+    for (name_email, position) in &first {
+        let name = lower(name_email);
+        let part = name.strip_prefix('@').unwrap_or(&name).to_owned();
+        wanted.entry(part).or_default().push(*position);
     }
     let mut by: HashMap<usize, (usize, &NameEmail)> = HashMap::new();
-    for (name, (position, name_email)) in &first {
-        for (at, _) in name.char_indices().skip(1) {
-            match first.get(&name[at..]) {
-                Some((shadowed, _)) if shadowed > position => {
-                    let nearest = by.entry(*shadowed).or_insert((*position, *name_email));
-                    *nearest = (*nearest).min((*position, *name_email));
-                }
-                _ => {}
+    for (name_email, position) in &first {
+        let name = lower(name_email);
+        for (at, _) in name.char_indices() {
+            for shadowed in wanted.get(&name[at..]).into_iter().flatten().filter(|p| *p > position)
+            {
+                let nearest = by.entry(*shadowed).or_insert((*position, name_email));
+                *nearest = (*nearest).min((*position, name_email));
             }
         }
     }
@@ -257,8 +258,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_identity_is_shadowed_by_an_earlier_one_that_ends_in_it() {
+    fn an_identity_is_shadowed_by_an_earlier_one_that_gpg_takes_for_it() {
         let names = ["x#a@h", "@g#a@h", "G#a@h", "a.g#a@h", "zz#b@h", "z#b@h", "q#b@h"];
+        assert_eq!(found(&names), ["G#a@h @g#a@h", "z#b@h zz#b@h"]);
+        // Behind the "@", and in upper and lower case.
+        assert_eq!(found(&["g#a@h", "@g#a@h"]), ["@g#a@h g#a@h"]);
+        assert_eq!(found(&["User#a@h", "user#a@h", "User#a@h"]), ["user#a@h User#a@h"]);
+    }
+
+    fn found(names: &[&str]) -> Vec<String> {
         let grip = "0".repeat(40);
         let candidate = |name: &&str| {
             Some(Ok(Candidate {
@@ -272,9 +280,7 @@ mod tests {
             }))
         };
         let assessed: Vec<_> = names.iter().filter_map(candidate).collect();
-        let found: Vec<_> =
-            shadowed(&assessed).iter().map(|s| format!("{} {}", s.name_email, s.by)).collect();
-        assert_eq!(found, ["G#a@h @g#a@h", "z#b@h zz#b@h"]);
+        shadowed(&assessed).iter().map(|s| format!("{} {}", s.name_email, s.by)).collect()
     }
 
     #[test]

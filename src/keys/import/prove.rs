@@ -4,10 +4,10 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Moved, Source};
+use crate::ahead;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::{Keyring, time_of_signature};
@@ -26,25 +26,18 @@ impl Store {
         jobs: usize,
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Vec<(Moved, Error)>> {
+        let Some(pubring) = source.pubring() else { return Ok(Vec::new()) };
         let apart = self.staging.create()?;
         let file = apart.scratch().join("old.gpg");
-        self.gpg.export_all(Keyring { home: apart.path(), file: source.pubring() }, &file)?;
+        self.gpg.export_all(Keyring { home: apart.path(), file: pubring }, &file)?;
         let keyring = Keyring { home: apart.path(), file: &file };
-        let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-        std::thread::scope(|scope| {
-            for _ in 0..jobs {
-                scope.spawn(|| {
-                    while let Some(key) = moved.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if let Err(error) = self.prove_one(key, keyring) {
-                            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
-                            failed.push((key.clone(), error));
-                        }
-                        progress(next.load(Ordering::Relaxed).min(moved.len()), moved.len());
-                    }
-                });
-            }
+        let done = AtomicUsize::new(0);
+        let failed = ahead::each(moved.to_vec(), jobs, |key| {
+            let error = self.prove_one(&key, keyring).err();
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1, moved.len());
+            error.map(|error| (key, error))
         });
-        Ok(failed.into_inner().unwrap_or_else(PoisonError::into_inner))
+        Ok(failed.into_iter().flatten().collect())
     }
 
     fn prove_one(&self, key: &Moved, old: Keyring) -> Result<()> {

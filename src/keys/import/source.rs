@@ -1,17 +1,19 @@
 //! The GnuPG home keys are imported from, and the phrases that belong to them. Only read: gpg gets the
 //! keyring by its name and a home of staging, and nothing is ever written here.
 
-use std::fs::File;
+use std::ffi::OsString;
+use std::fs::{DirEntry, File};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use super::unread::{DATABASE, SECRING, is_filled};
 use crate::error::{Error, Result};
 use crate::gpg::{Fingerprint, Keygrip, keybox};
 use crate::identity::NameEmail;
-use crate::keys::home::{REVOCATIONS, SECRET_KEYS};
+use crate::keys::home::{REVOCATIONS, SECRET_KEYS, secret_keys};
 use crate::keys::passphrase::Phrase;
 
 /// Longer than any secret key, revocation certificate or phrase file.
@@ -23,7 +25,8 @@ const PHRASE_MAX: usize = 255;
 #[derive(Debug)]
 pub struct Source {
     home: PathBuf,
-    pubring: PathBuf,
+    /// Where gpg finds certificates; none where only keys are that are not read.
+    pubring: Option<PathBuf>,
     phrases: Option<PathBuf>,
     /// Whether links among the phrases are ours, and lead to the new passphrases.
     in_place: bool,
@@ -50,9 +53,56 @@ impl Source {
         Ok(Self { home, pubring, phrases, in_place: false })
     }
 
-    /// The public keyring.
-    pub fn pubring(&self) -> &Path {
-        &self.pubring
+    /// The GnuPG home.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// The directory of phrases, if one was named.
+    pub fn phrases(&self) -> Option<&Path> {
+        self.phrases.as_deref()
+    }
+
+    /// A file of the home.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.home.join(name)
+    }
+
+    /// The public keyring, if there is one that gpg would use.
+    pub fn pubring(&self) -> Option<&Path> {
+        self.pubring.as_deref()
+    }
+
+    /// Whether there is a file with this secret key.
+    pub fn has_secret_key(&self, keygrip: &Keygrip) -> bool {
+        self.home.join(SECRET_KEYS).join(keygrip.file_name()).is_file()
+    }
+
+    /// Keyrings that `gpg.conf` names: the import reads only the one in the home.
+    pub fn named_keyrings(&self) -> Vec<PathBuf> {
+        let Ok(Some(text)) = read(&self.home.join("gpg.conf")) else { return Vec::new() };
+        let text = String::from_utf8_lossy(&text);
+        let named = text.lines().filter_map(|line| {
+            let line = line.trim().trim_start_matches("--");
+            let (option, value) = line.split_once(char::is_whitespace)?;
+            let value = value.trim().trim_matches('"');
+            matches!(option, "keyring" | "primary-keyring").then(|| match value.contains('/') {
+                true => PathBuf::from(value),
+                false => self.home.join(value),
+            })
+        });
+        named.collect()
+    }
+
+    /// The names in the directory of phrases, sorted.
+    pub fn phrase_names(&self) -> Result<Vec<OsString>> {
+        let Some(phrases) = &self.phrases else { return Ok(Vec::new()) };
+        let entries = std::fs::read_dir(phrases).map_err(|e| unreadable(phrases, e))?;
+        let name = |entry: io::Result<DirEntry>| entry.map(|entry| entry.file_name());
+        let names = entries.map(name).collect::<io::Result<Vec<_>>>();
+        let mut names = names.map_err(|e| unreadable(phrases, e))?;
+        names.sort();
+        Ok(names)
     }
 
     /// The file of a secret key; `None` when it is not there.
@@ -112,7 +162,7 @@ fn directory(option: &str, path: &Path, state: &Path) -> Result<PathBuf> {
 
 /// The keyring gpg would use: `pubring.gpg` only where `pubring.kbx` was never used for OpenPGP.
 /// One that is missing is an error here, because gpg would make it.
-fn pubring(home: &Path) -> Result<PathBuf> {
+fn pubring(home: &Path) -> Result<Option<PathBuf>> {
     let [keybox, old] = ["pubring.kbx", "pubring.gpg"].map(|name| home.join(name));
     let head = |path: &Path| {
         let mut head = Vec::new();
@@ -122,14 +172,21 @@ fn pubring(home: &Path) -> Result<PathBuf> {
         Ok::<_, Error>(Some(head))
     };
     match (head(&keybox)?, head(&old)?) {
-        (Some(head), Some(_)) if !keybox::is_for_openpgp(&head) => Ok(old),
-        (Some(_), _) => Ok(keybox),
-        (None, Some(_)) => Ok(old),
+        (Some(head), Some(_)) if !keybox::is_for_openpgp(&head) => Ok(Some(old)),
+        (Some(_), _) => Ok(Some(keybox)),
+        (None, Some(_)) => Ok(Some(old)),
+        (None, None) if holds_other_keys(home) => Ok(None),
         (None, None) => Err(Error::Usage(format!(
             "--from {}: holds neither pubring.kbx nor pubring.gpg, so it is no GnuPG home with keys",
             home.display()
         ))),
     }
+}
+
+/// Whether there are keys in a form that is not read.
+fn holds_other_keys(home: &Path) -> bool {
+    let forms = [SECRING, DATABASE].map(|name| home.join(name));
+    forms.iter().any(|path| is_filled(path)) || !secret_keys(home).is_empty()
 }
 
 /// Opens a regular file; anything else makes nobody wait. `None` when there is nothing.

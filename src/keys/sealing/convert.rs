@@ -198,7 +198,7 @@ impl Store {
                 let Some(place) = places.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
                 let fate = match self.convert_one(place, to, &staged) {
                     Ok(fate) => fate,
-                    Err(e @ (Error::NoSpace(_) | Error::Settings(_))) => return Err(e),
+                    Err(e @ (Error::NoSpace { .. } | Error::Settings(_))) => return Err(e),
                     Err(e) => {
                         log::error!("{e}");
                         Fate::Failed

@@ -1,0 +1,78 @@
+//! Words for what an import found and did not take: files it does not read, and phrases of no key.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::cli::Import;
+use crate::keys::{self, ImportReport};
+use crate::remedy::{STATE, quote};
+use crate::settings::Settings;
+
+/// The commands after which everything that is not read now can be imported, if there are any.
+pub fn way_out(
+    report: &ImportReport,
+    home: &Path,
+    phrases: Option<&Path>,
+    settings: &Settings,
+    options: &Import,
+) -> Option<String> {
+    let (mut command, copy) = keys::way_out(&report.unread, home)?;
+    let word = |path: &Path| quote(&path.to_string_lossy());
+    let _ = write!(command, " && copr-keygen import --from {}", word(&copy));
+    if let Some(phrases) = phrases {
+        let _ = write!(command, " --phrases {}", word(phrases));
+    }
+    if !options.protect {
+        command.push_str(" --protect no");
+    }
+    if settings.state_dir != Path::new(STATE) {
+        let _ = write!(command, " --state-dir {}", word(&settings.state_dir));
+    }
+    Some(command)
+}
+
+/// A line for every file that was not read and every key in it.
+pub fn text(report: &ImportReport, way_out: Option<&str>) -> String {
+    let mut text = String::new();
+    for file in &report.unread {
+        let _ = writeln!(text, "not read  {:?}  {}", file.file, file.reason);
+        for key in &file.keys {
+            let keygrip = key.keygrip.as_ref().map_or("", |keygrip| keygrip.as_str());
+            let fingerprint = key.fingerprint.as_ref().map(|fingerprint| fingerprint.as_str());
+            let name = fingerprint.map_or(format!("{keygrip}.key"), Into::into);
+            // Not checked by anybody: it must not steer a terminal.
+            let user_id = key.user_id.as_ref().map_or(String::new(), |id| format!("  {id:?}"));
+            let _ = writeln!(text, "    {name}{user_id}");
+        }
+    }
+    if let Some(command) = way_out {
+        let _ = writeln!(text, "to import from a copy that has it in a form that is read, run:");
+        let _ = writeln!(text, "    {command}");
+    }
+    text
+}
+
+/// A line for every phrase without a key of exactly its name.
+pub fn keyless_text(report: &ImportReport) -> String {
+    let mut text = String::new();
+    for phrase in &report.phrases.keyless {
+        let _ = match &phrase.signed_by {
+            Some(key) => writeln!(
+                text,
+                "note  {}  has a phrase and no key of exactly this name: obs-signd signed for it with the \
+                 key of {}  {}  until now; the next request for it makes a key of its own, and packages \
+                 signed before verify with the old one",
+                phrase.name_email, key.name_email, key.fingerprint
+            ),
+            None => writeln!(
+                text,
+                "note  {}  has a phrase and no key in the keyring: nothing could be signed for it",
+                phrase.name_email
+            ),
+        };
+    }
+    for name in &report.phrases.strange_phrases {
+        let _ = writeln!(text, "note  {name:?}  is a phrase, but no identity can have this name");
+    }
+    text
+}
