@@ -11,16 +11,13 @@ use std::path::{Path, PathBuf};
 use super::home::{self, PUBRING, REVOCATIONS, SECRET_KEYS};
 use super::{Filter, Form, Key, Store, durable};
 use crate::error::{Error, Result};
+use crate::gpg::agent::{FOR_MANY_CLIENTS, agent_configuration};
 use crate::gpg::{Fingerprint, Keyring, keybox};
 
 /// There until all keys are.
 const INCOMPLETE: &str = "INCOMPLETE";
 const INCOMPLETE_TEXT: &str = "copr-keygen has not finished this export: keys are missing here, or \
                                were not checked.\nRemove the directory and export again.\n";
-
-/// For whoever uses the keys there: their passphrases are 256 random bits, stretching them adds only
-/// time, and programs that sign answer for them.
-const AGENT_CONFIGURATION: &str = "allow-loopback-pinentry\ns2k-count 65536\n";
 
 /// Longer than any file of a home.
 const FILE_MAX: u64 = 16 * 1024 * 1024;
@@ -190,7 +187,9 @@ impl Target {
         for path in [gnupg.clone()].into_iter().chain(parts) {
             builder.create(&path).map_err(|e| failed("making", &path, e))?;
         }
-        target.write(&gnupg.join("gpg-agent.conf"), AGENT_CONFIGURATION.as_bytes())?;
+        // One agent signs there for all, as the shared one does here.
+        let configuration = agent_configuration(&FOR_MANY_CLIENTS);
+        target.write(&gnupg.join("gpg-agent.conf"), configuration.as_bytes())?;
         Ok(target)
     }
 
