@@ -233,3 +233,75 @@ fn check_names_a_configuration_that_lacks_something_and_an_agent_that_has_not_re
     sign_host.check(&[]).assert_failed("gpg-agent.conf", "is missing", "check --repair");
     assert!(sign_host.check(&["--repair"]).has("repaired", "gpg-agent.conf", "is missing"));
 }
+
+/// Stands for signd in the sandbox of its unit: everything is read-only but the directory that has the name
+/// gnupg/ when it starts. Each line it reads makes it look a key up there, as signd does.
+struct Sandbox(Child);
+
+impl Sandbox {
+    fn start(sign_host: &SignHost) -> Self {
+        let script = r#"mount --bind "$1" "$1" && mount --bind "$1/gnupg" "$1/gnupg" &&
+            mount -o remount,bind,ro "$1" && echo $$ >"$2" && echo ready || exit 1
+            while read -r line; do "$3" --locate-key -- "$line" 2>&1; echo "status $?"; done"#;
+        let mut unshare = sign_host.command(Path::new("unshare"));
+        unshare.arg("--mount");
+        if !nix::unistd::geteuid().is_root() {
+            unshare.args(["--user", "--map-root-user"]);
+        }
+        let scratch = sign_host.host.scratch();
+        // sh needs write access to nothing but the pidfile, which is not in the state.
+        unshare.args(["sh", "-c", script, "signd"]).arg(sign_host.host.state());
+        unshare.arg(scratch.join("signd.pid")).arg(scratch.join("gpg-copr"));
+        unshare.env("GNUPGHOME", sign_host.path("gnupg"));
+        let child = unshare.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut sandbox = Self(child);
+        assert_eq!(sandbox.lines("ready"), "ready\n", "this needs mount namespaces");
+        sandbox
+    }
+
+    fn lines(&mut self, last: &str) -> String {
+        let mut text = String::new();
+        let mut out = BufReader::new(self.0.stdout.as_mut().unwrap());
+        while !text.lines().any(|line| line.starts_with(last)) {
+            if out.read_line(&mut text).unwrap() == 0 {
+                break;
+            }
+        }
+        text
+    }
+
+    fn look_up(&mut self, id: &str) -> String {
+        writeln!(self.0.stdin.as_mut().unwrap(), "{id}").unwrap();
+        self.lines("status ")
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_gnupg_that_was_moved_away_from_a_running_signd_is_seen() {
+    let sign_host = SignHost::with_key_of(2048);
+    let mut signd = Sandbox::start(&sign_host);
+    sign_host.assert_well(&[]);
+    assert!(signd.look_up(ID).ends_with("status 0\n"));
+
+    fs::rename(sign_host.path("gnupg"), sign_host.path("gnupg.aside")).unwrap();
+    let told = signd.look_up(ID);
+    assert!(told.contains("gnupg: no gpg-agent runs there and none can be started"), "{told}");
+    sign_host.check(&["--repair"]);
+    let told = signd.look_up(ID);
+    assert!(told.contains("Read-only file system") && told.ends_with("status 1\n"), "{told}");
+    assert!(told.contains("systemctl restart signd"), "{told}");
+    let pid = format!("signd (process {}) cannot write", signd.0.id());
+    sign_host.check(&["--repair"]).assert_failed("gnupg", &pid, "start it again");
+
+    drop(signd);
+    let mut signd = Sandbox::start(&sign_host);
+    assert!(signd.look_up(ID).ends_with("status 0\n"));
+    sign_host.assert_well(&[]);
+}
