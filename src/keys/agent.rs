@@ -34,7 +34,7 @@ const HEADING: &str =
 const SIZE_MAX: u64 = 1 << 20;
 
 /// How long an agent may take to answer. One that signs for many takes turns.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The home of the agent.
 #[derive(Clone, Debug)]
