@@ -113,6 +113,13 @@ impl AgentHome {
         (found, text)
     }
 
+    /// Whether the configuration has a line that begins so.
+    pub fn says(&self, option: &str) -> bool {
+        let (_, text) = self.look();
+        let mut lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+        lines.any(|line| line.starts_with(option.as_bytes()))
+    }
+
     /// The text of the configuration, and whether a symbolic link leads to it.
     fn read(&self) -> io::Result<Option<(Vec<u8>, bool)>> {
         let path = self.configuration_path();

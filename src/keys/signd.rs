@@ -105,9 +105,7 @@ impl SigndView {
             found.push((conf, "changes how everything is signed; nothing of ours writes it"));
         }
         let path = self.agent_home.configuration_path();
-        let text = fs::read(&path).unwrap_or_default();
-        let mut lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-        if lines.any(|line| line.starts_with(b"no-allow-loopback-pinentry")) {
+        if self.agent_home.says("no-allow-loopback-pinentry") {
             found.push((path, "keeps signd from giving passphrases: no-allow-loopback-pinentry"));
         }
         found

@@ -7,6 +7,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::json;
 
 use super::check_host::{ID, SignHost};
@@ -185,7 +187,7 @@ fn what_an_operator_wrote_for_the_agent_stays() {
     assert_eq!(fs::read_to_string(&elsewhere).unwrap(), OLD_CONFIGURATION);
     sign_host.check(&["--repair"]).assert_failed("gpg-agent.conf", "is a symbolic link", "printf ");
     sign_host.run_remedy("failed", "gpg-agent.conf");
-    assert_eq!(fs::read_to_string(&elsewhere).unwrap(), format!("{OLD_CONFIGURATION}{WANTED}"));
+    assert_eq!(fs::read_to_string(&elsewhere).unwrap(), format!("{OLD_CONFIGURATION}\n{WANTED}"));
     assert!(fs::symlink_metadata(&conf).unwrap().is_symlink());
     sign_host.assert_well(&[]);
 }
@@ -232,6 +234,25 @@ fn check_names_a_configuration_that_lacks_something_and_an_agent_that_has_not_re
     fs::remove_file(&conf).unwrap();
     sign_host.check(&[]).assert_failed("gpg-agent.conf", "is missing", "check --repair");
     assert!(sign_host.check(&["--repair"]).has("repaired", "gpg-agent.conf", "is missing"));
+    // What is no file makes nobody wait.
+    fs::remove_file(&conf).unwrap();
+    fs::create_dir(&conf).unwrap();
+    sign_host.check(&["--repair"]).assert_failed("gpg-agent.conf", "not a regular file", "mv ");
+    fs::remove_dir(&conf).unwrap();
+    mkfifo(&conf, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    sign_host.check(&["--repair"]).assert_failed("gpg-agent.conf", "not a regular file", "mv ");
+    fs::remove_file(&conf).unwrap();
+    fs::remove_file(sign_host.path("gnupg/pubring.kbx")).unwrap();
+    let found = sign_host.check(&[]);
+    assert!(found.has("warning", "gnupg/pubring.kbx", "is missing"), "{found:#?}");
+    sign_host.check(&["--repair"]);
+    sign_host.check(&["--repair"]).assert_nothing_repaired();
+}
+
+impl super::check_host::Found {
+    fn assert_nothing_repaired(&self) {
+        assert!(!self.has("repaired", "", "") && !self.has("failed", "", ""), "{self:#?}");
+    }
 }
 
 /// Stands for signd in the sandbox of its unit: everything is read-only but the directory that has the name

@@ -26,6 +26,7 @@ pub fn section(host: &Host, conf: Option<&SignConf>) -> Section {
         section.failed(host.name(&path), why, remedy);
     }
     configuration(host, &mut section);
+    marker(host, &mut section);
     running(host, &mut section);
     if let Some(pid) = signd(host, conf) {
         view(host, pid, &mut section);
@@ -37,40 +38,50 @@ pub fn section(host: &Host, conf: Option<&SignConf>) -> Section {
     section
 }
 
-/// The files of the agent's home, which are made when the service starts.
+/// `gpg-agent.conf`, which is made, and brought up to date, when the service starts.
 fn configuration(host: &Host, section: &mut Section) {
     let home = host.inspector.agent_home();
     let path = home.configuration_path();
-    let subject = host.name(&path);
-    let (subject, message) = match home.configuration() {
-        Configuration::Whole if host.inspector.has_marker() => return,
-        Configuration::Whole => {
-            ("gnupg/pubring.kbx".into(), "is missing: signd's keycache is stale".to_owned())
+    let message = match home.configuration() {
+        Configuration::Whole => return,
+        Configuration::Absent => {
+            "is missing: signatures are slow, and with many clients at once they fail".to_owned()
         }
-        Configuration::Absent => (
-            subject,
-            "is missing: signatures are slow, and with many clients at once they fail".to_owned(),
-        ),
-        Configuration::Lacks(lines) => (subject, lacks(&lines)),
+        Configuration::Lacks(lines) => lacks(&lines),
         Configuration::Foreign(what, lines) => {
-            let lines: Vec<_> = lines.iter().map(|option| quote(&option.line())).collect();
-            let remedy = match fs::metadata(&path) {
-                Ok(found) if found.is_file() => {
-                    format!("printf '%s\\n' {} >>{}", lines.join(" "), host.quoted(&path))
-                }
-                _ => {
-                    let aside = host.quoted(&path.with_extension("conf.aside"));
-                    format!("mv {} {aside} && {}", host.quoted(&path), host.repair())
-                }
-            };
             let message = format!("{what}, and does not say all that many clients need");
-            return section.failed(subject, message, remedy);
+            return section.failed(host.name(&path), message, write_there(host, &path, &lines));
         }
     };
     if host.options.repair {
+        section.mended(host.name(&path), message, host.inspector.prepare());
+    } else {
+        section.failed(host.name(&path), message, host.repair());
+    }
+}
+
+/// What adds lines to a configuration that is kept elsewhere, or puts away what is none.
+fn write_there(host: &Host, path: &Path, lines: &[AgentOption]) -> String {
+    let quoted = host.quoted(path);
+    if path.is_symlink() && path.is_file() {
+        let lines: Vec<_> = lines.iter().map(|option| quote(&option.line())).collect();
+        // The empty one ends a last line that has no end.
+        return format!("printf '%s\\n' '' {} >>{quoted}", lines.join(" "));
+    }
+    let aside = host.quoted(&path.with_extension("conf.aside"));
+    format!("mv {quoted} {aside} && {}", host.repair())
+}
+
+/// What tells signd of changes.
+fn marker(host: &Host, section: &mut Section) {
+    if host.inspector.has_marker() {
+        return;
+    }
+    let (subject, message) = ("gnupg/pubring.kbx", "is missing: signd's keycache is stale");
+    if host.options.repair {
         section.mended(subject, message, host.inspector.prepare());
     } else {
-        section.failed(subject, message, host.repair());
+        section.warning(subject, message, host.repair());
     }
 }
 
