@@ -1,5 +1,7 @@
 //! Does what obs-signd does in agent mode, call for call and argument for argument, without being
 //! obs-signd: `signd-client pubkey USER` and `signd-client sign USER FILE` (detached, to stdout).
+//! `signd-client sign-at-once USER FILE COUNT` is that many clients of one agent, which has a key opened for
+//! each of them before it signs for any; all signatures go to stdout.
 //!
 //! Environment, in place of sign.conf: GNUPGHOME, SIGND_PHRASES (`phrases:`), SIGND_GPG (`gpg:`).
 
@@ -22,7 +24,8 @@ const RSA: u8 = 1;
 fn main() -> Result<()> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let words: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let user = *words.get(1).ok_or("usage: signd-client pubkey USER | sign USER FILE")?;
+    let usage = "usage: signd-client pubkey USER | sign USER FILE | sign-at-once USER FILE COUNT";
+    let user = *words.get(1).ok_or(usage)?;
     let phrase = PathBuf::from(std::env::var("SIGND_PHRASES")?).join(user);
     if !phrase.exists() {
         return Err(format!("unknown key: {user}").into());
@@ -31,8 +34,11 @@ fn main() -> Result<()> {
     gpg(&["--pinentry-mode=loopback", "--version"])?;
     let output = match words[..] {
         ["pubkey", user] => gpg(&["--export", "-a", user])?,
-        ["sign", user, file] => sign(user, &phrase, Path::new(file))?,
-        _ => return Err("usage: signd-client pubkey USER | sign USER FILE".into()),
+        ["sign", user, file] => sign(user, &phrase, Path::new(file), 1)?,
+        ["sign-at-once", user, file, count] => {
+            sign(user, &phrase, Path::new(file), count.parse()?)?
+        }
+        _ => return Err(usage.into()),
     };
     std::io::stdout().write_all(&output)?;
     Ok(())
@@ -77,8 +83,9 @@ fn find_key(user: &str) -> Result<(String, String)> {
     Err(format!("no key for {user}").into())
 }
 
-/// A detached OpenPGP signature, version 4, over the bytes of `file` (RFC 9580, 5.2.3 and 5.2.4).
-fn sign(user: &str, phrase: &Path, file: &Path) -> Result<Vec<u8>> {
+/// Detached OpenPGP signatures, version 4, over the bytes of `file` (RFC 9580, 5.2.3 and 5.2.4), made by
+/// `count` clients at once.
+fn sign(user: &str, phrase: &Path, file: &Path, count: usize) -> Result<Vec<u8>> {
     let (fingerprint, keygrip) = find_key(user)?;
     let fingerprint = from_hex(&fingerprint)?;
     let now = u32::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?;
@@ -96,7 +103,16 @@ fn sign(user: &str, phrase: &Path, file: &Path) -> Result<Vec<u8>> {
     hash.update(u32::try_from(packet.len())?.to_be_bytes());
     let digest = hash.finalize();
 
-    let value = sign_with_agent(&keygrip, &digest, phrase)?;
+    let mut signatures = Vec::new();
+    for value in sign_with_agent(&keygrip, &digest, phrase, count)? {
+        signatures.extend(signature(&packet, &fingerprint, &digest, &value)?);
+    }
+    Ok(signatures)
+}
+
+/// The signature packet: what was hashed, and the value over it.
+fn signature(hashed: &[u8], fingerprint: &[u8], digest: &[u8], value: &[u8]) -> Result<Vec<u8>> {
+    let mut packet = hashed.to_vec();
     let unhashed = subpacket(16, &fingerprint[12..]);
     packet.extend(u16::try_from(unhashed.len())?.to_be_bytes());
     packet.extend(unhashed);
@@ -117,13 +133,51 @@ fn subpacket(kind: u8, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The RSA signature of a SHA-256 digest, as signd gets it from the agent.
-fn sign_with_agent(keygrip: &str, digest: &[u8], phrase: &Path) -> Result<Vec<u8>> {
-    let mut agent = Agent::connect()?;
-    agent.ask(&format!("SIGKEY {keygrip}"), None)?;
-    agent.ask(&format!("SETHASH {SHA256} {}", to_hex(digest)), None)?;
-    agent.ask("OPTION pinentry-mode=loopback", None)?;
-    let answer = agent.ask("PKSIGN", Some(phrase))?;
+/// RSA signatures of a SHA-256 digest, as signd gets them from the agent. It has read the secret key for
+/// every client, and waits for the passphrase of every one, before it gets the first.
+fn sign_with_agent(
+    keygrip: &str,
+    digest: &[u8],
+    phrase: &Path,
+    count: usize,
+) -> Result<Vec<Vec<u8>>> {
+    let mut agents = Vec::new();
+    for _ in 0..count {
+        let mut agent = Agent::connect()?;
+        agent.ask(&format!("SIGKEY {keygrip}"))?;
+        agent.ask(&format!("SETHASH {SHA256} {}", to_hex(digest)))?;
+        agent.ask("OPTION pinentry-mode=loopback")?;
+        agent.send("PKSIGN")?;
+        agents.push(agent);
+    }
+    let mut errors = Vec::new();
+    agents.retain_mut(|agent| {
+        let failed = agent.await_inquiry().err();
+        let waits = failed.is_none();
+        errors.extend(failed);
+        waits
+    });
+    let mut text = String::new();
+    File::open(phrase)?.read_to_string(&mut text)?;
+    let first = text.lines().next().unwrap_or_default();
+    for agent in &mut agents {
+        agent.send(&format!("D {first}\nEND"))?;
+    }
+    let mut values = Vec::new();
+    for agent in &mut agents {
+        match agent.answer().and_then(|answer| rsa_value(&answer)) {
+            Ok(value) => values.push(value),
+            Err(e) => errors.push(e),
+        }
+    }
+    match errors.first() {
+        None => Ok(values),
+        Some(e) => Err(format!("{} of {count} signatures failed: {e}", errors.len()).into()),
+    }
+}
+
+/// The number in what the agent answers to PKSIGN.
+fn rsa_value(answer: &[u8]) -> Result<Vec<u8>> {
     // (7:sig-val(3:rsa(1:s256:...)))
     let marker = b"(1:s";
     let at = answer.windows(4).position(|bytes| bytes == marker).ok_or("no signature")? + 4;
@@ -149,35 +203,54 @@ impl Agent {
             }
         };
         let mut agent = Self(BufReader::new(stream));
-        agent.answer(None)?;
+        agent.answer()?;
         Ok(agent)
     }
 
-    fn ask(&mut self, command: &str, phrase: Option<&Path>) -> Result<Vec<u8>> {
-        writeln!(self.0.get_mut(), "{command}")?;
-        self.answer(phrase)
+    fn send(&mut self, command: &str) -> Result<()> {
+        // In one piece: the agent may answer, or hang up, between two.
+        Ok(self.0.get_mut().write_all(format!("{command}\n").as_bytes())?)
     }
 
-    /// The data up to `OK`; an inquiry is answered with the first line of the phrase file.
-    fn answer(&mut self, phrase: Option<&Path>) -> Result<Vec<u8>> {
+    fn ask(&mut self, command: &str) -> Result<Vec<u8>> {
+        self.send(command)?;
+        self.answer()
+    }
+
+    /// Waits until the agent asks for the passphrase.
+    fn await_inquiry(&mut self) -> Result<()> {
+        loop {
+            let line = self.line()?;
+            if line.starts_with(b"INQUIRE PASSPHRASE") {
+                return Ok(());
+            } else if line.starts_with(b"INQUIRE ") {
+                self.send("END")?;
+            } else if line.starts_with(b"ERR ") || line.starts_with(b"OK") {
+                return Err(String::from_utf8_lossy(&line).into());
+            }
+        }
+    }
+
+    fn line(&mut self) -> Result<Vec<u8>> {
+        let mut line = Vec::new();
+        if self.0.read_until(b'\n', &mut line)? == 0 {
+            return Err("the agent hung up".into());
+        }
+        line.pop();
+        Ok(line)
+    }
+
+    /// The data up to `OK`.
+    fn answer(&mut self) -> Result<Vec<u8>> {
         let mut data = Vec::new();
         loop {
-            let mut line = Vec::new();
-            if self.0.read_until(b'\n', &mut line)? == 0 {
-                return Err("the agent hung up".into());
-            }
-            line.pop();
+            let line = self.line()?;
             if line == b"OK" || line.starts_with(b"OK ") {
                 return Ok(data);
             } else if let Some(escaped) = line.strip_prefix(b"D ") {
                 data.extend(unescape(escaped)?);
-            } else if line.starts_with(b"INQUIRE PASSPHRASE") {
-                let mut text = String::new();
-                File::open(phrase.ok_or("an unexpected inquiry")?)?.read_to_string(&mut text)?;
-                let first = text.lines().next().unwrap_or_default();
-                write!(self.0.get_mut(), "D {first}\nEND\n")?;
             } else if line.starts_with(b"INQUIRE ") {
-                writeln!(self.0.get_mut(), "END")?;
+                self.send("END")?;
             } else if line.starts_with(b"ERR ") {
                 return Err(String::from_utf8_lossy(&line).into());
             }

@@ -55,9 +55,9 @@ pub enum Command {
 
     /// Say whether this sign host is well, and what to do about what is not
     ///
-    /// Goes through settings, gpg, directories, homes, the links of obs-signd, obs-signd itself, units and
-    /// expiring keys, in the order in which one thing needs the other. Each line that is not well says
-    /// what to do. Changes nothing unless told to with --repair. The exit status is 0 when all is well.
+    /// Goes through settings, gpg, directories, homes, the links of obs-signd, the agent that signs,
+    /// obs-signd itself, units and expiring keys, in the order in which one thing needs the other. Each
+    /// line that is not well says what to do. Changes nothing unless told to with --repair. The exit status is 0 when all is well.
     ///
     /// As root it looks at the system as well, and can give files back to their owner.
     Check(Check),
@@ -180,7 +180,7 @@ pub struct Phrases {}
 /// Options of `check`.
 #[derive(Args, Debug)]
 pub struct Check {
-    /// Mend what can be mended: owners and modes, links of obs-signd, key.json
+    /// Mend what can be mended: owners and modes, links of obs-signd, gpg-agent.conf, key.json
     #[arg(long)]
     pub repair: bool,
 

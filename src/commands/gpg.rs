@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::gpg::arguments::{self, Call};
 use crate::gpg::{Fingerprint, is_key_id};
 use crate::identity::NameEmail;
-use crate::keys::{Homes, old_keyring};
+use crate::keys::{AgentHome, Homes, old_keyring};
 use crate::privileges;
 use crate::settings::GpgSettings;
 
@@ -26,11 +26,11 @@ pub fn run(settings: &GpgSettings, arguments: Vec<OsString>) -> Result<ExitCode>
     if host.is_foreign(std::env::var_os("GNUPGHOME")) {
         return Err(become_gpg(Command::new(&settings.gpg).args(arguments)));
     }
-    if old_keyring(&host.agent_home)?.is_some() {
+    if old_keyring(host.agent_home.path())?.is_some() {
         // Its keys have not been taken over, and the old service signs with them: as its own gpg-copr did.
         privileges::become_owner(&settings.state_dir)?;
         let mut gpg = Command::new(&settings.gpg);
-        gpg.arg("--homedir").arg(&host.agent_home).arg("--no-auto-check-trustdb");
+        gpg.arg("--homedir").arg(host.agent_home.path()).arg("--no-auto-check-trustdb");
         return Err(become_gpg(gpg.args(arguments)));
     }
     let call = arguments::parse(&arguments).map_err(Error::Arguments)?;
@@ -42,12 +42,17 @@ pub fn run(settings: &GpgSettings, arguments: Vec<OsString>) -> Result<ExitCode>
     match call {
         Call::AboutGpg => Err(become_gpg(host.gpg().args(arguments))),
         Call::Sign { options, user, files } => {
+            host.check_agent_home()?;
             let key = host.select(&user, is_of_signd(&options))?;
             let mut gpg = host.gpg_with(&key);
             Err(become_gpg(gpg.args(options).arg("-u").arg(key.selector).arg("--").args(files)))
         }
         Call::Read { options, users } => {
             let of_signd = is_of_signd(&options);
+            // signd looks a key up in this way, and in no other, before its agent signs.
+            if options.iter().any(|option| option == "--locate-key") {
+                host.check_agent_home()?;
+            }
             let read = |key: Selected| {
                 let mut gpg = host.gpg_with(&key);
                 gpg.args(&options).arg("--").arg(key.selector);
@@ -65,7 +70,7 @@ pub fn run(settings: &GpgSettings, arguments: Vec<OsString>) -> Result<ExitCode>
 /// The keys of this host as gpg is to see them.
 struct SignHost<'a> {
     gpg: &'a Path,
-    agent_home: PathBuf,
+    agent_home: AgentHome,
     homes: Homes,
 }
 
@@ -81,7 +86,7 @@ impl<'a> SignHost<'a> {
     fn new(settings: &'a GpgSettings) -> Self {
         Self {
             gpg: &settings.gpg,
-            agent_home: settings.state_dir.join("gnupg"),
+            agent_home: AgentHome::of(&settings.state_dir),
             homes: Homes::new(&settings.state_dir),
         }
     }
@@ -93,7 +98,22 @@ impl<'a> SignHost<'a> {
             _ => a == b,
         };
         // gpg takes an empty one for none.
-        gnupghome.is_some_and(|home| !home.is_empty() && !same(Path::new(&home), &self.agent_home))
+        gnupghome
+            .is_some_and(|home| !home.is_empty() && !same(Path::new(&home), self.agent_home.path()))
+    }
+
+    /// Whether an agent can sign here. The sandbox of signd keeps the directory it was given: where that was
+    /// moved away and made anew, no agent can be started, and gpg's own words would not tell why.
+    fn check_agent_home(&self) -> Result<()> {
+        match self.agent_home.lacks_agent() {
+            None => Ok(()),
+            Some(errno) => Err(Error::Refused(format!(
+                "{}: no gpg-agent runs there and none can be started: {errno}; if the directory was moved \
+                 away or made anew since signd was started: systemctl restart signd (obssignd on openSUSE); \
+                 else `copr-keygen check` says more",
+                self.agent_home.path().display()
+            ))),
+        }
     }
 
     /// The key `user` means: a `name_email`, with or without angle brackets, else a fingerprint or
@@ -141,7 +161,7 @@ impl<'a> SignHost<'a> {
     fn gpg(&self) -> Command {
         let mut gpg = Command::new(self.gpg);
         gpg.env_clear().env("LC_ALL", "C.UTF-8").env("PATH", "/usr/bin:/bin");
-        gpg.arg("--homedir").arg(&self.agent_home);
+        gpg.arg("--homedir").arg(self.agent_home.path());
         // Keyrings are only read here, so locks would only be left behind; and a key that is not
         // here is not to be looked for on the network.
         gpg.args(["--no-auto-check-trustdb", "--trust-model=always", "--lock-never"]);

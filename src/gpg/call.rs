@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 use super::Gpg;
+use super::agent::S2K_COUNT;
 use super::status::Status;
 use crate::error::{Error, Place, Result, Shortage};
 use crate::process::{self, End, Finished, Job};
@@ -92,7 +93,8 @@ impl Gpg {
         self.check_installed()?;
         let mut arguments = vec!["--homedir".into(), call.home.into()];
         arguments.extend(
-            ["--no-detach", "--quiet", "--s2k-count=65536", "--disable-scdaemon"].map(Into::into),
+            ["--no-detach", "--quiet", "--s2k-count", S2K_COUNT, "--disable-scdaemon"]
+                .map(Into::into),
         );
         arguments.extend(["--extra-socket=none", "--browser-socket=none"].map(Into::into));
         arguments.push("--disable-check-own-socket".into());

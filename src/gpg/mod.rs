@@ -1,6 +1,7 @@
 //! Runs gpg, the only OpenPGP implementation here: under a deadline, in a home that is named, with
 //! an agent of its own, and never with a secret in its arguments or its environment.
 
+pub mod agent;
 pub mod arguments;
 mod bulk;
 mod call;

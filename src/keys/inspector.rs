@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::agent::AgentHome;
 use super::examine::Home;
 use super::home::{Homes, PUBRING, SECRET_KEYS};
 use super::links::{Links, OddLink};
@@ -195,9 +196,14 @@ impl Inspector {
         Links { homes: &self.homes, signd: &self.signd, staging: &self.staging }
     }
 
-    /// Whether the agent that signs has its configuration, and signd its marker for changes.
-    pub fn is_prepared(&self) -> bool {
-        self.signd.is_prepared()
+    /// The home of the agent that signs.
+    pub fn agent_home(&self) -> &AgentHome {
+        self.signd.agent_home()
+    }
+
+    /// Whether signd has its marker for changes.
+    pub fn has_marker(&self) -> bool {
+        self.signd.has_marker()
     }
 
     /// Files in that agent's home that nobody of ours has written and that matter; see
@@ -206,7 +212,7 @@ impl Inspector {
         self.signd.misled()
     }
 
-    /// Makes both.
+    /// Makes the files of that home that are missing, and adds what the agent's configuration lacks.
     pub fn prepare(&self) -> Result<()> {
         self.signd.prepare(self.staging.create()?.scratch())
     }

@@ -1,6 +1,7 @@
 //! The store: one identity, one GnuPG home below `keys/`, which is written by `rename` only.
 //! Everything in `gnupg/` and `phrases/` is derived from it and repaired on sight.
 
+mod agent;
 pub(crate) mod archive;
 mod assemble;
 mod catalog;
@@ -45,6 +46,7 @@ use crate::gpg::Gpg;
 use crate::remedy;
 use crate::settings::{Settings, Value};
 
+pub use agent::{Agent, AgentHome, Configuration};
 pub use archive::{Archived, Restored, Summary};
 pub use catalog::{Catalog, Filter, Key};
 pub use evidence::Evidence;

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::agent::{AgentHome, Configuration};
 use super::durable;
 use super::home::{Homes, PASSPHRASE};
 use super::old_keyring;
@@ -13,28 +14,15 @@ use super::phrases::PhraseFiles;
 use super::slot::{Occupant, Slot, remove_dangling};
 use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
+use crate::gpg::agent::AgentOption;
 use crate::identity::NameEmail;
 use crate::remedy;
 use crate::settings::Settings;
 
-/// Configuration of the shared agent. signd answers its questions for passphrases itself
-/// (loopback), with every signature, so the agent need not remember any. A passphrase of 256 random
-/// bits needs no stretching.
-const AGENT_CONFIGURATION: &str = "\
-# Written by copr-keygen when it is missing.
-allow-loopback-pinentry
-s2k-count 65536
-default-cache-ttl 0
-max-cache-ttl 0
-disable-scdaemon
-extra-socket none
-browser-socket none
-";
-
 /// `gnupg/`, and `phrases/` or what stands for it.
 #[derive(Debug)]
 pub struct SigndView {
-    agent_home: PathBuf,
+    agent_home: AgentHome,
     secret_keys: PathBuf,
     phrases: PathBuf,
     /// The phrases as files, in place of links.
@@ -47,7 +35,7 @@ impl SigndView {
     /// The links of the state directory `root`.
     pub fn new(root: &Path) -> Self {
         Self {
-            agent_home: root.join("gnupg"),
+            agent_home: AgentHome::of(root),
             secret_keys: root.join("gnupg/private-keys-v1.d"),
             phrases: root.join("phrases"),
             files: None,
@@ -70,23 +58,34 @@ impl SigndView {
         Self { phrases, files: self.files, passphrases: self.passphrases, ..Self::new(directory) }
     }
 
-    /// Whether the agent's home has its files.
+    /// Whether the agent's home has its files, and those say what they must.
     pub fn is_prepared(&self) -> bool {
-        self.agent_configuration().exists() && self.marker().exists()
+        matches!(self.agent_home.configuration(), Configuration::Whole) && self.has_marker()
     }
 
-    /// Makes the files of the agent's home that are missing; `scratch` is an empty directory that
-    /// nobody else uses.
+    /// Makes the files of the agent's home that are missing, and brings up to date what an older version
+    /// wrote; `scratch` is an empty directory that nobody else uses.
     pub fn prepare(&self, scratch: &Path) -> Result<()> {
-        let path = self.agent_configuration();
-        if !path.exists() {
-            let fresh = scratch.join("gpg-agent.conf");
-            let failed = |e| Error::io(format!("writing {}", path.display()), e);
-            fs::write(&fresh, AGENT_CONFIGURATION).map_err(failed)?;
-            durable::sync(&fresh)?;
-            fs::rename(&fresh, &path).map_err(failed)?;
+        let added = self.agent_home.update(scratch)?;
+        let path = self.agent_home.configuration_path();
+        if !added.is_empty() {
+            let lines: Vec<_> = added.into_iter().map(AgentOption::line).collect();
+            log::warn!(
+                "{}: added {}, which an agent needs that signs for many clients; the one that runs reads it \
+                 only when it is started anew: restart signd",
+                path.display(),
+                lines.join(", ")
+            );
         }
-        if !self.marker().exists() {
+        if let Configuration::Foreign(what, lines) = self.agent_home.configuration() {
+            let lines: Vec<_> = lines.into_iter().map(AgentOption::line).collect();
+            log::warn!(
+                "{}: {what}, so it was left alone; the agent that signs needs these lines in it: {}",
+                path.display(),
+                lines.join(", ")
+            );
+        }
+        if !self.has_marker() {
             self.mark_changed(scratch);
         }
         Ok(())
@@ -114,33 +113,38 @@ impl SigndView {
     /// Fails when the agent's home is that of another service, which keeps keys in it: nothing may be made
     /// there before they have been taken over.
     pub fn check_is_ours(&self) -> Result<()> {
-        let Some(path) = old_keyring::find(&self.agent_home)? else { return Ok(()) };
-        let state = self.agent_home.parent().unwrap_or(&self.agent_home);
+        let gnupg = self.agent_home.path();
+        let Some(path) = old_keyring::find(gnupg)? else { return Ok(()) };
+        let state = gnupg.parent().unwrap_or(gnupg);
         Err(Error::OldKeyring { path, remedy: remedy::command(state, "import") })
     }
 
     /// Files in the agent's home that keep signd from signing, or change what is signed, and why.
     pub fn misled(&self) -> Vec<(PathBuf, &'static str)> {
         let mut found = Vec::new();
-        let conf = self.agent_home.join("gpg.conf");
+        let conf = self.agent_home.path().join("gpg.conf");
         if conf.exists() {
             found.push((conf, "changes how everything is signed; nothing of ours writes it"));
         }
-        let path = self.agent_configuration();
-        let text = fs::read(&path).unwrap_or_default();
-        let mut lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-        if lines.any(|line| line.starts_with(b"no-allow-loopback-pinentry")) {
+        let path = self.agent_home.configuration_path();
+        if self.agent_home.says("no-allow-loopback-pinentry") {
             found.push((path, "keeps signd from giving passphrases: no-allow-loopback-pinentry"));
         }
         found
     }
 
-    fn agent_configuration(&self) -> PathBuf {
-        self.agent_home.join("gpg-agent.conf")
+    /// The home of the agent that signs.
+    pub fn agent_home(&self) -> &AgentHome {
+        &self.agent_home
     }
 
     fn marker(&self) -> PathBuf {
-        self.agent_home.join("pubring.kbx")
+        self.agent_home.path().join("pubring.kbx")
+    }
+
+    /// Whether signd has its marker for changes.
+    pub fn has_marker(&self) -> bool {
+        self.marker().exists()
     }
 
     /// Where the links to secret keys are.

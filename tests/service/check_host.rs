@@ -62,7 +62,7 @@ impl SignHost {
         self.host.state().join(path)
     }
 
-    fn command(&self, program: &Path) -> Command {
+    pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env_clear().env("PATH", "/usr/bin:/bin").env("COPR_KEYGEN_CONFIG", "/dev/null");
         command.env("COPR_KEYGEN_STATE_DIR", self.host.state());

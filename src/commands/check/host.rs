@@ -7,7 +7,7 @@ use nix::unistd::{Gid, Uid, User, getegid, geteuid};
 
 use super::page::quote;
 use crate::cli::Check;
-use crate::keys::{Inspector, Owner};
+use crate::keys::{self, Inspector, Owner};
 use crate::remedy::{self, STATE};
 use crate::settings::Settings;
 
@@ -34,6 +34,11 @@ impl Host<'_> {
     /// A part of the state.
     pub fn part(&self, name: &str) -> PathBuf {
         self.state().join(name)
+    }
+
+    /// Whether `gnupg/` and `phrases/` are ours, and not those of the old service.
+    pub fn is_ours(&self) -> bool {
+        matches!(keys::old_keyring(&self.part("gnupg")), Ok(None))
     }
 
     /// A path as it is shown: below the state directory without that.

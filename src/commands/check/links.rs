@@ -5,7 +5,7 @@ use super::homes::Survey;
 use super::host::Host;
 use super::page::{Section, number};
 use super::units;
-use crate::keys::{self, LinkFault, OddLink};
+use crate::keys::{LinkFault, OddLink};
 
 pub fn section(host: &Host, survey: &Survey) -> Section {
     let mut section = Section::new("links of obs-signd");
@@ -13,7 +13,7 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
         section.note("gnupg, phrases", "not looked at, as keys could not be read");
         return section;
     }
-    if !matches!(keys::old_keyring(&host.part("gnupg")), Ok(None)) {
+    if !host.is_ours() {
         section.note("gnupg, phrases", "are not ours yet, see below");
         return section;
     }
@@ -33,7 +33,6 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
         Ok(odd) => odd.iter().for_each(|odd| report(host, odd, &mut section)),
         Err(e) => section.failed("gnupg, phrases", e.to_string(), host.repair()),
     }
-    prepared(host, &mut section);
     if section.is_well() {
         let keys = number(survey.whole().count(), "key", "keys");
         section.ok("gnupg, phrases", format!("{keys}, each with both links, and no others"));
@@ -110,24 +109,5 @@ fn describe(odd: &OddLink) -> String {
         (LinkFault::Leftover, ..) => "is of no key, yet signd takes it for a user".into(),
         (LinkFault::Strange, true, _) => "is no link: signd takes it for a user".into(),
         (LinkFault::Strange, false, _) => "does not belong here; it does no harm".into(),
-    }
-}
-
-/// The files of the agent's home that are made when the service starts.
-fn prepared(host: &Host, section: &mut Section) {
-    for (path, why) in host.inspector.misled() {
-        let remedy = format!("mv {} /root/, then {}", host.quoted(&path), host.repair());
-        section.failed(host.name(&path), why, remedy);
-    }
-    if host.inspector.is_prepared() {
-        return;
-    }
-    let subject = "gnupg";
-    let message =
-        "gpg-agent.conf or pubring.kbx is missing: signing is slow, or signd's keycache stale";
-    if host.options.repair {
-        section.mended(subject, message, host.inspector.prepare());
-    } else {
-        section.warning(subject, message, host.repair());
     }
 }

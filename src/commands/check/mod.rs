@@ -3,6 +3,7 @@
 //! signatures are made in staging, which is empty again afterwards.
 
 mod access;
+mod agent;
 mod configuration;
 mod credential;
 mod deep;
@@ -83,6 +84,7 @@ pub fn run(settings: &Settings, options: &Check) -> Result<()> {
             page.add(deep::section(&host, &mut survey)?);
         }
         page.add(links::section(&host, &survey));
+        page.add(agent::section(&host, sign_conf.as_ref().ok()));
         page.add(staging::section(&host));
         page.add(trust::section(&host, &survey));
     }

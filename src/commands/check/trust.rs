@@ -12,8 +12,7 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     let mut section = Section::new("leftovers of a shared keyring");
     let gnupg = host.part("gnupg");
     let database = gnupg.join(TRUST_DATABASE);
-    let is_ours = matches!(keys::old_keyring(&gnupg), Ok(None));
-    if is_ours && fs::symlink_metadata(&database).is_ok() {
+    if host.is_ours() && fs::symlink_metadata(&database).is_ok() {
         // gpg opens one that is there, whatever the trust model: a corrupt one ends every call.
         let message =
             "a trust database, which nothing here needs; once it is corrupt, signing fails";

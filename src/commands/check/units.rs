@@ -25,7 +25,7 @@ const SIGND: [&str; 3] = ["signd.service", "obssignd.service", "signd-copr.servi
 
 /// What to ask of each unit.
 const PROPERTIES: &str = "--property=LoadState,ActiveState,UnitFileState,Result,Environment,\
-NextElapseUSecRealtime,ExecMainStatus,Listen";
+NextElapseUSecRealtime,ExecMainStatus,Listen,MainPID";
 
 /// The properties of a unit; one that is there several times has a line for each.
 pub type Unit = HashMap<String, String>;
@@ -59,6 +59,22 @@ pub fn section(host: &Host) -> Section {
     let signd = SIGND.map(|name| (name, show(name).unwrap_or_default()));
     judge_signd(&signd, &mut section);
     section
+}
+
+/// The main process of signd's unit, if it runs.
+pub fn signd_process(host: &Host) -> Option<u32> {
+    if !under_systemd(host) {
+        return None;
+    }
+    let pid = |name| show(name).ok().and_then(|unit| get(&unit, "MainPID").parse().ok());
+    SIGND.into_iter().filter_map(pid).find(|pid| *pid != 0)
+}
+
+/// The unit of signd that a process is in.
+pub fn signd_unit_of(pid: u32) -> Option<&'static str> {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let mut parts = groups.split(['/', '\n']);
+    SIGND.into_iter().find(|unit| parts.any(|part| part == *unit))
 }
 
 /// Whether there are units to look at.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::failed;
 use crate::error::{Error, Result};
+use crate::gpg::agent::{FOR_MANY_CLIENTS, agent_configuration};
 use crate::gpg::{Fingerprint, Keygrip};
 use crate::identity::NameEmail;
 use crate::keys::durable;
@@ -18,10 +19,6 @@ use crate::keys::home::{PUBRING, REVOCATIONS, SECRET_KEYS};
 const INCOMPLETE: &str = "INCOMPLETE";
 const INCOMPLETE_TEXT: &str = "copr-keygen has not finished this export: keys are missing here, or \
                                were not tried.\nRemove the directory and export again.\n";
-
-/// For whoever uses the keys there: their passphrases are 256 random bits, stretching them adds only
-/// time, and programs that sign answer for them.
-const AGENT_CONFIGURATION: &str = "allow-loopback-pinentry\ns2k-count 65536\n";
 
 /// The directory that is written.
 pub struct Target {
@@ -109,7 +106,8 @@ impl Target {
         for path in [gnupg.clone()].into_iter().chain(parts) {
             builder.create(&path).map_err(|e| failed("making", &path, e))?;
         }
-        target.write(&gnupg.join("gpg-agent.conf"), AGENT_CONFIGURATION.as_bytes())?;
+        let configuration = agent_configuration(&FOR_MANY_CLIENTS);
+        target.write(&gnupg.join("gpg-agent.conf"), configuration.as_bytes())?;
         Ok(target)
     }
 
