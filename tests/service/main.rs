@@ -25,6 +25,7 @@ mod moving;
 mod old_host;
 mod openapi;
 mod pool;
+mod programs;
 mod prolong;
 mod removing;
 mod restoring;
