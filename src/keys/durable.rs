@@ -1,6 +1,8 @@
-//! Making what was written survive a power cut.
+//! Making what was written survive a power cut, and knowing what a rename has done.
 
 use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -24,4 +26,61 @@ pub fn sync_tree(directory: &Path) -> Result<()> {
         }
     }
     sync(directory)
+}
+
+/// How often a rename is tried again that was neither done nor refused for a reason of its own.
+const TRIES: usize = 3;
+
+/// Renames `from` to `to`. On a network file system the answer may get lost or be of an earlier try, so
+/// an error alone does not tell what happened: the two names do.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    rename_by(from, to, || fs::rename(from, to))
+}
+
+/// As [`rename`], with another system call.
+pub fn rename_by(from: &Path, to: &Path, act: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    let moved = identity(from)?;
+    let mut tries = 0;
+    loop {
+        let Err(error) = act() else { return Ok(()) };
+        let source = identity(from);
+        if source.as_ref().is_err_and(is_missing) && identity(to).is_ok_and(|at| at == moved) {
+            return Ok(());
+        }
+        if !is_uncertain(&error) {
+            return Err(error);
+        }
+        if tries == TRIES || source.is_err() {
+            // Somebody else's directory is there, whatever the error says.
+            return Err(if is_occupied(to) { libc_error(libc::ENOTEMPTY) } else { error });
+        }
+        tries += 1;
+    }
+}
+
+/// What tells one file from every other one, as long as it exists.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+/// Whether an error is about the connection to the file system, or about a name that has changed
+/// there, and not about what was asked for.
+pub fn is_uncertain(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ESTALE | libc::EIO | libc::ETIMEDOUT | libc::EREMOTEIO)
+    )
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE))
+}
+
+/// Whether no directory can be renamed to this name.
+fn is_occupied(path: &Path) -> bool {
+    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+fn libc_error(number: i32) -> io::Error {
+    io::Error::from_raw_os_error(number)
 }

@@ -42,6 +42,7 @@ use crate::settings::Settings;
 
 pub use archive::{Archived, Restored, Summary};
 pub use catalog::{Catalog, Filter, Key};
+pub use durable::{rename, rename_by};
 pub use examine::{DIRECTORY_MODE, Fault, Home, TRUST_DATABASE, judge};
 pub use export::ExportReport;
 pub use home::Homes;
