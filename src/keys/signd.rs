@@ -77,7 +77,7 @@ impl SigndView {
             let failed = |e| Error::io(format!("writing {}", path.display()), e);
             fs::write(&fresh, AGENT_CONFIGURATION).map_err(failed)?;
             durable::sync(&fresh)?;
-            fs::rename(&fresh, &path).map_err(failed)?;
+            durable::rename(&fresh, &path).map_err(failed)?;
         }
         if !self.marker().exists() {
             self.mark_changed(scratch);
@@ -89,7 +89,8 @@ impl SigndView {
     /// size and inode of `pubring.kbx` stay. The file itself is empty, keyrings are in `keys/`.
     pub fn mark_changed(&self, scratch: &Path) {
         let fresh = scratch.join("pubring.kbx");
-        if let Err(e) = fs::write(&fresh, "").and_then(|()| fs::rename(&fresh, self.marker())) {
+        if let Err(e) = fs::write(&fresh, "").and_then(|()| durable::rename(&fresh, &self.marker()))
+        {
             log::warn!(
                 "{}: signd could not be told of a changed key: {e}; restart signd if it uses a \
                  keycache",
@@ -265,21 +266,26 @@ impl SigndView {
     /// Makes `link` point to `target`; `false` when it already did.
     fn put(&self, link: &Path, target: &Path) -> Result<bool> {
         let failed = |e| Error::io(format!("linking {}", link.display()), e);
-        // Another request may make it at any time; then that one is taken.
-        let is_there = || leads_to(link, target);
-        if is_there() {
+        if leads_to(link, target) {
             return Ok(false);
         }
-        match symlink(target, link) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !is_there() => {
-                log::warn!("{}: was not our link to the key, replaced it", link.display());
-                match fs::remove_file(link).and_then(|()| symlink(target, link)) {
-                    Err(e) if !is_there() => Err(failed(e)),
-                    _ => Ok(true),
-                }
+        // Other requests and removals may make it and take it away at any time.
+        loop {
+            match symlink(target, link) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                made => return made.map(|()| true).map_err(failed),
             }
-            Err(e) if !is_there() => Err(failed(e)),
-            _ => Ok(true),
+            if leads_to(link, target) {
+                return Ok(true);
+            }
+            if fs::symlink_metadata(link).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+                continue;
+            }
+            log::warn!("{}: was not our link to the key, replaced it", link.display());
+            match fs::remove_file(link) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+                _ => {}
+            }
         }
     }
 }
@@ -298,7 +304,7 @@ fn take_away(link: &Path, aside: &Path) -> Result<()> {
                 link.display(),
                 aside.display()
             );
-            fs::rename(link, aside)
+            durable::rename(link, aside)
         }
         Err(e) => Err(e),
     };
@@ -320,5 +326,41 @@ fn remove_dangling(link: &Path) {
             log::warn!("{}: a link to nothing could not be removed: {e}", link.display());
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    #[test]
+    fn a_link_that_others_make_and_remove_meanwhile_is_no_failure() -> Result<()> {
+        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
+        assert!(fs::create_dir_all(root.join("gnupg/private-keys-v1.d")).is_ok());
+        let signd = SigndView::new(&root);
+        let name = NameEmail::parse("a#b@c")?;
+        let digits = "0123456789ABCDEF0123456789ABCDEF01234567";
+        let Some(keygrip) = Keygrip::parse(digits) else { unreachable!("it is one") };
+        let done = AtomicBool::new(false);
+        let failed = thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        signd.remove_dangling_secret_key(&keygrip); // it never leads anywhere here
+                    }
+                });
+            }
+            let put = || (0..20_000).find_map(|_| signd.add_secret_key(&name, &keygrip).err());
+            let makers: Vec<_> = (0..3).map(|_| scope.spawn(put)).collect();
+            let failed: Vec<_> =
+                makers.into_iter().filter_map(|maker| maker.join().ok().flatten()).collect();
+            done.store(true, Ordering::Relaxed);
+            failed
+        });
+        assert!(failed.is_empty(), "{failed:?}");
+        let _ = fs::remove_dir_all(&root);
+        Ok(())
     }
 }
