@@ -4,6 +4,7 @@
 pub(crate) mod archive;
 mod assemble;
 mod catalog;
+mod directory;
 mod durable;
 mod examine;
 mod export;
@@ -29,19 +30,17 @@ mod staging;
 mod trash;
 mod turns;
 
-use std::fs::{self, DirBuilder, Metadata, Permissions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpg::Gpg;
 use crate::settings::Settings;
 
 pub use archive::{Archived, Restored, Summary};
 pub use catalog::{Catalog, Filter, Key};
+pub use directory::{check_root, is_volume, owner_of, volume_group};
 pub use durable::{rename, rename_by};
 pub use examine::{DIRECTORY_MODE, Fault, Home, TRUST_DATABASE, judge};
 pub use export::ExportReport;
@@ -92,10 +91,9 @@ impl Store {
     pub fn open(settings: &Settings, gpg: Gpg) -> Result<Self> {
         let root = &settings.state_dir;
         staging::check_path_length(root)?;
-        // Where the state is may be told by a symbolic link, where its parts are may not.
-        own_directory(root, |path| fs::metadata(path))?;
+        directory::own_root(root)?;
         for part in PARTS {
-            own_directory(&root.join(part), |path| fs::symlink_metadata(path))?;
+            directory::own_part(&root.join(part))?;
         }
         let permits = Arc::new(Permits::new(settings.jobs));
         let looks = Looks::new(Arc::clone(&permits), settings.queue_timeout);
@@ -202,34 +200,4 @@ impl Workplace<'_> {
     pub fn gpg(&self) -> &Gpg {
         self.gpg
     }
-}
-
-/// Makes `path` a directory of this user's with mode 0700. One that cannot be is a setting to be
-/// corrected, not a failure that another start might not meet.
-fn own_directory(path: &Path, look: fn(&Path) -> io::Result<Metadata>) -> Result<()> {
-    let failed = |doing: &str, e| Error::io(format!("{doing} {}", path.display()), e);
-    let wrong = |why: String| Err(Error::Settings(format!("{}: {why}", path.display())));
-    match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => {}
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(e) => return Err(failed("making the directory", e)),
-    }
-    let found = look(path).map_err(|e| failed("looking at", e))?;
-    let me = nix::unistd::geteuid().as_raw();
-    if !found.is_dir() {
-        return wrong("is not a directory; move it away, or correct the setting state_dir".into());
-    }
-    if found.uid() != me {
-        return wrong(format!(
-            "it belongs to uid {}, this process is uid {me}; run it as the owner, or give it away \
-             with chown -R",
-            found.uid()
-        ));
-    }
-    if found.mode() & 0o077 != 0 {
-        log::warn!("{}: had mode {:03o}, made it 700", path.display(), found.mode() & 0o777);
-        fs::set_permissions(path, Permissions::from_mode(0o700))
-            .map_err(|e| failed("setting the mode of", e))?;
-    }
-    Ok(())
 }
