@@ -15,6 +15,7 @@ mod links;
 mod lock;
 mod looks;
 mod make;
+mod opened;
 mod owners;
 mod passphrase;
 mod phrases;
@@ -61,6 +62,7 @@ pub use staging::Work;
 pub use trash::Removed;
 
 use looks::Looks;
+use opened::Opened;
 use phrases::PhraseFiles;
 use pool::Pool;
 use signd::SigndView;
@@ -80,6 +82,7 @@ pub struct Store {
     /// `trash/`, made when the first key is removed.
     trash: PathBuf,
     gpg: Gpg,
+    opened: Opened,
     turns: Turns,
     permits: Arc<Permits>,
     queue_timeout: Duration,
@@ -108,6 +111,7 @@ impl Store {
             pool: Pool::new(root, settings.pool_max_age),
             trash: root.join("trash"),
             gpg,
+            opened: Opened::new(root)?,
             turns: Turns::default(),
             permits,
             queue_timeout: settings.queue_timeout,
@@ -175,6 +179,11 @@ impl Store {
     /// A home of staging in which gpg can work on what is not to be published.
     pub fn workplace(&self) -> Result<Workplace<'_>> {
         Ok(Workplace { staged: self.staging.create()?, gpg: &self.gpg })
+    }
+
+    /// Why no key could be made now, if so.
+    pub fn ready(&self) -> std::result::Result<(), String> {
+        self.opened.look()
     }
 
     /// gpg jobs that run now, and requests that wait for one to end.
