@@ -40,5 +40,6 @@ mod starting;
 mod state;
 mod tars;
 mod user_ids;
+mod volumes;
 mod wrong_tokens;
 mod years;
