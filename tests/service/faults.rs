@@ -257,7 +257,7 @@ fn two_processes_on_one_state_make_one_key_of_each_identity() {
                 let id = format!("user#project{}@copr.example.org", number / 2 % 5);
                 scope.spawn(move || {
                     start.wait();
-                    let answer = host.gen_key(&id, json!({})).unwrap();
+                    let answer = host.gen_key_when_free(&id);
                     (id, answer.status)
                 })
             })

@@ -304,6 +304,13 @@ impl Host {
         (0..4).map(|_| ask()).find(|reply| reply.status < 500).unwrap_or_else(ask)
     }
 
+    /// As `gen_key`, asked again while the service is too busy, which a loaded machine makes it. Any other
+    /// failure counts.
+    pub fn gen_key_when_free(&self, name_email: &str) -> Reply {
+        let ask = || self.gen_key(name_email, json!({})).unwrap();
+        (0..10).map(|_| ask()).find(|reply| reply.status != 503).unwrap_or_else(ask)
+    }
+
     /// Runs gpg on the home of a key and returns what it prints; panics when it fails.
     pub fn gpg(&self, name_email: &str, arguments: &[&str]) -> String {
         gpg(&self.home(name_email), arguments)
