@@ -72,7 +72,7 @@ pub enum Error {
 
     /// There is no such resource.
     #[error(
-        "there is nothing at this path; this service answers POST /gen_key, and GET /ping, /keys, \
+        "there is nothing at this path; this service answers POST /gen_key, and GET /ping, /ready, /keys, \
          /keys/NAME_EMAIL, /keys/NAME_EMAIL/pubkey and /metrics"
     )]
     NotFound,

@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::clock::DAY;
 use crate::error::{Error, Result};
 use crate::key_request::KeyLength;
-use crate::keys::{Catalog, Filter};
+use crate::keys::{Catalog, Filter, rename};
 
 /// The days ahead in which expiring keys are counted.
 const WITHIN_DAYS: [u64; 3] = [30, 90, 365];
@@ -165,7 +165,7 @@ fn replace(path: &Path, fresh: &Path, text: &[u8]) -> io::Result<()> {
     file.write_all(text)?;
     file.set_permissions(Permissions::from_mode(0o644))?;
     file.sync_all()?;
-    fs::rename(fresh, path)
+    rename(fresh, path)
 }
 
 #[cfg(test)]

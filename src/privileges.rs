@@ -1,16 +1,16 @@
 //! From root to the owner of the keys, for good.
 
 use std::ffi::CString;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::unistd::{Gid, Uid, User, geteuid, getgroups, getresgid, getresuid};
 use nix::unistd::{initgroups, setgroups, setresgid, setresuid};
 
 use crate::error::{Error, Result};
+use crate::keys::{owner_of, volume_group};
 
-/// When this process is root, makes it the owner of `directory`: supplementary groups, group, user,
-/// each checked, and no way back. Any other user stays who they are.
+/// When this process is root, makes it the owner of the state in `directory`: supplementary groups, group,
+/// user, each checked, and no way back. Any other user stays who they are.
 pub fn become_owner(directory: &Path) -> Result<()> {
     if !geteuid().is_root() {
         return Ok(());
@@ -18,7 +18,7 @@ pub fn become_owner(directory: &Path) -> Result<()> {
     let failed = |doing: &str, e: std::io::Error| {
         Error::io(format!("becoming the owner of {}: {doing}", directory.display()), e)
     };
-    let found = std::fs::metadata(directory).map_err(|e| match e.kind() {
+    let (uid, gid) = owner_of(directory).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::Settings(format!(
             "there is no state at {0}: no such directory; is the setting state_dir right? root does \
              not know who shall own a new one; for the user of the package, make it with: install -d \
@@ -27,7 +27,7 @@ pub fn become_owner(directory: &Path) -> Result<()> {
         )),
         _ => failed("looking at it", e),
     })?;
-    let (uid, gid) = (Uid::from_raw(found.uid()), Gid::from_raw(found.gid()));
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     if uid.is_root() {
         return Ok(());
     }
@@ -38,6 +38,15 @@ pub fn become_owner(directory: &Path) -> Result<()> {
         None => setgroups(&[gid]),
     }
     .map_err(|e| failed("setting groups", e.into()))?;
+    if let Some(group) = volume_group(directory) {
+        let groups = getgroups().map(|mut groups| {
+            groups.push(Gid::from_raw(group));
+            groups
+        });
+        groups
+            .and_then(|groups| setgroups(&groups))
+            .map_err(|e| failed("setting the group of the volume", e.into()))?;
+    }
     setresgid(gid, gid, gid).map_err(|e| failed("setting the group", e.into()))?;
     setresuid(uid, uid, uid).map_err(|e| failed("setting the user", e.into()))?;
 

@@ -16,7 +16,7 @@ use crate::cli::Backup;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
-use crate::keys::{Archived, Store};
+use crate::keys::{Archived, Store, rename, rename_by};
 use crate::settings::Settings;
 
 /// Longer than any certificate with a purpose here.
@@ -191,20 +191,25 @@ impl Target {
         let failed = |e| Error::io(format!("finishing {}", path.display()), e);
         file.sync_all().map_err(failed)?;
         let flags = RenameFlags::RENAME_NOREPLACE;
-        match renameat2(AT_FDCWD, &part, AT_FDCWD, &path, flags) {
+        let named =
+            rename_by(&part, &path, || Ok(renameat2(AT_FDCWD, &part, AT_FDCWD, &path, flags)?));
+        match named {
             Ok(()) => {}
             // A file system that cannot tell whether it replaces something.
-            Err(nix::errno::Errno::EINVAL) if fs::symlink_metadata(&path).is_err() => {
-                fs::rename(&part, &path).map_err(failed)?;
+            Err(e)
+                if e.raw_os_error() == Some(libc::EINVAL)
+                    && fs::symlink_metadata(&path).is_err() =>
+            {
+                rename(&part, &path).map_err(failed)?;
             }
-            Err(nix::errno::Errno::EEXIST | nix::errno::Errno::EINVAL) => {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EEXIST | libc::EINVAL)) => {
                 return Err(Error::Refused(format!(
                     "{} was made by somebody else meanwhile; the archive is {}",
                     path.display(),
                     part.display()
                 )));
             }
-            Err(errno) => return Err(failed(errno.into())),
+            Err(e) => return Err(failed(e)),
         }
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));

@@ -7,7 +7,7 @@ use super::fill_pool::Filler;
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
 use crate::http::{Access, End, Listener, Server, Service};
-use crate::keys::{CREDENTIAL, Homes, Passphrases, Store};
+use crate::keys::{CREDENTIAL, Homes, Passphrases, Store, check_root};
 use crate::privileges;
 use crate::settings::Settings;
 use crate::systemd::notify::Notifier;
@@ -23,6 +23,7 @@ pub fn run(mut settings: Settings) -> Result<()> {
     if settings.state_dir.exists() {
         privileges::become_owner(&settings.state_dir)?;
     }
+    check_root(&settings.state_dir)?;
     check_sealing(&settings)?;
     let signals = Signals::take()?;
     let mut notifier = Notifier::from_env();

@@ -131,7 +131,7 @@ fn needed(method: &Method, path: &str) -> Need {
     match path {
         // Tells nothing but which methods there are, and load balancers ask it without credentials.
         _ if *method == Method::Options => Need::Nothing,
-        "/ping" => Need::Nothing,
+        "/ping" | "/ready" => Need::Nothing,
         "/gen_key" => Need::Scope(Scope::Generate),
         "/keys" | "/metrics" => Need::Scope(Scope::Read),
         path if path.starts_with("/keys/") => Need::Scope(Scope::Read),
@@ -227,15 +227,17 @@ mod tests {
     }
 
     #[test]
-    fn every_path_but_ping_needs_something() {
+    fn every_path_but_ping_and_ready_needs_something() {
         for (path, need) in [
             ("/ping", Need::Nothing),
+            ("/ready", Need::Nothing),
             ("/gen_key", Need::Scope(Scope::Generate)),
             ("/keys", Need::Scope(Scope::Read)),
             ("/keys/", Need::Scope(Scope::Read)),
             ("/keys/a%23b@c/pubkey", Need::Scope(Scope::Read)),
             ("/metrics", Need::Scope(Scope::Read)),
             ("/ping/", Need::Token),
+            ("/ready/", Need::Token),
             ("/gen_key/", Need::Token),
             ("/keysx", Need::Token),
             ("//keys", Need::Token),

@@ -11,6 +11,7 @@ pub(crate) mod keys;
 mod listener;
 mod metrics;
 pub mod peers;
+mod ready;
 mod refusals;
 pub(crate) mod request;
 mod response;
@@ -33,6 +34,7 @@ use crate::settings::Settings;
 use counters::Counters;
 use doorstep::Doorstep;
 use metrics::CachedCounts;
+use ready::Readiness;
 use refusals::Refusals;
 use stream::Streams;
 
@@ -60,6 +62,7 @@ pub struct Service {
     /// What has happened so far.
     counters: Counters,
     key_counts: Arc<CachedCounts>,
+    readiness: Readiness,
     streams: Streams,
     /// When it began to stop.
     stopping: OnceLock<Instant>,
@@ -79,6 +82,7 @@ impl Service {
             lifetime: *settings.expire.get()?,
             counters: Counters::new(),
             key_counts: Arc::default(),
+            readiness: Readiness::default(),
             streams: Streams::default(),
             stopping: OnceLock::new(),
         })

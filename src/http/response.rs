@@ -68,10 +68,16 @@ impl<'a> Answer<'a> {
                     .map(|scheme| ("WWW-Authenticate", format!("{scheme} realm=\"copr-keygen\""))),
             ),
             Error::MethodNotAllowed { allow } => answer.headers.push(("Allow", (*allow).into())),
-            _ if answer.status == 503 => answer.headers.push(("Retry-After", RETRY_AFTER.into())),
+            _ if answer.status == 503 => return answer.repeatable(),
             _ => {}
         }
         answer
+    }
+
+    /// Tells the client when to ask again.
+    pub fn repeatable(mut self) -> Self {
+        self.headers.push(("Retry-After", RETRY_AFTER.into()));
+        self
     }
 
     /// Whether it is made while it is sent.

@@ -7,7 +7,7 @@ use tiny_http::Method;
 use super::auth::Pass;
 use super::request::Head;
 use super::response::Answer;
-use super::{Service, gen_key, keys, metrics};
+use super::{Service, gen_key, keys, metrics, ready};
 use crate::error::{Error, Result};
 use crate::gpg::Fingerprint;
 use crate::identity::NameEmail;
@@ -47,6 +47,7 @@ pub fn answer<'a>(
     };
     match head.path.as_str() {
         "/ping" => only_reads().map(|()| Answer::text(200, "pong\n")),
+        "/ready" => only_reads().map(|()| ready::answer(service)),
         "/gen_key" if head.method == Method::Post => {
             gen_key(service, body, pass, subject, deadline)
         }

@@ -152,7 +152,7 @@ impl AgentHome {
         let (fresh, path) = (scratch.join("gpg-agent.conf"), self.configuration_path());
         fs::write(&fresh, text).map_err(|e| failed("writing", &path, e))?;
         durable::sync(&fresh)?;
-        fs::rename(&fresh, &path).map_err(|e| failed("writing", &path, e))?;
+        durable::rename(&fresh, &path).map_err(|e| failed("writing", &path, e))?;
         durable::sync(&self.0)?;
         Ok(added)
     }

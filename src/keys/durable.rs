@@ -1,6 +1,9 @@
-//! Making what was written survive a power cut, and putting it in place without a loss.
+//! Making what was written survive a power cut, putting it in place without a loss, and knowing what a rename
+//! has done.
 
 use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -31,19 +34,15 @@ pub fn sync_tree(directory: &Path) -> Result<()> {
 
 /// Puts `fresh` in the place of `target` in one step; `fresh` is gone afterwards. What stands there goes only
 /// when `may_go` says so, of what came there at the last moment too; `false` when it stays.
-pub fn exchange(
-    fresh: &Path,
-    target: &Path,
-    may_go: impl Fn(&Path) -> bool,
-) -> std::io::Result<bool> {
-    let rename = |flags| renameat2(AT_FDCWD, fresh, AT_FDCWD, target, flags);
-    let replaced = match rename(RenameFlags::RENAME_NOREPLACE) {
+pub fn exchange(fresh: &Path, target: &Path, may_go: impl Fn(&Path) -> bool) -> io::Result<bool> {
+    let by = |flags| renameat2(AT_FDCWD, fresh, AT_FDCWD, target, flags);
+    let replaced = match by(RenameFlags::RENAME_NOREPLACE) {
         Ok(()) => return Ok(true),
         Err(Errno::EEXIST) if !may_go(target) => Ok(false),
-        Err(Errno::EEXIST) => match rename(RenameFlags::RENAME_EXCHANGE) {
+        Err(Errno::EEXIST) => match by(RenameFlags::RENAME_EXCHANGE) {
             Ok(()) if may_go(fresh) => Ok(true),
-            Ok(()) => rename(RenameFlags::RENAME_EXCHANGE).map(|()| false),
-            Err(Errno::ENOENT) => rename(RenameFlags::RENAME_NOREPLACE).map(|()| true),
+            Ok(()) => by(RenameFlags::RENAME_EXCHANGE).map(|()| false),
+            Err(Errno::ENOENT) => by(RenameFlags::RENAME_NOREPLACE).map(|()| true),
             Err(errno) => Err(errno),
         },
         Err(errno) => Err(errno),
@@ -52,11 +51,68 @@ pub fn exchange(
         // File systems of other hosts know neither; nobody else writes there at the same moment.
         Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) if !may_go(target) => Ok(false),
         Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
-            return fs::rename(fresh, target).map(|()| true);
+            return rename(fresh, target).map(|()| true);
         }
         replaced => replaced,
     };
     // What it holds is what had to go, or what was not wanted.
     let _ = fs::remove_file(fresh);
     Ok(replaced?)
+}
+
+/// How often a rename is tried again that was neither done nor refused for a reason of its own.
+const TRIES: usize = 3;
+
+/// Renames `from` to `to`. On a network file system the answer may get lost or be of an earlier try, so
+/// an error alone does not tell what happened: the two names do.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    rename_by(from, to, || fs::rename(from, to))
+}
+
+/// As [`rename`], with another system call.
+pub fn rename_by(from: &Path, to: &Path, act: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    let moved = identity(from)?;
+    let mut tries = 0;
+    loop {
+        let Err(error) = act() else { return Ok(()) };
+        let source = identity(from);
+        if source.as_ref().is_err_and(is_missing) && identity(to).is_ok_and(|at| at == moved) {
+            return Ok(());
+        }
+        if !is_uncertain(&error) {
+            return Err(error);
+        }
+        if tries == TRIES || source.is_err() {
+            // Somebody else's directory is there, whatever the error says.
+            return Err(if is_occupied(to) { libc_error(libc::ENOTEMPTY) } else { error });
+        }
+        tries += 1;
+    }
+}
+
+/// What tells one file from every other one, as long as it exists.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+/// Whether an error is about the connection to the file system, or about a name that has changed
+/// there, and not about what was asked for.
+pub fn is_uncertain(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ESTALE | libc::EIO | libc::ETIMEDOUT | libc::EREMOTEIO)
+    )
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE))
+}
+
+/// Whether no directory can be renamed to this name.
+fn is_occupied(path: &Path) -> bool {
+    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+fn libc_error(number: i32) -> io::Error {
+    io::Error::from_raw_os_error(number)
 }

@@ -272,7 +272,9 @@ pub fn judge(path: &Path, found: &Metadata, owner: u32) -> Vec<Fault> {
         kind if kind.is_file() => FILE_MODE,
         _ => return faults,
     };
-    let mode = found.mode() & 0o7777;
+    // Directories in a volume of a group inherit its set-group-ID bit, which opens them for nobody.
+    let inherited = if found.is_dir() { 0o2000 } else { 0 };
+    let mode = found.mode() & 0o7777 & !inherited;
     if mode != wanted {
         faults.push(Fault::Mode(path.into(), mode, wanted));
     }

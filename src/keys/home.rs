@@ -1,8 +1,9 @@
 //! A published home: what belongs into it, where it is and whether it is whole.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::record::{KeyRecord, RECORD};
@@ -93,43 +94,61 @@ impl Homes {
     /// The key of an identity, if there is one. A home that is not complete is an error: it may
     /// hold the only copy of a key, so nothing is ever made in its place.
     pub fn find(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
-        loop {
-            let inode =
-                || fs::symlink_metadata(self.path(name_email)).map(|found| found.ino()).ok();
-            let before = inode();
-            match self.look(name_email) {
-                // It was removed, or removed and made again, while it was looked at.
-                Err(Error::DamagedHome { .. }) if inode() != before => {}
-                found => return found,
-            }
-        }
-    }
-
-    fn look(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
         let home = self.path(name_email);
-        let damaged =
-            |path: PathBuf, reason: &str| Err(Error::DamagedHome { path, reason: reason.into() });
-        match fs::symlink_metadata(&home) {
-            Ok(found) if !found.is_dir() => return damaged(home, "is not a directory"),
-            Ok(found) if found.uid() != nix::unistd::geteuid().as_raw() => {
-                return damaged(home, &format!("belongs to uid {}", found.uid()));
+        loop {
+            // Held, so that one and the same home is read, wherever it is moved meanwhile.
+            let flags = libc::O_PATH | libc::O_NOFOLLOW;
+            let held = match File::options().read(true).custom_flags(flags).open(&home) {
+                Ok(held) => held,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(e) => return Err(Error::io(format!("looking for {}", home.display()), e)),
+            };
+            let found = look(&home, &held);
+            // What is wrong with a home that has left is nothing about the one that is there.
+            if found.is_ok() || is_at(&held, &home) {
+                return found;
             }
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::io(format!("looking for {}", home.display()), e)),
         }
-        let Some(record) = KeyRecord::of(&home) else {
-            // rename(2) puts a home in place of an empty directory, so that one is not in the way.
-            if fs::read_dir(&home).is_ok_and(|mut entries| entries.next().is_none()) {
-                return Ok(None);
-            }
-            return damaged(home, "holds no single secret key with its revocation certificate");
-        };
-        for path in [record.secret_key(&home), home.join(PUBRING), home.join(PASSPHRASE)] {
-            check_file(path)?;
-        }
-        Ok(Some(record))
     }
+}
+
+/// Reads the home `held`, which was at `home` when it was opened.
+fn look(home: &Path, held: &File) -> Result<Option<KeyRecord>> {
+    let damaged =
+        |path: PathBuf, reason: &str| Err(Error::DamagedHome { path, reason: reason.into() });
+    let looking = |path: &Path, e| Error::io(format!("looking at {}", path.display()), e);
+    match held.metadata().map_err(|e| looking(home, e))? {
+        found if !found.is_dir() => return damaged(home.into(), "is not a directory"),
+        found if found.uid() != nix::unistd::geteuid().as_raw() => {
+            return damaged(home.into(), &format!("belongs to uid {}", found.uid()));
+        }
+        _ => {}
+    }
+    let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
+    // Without /proc there is only the name.
+    let inside = if by_descriptor.exists() { by_descriptor } else { home.into() };
+    let Some(record) = KeyRecord::of(&inside) else {
+        // rename(2) puts a home in place of an empty directory, so that one is not in the way.
+        if fs::read_dir(&inside).is_ok_and(|mut entries| entries.next().is_none()) {
+            return Ok(None);
+        }
+        return damaged(home.into(), "holds no single secret key with its revocation certificate");
+    };
+    for file in [record.secret_key(Path::new("")), PUBRING.into(), PASSPHRASE.into()] {
+        match fault_of_file(&inside.join(&file)) {
+            Ok(None) => {}
+            Ok(Some(reason)) => return damaged(home.join(file), reason),
+            Err(e) => return Err(looking(&home.join(file), e)),
+        }
+    }
+    Ok(Some(record))
+}
+
+/// Whether `held` is what is at `path` now.
+fn is_at(held: &File, path: &Path) -> bool {
+    let held = held.metadata().map(|found| (found.dev(), found.ino())).ok();
+    let there = fs::symlink_metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    held.is_some() && held == there
 }
 
 /// Checks a staged home before it is published: nothing is missing, nothing is for others.
@@ -155,13 +174,21 @@ pub fn check_private(path: &Path) -> Result<()> {
 
 /// A file of a home must be a regular one with something in it.
 pub fn check_file(path: PathBuf) -> Result<()> {
-    let reason = match fs::symlink_metadata(&path) {
-        Ok(found) if found.is_file() && found.len() > 0 => return Ok(()),
-        Ok(_) => "is empty or not a regular file",
-        Err(e) if e.kind() == io::ErrorKind::NotFound => "is missing",
-        Err(e) => return Err(Error::io(format!("looking at {}", path.display()), e)),
-    };
-    Err(Error::DamagedHome { path, reason: reason.into() })
+    match fault_of_file(&path) {
+        Ok(None) => Ok(()),
+        Ok(Some(reason)) => Err(Error::DamagedHome { path, reason: reason.into() }),
+        Err(e) => Err(Error::io(format!("looking at {}", path.display()), e)),
+    }
+}
+
+/// What is wrong with a file of a home, if anything is.
+fn fault_of_file(path: &Path) -> io::Result<Option<&'static str>> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() && found.len() > 0 => Ok(None),
+        Ok(_) => Ok(Some("is empty or not a regular file")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Some("is missing")),
+        Err(e) => Err(e),
+    }
 }
 
 /// The keygrips of the secret keys in a home, as far as it can be read.
@@ -197,4 +224,46 @@ pub fn keep_only(home: &Path, keep: &[&str]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn a_home_that_comes_and_goes_is_there_or_not_there_and_never_damaged() -> Result<()> {
+        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
+        let (homes, name) = (Homes::new(&root), NameEmail::parse("a#b@c")?);
+        let (home, aside) = (homes.path(&name), root.join("aside"));
+        let grip = "0123456789ABCDEF0123456789ABCDEF01234567";
+        let files = [
+            format!("{SECRET_KEYS}/{grip}.key"),
+            format!("{REVOCATIONS}/{grip}.rev"),
+            PUBRING.to_owned(),
+            PASSPHRASE.to_owned(),
+        ];
+        for file in files.map(|file| home.join(file)) {
+            let made = file.parent().map_or(Ok(()), fs::create_dir_all);
+            assert!(made.and_then(|()| fs::write(file, "x")).is_ok());
+        }
+        let (done, mut failed) = (AtomicBool::new(false), Vec::new());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let back = fs::rename(&home, &aside).and_then(|()| fs::rename(&aside, &home));
+                    assert!(back.is_ok());
+                }
+            });
+            for _ in 0..20_000 {
+                if let Err(e) = homes.find(&name) {
+                    failed.push(e);
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert!(failed.is_empty(), "{failed:?}");
+        let _ = fs::remove_dir_all(&root);
+        Ok(())
+    }
 }

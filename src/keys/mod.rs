@@ -5,6 +5,7 @@ mod agent;
 pub(crate) mod archive;
 mod assemble;
 mod catalog;
+mod directory;
 mod durable;
 mod evidence;
 mod examine;
@@ -18,6 +19,7 @@ mod looks;
 mod make;
 pub mod nested;
 mod old_keyring;
+mod opened;
 mod owners;
 mod passphrase;
 mod phrases;
@@ -34,9 +36,7 @@ mod staging;
 mod trash;
 mod turns;
 
-use std::fs::{self, DirBuilder, Metadata, Permissions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +49,8 @@ use crate::settings::{Settings, Value};
 pub use agent::{Agent, AgentHome, Configuration};
 pub use archive::{Archived, Restored, Summary};
 pub use catalog::{Catalog, Filter, Key};
+pub use directory::{check_root, is_volume, owner_of, volume_group};
+pub use durable::{rename, rename_by};
 pub use evidence::Evidence;
 pub use examine::{DIRECTORY_MODE, Fault, Home, TRUST_DATABASE, judge};
 pub use export::{ExportReport, Unexported};
@@ -73,6 +75,7 @@ pub use staging::Work;
 pub use trash::Removed;
 
 use looks::Looks;
+use opened::Opened;
 use phrases::PhraseFiles;
 use pool::Pool;
 use signd::SigndView;
@@ -92,6 +95,7 @@ pub struct Store {
     /// `trash/`, made when the first key is removed.
     trash: PathBuf,
     gpg: Gpg,
+    opened: Opened,
     turns: Turns,
     permits: Arc<Permits>,
     queue_timeout: Value<Duration>,
@@ -121,8 +125,8 @@ impl Store {
     /// As [`Store::open`], for the import that is to be finished.
     fn open_unfinished(settings: &Settings, gpg: Gpg) -> Result<Self> {
         let root = &settings.state_dir;
+        Self::make_parts(root, &PARTS)?;
         let store = Self::with(settings, gpg, root)?;
-        store.make_parts(root, &PARTS)?;
         nested::check(root)?;
         store.signd.phrase_files().map_or(Ok(false), PhraseFiles::is_claimed)?;
         store.clear_staging();
@@ -139,9 +143,9 @@ impl Store {
         phrases: PathBuf,
     ) -> Result<Self> {
         let root = &settings.state_dir;
+        Self::make_parts(root, &["keys", "pool", "staging"])?;
         let mut store = Self::with(settings, gpg, root)?;
         store.signd = store.signd.beside(importing, phrases);
-        store.make_parts(root, &["keys", "pool", "staging"])?;
         store.clear_staging();
         store.prepare_signd()?;
         Ok(store)
@@ -163,18 +167,17 @@ impl Store {
             pool: Pool::new(root, settings.pool_max_age.clone()),
             trash: root.join("trash"),
             gpg,
+            opened: Opened::new(root),
             turns: Turns::default(),
             permits,
             queue_timeout: settings.queue_timeout.clone(),
         })
     }
 
-    fn make_parts(&self, root: &Path, parts: &[&str]) -> Result<()> {
+    fn make_parts(root: &Path, parts: &[&str]) -> Result<()> {
         staging::check_path_length(root)?;
-        // Where the state is may be told by a symbolic link, where its parts are may not.
-        own_directory(root, |path| fs::metadata(path))?;
-        let mut parts = parts.iter().map(|part| root.join(part));
-        parts.try_for_each(|part| own_directory(&part, |path| fs::symlink_metadata(path)))
+        directory::own_root(root)?;
+        parts.iter().try_for_each(|part| directory::own_part(&root.join(part)))
     }
 
     fn prepare_signd(&self) -> Result<()> {
@@ -241,6 +244,11 @@ impl Store {
         Ok(Workplace { staged: self.staging.create()?, gpg: &self.gpg })
     }
 
+    /// Why no key could be made now, if so.
+    pub fn ready(&self) -> std::result::Result<(), String> {
+        self.opened.look()
+    }
+
     /// gpg jobs that run now, and requests that wait for one to end.
     pub fn load(&self) -> (usize, usize) {
         self.permits.load()
@@ -264,34 +272,4 @@ impl Workplace<'_> {
     pub fn gpg(&self) -> &Gpg {
         self.gpg
     }
-}
-
-/// Makes `path` a directory of this user's with mode 0700. One that cannot be is a setting to be
-/// corrected, not a failure that another start might not meet.
-fn own_directory(path: &Path, look: fn(&Path) -> io::Result<Metadata>) -> Result<()> {
-    let failed = |doing: &str, e| Error::io(format!("{doing} {}", path.display()), e);
-    let wrong = |why: String| Err(Error::Settings(format!("{}: {why}", path.display())));
-    match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => {}
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(e) => return Err(failed("making the directory", e)),
-    }
-    let found = look(path).map_err(|e| failed("looking at", e))?;
-    let me = nix::unistd::geteuid().as_raw();
-    if !found.is_dir() {
-        return wrong("is not a directory; move it away, or correct the setting state_dir".into());
-    }
-    if found.uid() != me {
-        return wrong(format!(
-            "it belongs to uid {}, this process is uid {me}; run it as the owner, or give it away \
-             with chown -R",
-            found.uid()
-        ));
-    }
-    if found.mode() & 0o077 != 0 {
-        log::warn!("{}: had mode {:03o}, made it 700", path.display(), found.mode() & 0o777);
-        fs::set_permissions(path, Permissions::from_mode(0o700))
-            .map_err(|e| failed("setting the mode of", e))?;
-    }
-    Ok(())
 }

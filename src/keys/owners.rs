@@ -13,6 +13,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, fstatat};
 use nix::unistd::{Gid, Uid, fchownat};
 
+use super::directory::is_volume;
 use super::examine::DIRECTORY_MODE;
 use crate::error::{Error, Result};
 
@@ -56,7 +57,9 @@ pub fn give_back(root: &Path, owner: &Owner) -> Result<Vec<Stranger>> {
     let directory = Dir::open(&root_path, flags, Mode::empty()).map_err(failed)?;
     let found = fstat(&directory).map_err(failed)?;
     let mut walk = Walk { owner, device: found.st_dev, strangers: Vec::new() };
-    if found.st_uid != owner.uid.as_raw() {
+    // A volume stays whose it is: others may have a part in it.
+    let is_volume = fs::metadata(&root_path).is_ok_and(|found| is_volume(&found));
+    if found.st_uid != owner.uid.as_raw() && !is_volume {
         let given_back = walk.give_back(&directory, c"", &root_path);
         walk.strangers.push(Stranger { path: root.into(), uid: found.st_uid, given_back });
     }

@@ -190,7 +190,7 @@ impl Passphrases {
             let fresh = scratch.join(PASSPHRASE);
             put(&fresh, &content)?;
             super::durable::sync(&fresh)?;
-            std::fs::rename(&fresh, &path)
+            super::durable::rename(&fresh, &path)
                 .map_err(|e| Error::io(format!("writing {}", path.display()), e))?;
         }
         Ok(phrase)

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use zeroize::Zeroizing;
 
+use super::durable;
 use super::home::{Homes, PASSPHRASE};
 use super::passphrase::Passphrases;
 use super::record::KeyRecord;
@@ -199,7 +200,7 @@ impl PhraseFiles {
         let written = opened.and_then(|mut file: File| {
             file.write_all(content)?;
             file.set_times(FileTimes::new().set_modified(time))?;
-            fs::rename(&fresh, self.directory.join(name))
+            durable::rename(&fresh, &self.directory.join(name))
         });
         written.inspect_err(|_| {
             let _ = fs::remove_file(&fresh); // what matters is why it was not written

@@ -66,7 +66,7 @@ impl Pool {
         };
         for entry in entries.flatten() {
             let path = entry.path();
-            match fs::rename(&path, staged.path()) {
+            match durable::rename(&path, staged.path()) {
                 Ok(()) => {}
                 // Another request was faster.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
@@ -166,7 +166,7 @@ impl Store {
             let Err(why) = check(&entry.path(), &entry.file_name(), max_age) else { continue };
             // Into staging by rename, so that no request can claim it while it is being removed.
             let staged = self.staging.create()?;
-            match fs::rename(entry.path(), staged.path()) {
+            match durable::rename(&entry.path(), staged.path()) {
                 Ok(()) => log::warn!("{}: discarded: {why}", entry.path().display()),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => log::warn!("{}: cannot be discarded: {e}", entry.path().display()),
@@ -191,7 +191,7 @@ impl Store {
         home::keep_only(staged.path(), &[PASSPHRASE, SECRET_KEYS])?;
         durable::sync_tree(staged.path())?;
         let target = self.pool.of_length(length).join(keygrip.as_str());
-        fs::rename(staged.path(), &target)
+        durable::rename(staged.path(), &target)
             .map_err(|e| Error::io(format!("adding {}", target.display()), e))?;
         Ok(true)
     }

@@ -123,7 +123,7 @@ impl Store {
 pub(super) fn replace(fresh: &Path, home: &Path) -> Result<()> {
     durable::sync(fresh)?;
     let target = home.join(fresh.file_name().unwrap_or_default());
-    fs::rename(fresh, &target)
+    durable::rename(fresh, &target)
         .map_err(|e| Error::io(format!("publishing {}", target.display()), e))?;
     durable::sync(home)
 }

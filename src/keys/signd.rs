@@ -298,3 +298,39 @@ impl SigndView {
         format!("../keys/{name_email}/passphrase").into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    #[test]
+    fn a_link_that_others_make_and_remove_meanwhile_is_no_failure() -> Result<()> {
+        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
+        assert!(fs::create_dir_all(root.join("gnupg/private-keys-v1.d")).is_ok());
+        let signd = SigndView::new(&root);
+        let name = NameEmail::parse("a#b@c")?;
+        let digits = "0123456789ABCDEF0123456789ABCDEF01234567";
+        let Some(keygrip) = Keygrip::parse(digits) else { unreachable!("it is one") };
+        let done = AtomicBool::new(false);
+        let failed = thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        signd.remove_dangling_secret_key(&keygrip); // it never leads anywhere here
+                    }
+                });
+            }
+            let put = || (0..20_000).find_map(|_| signd.add_secret_key(&name, &keygrip).err());
+            let makers: Vec<_> = (0..3).map(|_| scope.spawn(put)).collect();
+            let failed: Vec<_> =
+                makers.into_iter().filter_map(|maker| maker.join().ok().flatten()).collect();
+            done.store(true, Ordering::Relaxed);
+            failed
+        });
+        assert!(failed.is_empty(), "{failed:?}");
+        let _ = fs::remove_dir_all(&root);
+        Ok(())
+    }
+}

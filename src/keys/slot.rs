@@ -140,7 +140,7 @@ impl Slot {
         let cleared = match self.look().map_err(failed)? {
             Occupant::Nobody => Ok(()),
             Occupant::Ours | Occupant::Link(_) => fs::remove_file(&self.path),
-            Occupant::Worthless => fs::rename(&self.path, aside),
+            Occupant::Worthless => durable::rename(&self.path, aside),
             occupant => return Err(occupied(&self.path, &occupant)),
         };
         match cleared {

@@ -1,10 +1,8 @@
 //! Work in progress: every home is made in a directory of its own below `staging/` that is locked
 //! as long as its maker lives. Nothing here is ever trusted or reused after a crash.
 
-use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +18,12 @@ use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
 use crate::identity::NameEmail;
 
+mod clear;
+mod whose;
+
+pub use clear::Work;
+use whose::Identity;
+
 /// The home inside of a staging directory; short, because agent sockets live in it.
 const HOME: &str = "h";
 
@@ -30,8 +34,8 @@ const SOCKET_PATH_MAX: usize = 107;
 #[derive(Debug)]
 pub struct Staging {
     directory: PathBuf,
-    /// Tells the staging directories of this host from those of others on a shared file system.
-    host: String,
+    /// Tells the work of processes whose locks count from that of others on a shared file system.
+    identity: Identity,
     /// Whether a home of this process could not be removed.
     leftovers: AtomicBool,
 }
@@ -44,19 +48,6 @@ pub struct StagedHome<'a> {
     directory: PathBuf,
     _lock: Flock<File>,
     linked: Option<(&'a SigndView, Keygrip)>,
-}
-
-/// What an entry of `staging/` is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Work {
-    /// A process of this host that lives has it.
-    Alive,
-    /// A process of this host has left it behind.
-    Dead,
-    /// Another host has it, or had it.
-    Foreign,
-    /// It was not made here.
-    Strange,
 }
 
 /// How a rename into `keys/` ended.
@@ -85,14 +76,14 @@ pub fn check_path_length(root: &Path) -> Result<()> {
 
 impl Staging {
     pub fn new(directory: PathBuf) -> Self {
-        Self { directory, host: host_tag(), leftovers: AtomicBool::new(false) }
+        let identity = Identity::of(&directory);
+        Self { directory, identity, leftovers: AtomicBool::new(false) }
     }
 
     /// Makes an empty home.
     pub fn create(&self) -> Result<StagedHome<'_>> {
         loop {
-            let name = format!("{}-{:08x}", self.host, rand::random::<u32>());
-            let directory = self.directory.join(name);
+            let directory = self.directory.join(self.identity.name());
             let failed = |e| Error::io(format!("making {}", directory.display()), e);
             let builder = || {
                 let mut builder = DirBuilder::new();
@@ -132,70 +123,11 @@ impl Staging {
         self.leftovers.swap(false, Ordering::Relaxed)
     }
 
-    /// Removes what no living process of this host holds; returns how many homes that were. What
-    /// cannot be removed is reported and left for the next time.
-    pub fn clear(&self, signd: &SigndView) -> Result<usize> {
-        let reading = |e| Error::io(format!("reading {}", self.directory.display()), e);
-        let mut count = 0;
-        for entry in fs::read_dir(&self.directory).map_err(reading)? {
-            let entry = entry.map_err(reading)?;
-            let path = entry.path();
-            if !self.is_ours(&entry.file_name()) {
-                continue;
-            }
-            let _lock = match lock(&path) {
-                Ok(Some(lock)) => lock,
-                Ok(None) => continue,
-                Err(e) => {
-                    log::warn!("{}: left alone: {e}", path.display());
-                    // What is no directory was not made here and will not go away by itself.
-                    let again = e.kind() != io::ErrorKind::NotADirectory;
-                    self.leftovers.fetch_or(again, Ordering::Relaxed);
-                    continue;
-                }
-            };
-            for keygrip in home::secret_keys(&path.join(HOME)) {
-                signd.remove_dangling_secret_key(&keygrip);
-            }
-            match remove_tree(&path) {
-                Ok(()) => count += 1,
-                Err(e) => {
-                    log::warn!("{e}");
-                    self.leftovers.store(true, Ordering::Relaxed);
-                }
-            }
-        }
-        Ok(count)
-    }
-
-    /// What is in here, and whose.
-    pub fn survey(&self) -> Result<Vec<(PathBuf, Work)>> {
-        let reading = |e| Error::io(format!("reading {}", self.directory.display()), e);
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&self.directory).map_err(reading)? {
-            let entry = entry.map_err(reading)?;
-            let work = match self.is_ours(&entry.file_name()).then(|| lock(&entry.path())) {
-                None => Work::Foreign,
-                Some(Ok(Some(_))) => Work::Dead,
-                Some(Ok(None)) => Work::Alive,
-                Some(Err(_)) => Work::Strange,
-            };
-            found.push((entry.path(), work));
-        }
-        found.sort();
-        Ok(found)
-    }
-
     /// Whether a home in here holds this secret key.
     pub fn holds(&self, keygrip: &Keygrip) -> bool {
         let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
         let secret = Path::new(HOME).join(home::SECRET_KEYS).join(keygrip.file_name());
         entries.into_iter().any(|entry| fs::symlink_metadata(entry.path().join(&secret)).is_ok())
-    }
-
-    fn is_ours(&self, name: &OsStr) -> bool {
-        let rest = name.as_bytes().strip_prefix(self.host.as_bytes());
-        rest.is_some_and(|rest| rest.starts_with(b"-"))
     }
 }
 
@@ -234,7 +166,7 @@ impl<'a> StagedHome<'a> {
         self.linked = Some((signd, keygrip.clone()));
         signd.add_secret_key(name_email, keygrip)?;
         let target = homes.path(name_email);
-        match fs::rename(&self.home, &target) {
+        match durable::rename(&self.home, &target) {
             Ok(()) => {}
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {
                 return Ok(Publication::Lost);
@@ -279,29 +211,14 @@ pub(super) fn remove_tree(directory: &Path) -> Result<()> {
     }
 }
 
-/// Eight hexadecimal digits that stand for this host: of its machine-id, else of its host name.
-fn host_tag() -> String {
-    let identity = match fs::read_to_string("/etc/machine-id") {
-        Ok(id) if id.trim().len() == 32 => id.trim().to_owned(),
-        _ => nix::unistd::gethostname()
-            .map_or_else(|_| "unknown".to_owned(), |name| name.to_string_lossy().into_owned()),
-    };
-    format!("{:08x}", fnv1a(identity.as_bytes()))
-}
-
-/// FNV-1a, 32 bits: the same on every build, which the hasher of std does not promise.
-fn fnv1a(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    struct Scratch(PathBuf);
+    pub struct Scratch(pub PathBuf);
 
     impl Scratch {
-        fn new() -> Self {
+        pub fn new() -> Self {
             let path = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
             for directory in ["gnupg/private-keys-v1.d", "staging", "keys", "phrases"] {
                 assert!(fs::create_dir_all(path.join(directory)).is_ok());
@@ -309,11 +226,11 @@ mod tests {
             Self(path)
         }
 
-        fn staging(&self) -> Staging {
+        pub fn staging(&self) -> Staging {
             Staging::new(self.0.join("staging"))
         }
 
-        fn count(&self) -> usize {
+        pub fn count(&self) -> usize {
             fs::read_dir(self.0.join("staging")).map_or(0, Iterator::count)
         }
     }
@@ -333,25 +250,6 @@ mod tests {
         assert!(held.path().is_dir());
         drop(held);
         assert_eq!(scratch.count(), 0);
-        Ok(())
-    }
-
-    #[test]
-    fn clearing_takes_what_is_dead_and_of_this_host_only() -> Result<()> {
-        let scratch = Scratch::new();
-        let (staging, signd) = (scratch.staging(), SigndView::new(&scratch.0));
-        let grip = "0123456789ABCDEF0123456789ABCDEF01234567.key";
-        let dead = scratch.0.join(format!("staging/{}-00/h/private-keys-v1.d", staging.host));
-        let foreign = scratch.0.join("staging/host-b-00/h");
-        let link = scratch.0.join("gnupg/private-keys-v1.d").join(grip);
-        let made = fs::create_dir_all(&dead)
-            .and_then(|()| fs::write(dead.join(grip), ""))
-            .and_then(|()| fs::create_dir_all(&foreign))
-            .and_then(|()| std::os::unix::fs::symlink("../../keys/a#b@c/x", &link));
-        assert!(made.is_ok());
-        assert_eq!(staging.clear(&signd)?, 1);
-        assert!(foreign.is_dir() && !dead.exists());
-        assert!(fs::symlink_metadata(&link).is_err(), "the dangling link stayed");
         Ok(())
     }
 
@@ -377,13 +275,6 @@ mod tests {
         assert_eq!(links, [format!("{}.key", "1".repeat(40)).as_str()]);
         assert_eq!(scratch.count(), 0);
         Ok(())
-    }
-
-    #[test]
-    fn host_tags_are_stable_and_short() {
-        assert_eq!(fnv1a(b"a"), 0xe40c_292c);
-        assert_eq!(host_tag().len(), 8);
-        assert_eq!(host_tag(), host_tag());
     }
 
     #[test]

@@ -7,11 +7,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::archive::HomeFiles;
+use super::directory::own_part;
 use super::import::OLD_SERVICE;
 use super::lock::lock;
 use super::record::KeyRecord;
 use super::staging::{StagedHome, remove_tree};
-use super::{Store, durable, home, own_directory};
+use super::{Store, durable, home};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::identity::NameEmail;
@@ -75,7 +76,7 @@ impl Store {
 
         let moved = self.signd.remove(name_email, &record.keygrip, &removed.entry).and_then(|()| {
             let moving = |e| Error::io(format!("moving {} to the trash", home.display()), e);
-            fs::rename(&home, removed.home()).map_err(moving)
+            durable::rename(&home, &removed.home()).map_err(moving)
         });
         if let Err(e) = moved {
             for undone in [self.relink(name_email).map(drop), remove_hollow(&removed.entry)] {
@@ -104,13 +105,13 @@ impl Store {
 
     /// Renames a directory into the trash, under the time it is now or, should that be taken, the next.
     fn put_into_trash(&self, entry: &Path, name: &str) -> Result<(u64, PathBuf)> {
-        own_directory(&self.trash, |path| fs::symlink_metadata(path))?;
+        own_part(&self.trash)?;
         durable::sync(self.trash.parent().unwrap_or(&self.trash))?;
         let mut at = clock::now()?;
         loop {
             let target = self.trash.join(format!("{}-{name}", clock::iso_basic(at)));
             // An entry is never empty, so none is ever replaced.
-            match fs::rename(entry, &target) {
+            match durable::rename(entry, &target) {
                 Ok(()) => {
                     durable::sync(&self.trash)?;
                     return Ok((at, target));
@@ -181,7 +182,7 @@ impl Store {
         self.signd.check_is_free(name_email, &record.keygrip)?;
         self.signd.add_secret_key(name_email, &record.keygrip)?;
         let target = self.homes.path(name_email);
-        if let Err(e) = fs::rename(from, &target) {
+        if let Err(e) = durable::rename(from, &target) {
             self.signd.remove_dangling_secret_key(&record.keygrip);
             self.check_no_key(name_email)?;
             return Err(Error::io(format!("publishing {}", target.display()), e));
@@ -213,7 +214,7 @@ impl Store {
     fn destroy(&self, entry: &Path) -> Result<()> {
         let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let doomed = self.trash.join(format!("{PURGING}{name}"));
-        fs::rename(entry, &doomed)
+        durable::rename(entry, &doomed)
             .map_err(|e| Error::io(format!("purging {}", entry.display()), e))?;
         durable::sync(&self.trash)?;
         remove_tree(&doomed)?;

@@ -82,7 +82,7 @@ fn modes_that_let_others_in_are_mended() {
 
 #[test]
 fn what_belongs_to_somebody_else_is_given_back_by_root() {
-    let sign_host = SignHost::with_keys(&[ID]);
+    let mut sign_host = SignHost::with_keys(&[ID]);
     if !nix::unistd::geteuid().is_root() {
         // Only root can give files away. That the state of somebody else is told: /tmp is root's.
         let mut foreign = SignHost::around(Host::new(Transport::ListenUnix, &[]));
@@ -104,6 +104,12 @@ fn what_belongs_to_somebody_else_is_given_back_by_root() {
     let chowned = Command::new("chown").args(["-R", "65534:65534"]).arg(state).status();
     assert!(chowned.unwrap().success());
     fs::set_permissions(sign_host.host.scratch(), Permissions::from_mode(0o777)).unwrap();
+    // A link would lead to where the program was built, which may be closed to others.
+    let [link, copy] = ["gpg-copr", "copr-keygen"].map(|name| sign_host.host.scratch().join(name));
+    super::programs::copy(&sign_host.program, &copy);
+    fs::remove_file(&link).unwrap();
+    symlink(&copy, &link).unwrap();
+    sign_host.program = copy;
     sign_host.assert_well(&["--deep"]);
     fs::remove_file(sign_host.host.home(ID).join("key.json")).unwrap();
     chown(sign_host.host.home(ID), Some(0), Some(0)).unwrap();

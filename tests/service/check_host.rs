@@ -22,6 +22,8 @@ pub struct SignHost {
     pub host: Host,
     pub environment: Vec<(String, String)>,
     pub signd: Option<TcpListener>,
+    /// The program that checks.
+    pub program: PathBuf,
 }
 
 impl SignHost {
@@ -38,7 +40,8 @@ impl SignHost {
         symlink(env!("CARGO_BIN_EXE_copr-keygen"), host.scratch().join("gpg-copr")).unwrap();
         let signd = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = signd.local_addr().unwrap().port();
-        let sign_host = Self { host, environment: Vec::new(), signd: Some(signd) };
+        let program = env!("CARGO_BIN_EXE_copr-keygen").into();
+        let sign_host = Self { host, environment: Vec::new(), signd: Some(signd), program };
         let [phrases, gnupg] = ["phrases", "gnupg"]
             .map(|part| sign_host.host.state().join(part).display().to_string());
         let scratch = sign_host.host.scratch().display();
@@ -73,14 +76,14 @@ impl SignHost {
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = self.command(Path::new(env!("CARGO_BIN_EXE_copr-keygen")));
+        let mut command = self.command(&self.program);
         command.args(["check", "--no-units", "--sign-conf"]).arg(self.sign_conf());
         command.args(arguments).output().unwrap()
     }
 
     /// Runs `copr-keygen` in another mode, which must succeed.
     pub fn keygen(&self, arguments: &[&str]) {
-        let mut command = self.command(Path::new(env!("CARGO_BIN_EXE_copr-keygen")));
+        let mut command = self.command(&self.program);
         let output = command.args(arguments).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }

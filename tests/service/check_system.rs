@@ -10,13 +10,13 @@ use serde_json::json;
 use super::check_host::{ID, SignHost};
 use super::faults::host_with_gpg;
 use super::host::{Host, Transport};
+use super::programs::write_script;
 
 #[test]
 fn expired_keys_are_counted_and_named() {
     let host = host_with_gpg("", &[]);
     let stand_in = |script: &str| {
-        let script = format!("#!/bin/sh\n{script}\n");
-        fs::write(host.scratch().join("gpg"), script).unwrap();
+        write_script(&host.scratch().join("gpg"), script);
     };
     // Keys of the year 2020: the request says how long they live.
     stand_in(
@@ -70,9 +70,7 @@ fn missing_and_mixed_gnupg_is_told() {
         ("2.0.22", "failed", "too old"),
         ("9.9.9", "warning", "but gpg is 2."),
     ] {
-        let script = format!("#!/bin/sh\necho 'gpg-agent (GnuPG) {version}'\n");
-        fs::write(&old, script).unwrap();
-        fs::set_permissions(&old, Permissions::from_mode(0o755)).unwrap();
+        write_script(&old, &format!("echo 'gpg-agent (GnuPG) {version}'"));
         sign_host.environment.clear();
         sign_host.set("COPR_KEYGEN_GPG_AGENT", old.to_str().unwrap());
         let found = sign_host.check(&[]);

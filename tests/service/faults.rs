@@ -11,13 +11,14 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::host::{Host, Reply, Transport, eventually, gen_key_request};
+use super::programs::write_script;
 
 const ID: &str = "user#project@copr.example.org";
 const OTHER: &str = "user#other@copr.example.org";
 
 /// A stand-in that says when it began and becomes gpg when it may go on. `$here` is the host's
 /// scratch directory.
-const GATED: &str =
+pub const GATED: &str =
     r#"touch "$here/began"; until [ -e "$here/go" ]; do sleep 0.05; done; exec gpg "$@""#;
 
 #[test]
@@ -256,7 +257,7 @@ fn two_processes_on_one_state_make_one_key_of_each_identity() {
                 let id = format!("user#project{}@copr.example.org", number / 2 % 5);
                 scope.spawn(move || {
                     start.wait();
-                    let answer = host.gen_key(&id, json!({})).unwrap();
+                    let answer = host.gen_key_when_free(&id);
                     (id, answer.status)
                 })
             })
@@ -320,8 +321,7 @@ pub fn host_with_gpg(script: &str, environment: &[(&str, &str)]) -> Host {
 /// Writes the script that runs in place of gpg.
 pub fn stand_in(host: &Host, script: &str) -> PathBuf {
     let path = host.scratch().join("gpg");
-    fs::write(&path, format!("#!/bin/sh\nhere=${{0%/*}}\n{script}\n")).unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+    write_script(&path, &format!("here=${{0%/*}}\n{script}"));
     path
 }
 

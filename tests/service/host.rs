@@ -1,9 +1,10 @@
 //! A sign host for one test: a state directory of its own and the real binary serving it.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -14,6 +15,11 @@ use nix::sys::socket::{Backlog, listen};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use super::programs;
+
+/// The program.
+const BINARY: &str = env!("CARGO_BIN_EXE_copr-keygen");
 
 /// How the service gets its socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +55,8 @@ pub struct Host {
     environment: Vec<(String, String)>,
     /// How many descriptors the service may have, when not as many as this process.
     files_max: Option<u32>,
+    /// What runs the program, and the program.
+    command: Vec<String>,
     process: Option<Child>,
 }
 
@@ -91,7 +99,15 @@ impl Host {
         let no_pool = [("COPR_KEYGEN_POOL", "")];
         let environment = no_pool.iter().chain(environment);
         let environment = environment.map(|(k, v)| ((*k).into(), (*v).into())).collect();
-        Self { directory, address, held, environment, files_max: None, process: None }
+        Self {
+            directory,
+            address,
+            held,
+            environment,
+            files_max: None,
+            command: vec![BINARY.into()],
+            process: None,
+        }
     }
 
     /// Passes another TCP socket than the one on the loopback address; it is reached there all the same.
@@ -109,6 +125,17 @@ impl Host {
     /// Takes a variable out of the environment of the next start.
     pub fn unset(&mut self, name: &str) {
         self.environment.retain(|(known, _)| known != name);
+    }
+
+    /// Runs service and modes as user 12345, who is in this group and no other one.
+    pub fn run_as_stranger_in(&mut self, group: u32) {
+        // Where the program has been built may be closed to others.
+        let copy = self.scratch().join("copr-keygen");
+        programs::copy(BINARY.as_ref(), &copy);
+        fs::set_permissions(self.scratch(), Permissions::from_mode(0o755)).unwrap();
+        let setpriv = format!("setpriv --reuid=12345 --regid=12345 --groups={group}");
+        self.command = setpriv.split(' ').map(str::to_owned).collect();
+        self.command.push(copy.to_str().unwrap().to_owned());
     }
 
     /// Limits the descriptors of the next start (RLIMIT_NOFILE).
@@ -130,7 +157,6 @@ impl Host {
 
     /// Starts the service without waiting for anything.
     pub fn spawn(&mut self) {
-        let binary = env!("CARGO_BIN_EXE_copr-keygen");
         let log = fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
         let passed: Option<OwnedFd> = match &self.held {
             Held::Nothing => None,
@@ -142,7 +168,7 @@ impl Host {
         let sockets = if passed.is_some() { " 3<&0 </dev/null" } else { "" };
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(format!(r#"{limit}exec "$@"{sockets}"#));
-        command.args(["sh", binary, "serve"]);
+        command.arg("sh").args(&self.command).arg("serve");
         command.env_clear().env("PATH", "/usr/bin:/bin");
         command.env("COPR_KEYGEN_CONFIG", "/dev/null").env("COPR_KEYGEN_STATE_DIR", self.state());
         match (passed, &self.address) {
@@ -164,8 +190,8 @@ impl Host {
 
     /// One of the modes that do one thing and end, on the state of this host.
     pub fn mode(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_copr-keygen"));
-        command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin");
+        let mut command = Command::new(&self.command[0]);
+        command.args(&self.command[1..]).args(arguments).env_clear().env("PATH", "/usr/bin:/bin");
         command.env("COPR_KEYGEN_CONFIG", "/dev/null").env("COPR_KEYGEN_STATE_DIR", self.state());
         command.envs(self.environment.iter().map(|(k, v)| (k, v))).stdin(Stdio::null());
         command
@@ -276,6 +302,13 @@ impl Host {
     pub fn gen_key_patiently(&self, name_email: &str, extra: &Value) -> Reply {
         let ask = || self.gen_key(name_email, extra.clone()).unwrap();
         (0..4).map(|_| ask()).find(|reply| reply.status < 500).unwrap_or_else(ask)
+    }
+
+    /// As `gen_key`, asked again while the service is too busy, which a loaded machine makes it. Any other
+    /// failure counts.
+    pub fn gen_key_when_free(&self, name_email: &str) -> Reply {
+        let ask = || self.gen_key(name_email, json!({})).unwrap();
+        (0..10).map(|_| ask()).find(|reply| reply.status != 503).unwrap_or_else(ask)
     }
 
     /// Runs gpg on the home of a key and returns what it prints; panics when it fails.

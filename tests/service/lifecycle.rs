@@ -1,8 +1,8 @@
 //! Idling, stopping, and what systemd is told about it.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -17,6 +17,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::host::{Connection, Host, Reply, Transport, eventually, gen_key_request};
+use super::programs::write_script;
 
 const ID: &str = "user#project@copr.example.org";
 const PING: &[u8] = b"GET /ping HTTP/1.1\r\nHost: sign-host\r\n\r\n";
@@ -45,9 +46,7 @@ impl GatedGpg {
     fn new() -> Self {
         let directory = scratch();
         let program = directory.path().join("gpg");
-        let script = "#!/bin/sh\nread -r line <\"$0.gate\"\nexec /usr/bin/gpg \"$@\"\n";
-        fs::write(&program, script).unwrap();
-        fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+        write_script(&program, "read -r line <\"$0.gate\"\nexec /usr/bin/gpg \"$@\"");
         nix::unistd::mkfifo(&directory.path().join("gpg.gate"), Mode::S_IRWXU).unwrap();
         Self(directory)
     }

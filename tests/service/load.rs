@@ -29,7 +29,7 @@ fn twenty_clients_get_twenty_keys_from_twenty_runs_of_gpg_on_all_cores() {
                     let ids = (0..10).map(|step| (client / 2 + step * 2) % 20);
                     ids.map(|number| {
                         let id = format!("user#project{number}@copr.example.org");
-                        let status = host.gen_key(&id, json!({})).unwrap().status;
+                        let status = host.gen_key_when_free(&id).status;
                         (id, status)
                     })
                     .collect::<Vec<_>>()

@@ -1,8 +1,7 @@
 //! What `prolong` does and leaves alone, and what it loses when something goes wrong: nothing.
 
 use std::collections::BTreeMap;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +14,7 @@ use super::certificate::{assert_signs, text};
 use super::faults::stand_in;
 use super::gen_key::snapshot;
 use super::host::{Host, Transport, eventually};
+use super::programs::write_script;
 
 const DAY: u64 = 86_400;
 
@@ -294,10 +294,8 @@ fn what_cannot_be_asked_for_is_refused() {
 fn hook(host: &Host) -> String {
     let path = host.scratch().join("hook");
     let directory = host.scratch().display();
-    let script =
-        format!("#!/bin/sh\ncat >>{directory}/told\necho told\ntest ! -e {directory}/refuse\n");
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+    let script = format!("cat >>{directory}/told\necho told\ntest ! -e {directory}/refuse");
+    write_script(&path, &script);
     path.to_str().unwrap().into()
 }
 
@@ -344,11 +342,8 @@ fn the_hook_hears_of_every_changed_certificate_even_after_failures() {
     // A run that is killed after its work is made up for by the next, even if nothing is due then.
     expire_at(&host, 0, now() + DAY);
     let gate = host.scratch().join("gate");
-    fs::write(
-        host.scratch().join("hook"),
-        format!("#!/bin/sh\ntouch {}\nsleep 60\n", gate.display()),
-    )
-    .unwrap();
+    let hangs = format!("touch {}\nsleep 60", gate.display());
+    write_script(&host.scratch().join("hook"), &hangs);
     let mut run = host.mode(&["prolong"]).stderr(Stdio::null()).spawn().unwrap();
     eventually("the hook to start", || gate.exists().then_some(()));
     run.kill().unwrap();

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use serde_json::json;
+use tempfile::TempDir;
 
 use super::certificate::text;
 use super::sealing::{KEY, OTHER_KEY, SealedHost, name, tree};
@@ -83,10 +85,20 @@ fn a_credential_of_systemd_is_taken_before_the_file() {
     assert_eq!(output.status.code(), Some(78), "{}", text(&output));
 }
 
+/// An empty directory that is on no tmpfs: /tmp is one on Debian 13.
+fn directory_on_a_disk() -> TempDir {
+    let places = ["/tmp", "/var/tmp", env!("CARGO_TARGET_TMPDIR")];
+    let is_on_a_disk = |place: &&&str| statfs(**place).unwrap().filesystem_type() != TMPFS_MAGIC;
+    let place = places.iter().find(is_on_a_disk);
+    let place = place.unwrap_or_else(|| panic!("none of {places:?} is on a disk"));
+    tempfile::Builder::new().prefix("ckg-").tempdir_in(place).unwrap()
+}
+
 #[test]
 fn phrases_never_get_to_a_disk() {
     let mut sealed = SealedHost::new();
-    let disk = sealed.host.scratch().join("phrases");
+    let on_a_disk = directory_on_a_disk();
+    let disk = on_a_disk.path().join("phrases");
     sealed.host.launch();
     sealed.make(&name(0), json!({}));
     assert!(sealed.host.stop().success());

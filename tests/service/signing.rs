@@ -1,7 +1,7 @@
 //! obs-signd's side: `gpg-copr`, the shared agent, and signatures that other tools verify.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::host::{Host, Transport, eventually};
+use super::programs::write_script;
 
 const ID: &str = "user#project@copr.example.org";
 
@@ -89,8 +90,7 @@ impl SignHost {
     /// A stand-in for gpg that writes down how it was called, as what is printed below.
     pub fn recorded(&self, home: &Path, arguments: &[&str], stdin: &str) -> String {
         let script = self.0.scratch().join("gpg-recorder");
-        fs::write(&script, "#!/bin/sh\nprintf '<%s>\\n' \"$@\"\nenv | sort\ncat\n").unwrap();
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        write_script(&script, "printf '<%s>\\n' \"$@\"\nenv | sort\ncat");
         let input = self.0.scratch().join("stdin");
         fs::write(&input, stdin).unwrap();
         let mut command = self.command(&self.program());

@@ -1,6 +1,5 @@
 //! What every section needs to know: which state, whose, and whether to mend.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, User, getegid, geteuid};
@@ -73,7 +72,7 @@ impl Host<'_> {
 }
 
 /// Who is to own the state: the account of the package when the state is where the package has it, else
-/// whoever owns the directory, as every mode becomes that user.
+/// whoever owns it, as every mode becomes that user.
 pub fn owner(settings: &Settings) -> Owner {
     let of_user = |user: User| Owner { uid: user.uid, gid: user.gid, name: user.name };
     if settings.state_dir == Path::new(STATE) {
@@ -81,8 +80,8 @@ pub fn owner(settings: &Settings) -> Owner {
             return of_user(user);
         }
     }
-    let (uid, gid) = match std::fs::metadata(&settings.state_dir) {
-        Ok(found) => (Uid::from_raw(found.uid()), Gid::from_raw(found.gid())),
+    let (uid, gid) = match keys::owner_of(&settings.state_dir) {
+        Ok((uid, gid)) => (Uid::from_raw(uid), Gid::from_raw(gid)),
         Err(_) => (geteuid(), getegid()),
     };
     match User::from_uid(uid) {

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::unistd::{AccessFlags, User, access, geteuid};
@@ -97,6 +98,18 @@ pub fn parts(host: &Host, section: &mut Section) -> bool {
     // The state directory itself may be told by a link.
     let state = fs::canonicalize(host.state());
     match state.and_then(|state| Ok((fs::symlink_metadata(&state)?, state))) {
+        Ok((found, state)) if keys::is_volume(&found) && found.uid() != owner => {
+            section.note(
+                state.to_string_lossy(),
+                format!(
+                    "belongs to {}, and group {} may write in it: whoever is in that group can rename or \
+                     replace keys/ and the other parts of the state, but not read them; chmod +t by its owner \
+                     keeps them from that",
+                    user(found.uid()),
+                    found.gid()
+                ),
+            );
+        }
         Ok((found, state)) => report(host, section, &keys::judge(&state, &found, owner)),
         Err(_) => return false, // is_owner says why
     }

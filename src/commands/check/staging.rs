@@ -46,7 +46,8 @@ pub fn section(host: &Host) -> Section {
         section.note(
             "staging",
             format!(
-                "{homes} of another host ({tag}); if that host is gone for good, delete staging/{tag}-*"
+                "{homes} of another host ({tag}), cleared by itself after 7 days without a sign of life; if that host \
+                 is gone for good, delete staging/{tag}-*"
             ),
         );
     }

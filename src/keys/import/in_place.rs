@@ -15,8 +15,9 @@ use super::switch::{finish_swap, old_name, swap};
 use super::{ImportOptions, ImportReport, Source};
 use crate::error::{Error, Result};
 use crate::gpg::{Gpg, Keygrip};
+use crate::keys::directory::own_part;
 use crate::keys::lock::lock;
-use crate::keys::{Store, TRUST_DATABASE, durable, old_keyring, own_directory};
+use crate::keys::{Store, TRUST_DATABASE, durable, old_keyring};
 use crate::settings::Settings;
 
 /// Where the new directories are made, and the old ones wait for the trash.
@@ -205,11 +206,11 @@ impl<'a> OldLayout<'a> {
 
     /// Makes `importing/`, in which the links of signd lead where they will lead.
     fn prepare(&self) -> Result<()> {
-        own_directory(&self.importing, |path| fs::symlink_metadata(path))?;
+        own_part(&self.importing)?;
         for part in ["gnupg", "gnupg/private-keys-v1.d", "phrases"] {
             let path = self.importing.join(part);
             if fs::symlink_metadata(&path).is_err() {
-                own_directory(&path, |path| fs::symlink_metadata(path))?;
+                own_part(&path)?;
             }
         }
         match symlink("../keys", self.importing.join("keys")) {

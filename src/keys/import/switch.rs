@@ -24,13 +24,13 @@ pub fn swap(fresh: &Path, target: &Path) -> Result<()> {
         Error::io(format!("putting {} in place{hint}", target.display()), e)
     };
     if !target.exists() {
-        fs::rename(fresh, target).map_err(failed)?;
+        durable::rename(fresh, target).map_err(failed)?;
     } else {
         match renameat2(AT_FDCWD, fresh, AT_FDCWD, target, RenameFlags::RENAME_EXCHANGE) {
             Ok(()) => {}
             Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
                 let old = old_name(fresh);
-                fs::rename(target, &old).map_err(failed)?;
+                durable::rename(target, &old).map_err(failed)?;
                 finish_swap(fresh, target, &old)?;
             }
             Err(errno) => return Err(failed(errno.into())),
@@ -46,14 +46,14 @@ pub fn swap(fresh: &Path, target: &Path) -> Result<()> {
 pub fn finish_swap(fresh: &Path, target: &Path, old: &Path) -> Result<()> {
     let failed = |e| Error::io(format!("putting {} in place", target.display()), e);
     if fs::symlink_metadata(target).is_err() {
-        fs::rename(fresh, target).map_err(failed)?;
+        durable::rename(fresh, target).map_err(failed)?;
     }
     // Somebody made one in its place meanwhile: links, which are made again.
     if fs::symlink_metadata(fresh).is_ok() {
         let unused = fresh.with_extension(format!("unused-{:08x}", rand::random::<u32>()));
-        fs::rename(fresh, unused).map_err(failed)?;
+        durable::rename(fresh, &unused).map_err(failed)?;
     }
-    fs::rename(old, fresh).map_err(failed)
+    durable::rename(old, fresh).map_err(failed)
 }
 
 pub fn old_name(fresh: &Path) -> PathBuf {

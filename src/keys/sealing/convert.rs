@@ -283,7 +283,7 @@ impl Store {
         if *self.passphrases.read(staged.path(), &keygrip)? != *phrase {
             return Err(damaged("its passphrase was not the same when it was read back"));
         }
-        fs::rename(&fresh, &path).map_err(failed)?;
+        durable::rename(&fresh, &path).map_err(failed)?;
         durable::sync(home)
     }
 

@@ -100,7 +100,7 @@ impl Marker {
         let file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh);
         file.and_then(|mut file| file.write_all(&text)).map_err(failed)?;
         durable::sync(&fresh)?;
-        fs::rename(&fresh, path).map_err(failed)?;
+        durable::rename(&fresh, path).map_err(failed)?;
         durable::sync(path.parent().unwrap_or(path))
     }
 

@@ -1,0 +1,99 @@
+//! `GET /ready`: whether a key could be made now, for load balancers that ask every second.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Service;
+use super::response::Answer;
+
+/// A state directory that takes longer to be looked at does not answer: a network file system whose
+/// server is away makes everybody wait.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the last look has shown.
+#[derive(Debug, Default)]
+pub struct Readiness(Mutex<Last>);
+
+#[derive(Debug, Default)]
+struct Last {
+    /// Since when somebody looks.
+    looking: Option<Instant>,
+    /// Why no key could be made.
+    why_not: Option<String>,
+}
+
+impl Readiness {
+    /// Why no key could be made, if so. Of those who ask at the same time one looks; the others are told
+    /// what the last look has shown, so that a look that never ends holds one thread and no more.
+    fn ask(&self, look: impl FnOnce() -> Result<(), String>) -> Option<String> {
+        {
+            let mut last = self.lock();
+            match last.looking {
+                Some(since) if since.elapsed() > PATIENCE => {
+                    let seconds = since.elapsed().as_secs();
+                    return Some(format!("the state directory has not answered for {seconds} s"));
+                }
+                Some(_) => return last.why_not.clone(),
+                None => last.looking = Some(Instant::now()),
+            }
+        }
+        let why_not = look().err();
+        let mut last = self.lock();
+        last.looking = None;
+        if last.why_not != why_not {
+            match &why_not {
+                Some(why_not) => log::error!("not ready: {why_not}"),
+                None => log::info!("ready again"),
+            }
+        }
+        last.why_not.clone_from(&why_not);
+        why_not
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Last> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The answer.
+pub fn answer(service: &Service) -> Answer<'static> {
+    match service.readiness.ask(|| service.store.ready()) {
+        None => Answer::text(200, "ready\n"),
+        Some(why_not) => Answer::text(503, format!("not ready: {why_not}\n")).repeatable(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn a_look_that_does_not_end_holds_one_thread_and_is_told_to_the_others() {
+        let readiness = Readiness::default();
+        let (begun, has_begun) = channel();
+        let (end, may_end) = channel::<()>();
+        let readiness = &readiness;
+        std::thread::scope(|scope| {
+            let first = scope.spawn(move || {
+                readiness.ask(|| {
+                    let _ = begun.send(());
+                    let _ = may_end.recv();
+                    Err("gone".into())
+                })
+            });
+            assert!(has_begun.recv().is_ok());
+            let not_asked = || readiness.ask(|| unreachable!("somebody looks already"));
+            assert_eq!(not_asked(), None, "what the last look has shown");
+            let since = Instant::now().checked_sub(PATIENCE + Duration::from_secs(3));
+            readiness.lock().looking = since;
+            if since.is_some() {
+                let told = not_asked();
+                assert!(told.is_some_and(|why| why.contains("not answered for 5 s")));
+            }
+            assert!(end.send(()).is_ok());
+            assert_eq!(first.join().ok().flatten().as_deref(), Some("gone"));
+        });
+        assert_eq!(readiness.ask(|| Ok(())), None);
+    }
+}
