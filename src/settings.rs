@@ -61,6 +61,8 @@ pub struct Settings {
     pub pool_max_age: Duration,
     /// A program that `prolong` runs when certificates have changed, with their names on stdin.
     pub hook: Option<PathBuf>,
+    /// How long that may run.
+    pub hook_timeout: Duration,
     /// Where `prolong` writes metrics for the text-file collector of node_exporter.
     pub metrics_file: Option<PathBuf>,
     /// Where the tokens are, when no credential of systemd holds them.
@@ -165,6 +167,7 @@ impl Settings {
             pool: layers.parse("pool", stock)?,
             pool_max_age: layers.parse("pool_max_age", positive_duration)?,
             hook: layers.parse("hook", |text| optional(text, program))?,
+            hook_timeout: layers.parse("hook_timeout", positive_duration)?,
             metrics_file: layers.parse("metrics_file", |text| optional(text, program))?,
             tokens_file: layers.parse("tokens_file", |text| optional(text, program))?,
             allow_users: layers.parse("allow_users", words)?,

@@ -7,6 +7,7 @@ use super::{output, progress};
 use crate::cli::{Export, Import};
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
+use crate::interrupt;
 use crate::keys::{Filter, ImportOptions, ImportReport, LeftOut, Source, Store};
 use crate::settings::Settings;
 
@@ -36,6 +37,7 @@ pub fn import(settings: &Settings, options: &Import) -> Result<()> {
     }
     let missed = report.left_out.iter().filter(|key| key.usable).count();
     match report.stopped {
+        Some(error @ Error::Interrupted { .. }) => Err(error),
         Some(error) => {
             log::warn!(
                 "stopped after {} keys; run the same command again to go on",
@@ -88,6 +90,7 @@ fn left_out_text(key: &LeftOut) -> String {
 /// Exports keys.
 pub fn export(settings: &Settings, options: &Export) -> Result<()> {
     let store = open(settings)?;
+    let _work = interrupt::work();
     let bar = progress::bar(0, "exported");
     let filter = Filter { pattern: options.pattern.clone(), ..Filter::default() };
     let report = store.export(&options.to, filter, &|done| bar.set_position(done as u64));

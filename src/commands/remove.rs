@@ -7,6 +7,7 @@ use crate::cli::{Purge, Remove, Undo};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
+use crate::interrupt;
 use crate::keys::{Removed, Store};
 use crate::settings::Settings;
 
@@ -26,6 +27,7 @@ pub fn remove(settings: &Settings, options: &Remove) -> Result<()> {
         record.fingerprint
     );
     confirm(options.yes, "Type the name of the key, or y, to remove it: ", name_email.as_str())?;
+    let _work = interrupt::work();
     let removed = store.remove(name_email)?;
     log::info!("{name_email}: removed; it is in {}", removed.entry.display());
     log::info!(
@@ -37,7 +39,9 @@ pub fn remove(settings: &Settings, options: &Remove) -> Result<()> {
 
 /// Brings a key back.
 pub fn undo(settings: &Settings, options: &Undo) -> Result<()> {
-    let record = open(settings)?.undo(&options.name_email)?;
+    let store = open(settings)?;
+    let _work = interrupt::work();
+    let record = store.undo(&options.name_email)?;
     log::info!("{}: the key {} is back", options.name_email, record.fingerprint);
     Ok(())
 }
@@ -63,8 +67,10 @@ pub fn purge(settings: &Settings, options: &Purge) -> Result<()> {
     }
     let count = doomed.len();
     confirm(options.yes, &format!("Type y to destroy these {count} keys for good: "), "y")?;
+    let _work = interrupt::work();
     let mut failed = 0;
-    for removed in &doomed {
+    for (done, removed) in doomed.iter().enumerate() {
+        interrupt::check(|| format!("{} of {count} keys are left in the trash", count - done))?;
         if let Err(e) = store.purge(removed) {
             log::error!("{}: {e}", removed.name_email);
             failed += 1;

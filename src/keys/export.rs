@@ -12,6 +12,7 @@ use super::home::{self, PUBRING, REVOCATIONS, SECRET_KEYS};
 use super::{Filter, Form, Key, Store, durable};
 use crate::error::{Error, Result};
 use crate::gpg::{Fingerprint, Keyring, keybox};
+use crate::interrupt;
 
 /// There until all keys are.
 const INCOMPLETE: &str = "INCOMPLETE";
@@ -49,6 +50,9 @@ impl Store {
         let mut written = HashSet::new();
         let mut pubring = BufWriter::new(target.create(&target.pubring())?);
         for key in self.catalog.keys(filter)? {
+            interrupt::check(|| {
+                format!("{} stays marked as {INCOMPLETE}; remove it and export again", to.display())
+            })?;
             let done =
                 key.and_then(|key| self.export_one(&key, &target, &mut pubring).map(|()| key));
             match done {

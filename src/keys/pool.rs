@@ -121,10 +121,10 @@ impl Pool {
 }
 
 impl Store {
-    /// Makes secret keys until `stock` is there; returns how many it made. `stop` becomes readable
-    /// when it is to end at once, which is no failure. Nothing is done for a length that another
-    /// process fills.
-    pub fn fill_pool(&self, stock: &[Stock], stop: BorrowedFd) -> Result<usize> {
+    /// Makes secret keys until `stock` is there; returns how many it made, and whether it was done.
+    /// `stop` becomes readable when it is to end at once, which is no failure. Nothing is done for a
+    /// length that another process fills.
+    pub fn fill_pool(&self, stock: &[Stock], stop: BorrowedFd) -> Result<(usize, bool)> {
         let mut made = 0;
         for Stock { length, count } in stock {
             let directory = self.pool.of_length(*length);
@@ -143,11 +143,11 @@ impl Store {
             while self.pool.count(*length) < *count {
                 match self.add_to_pool(*length, stop)? {
                     true => made += 1,
-                    false => return Ok(made),
+                    false => return Ok((made, false)),
                 }
             }
         }
-        Ok(made)
+        Ok((made, true))
     }
 
     /// Removes entries of a length that are too old or damaged.

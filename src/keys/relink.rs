@@ -9,6 +9,7 @@ use super::record::KeyRecord;
 use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
 use crate::identity::NameEmail;
+use crate::interrupt;
 
 /// What signd has been given.
 #[derive(Debug, Default)]
@@ -27,6 +28,10 @@ impl Store {
     pub fn provide_phrases(&self, each: &dyn Fn()) -> Result<Provided> {
         let mut provided = Provided::default();
         for name_email in self.homes.identities()? {
+            interrupt::check(|| {
+                let keys = provided.keys;
+                format!("signd has the phrases of {keys} keys, not of all; run it again to go on")
+            })?;
             match self.relink(&name_email?) {
                 Ok(Some(_)) => provided.keys += 1,
                 Ok(None) => {}

@@ -14,6 +14,7 @@ use super::{Store, durable, home, own_directory};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::identity::NameEmail;
+use crate::interrupt;
 
 /// The home in an entry.
 const HOME: &str = "home";
@@ -62,6 +63,8 @@ impl Store {
         let record = self.homes.find(name_email)?.ok_or_else(no_key)?;
         let staged = self.staging.create()?;
         let revoked = self.revoked_certificate(&staged, name_email, &record)?;
+
+        interrupt::check(|| format!("the key of {name_email} was not removed"))?;
 
         let entry = staged.scratch().join("entry");
         let making = |e| Error::io(format!("making {}", entry.display()), e);
@@ -143,6 +146,7 @@ impl Store {
         };
         let staged = self.staging.create()?;
         let (record, _) = self.assemble(staged.path(), name_email, &files)?;
+        interrupt::check(|| format!("the key of {name_email} is in the trash still"))?;
         home::remove_leftovers(&from)?;
         self.passphrases.renew(&from, &record.keygrip, staged.scratch())?;
         durable::sync_tree(&from)?;

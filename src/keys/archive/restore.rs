@@ -16,6 +16,7 @@ use super::read::{self, Listed, Piece};
 use crate::error::{Error, Result};
 use crate::gpg::{Certificate, Keyring};
 use crate::identity::NameEmail;
+use crate::interrupt;
 use crate::keys::Store;
 use crate::keys::assemble::KEY_TIME;
 use crate::keys::home::PUBRING;
@@ -72,6 +73,7 @@ impl Store {
                 if tally.is_full.load(Ordering::Relaxed) {
                     return Err(Error::NoSpace("the restore was broken off".into()));
                 }
+                interrupt::check(not_whole)?;
                 match piece {
                     Piece::Header(header) => {
                         if let Some(check) = &header.sealing {
@@ -98,6 +100,8 @@ impl Store {
                 }
                 Ok(())
             })
+            // Who waits for more of the archive ends with an error of reading.
+            .or_else(|error| interrupt::check(not_whole).and(Err(error)))
         });
         let unknown = match (&whole, self.homes.identities()) {
             (Ok(_), Ok(names)) => names.flatten().filter(|name| !known.contains(name)).count(),
@@ -217,6 +221,10 @@ impl Store {
             )),
         }
     }
+}
+
+fn not_whole() -> String {
+    "the keys counted above are whole and stay; run it again with the whole archive".into()
 }
 
 /// Whether the certificate of the archive has every signature and user ID of the present one.
