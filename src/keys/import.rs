@@ -220,6 +220,10 @@ impl Store {
         });
         let mut work = work.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.settle_contests(source, options, &mut work);
+        if !options.dry_run {
+            // Keys that were here already may have been given links.
+            work.stopped = work.stopped.or_else(|| self.on_disk.sync().err());
+        }
         drop(at_work);
         Ok(ImportReport { shadowed, ..work.into_report() })
     }

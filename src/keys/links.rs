@@ -311,9 +311,9 @@ impl Links<'_> {
         };
         let Some(identity) = identity else { return Ok(()) };
         match self.homes.find(&identity) {
-            Ok(Some(_)) if odd.is_phrase() => self.signd.add_phrase(&identity),
+            Ok(Some(_)) if odd.is_phrase() => self.signd.add_phrase(&identity).map(drop),
             Ok(Some(record)) if record.keygrip.file_name() == name => {
-                self.signd.add_secret_key(&identity, &record.keygrip)
+                self.signd.add_secret_key(&identity, &record.keygrip).map(drop)
             }
             _ => Ok(()),
         }

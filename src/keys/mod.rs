@@ -14,6 +14,7 @@ mod links;
 mod lock;
 mod looks;
 mod make;
+mod on_disk;
 mod owners;
 mod passphrase;
 mod phrases;
@@ -61,6 +62,7 @@ pub use staging::Work;
 pub use trash::Removed;
 
 use looks::Looks;
+use on_disk::OnDisk;
 use phrases::PhraseFiles;
 use pool::Pool;
 use signd::SigndView;
@@ -74,6 +76,7 @@ pub struct Store {
     looks: Arc<Looks>,
     homes: Homes,
     signd: SigndView,
+    on_disk: OnDisk,
     passphrases: Passphrases,
     staging: Staging,
     pool: Pool,
@@ -99,11 +102,16 @@ impl Store {
         let permits = Arc::new(Permits::new(settings.jobs));
         let looks = Looks::new(Arc::clone(&permits), settings.queue_timeout);
         let passphrases = Passphrases::new(settings);
+        let homes = Homes::new(root);
+        let signd = SigndView::of(settings, &passphrases);
+        let mut directories = vec![homes.directory().into(), signd.secret_keys().into()];
+        directories.extend(signd.phrase_links().map(Into::into));
         let store = Self {
             catalog: Catalog::new(root, gpg.clone()),
             looks: Arc::new(looks),
-            homes: Homes::new(root),
-            signd: SigndView::of(settings, &passphrases),
+            homes,
+            signd,
+            on_disk: OnDisk::new(directories),
             passphrases,
             staging: Staging::new(root.join("staging")),
             pool: Pool::new(root, settings.pool_max_age),

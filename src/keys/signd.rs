@@ -168,29 +168,37 @@ impl SigndView {
         format!("../keys/{name_email}/passphrase").into()
     }
 
-    /// Links the secret key, durably: a phrase must not survive a power cut that its key's link
-    /// did not.
-    pub fn add_secret_key(&self, name_email: &NameEmail, keygrip: &Keygrip) -> Result<()> {
-        if self.put(&self.secret_key(keygrip), &Self::secret_key_target(name_email, keygrip))? {
-            durable::sync(&self.secret_keys)?;
-        }
-        Ok(())
+    /// Where links to passphrases are that a disk keeps; `None` where phrases are files in memory.
+    pub fn phrase_links(&self) -> Option<&Path> {
+        self.files.is_none().then_some(&self.phrases)
     }
 
-    /// Links the passphrase, or writes it to its file; from here on signd knows the key.
-    pub fn add_phrase(&self, name_email: &NameEmail) -> Result<()> {
+    /// Links the secret key, durably: a phrase must not survive a power cut that its key's link
+    /// did not. `false` when the link was there; then it may not be on the disk yet.
+    pub fn add_secret_key(&self, name_email: &NameEmail, keygrip: &Keygrip) -> Result<bool> {
+        let is_new =
+            self.put(&self.secret_key(keygrip), &Self::secret_key_target(name_email, keygrip))?;
+        if is_new {
+            durable::sync(&self.secret_keys)?;
+        }
+        Ok(is_new)
+    }
+
+    /// Links the passphrase, or writes it to its file; from here on signd knows the key. `true` when
+    /// there is a new link, which is not on the disk yet.
+    pub fn add_phrase(&self, name_email: &NameEmail) -> Result<bool> {
         if let Some(files) = &self.files {
-            return files.add(name_email);
+            return files.add(name_email).map(|()| false);
         }
         if let Some(passphrases) = &self.passphrases {
             if passphrases.marker()?.is_some() {
-                return Ok(()); // signd reads elsewhere, where this process does not know
+                return Ok(false); // signd reads elsewhere, where this process does not know
             }
         }
         let (link, target) =
             (self.phrases.join(name_email.as_str()), Self::phrase_target(name_email));
         if leads_to(&link, &target) {
-            return Ok(());
+            return Ok(false);
         }
         let home = self.phrases.join("../keys").join(name_email.as_str());
         if matches!(passphrase::form_in(&home), Ok(Form::Sealed)) {
@@ -200,7 +208,7 @@ impl SigndView {
                  was sealed with (docs/sealing.md)"
             )));
         }
-        self.put(&link, &target).map(drop)
+        self.put(&link, &target)
     }
 
     /// Fails when the link of this secret key leads to that of another identity.

@@ -14,6 +14,7 @@ use nix::fcntl::Flock;
 use super::durable;
 use super::home::{self, Homes};
 use super::lock::lock;
+use super::on_disk::{OnDisk, Stamp};
 use super::passphrase::{self, Form};
 use super::signd::SigndView;
 use crate::error::{Error, Result};
@@ -226,12 +227,15 @@ impl<'a> StagedHome<'a> {
         mut self,
         homes: &Homes,
         signd: &'a SigndView,
+        on_disk: &OnDisk,
         name_email: &NameEmail,
         keygrip: &Keygrip,
     ) -> Result<Publication> {
         durable::sync_tree(&self.home)?;
         self.linked = Some((signd, keygrip.clone()));
-        signd.add_secret_key(name_email, keygrip)?;
+        if !signd.add_secret_key(name_email, keygrip)? {
+            durable::sync(signd.secret_keys())?; // somebody else's link
+        }
         let target = homes.path(name_email);
         match fs::rename(&self.home, &target) {
             Ok(()) => {}
@@ -241,9 +245,16 @@ impl<'a> StagedHome<'a> {
             Err(e) => return Err(Error::io(format!("publishing {}", target.display()), e)),
         }
         self.linked = None;
+        let seen = Stamp::of(&target);
         durable::sync(homes.directory())?;
         signd.mark_changed(&self.directory);
         signd.add_phrase(name_email)?;
+        if let Some(phrases) = signd.phrase_links() {
+            durable::sync(phrases)?;
+        }
+        if let Some(seen) = seen {
+            on_disk.learn(name_email, seen);
+        }
         Ok(Publication::Done)
     }
 }
@@ -359,6 +370,7 @@ mod tests {
         let scratch = Scratch::new();
         let (staging, signd) = (scratch.staging(), SigndView::new(&scratch.0));
         let homes = Homes::new(&scratch.0);
+        let on_disk = OnDisk::new(Vec::new());
         let name = NameEmail::parse("a#b@c")?;
         let mut results = Vec::new();
         for digit in ["1", "2"] {
@@ -367,7 +379,7 @@ mod tests {
             let secret = staged.path().join("private-keys-v1.d");
             assert!(fs::create_dir(&secret).is_ok());
             assert!(fs::write(secret.join(grip.file_name()), digit).is_ok());
-            results.push(staged.publish(&homes, &signd, &name, &grip)?);
+            results.push(staged.publish(&homes, &signd, &on_disk, &name, &grip)?);
         }
         assert_eq!(results, [Publication::Done, Publication::Lost]);
         let links: Vec<_> = fs::read_dir(scratch.0.join("gnupg/private-keys-v1.d"))

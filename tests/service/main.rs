@@ -11,6 +11,7 @@ mod check_host;
 mod check_links;
 mod check_system;
 mod crash;
+mod durable;
 mod faults;
 mod gen_key;
 mod hook;

@@ -141,7 +141,13 @@ impl Store {
             let staged = self.staging.create()?;
             let (record, _) = self.assemble(staged.path(), name_email, files)?;
             self.signd.check_secret_key_is_free(name_email, &record.keygrip)?;
-            match staged.publish(&self.homes, &self.signd, name_email, &record.keygrip)? {
+            match staged.publish(
+                &self.homes,
+                &self.signd,
+                &self.on_disk,
+                name_email,
+                &record.keygrip,
+            )? {
                 Publication::Done => {
                     self.relink(name_email)?;
                     return Ok(Restored::Made);

@@ -69,7 +69,13 @@ impl Store {
             words: error.to_string(),
         })?;
         let name_email = &candidate.name_email;
-        match staged.publish(&self.homes, &self.signd, name_email, &record.keygrip)? {
+        match staged.publish(
+            &self.homes,
+            &self.signd,
+            &self.on_disk,
+            name_email,
+            &record.keygrip,
+        )? {
             Publication::Done => Ok(Fate::Imported),
             Publication::Lost => match self.homes.find(name_email)? {
                 Some(there) if there.fingerprint == record.fingerprint => Ok(Fate::Already),
