@@ -49,6 +49,10 @@ pub fn serve(service: &Service, place: &Place) {
             log.head = Some(head);
             let answer = result.unwrap_or_else(|error| log.failure(&error));
             log.send(service, stream, answer);
+            // One request a connection: what came behind it is not answered.
+            if stream.discard_received() {
+                linger(stream);
+            }
         }
         Err(Unread::Refused(error, head)) => {
             log.head = head.map(|head| *head);
@@ -64,13 +68,14 @@ pub fn serve(service: &Service, place: &Place) {
     }
 }
 
-/// Answers a connection that got no place, from the accepting thread, which must not wait: the
-/// answer fits the socket's empty buffer or is given up.
-pub fn turn_away(service: &Service, stream: &Stream) {
-    let log = AccessLog::new(stream, Instant::now());
+/// Answers a connection that got no place, from the accepting thread, which must not wait. Its request is
+/// on its way; the answer goes out in a moment, when that has been read and thrown away.
+pub fn turn_away(service: &Service, stream: Stream) {
+    let stream = Arc::new(stream);
+    let log = AccessLog::new(&stream, Instant::now());
     let busy = Error::Busy("every connection has a request that is being answered".into());
     let answer = log.failure(&busy);
-    log.send(service, stream, answer);
+    log.send_later(service, &stream, answer);
 }
 
 /// Closing a socket with unread data in it resets the connection, and the refusal is lost.
