@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::super::home::{PASSPHRASE, PUBRING, REVOCATIONS, SECRET_KEYS};
+use super::super::home::{PASSPHRASE, PUBRING, REVOCATIONS, SECRET_KEYS, is_same_file};
 use super::super::record::{KeyRecord, RECORD, RECORD_MAX};
 use super::sha256;
 use crate::error::{Error, Result};
-use crate::gpg::{Fingerprint, Keygrip};
+use crate::gpg::{Fingerprint, Keygrip, Protection};
 
 /// How often a home is read that changes under our eyes.
 const TRIES: usize = 10;
@@ -202,6 +202,13 @@ impl HomeFiles {
         self.0.get(&FileName::Passphrase).map_or(&[], |bytes| bytes.as_slice())
     }
 
+    /// How the secret key is kept; `None` when that is none.
+    pub fn protection(&self) -> Option<Protection> {
+        let is_secret = |name: &FileName| matches!(name, FileName::SecretKey(_));
+        let secret = self.0.iter().find(|(name, _)| is_secret(name));
+        secret.and_then(|(_, bytes)| Protection::of(bytes))
+    }
+
     /// Every file, in an order that never changes.
     pub fn iter(&self) -> impl Iterator<Item = (&FileName, &[u8])> {
         self.0.iter().map(|(name, bytes)| (name, bytes.as_slice()))
@@ -242,10 +249,6 @@ fn stamps(home: &Path) -> [Stamp; 2] {
         let found = fs::symlink_metadata(home.join(name)).ok()?;
         Some((found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
     })
-}
-
-fn is_same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
-    (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 /// The files of a directory in a home that belong there.
