@@ -1,8 +1,9 @@
 //! A published home: what belongs into it, where it is and whether it is whole.
 
-use std::fs;
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::record::{KeyRecord, RECORD};
@@ -78,13 +79,32 @@ impl Homes {
     /// hold the only copy of a key, so nothing is ever made in its place.
     pub fn find(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
         loop {
-            let inode =
-                || fs::symlink_metadata(self.path(name_email)).map(|found| found.ino()).ok();
-            let before = inode();
+            // Nearly all homes are whole, and then this is all.
             match self.look(name_email) {
-                // It was removed, or removed and made again, while it was looked at.
-                Err(Error::DamagedHome { .. }) if inode() != before => {}
+                Err(Error::DamagedHome { .. }) => {}
                 found => return found,
+            }
+            let home = self.path(name_email);
+            let looking = |e| Error::io(format!("looking for {}", home.display()), e);
+            // Held open: as long as it is, no other home can have its inode number.
+            let flags = libc::O_PATH | libc::O_NOFOLLOW;
+            let held = match File::options().read(true).custom_flags(flags).open(&home) {
+                Ok(held) => held.metadata().map_err(looking).map(|found| (held, found))?,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(e) => return Err(looking(e)),
+            };
+            let found = self.look(name_email);
+            match (&found, fs::symlink_metadata(&home)) {
+                (Err(Error::DamagedHome { .. }), Ok(now)) if is_same_file(&now, &held.1) => {
+                    return found;
+                }
+                // It was removed, or removed and made again, while it was looked at.
+                (Err(Error::DamagedHome { .. }), Ok(_)) => {}
+                (Err(Error::DamagedHome { .. }), Err(e)) => match e.kind() {
+                    io::ErrorKind::NotFound => return Ok(None),
+                    _ => return Err(looking(e)),
+                },
+                _ => return found,
             }
         }
     }
@@ -102,9 +122,9 @@ impl Homes {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io(format!("looking for {}", home.display()), e)),
         }
-        let Some(record) = KeyRecord::of(&home) else {
+        let Some(record) = KeyRecord::of(&home)? else {
             // rename(2) puts a home in place of an empty directory, so that one is not in the way.
-            if fs::read_dir(&home).is_ok_and(|mut entries| entries.next().is_none()) {
+            if names_in(&home)?.is_empty() {
                 return Ok(None);
             }
             return damaged(home, "holds no single secret key with its revocation certificate");
@@ -148,10 +168,42 @@ pub fn check_file(path: PathBuf) -> Result<()> {
     Err(Error::DamagedHome { path, reason: reason.into() })
 }
 
-/// The keygrips of the secret keys in a home, as far as it can be read.
-pub fn secret_keys(home: &Path) -> Vec<Keygrip> {
-    let entries = fs::read_dir(home.join(SECRET_KEYS)).into_iter().flatten().flatten();
-    entries.filter_map(|entry| Keygrip::from_file_name(&entry.file_name())).collect()
+/// The keygrips of the secret keys in a home.
+pub fn secret_keys(home: &Path) -> Result<Vec<Keygrip>> {
+    let names = names_in(&home.join(SECRET_KEYS))?;
+    Ok(names.iter().filter_map(|name| Keygrip::from_file_name(name)).collect())
+}
+
+/// The names in a directory, none when it is none. Half of them are no answer.
+pub fn names_in(directory: &Path) -> Result<Vec<OsString>> {
+    let reading = |e| Error::io(format!("reading {}", directory.display()), e);
+    match fs::read_dir(directory) {
+        Ok(entries) => {
+            entries.map(|entry| entry.map(|entry| entry.file_name()).map_err(reading)).collect()
+        }
+        Err(e) if is_missing(&e) => Ok(Vec::new()),
+        Err(e) => Err(reading(e)),
+    }
+}
+
+/// Whether two looks were at the same file or directory, if one of them was held open meanwhile.
+pub fn is_same_file(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// Whether there is something at `path`. That it cannot be told is no answer.
+pub fn is_there(path: &Path) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(e) if is_missing(&e) => Ok(false),
+        Err(e) => Err(Error::io(format!("looking at {}", path.display()), e)),
+    }
+}
+
+/// Whether an error says that a file or directory is not there, as opposed to all that may keep us from
+/// telling.
+pub fn is_missing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR))
 }
 
 /// Removes everything from a staged home that does not belong into a published one: sockets, lock
@@ -181,4 +233,76 @@ pub fn keep_only(home: &Path, keep: &[&str]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    const DIGITS: &str = "0123456789ABCDEF0123456789ABCDEF01234567";
+
+    fn make(home: &Path) -> io::Result<()> {
+        fs::create_dir(home)?;
+        for directory in [SECRET_KEYS, REVOCATIONS] {
+            fs::create_dir(home.join(directory))?;
+        }
+        fs::write(home.join(SECRET_KEYS).join(format!("{DIGITS}.key")), "x")?;
+        fs::write(home.join(REVOCATIONS).join(format!("{DIGITS}.rev")), "x")?;
+        [PUBRING, PASSPHRASE].iter().try_for_each(|name| fs::write(home.join(name), "x"))
+    }
+
+    /// Homes come and go while others look, and the file system gives each new one the inode number of one
+    /// that has just gone.
+    #[test]
+    fn a_home_that_comes_and_goes_is_there_or_not_and_never_damaged() -> Result<()> {
+        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
+        let homes = Homes::new(&root);
+        assert!(fs::create_dir_all(homes.directory()).is_ok());
+        let name = NameEmail::parse("a#b@c")?;
+        let (fresh, home, gone) = (root.join("fresh"), homes.path(&name), root.join("gone"));
+        let change = || -> io::Result<()> {
+            for _ in 0..1500 {
+                make(&fresh)?;
+                fs::rename(&fresh, &home)?;
+                fs::rename(&home, &gone)?;
+                fs::remove_dir_all(&gone)?;
+            }
+            Ok(())
+        };
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        let found = homes.find(&name);
+                        assert!(found.is_ok(), "{found:?}");
+                    }
+                });
+            }
+            let changed = change();
+            done.store(true, Ordering::Relaxed);
+            assert!(changed.is_ok(), "{changed:?}");
+        });
+        fs::remove_dir_all(&root).map_err(|e| Error::io("clearing up", e))
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_no_answer() -> Result<()> {
+        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
+        assert!(fs::create_dir(&root).is_ok());
+        let (file, circle) = (root.join("file"), root.join("circle"));
+        assert!(fs::write(&file, "").is_ok());
+        assert!(std::os::unix::fs::symlink("circle", &circle).is_ok());
+        for nothing in [root.join("nothing"), file.join("nothing")] {
+            assert!(!is_there(&nothing)?);
+            assert!(names_in(&nothing)?.is_empty());
+        }
+        assert!(is_there(&circle.join("x")).is_err());
+        assert!(names_in(&circle).is_err() && secret_keys(&circle).is_err());
+        assert_eq!(names_in(&root)?.len(), 2);
+        fs::remove_dir_all(&root).map_err(|e| Error::io("clearing up", e))
+    }
 }

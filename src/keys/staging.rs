@@ -5,9 +5,10 @@ use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nix::fcntl::Flock;
 
@@ -17,12 +18,19 @@ use super::lock::lock;
 use super::on_disk::{OnDisk, Stamp};
 use super::passphrase::{self, Form};
 use super::signd::SigndView;
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
 use crate::identity::NameEmail;
 
 /// The home inside of a staging directory; short, because agent sockets live in it.
 const HOME: &str = "h";
+
+/// What the name of a directory begins with until it is locked.
+const FRESH: &str = ".";
+
+/// How old one of those must be for its maker to be dead.
+const ABANDONED: Duration = Duration::from_secs(60);
 
 /// The longest path of a Unix socket (unix(7): `sun_path` less its terminating zero).
 const SOCKET_PATH_MAX: usize = 107;
@@ -89,37 +97,44 @@ impl Staging {
         Self { directory, host: host_tag(), leftovers: AtomicBool::new(false) }
     }
 
-    /// Makes an empty home.
+    /// Makes an empty home. Its directory gets its name when it is locked: by the lock, work is told from
+    /// what is left behind, and who only looks for that must not take a directory from its maker.
     pub fn create(&self) -> Result<StagedHome<'_>> {
         loop {
             let name = format!("{}-{:08x}", self.host, rand::random::<u32>());
-            let directory = self.directory.join(name);
+            let directory = self.directory.join(&name);
+            let fresh = self.directory.join(format!("{FRESH}{name}"));
             let failed = |e| Error::io(format!("making {}", directory.display()), e);
             let builder = || {
                 let mut builder = DirBuilder::new();
                 builder.mode(0o700);
                 builder
             };
-            match builder().create(&directory) {
+            match builder().create(&fresh) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
                 made => made.map_err(failed)?,
             }
-            // Somebody who clears up may have come between; then this directory is theirs.
-            let lock = match lock(&directory) {
+            let lock = match lock(&fresh) {
                 Ok(Some(lock)) => lock,
+                // Somebody who clears up has come between; what they have is theirs.
                 Ok(None) => continue,
                 Err(e) => {
-                    let _ = fs::remove_dir(&directory); // empty; the next start removes it as well
+                    let _ = fs::remove_dir(&fresh); // empty; the next start removes it as well
                     return Err(failed(e));
                 }
             };
-            // From here on it removes itself, whatever fails.
+            // Not empty, so that no other one can be renamed over it.
+            let named =
+                builder().create(fresh.join(HOME)).and_then(|()| fs::rename(&fresh, &directory));
+            if let Err(e) = named {
+                remove_tree(&fresh)?;
+                match e.raw_os_error() {
+                    Some(libc::ENOTEMPTY | libc::EEXIST) => continue, // there is one of this name
+                    _ => return Err(failed(e)),
+                }
+            }
             let home = directory.join(HOME);
-            let staged = StagedHome { staging: self, home, directory, _lock: lock, linked: None };
-            builder()
-                .create(&staged.home)
-                .map_err(|e| Error::io(format!("making {}", staged.home.display()), e))?;
-            return Ok(staged);
+            return Ok(StagedHome { staging: self, home, directory, _lock: lock, linked: None });
         }
     }
 
@@ -155,10 +170,12 @@ impl Staging {
                     continue;
                 }
             };
-            for keygrip in home::secret_keys(&path.join(HOME)) {
-                signd.remove_dangling_secret_key(&keygrip);
-            }
-            match remove_tree(&path) {
+            // Not before it is known which links lead there: nothing else tells.
+            let removed = home::secret_keys(&path.join(HOME)).and_then(|keygrips| {
+                keygrips.iter().for_each(|keygrip| signd.remove_dangling_secret_key(keygrip));
+                remove_tree(&path)
+            });
+            match removed {
                 Ok(()) => count += 1,
                 Err(e) => {
                     log::warn!("{e}");
@@ -175,11 +192,23 @@ impl Staging {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.directory).map_err(reading)? {
             let entry = entry.map_err(reading)?;
-            let work = match self.is_ours(&entry.file_name()).then(|| lock(&entry.path())) {
+            let name = entry.file_name();
+            if name.as_bytes().starts_with(FRESH.as_bytes()) && self.is_ours(&name) {
+                if is_abandoned(&entry.path())? {
+                    found.push((entry.path(), Work::Dead));
+                }
+                continue;
+            }
+            let work = match self.is_ours(&name).then(|| lock(&entry.path())) {
                 None => Work::Foreign,
                 Some(Ok(Some(_))) => Work::Dead,
                 Some(Ok(None)) => Work::Alive,
-                Some(Err(_)) => Work::Strange,
+                Some(Err(e)) if matches!(e.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => {
+                    Work::Strange
+                }
+                Some(Err(e)) => {
+                    return Err(Error::io(format!("locking {}", entry.path().display()), e));
+                }
             };
             found.push((entry.path(), work));
         }
@@ -188,14 +217,20 @@ impl Staging {
     }
 
     /// Whether a home in here holds this secret key.
-    pub fn holds(&self, keygrip: &Keygrip) -> bool {
-        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+    pub fn holds(&self, keygrip: &Keygrip) -> Result<bool> {
         let secret = Path::new(HOME).join(home::SECRET_KEYS).join(keygrip.file_name());
-        entries.into_iter().any(|entry| fs::symlink_metadata(entry.path().join(&secret)).is_ok())
+        for name in home::names_in(&self.directory)? {
+            if home::is_there(&self.directory.join(name).join(&secret))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn is_ours(&self, name: &OsStr) -> bool {
-        let rest = name.as_bytes().strip_prefix(self.host.as_bytes());
+        let name = name.as_bytes();
+        let name = name.strip_prefix(FRESH.as_bytes()).unwrap_or(name);
+        let rest = name.strip_prefix(self.host.as_bytes());
         rest.is_some_and(|rest| rest.starts_with(b"-"))
     }
 }
@@ -271,6 +306,17 @@ impl Drop for StagedHome<'_> {
             self.staging.leftovers.store(true, Ordering::Relaxed);
         }
     }
+}
+
+/// Whether a directory without its name has been so for so long that its maker is dead. Not told by its
+/// lock, which its maker may be about to take.
+fn is_abandoned(directory: &Path) -> Result<bool> {
+    let found = match fs::symlink_metadata(directory) {
+        Err(e) if home::is_missing(&e) => return Ok(false),
+        found => found.map_err(|e| Error::io(format!("looking at {}", directory.display()), e))?,
+    };
+    let age = clock::now()?.saturating_sub(found.ctime().unsigned_abs());
+    Ok(age > ABANDONED.as_secs())
 }
 
 /// Removes a directory and all below it. A gpg-agent that is about to die may still write there,
@@ -362,6 +408,32 @@ mod tests {
         assert_eq!(staging.clear(&signd)?, 1);
         assert!(foreign.is_dir() && !dead.exists());
         assert!(fs::symlink_metadata(&link).is_err(), "the dangling link stayed");
+        Ok(())
+    }
+
+    #[test]
+    fn who_looks_takes_no_home_from_its_maker_and_takes_none_for_dead() -> Result<()> {
+        let scratch = Scratch::new();
+        let staging = scratch.staging();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let looks = scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let found = staging.survey();
+                    let is_alive = |found: &Vec<(PathBuf, Work)>| {
+                        found.iter().all(|(_, work)| *work == Work::Alive)
+                    };
+                    assert!(found.as_ref().is_ok_and(is_alive), "{found:?}");
+                }
+            });
+            // In one thread: what one survey finds dead may be that of another one only looking.
+            for _ in 0..3000 {
+                assert!(staging.create().is_ok_and(|staged| staged.path().is_dir()));
+            }
+            done.store(true, Ordering::Relaxed);
+            assert!(looks.join().is_ok());
+        });
+        assert_eq!(scratch.count(), 0);
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::host::{Connection, Host, Transport, eventually, gen_key_request};
-use super::shim::Fsync;
+use super::shim::Disk;
 
 const ID: &str = "user#project@copr.example.org";
 
@@ -17,9 +17,9 @@ const ID: &str = "user#project@copr.example.org";
 const HELD_UP: Duration = Duration::from_secs(1);
 
 /// A service and what its fsync(2) does.
-fn host() -> (Host, Fsync) {
+fn host() -> (Host, Disk) {
     let mut host = Host::new(Transport::PassedUnix, &[]);
-    let fsync = Fsync::of(&mut host);
+    let fsync = Disk::of(&mut host);
     host.launch();
     (host, fsync)
 }
@@ -91,7 +91,7 @@ fn what_another_process_has_not_written_through_yet_is_written_through_for_it() 
     let (host, fsync) = host();
     let mut rival = Host::new(Transport::PassedUnix, &[]);
     rival.set("COPR_KEYGEN_STATE_DIR", host.state().display());
-    let rivals = Fsync::of(&mut rival);
+    let rivals = Disk::of(&mut rival);
     rival.launch();
     fsync.hold(&keys(&host));
     let mut maker = ask(&host);

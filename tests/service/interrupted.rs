@@ -16,7 +16,7 @@ use super::host::{Host, Transport, eventually};
 use super::old_host::{OldHost, plain};
 use super::safekeeping::Recipient;
 use super::sealing::SealedHost;
-use super::shim::Fsync;
+use super::shim::Disk;
 
 const SIGNALS: [(Signal, i32); 2] = [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)];
 
@@ -255,7 +255,7 @@ fn modes_that_only_look_or_ask_end_at_once() {
 #[test]
 fn modes_that_need_no_gpg_stop_between_two_keys() {
     let mut host = host();
-    let fsync = Fsync::of(&mut host);
+    let fsync = Disk::of(&mut host);
     for end in SIGNALS {
         // signd has neither key.
         let links = host.state().join("gnupg/private-keys-v1.d");
@@ -293,7 +293,7 @@ fn sealing_stops_between_two_passphrases() {
     let mut sealed = SealedHost::new();
     sealed.host.launch();
     make(&sealed.host);
-    let fsync = Fsync::of(&mut sealed.host);
+    let fsync = Disk::of(&mut sealed.host);
     for (mode, end) in ["seal", "unseal"].into_iter().zip(SIGNALS) {
         let host = &sealed.host;
         let first = fs::read_dir(host.state().join("keys")).unwrap().next().unwrap().unwrap();
@@ -306,7 +306,7 @@ fn sealing_stops_between_two_passphrases() {
 /// Interrupts a mode that waits for the first fsync(2) of a directory.
 fn interrupt_between(
     host: &Host,
-    fsync: &Fsync,
+    fsync: &Disk,
     directory: &Path,
     arguments: &[&str],
     end: (Signal, i32),

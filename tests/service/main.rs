@@ -43,6 +43,8 @@ mod starting;
 mod state;
 mod stuck;
 mod tars;
+mod unprotected;
+mod unreadable;
 mod user_ids;
 mod wrong_tokens;
 mod years;

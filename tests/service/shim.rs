@@ -8,9 +8,10 @@ use std::process::{Child, Command, Stdio};
 use super::host::{Host, eventually};
 
 /// A library that a program is started with. It notes each fsync(2), holds up those of one path, and
-/// makes those of another fail.
-const FSYNC: &str = r#"
+/// makes those of another fail; and one directory cannot be read.
+const DISK: &str = r#"
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -26,8 +27,10 @@ static void at(char *to, const char *name) {
 /* Whether the file `name` in SHIM_DIR holds this path. */
 static int names(const char *name, const char *path) {
     char file[4096], found[4096];
+    int before = errno; /* of which readdir(3) makes use */
     at(file, name);
     int fd = open(file, O_RDONLY | O_CLOEXEC);
+    errno = before;
     if (fd < 0) return 0;
     ssize_t count = read(fd, found, sizeof found - 1);
     close(fd);
@@ -44,11 +47,31 @@ static void note(const char *what, const char *path) {
     close(fd);
 }
 
-int fsync(int fd) {
-    char link[64], path[4096];
+static void path_of(int fd, char *path) {
+    char link[64];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t length = readlink(link, path, sizeof path - 1);
+    ssize_t length = readlink(link, path, 4095);
     path[length > 0 ? length : 0] = 0;
+}
+
+struct dirent64 *readdir64(DIR *directory) {
+    char path[4096];
+    path_of(dirfd(directory), path);
+    if (names("unreadable", path)) {
+        errno = EIO;
+        return NULL;
+    }
+    struct dirent64 *(*real)(DIR *) = dlsym(RTLD_NEXT, "readdir64");
+    return real(directory);
+}
+
+struct dirent *readdir(DIR *directory) {
+    return (struct dirent *)readdir64(directory); /* the same on 64 bits */
+}
+
+int fsync(int fd) {
+    char path[4096];
+    path_of(fd, path);
     note("begin", path);
     while (names("hold", path)) usleep(5000);
     if (names("fail", path)) {
@@ -108,26 +131,26 @@ fn compile(source: &str, into: &Path, options: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// What happens to the fsync(2) of a host's programs.
-pub struct Fsync {
+/// The disk as a host's programs see it.
+pub struct Disk {
     library: PathBuf,
     directory: PathBuf,
 }
 
-impl Fsync {
+impl Disk {
     /// Of everything that is started on `host` from now on.
     pub fn of(host: &mut Host) -> Self {
         let directory = host.scratch().join("fsync");
         fs::create_dir(&directory).unwrap();
         let library = directory.join("shim.so");
-        compile(FSYNC, &library, &["-shared", "-fPIC", "-ldl"]);
+        compile(DISK, &library, &["-shared", "-fPIC", "-ldl"]);
         let shim = Self { library, directory };
         host.set("LD_PRELOAD", shim.library.display());
         host.set("SHIM_DIR", shim.directory.display());
         shim
     }
 
-    /// From now on, those of `path` wait.
+    /// From now on, fsync(2) of `path` waits.
     pub fn hold(&self, path: &Path) {
         self.name("hold", path);
     }
@@ -137,7 +160,7 @@ impl Fsync {
         fs::remove_file(self.directory.join("hold")).unwrap();
     }
 
-    /// From now on, those of `path` fail.
+    /// From now on, fsync(2) of `path` fails.
     pub fn fail(&self, path: &Path) {
         self.name("fail", path);
     }
@@ -147,13 +170,23 @@ impl Fsync {
         fs::remove_file(self.directory.join("fail")).unwrap();
     }
 
+    /// From now on, the directory `path` cannot be read.
+    pub fn make_unreadable(&self, path: &Path) {
+        self.name("unreadable", path);
+    }
+
+    /// It can.
+    pub fn make_readable(&self) {
+        fs::remove_file(self.directory.join("unreadable")).unwrap();
+    }
+
     fn name(&self, what: &str, path: &Path) {
         let fresh = self.directory.join("fresh");
         fs::write(&fresh, path.to_str().unwrap()).unwrap();
         fs::rename(fresh, self.directory.join(what)).unwrap();
     }
 
-    /// What there was so far: `begin`, `end` or `failed`, and the path.
+    /// What fsync(2) came to so far: `begin`, `end` or `failed`, and the path.
     pub fn log(&self) -> Vec<String> {
         let text = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
         text.lines().map(str::to_owned).collect()

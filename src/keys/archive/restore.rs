@@ -103,8 +103,13 @@ impl Store {
             // Who waits for more of the archive ends with an error of reading.
             .or_else(|error| interrupt::check(not_whole).and(Err(error)))
         });
-        let unknown = match (&whole, self.homes.identities()) {
-            (Ok(_), Ok(names)) => names.flatten().filter(|name| !known.contains(name)).count(),
+        let names = self.homes.identities().and_then(Iterator::collect::<Result<Vec<_>>>);
+        let unknown = match (&whole, names) {
+            (Ok(_), Ok(names)) => names.iter().filter(|name| !known.contains(name)).count(),
+            (Ok(_), Err(e)) => {
+                log::warn!("{e}; keys that the archive does not know of were not counted");
+                0
+            }
             _ => 0,
         };
         let [made, updated, kept, failed] = tally.counts.map(AtomicU64::into_inner);

@@ -160,7 +160,7 @@ impl Store {
             return Err(Obstacle::Key(reason.into()));
         }
         // gpg-agent trusts the name of the file when it reads, and the key in it when it writes.
-        if home::secret_keys(work) != [candidate.keygrip.clone()] {
+        if home::secret_keys(work)? != [candidate.keygrip.clone()] {
             let name = candidate.keygrip.file_name();
             return Err(Obstacle::Key(format!("{name} holds the secret key of another one")));
         }
