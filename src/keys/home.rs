@@ -5,8 +5,11 @@ use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use super::on_disk::Stamp;
 use super::record::{KeyRecord, RECORD};
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
 use crate::identity::NameEmail;
@@ -19,6 +22,11 @@ pub const PASSPHRASE: &str = "passphrase";
 pub const SECRET_KEYS: &str = "private-keys-v1.d";
 /// The directory of the revocation certificate.
 pub const REVOCATIONS: &str = "openpgp-revocs.d";
+/// How often a home that has just changed is looked at again before it is called damaged,
+const AGAIN: usize = 3;
+/// and after how long: the clock of the file system ticks meanwhile.
+const TICK: Duration = Duration::from_millis(10);
+
 /// `keys/`: all published homes.
 #[derive(Clone, Debug)]
 pub struct Homes {
@@ -78,35 +86,8 @@ impl Homes {
     /// The key of an identity, if there is one. A home that is not complete is an error: it may
     /// hold the only copy of a key, so nothing is ever made in its place.
     pub fn find(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
-        loop {
-            // Nearly all homes are whole, and then this is all.
-            match self.look(name_email) {
-                Err(Error::DamagedHome { .. }) => {}
-                found => return found,
-            }
-            let home = self.path(name_email);
-            let looking = |e| Error::io(format!("looking for {}", home.display()), e);
-            // Held open: as long as it is, no other home can have its inode number.
-            let flags = libc::O_PATH | libc::O_NOFOLLOW;
-            let held = match File::options().read(true).custom_flags(flags).open(&home) {
-                Ok(held) => held.metadata().map_err(looking).map(|found| (held, found))?,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(e) => return Err(looking(e)),
-            };
-            let found = self.look(name_email);
-            match (&found, fs::symlink_metadata(&home)) {
-                (Err(Error::DamagedHome { .. }), Ok(now)) if is_same_file(&now, &held.1) => {
-                    return found;
-                }
-                // It was removed, or removed and made again, while it was looked at.
-                (Err(Error::DamagedHome { .. }), Ok(_)) => {}
-                (Err(Error::DamagedHome { .. }), Err(e)) => match e.kind() {
-                    io::ErrorKind::NotFound => return Ok(None),
-                    _ => return Err(looking(e)),
-                },
-                _ => return found,
-            }
-        }
+        let home = self.path(name_email);
+        believe(&home, || self.look(name_email))
     }
 
     fn look(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
@@ -134,6 +115,48 @@ impl Homes {
         }
         Ok(Some(record))
     }
+}
+
+/// What `look` finds in `home`. That it is damaged is believed only when the same home was there from the
+/// beginning of the look to its end: one may be removed, brought back or made anew meanwhile.
+fn believe<T>(home: &Path, mut look: impl FnMut() -> Result<Option<T>>) -> Result<Option<T>> {
+    // Nearly all homes are whole, and then this is all.
+    match look() {
+        Err(Error::DamagedHome { .. }) => {}
+        found => return found,
+    }
+    let mut looks_again = AGAIN;
+    loop {
+        let looking = |e| Error::io(format!("looking for {}", home.display()), e);
+        // Held open: as long as it is, no other home can have its inode number.
+        let flags = libc::O_PATH | libc::O_NOFOLLOW;
+        let held = match File::options().read(true).custom_flags(flags).open(home) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            held => held.map_err(looking)?,
+        };
+        let before = held.metadata().map_err(looking)?;
+        match look() {
+            Err(Error::DamagedHome { path, reason }) => match fs::symlink_metadata(home) {
+                Ok(now) if Stamp::from(&now) == Stamp::from(&before) => {
+                    if looks_again == 0 || !is_recent(&now) {
+                        return Err(Error::DamagedHome { path, reason });
+                    }
+                    // One that left and came back within a tick of the clock has the same time.
+                    looks_again -= 1;
+                    std::thread::sleep(TICK);
+                }
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(e) => return Err(looking(e)),
+            },
+            found => return found,
+        }
+    }
+}
+
+/// Whether something was changed so lately that another change may not be told from it.
+fn is_recent(found: &Metadata) -> bool {
+    clock::now().map_or(true, |now| found.ctime().unsigned_abs() + 1 >= now)
 }
 
 /// Checks a staged home before it is published: nothing is missing, nothing is for others.
@@ -186,11 +209,6 @@ pub fn names_in(directory: &Path) -> Result<Vec<OsString>> {
     }
 }
 
-/// Whether two looks were at the same file or directory, if one of them was held open meanwhile.
-pub fn is_same_file(one: &Metadata, other: &Metadata) -> bool {
-    (one.dev(), one.ino()) == (other.dev(), other.ino())
-}
-
 /// Whether there is something at `path`. That it cannot be told is no answer.
 pub fn is_there(path: &Path) -> Result<bool> {
     match fs::symlink_metadata(path) {
@@ -237,55 +255,59 @@ pub fn keep_only(home: &Path, keep: &[&str]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::thread;
-
     use super::*;
 
-    const DIGITS: &str = "0123456789ABCDEF0123456789ABCDEF01234567";
-
-    fn make(home: &Path) -> io::Result<()> {
-        fs::create_dir(home)?;
-        for directory in [SECRET_KEYS, REVOCATIONS] {
-            fs::create_dir(home.join(directory))?;
-        }
-        fs::write(home.join(SECRET_KEYS).join(format!("{DIGITS}.key")), "x")?;
-        fs::write(home.join(REVOCATIONS).join(format!("{DIGITS}.rev")), "x")?;
-        [PUBRING, PASSPHRASE].iter().try_for_each(|name| fs::write(home.join(name), "x"))
+    fn damaged<T>() -> Result<Option<T>> {
+        Err(Error::DamagedHome { path: PathBuf::new(), reason: String::new() })
     }
 
-    /// Homes come and go while others look, and the file system gives each new one the inode number of one
-    /// that has just gone.
     #[test]
-    fn a_home_that_comes_and_goes_is_there_or_not_and_never_damaged() -> Result<()> {
+    fn a_home_that_leaves_while_it_is_looked_at_is_not_there_and_never_damaged() -> Result<()> {
         let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
-        let homes = Homes::new(&root);
-        assert!(fs::create_dir_all(homes.directory()).is_ok());
-        let name = NameEmail::parse("a#b@c")?;
-        let (fresh, home, gone) = (root.join("fresh"), homes.path(&name), root.join("gone"));
-        let change = || -> io::Result<()> {
-            for _ in 0..1500 {
-                make(&fresh)?;
-                fs::rename(&fresh, &home)?;
-                fs::rename(&home, &gone)?;
-                fs::remove_dir_all(&gone)?;
+        let (home, aside) = (root.join("home"), root.join("aside"));
+        assert!(fs::create_dir_all(&home).is_ok());
+        let rename = |from: &Path, to: &Path| assert!(fs::rename(from, to).is_ok());
+
+        // It came and left, so it was not there before, nor afterwards.
+        rename(&home, &aside);
+        assert_eq!(believe(&home, damaged::<()>)?, None);
+        // It leaves while it is held.
+        rename(&aside, &home);
+        let mut looks = 0;
+        let leaves = || {
+            looks += 1;
+            if looks == 2 {
+                rename(&home, &aside);
             }
-            Ok(())
+            damaged()
         };
-        let done = AtomicBool::new(false);
-        thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    while !done.load(Ordering::Relaxed) {
-                        let found = homes.find(&name);
-                        assert!(found.is_ok(), "{found:?}");
+        assert_eq!(believe::<()>(&home, leaves)?, None);
+        // It leaves and comes back, or another one comes.
+        for comes_back in [true, false] {
+            rename(&aside, &home);
+            let mut looks = 0;
+            let returns = || {
+                looks += 1;
+                match looks {
+                    1 => damaged(),
+                    2 if comes_back => {
+                        rename(&home, &aside);
+                        rename(&aside, &home);
+                        damaged()
                     }
-                });
-            }
-            let changed = change();
-            done.store(true, Ordering::Relaxed);
-            assert!(changed.is_ok(), "{changed:?}");
-        });
+                    2 => {
+                        assert!(fs::remove_dir(&home).and_then(|()| fs::create_dir(&home)).is_ok());
+                        damaged()
+                    }
+                    _ => Ok(Some(looks)),
+                }
+            };
+            assert_eq!(believe(&home, returns)?, Some(3));
+            rename(&home, &aside);
+        }
+        // And one that stays as it is, is.
+        rename(&aside, &home);
+        assert!(believe(&home, damaged::<()>).is_err());
         fs::remove_dir_all(&root).map_err(|e| Error::io("clearing up", e))
     }
 

@@ -8,7 +8,7 @@
 //! everything in them is on the disk.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -35,12 +35,17 @@ pub struct Stamp {
     changed: (i64, i64),
 }
 
+impl From<&Metadata> for Stamp {
+    fn from(found: &Metadata) -> Self {
+        let changed = (found.ctime(), found.ctime_nsec());
+        Self { device: found.dev(), inode: found.ino(), changed }
+    }
+}
+
 impl Stamp {
     /// Of what is at `path` now; `None` when that cannot be told.
     pub fn of(path: &Path) -> Option<Self> {
-        let found = fs::symlink_metadata(path).ok()?;
-        let changed = (found.ctime(), found.ctime_nsec());
-        Some(Self { device: found.dev(), inode: found.ino(), changed })
+        fs::symlink_metadata(path).ok().as_ref().map(Self::from)
     }
 
     /// Whether any later change has another stamp.

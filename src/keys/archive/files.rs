@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::super::home::{PASSPHRASE, PUBRING, REVOCATIONS, SECRET_KEYS, is_same_file};
+use super::super::home::{PASSPHRASE, PUBRING, REVOCATIONS, SECRET_KEYS};
 use super::super::record::{KeyRecord, RECORD, RECORD_MAX};
 use super::sha256;
 use crate::error::{Error, Result};
@@ -249,6 +249,10 @@ fn stamps(home: &Path) -> [Stamp; 2] {
         let found = fs::symlink_metadata(home.join(name)).ok()?;
         Some((found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
     })
+}
+
+fn is_same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 /// The files of a directory in a home that belong there.
