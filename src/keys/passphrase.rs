@@ -99,8 +99,12 @@ impl Passphrases {
         if self.marker()?.is_some() {
             return Ok(());
         }
-        if !super::home::is_there(homes.directory())? {
-            return Ok(()); // a state that is to be made
+        let keys = homes.directory();
+        match std::fs::metadata(keys) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Ok(()), // refused by whoever opens the state, with the reason
+            Err(e) if super::home::is_missing(&e) => return Ok(()), // it is to be made
+            Err(e) => return Err(Error::io(format!("looking at {}", keys.display()), e)),
         }
         let first = homes.identities()?.next().transpose()?;
         match first.map(|name| form_in(&homes.path(&name))) {
