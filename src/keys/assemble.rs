@@ -46,9 +46,9 @@ impl Store {
         })?;
         files.write(home)?;
         let phrase = match files.protection() {
-            Some(Protection::Passphrase) => phrase,
             Some(Protection::None) => self.protect(home, &record, deadline)?,
-            Some(Protection::Card) | None => return refused("it holds no secret key"),
+            // Whether it is one at all, the signature tells.
+            _ => phrase,
         };
         self.passphrases.write(home, &record.keygrip, &phrase)?;
         let pubring = home.join(PUBRING);
