@@ -42,6 +42,15 @@ pub enum Error {
     #[error("{0}")]
     Refused(String),
 
+    /// SIGINT or SIGTERM told a mode to stop before it was done.
+    #[error("interrupted by {signal}: {left}")]
+    Interrupted {
+        /// Which one.
+        signal: nix::sys::signal::Signal,
+        /// What is left undone, and how to go on.
+        left: String,
+    },
+
     /// Some of many things failed; each has been reported by itself.
     #[error("{0}")]
     Partly(String),
@@ -291,6 +300,7 @@ impl Error {
             | Self::Usage(_)
             | Self::Refused(_)
             | Self::Partly(_)
+            | Self::Interrupted { .. }
             | Self::GpgMissing { .. }
             | Self::GpgTimedOut { .. }
             | Self::GpgFailed { .. }
@@ -321,9 +331,11 @@ impl Error {
         }
     }
 
-    /// The exit status of a mode that ends with this failure (`sysexits.h` for configuration).
+    /// The exit status of a mode that ends with this failure (`sysexits.h` for configuration, the one of
+    /// shells for signals).
     pub fn exit_status(&self) -> u8 {
         match self {
+            Self::Interrupted { signal, .. } => 128 + u8::try_from(*signal as i32).unwrap_or(0),
             Self::Settings(_) | Self::OldKeyring { .. } => 78,
             Self::Arguments(_) | Self::Usage(_) => 2,
             _ => 1,

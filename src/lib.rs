@@ -4,7 +4,8 @@
 //! `identity` and `key_request` are what comes from outside, parsed once. `http` knows `keys`, `keys`
 //! knows `gpg`, `gpg` runs a `process`; `metrics` counts `keys`, and `commands` ties them together, one
 //! file a mode. `systemd` is the rest of the world: sockets, signals, the journal. `settings`, `clock`,
-//! `error`, `shell` and `ahead`, many small reads at once, are everybody's. `fuzzing` is nobody's: it feeds bytes
+//! `error`, `interrupt`, what a signal means to a mode, `remedy` and `ahead`, many small reads at once, are
+//! everybody's. `fuzzing` is nobody's: it feeds bytes
 //! to all that reads them.
 
 mod ahead;
@@ -17,6 +18,7 @@ pub mod fuzzing;
 pub mod gpg;
 pub mod http;
 pub mod identity;
+pub mod interrupt;
 pub mod key_request;
 pub mod keys;
 pub mod listen_address;

@@ -9,6 +9,7 @@ use clap::Parser;
 use copr_keygen::cli::{Cli, Command, Common, Serve};
 use copr_keygen::commands::{self, gpg, serve};
 use copr_keygen::error::{Error, Result};
+use copr_keygen::interrupt;
 use copr_keygen::settings::{Flags, GpgSettings, Settings};
 use copr_keygen::systemd::journal;
 
@@ -42,7 +43,7 @@ fn run_mode(common: Common, command: Command) -> ExitCode {
     let level = settings.as_ref().map_or(log::LevelFilter::Error, |settings| settings.log_level);
     journal::init(level, journal::Style::Terminal);
     let _ = settings.as_ref().map(warn_of_unknown_variables);
-    end(commands::run(settings, command))
+    end(interrupt::watch().and_then(|()| commands::run(settings, command)))
 }
 
 fn end(result: Result<()>) -> ExitCode {

@@ -1,10 +1,12 @@
 //! Runs one program to its end: cleared environment, a process group of its own, a deadline, and
 //! nothing of the group left alive afterwards. The only place with `unsafe` in it.
 
+mod group;
+
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,9 +16,10 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{Signal, killpg};
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Pid, getpid, getppid};
+use nix::sys::signal::Signal;
+use nix::unistd::{getpid, getppid};
+
+pub use group::{End, Group, pidfd_open};
 
 /// What a child may print on one descriptor before it is taken for broken.
 const OUTPUT_MAX: usize = 256 * 1024;
@@ -40,13 +43,6 @@ pub struct Finished {
     pub stopped: bool,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
-}
-
-/// How a program ended by itself.
-#[derive(Debug, PartialEq, Eq)]
-pub enum End {
-    Exited(i32),
-    Killed(Signal),
 }
 
 /// Makes this process the parent of its orphaned grandchildren. A gpg-agent started by
@@ -73,15 +69,17 @@ pub fn run_into(job: &Job, file: File) -> io::Result<Finished> {
 fn run_with(job: &Job, stdin: Stdio, stdout: Stdio) -> io::Result<Finished> {
     debug_assert!(job.stdin.len() <= 4096);
     let idle = job.background.is_some();
-    let mut group = Group(spawn(job.program, &job.arguments, stdin, stdout, idle)?);
-    let result = watch(&mut group.0, job);
+    let child = spawn(job.program, &job.arguments, stdin, stdout, Stdio::piped(), idle)?;
+    let mut group = Group::new(child);
+    let result = watch(&mut group.child, job);
     let end = group.finish();
     let (why, mut stdout, mut stderr) = result?;
-    // Every writer of the group is gone: what is left in the pipes is all there will be.
-    if let Some(out) = &mut group.0.stdout {
+    // Every writer of the group is gone, or will not write again: what is left in the pipes is all
+    // there will be.
+    if let Some(out) = &mut group.child.stdout {
         read_available(out, &mut stdout)?;
     }
-    if let Some(err) = &mut group.0.stderr {
+    if let Some(err) = &mut group.child.stderr {
         read_available(err, &mut stderr)?;
     }
     let end = if why == Because::Ended { end } else { None };
@@ -94,6 +92,7 @@ pub fn spawn(
     arguments: &[OsString],
     stdin: Stdio,
     stdout: Stdio,
+    stderr: Stdio,
     idle: bool,
 ) -> io::Result<Child> {
     let mut command = Command::new(program);
@@ -106,7 +105,7 @@ pub fn spawn(
         .process_group(0)
         .stdin(stdin)
         .stdout(stdout)
-        .stderr(Stdio::piped());
+        .stderr(stderr);
     let parent = getpid();
     let before_exec = move || {
         if idle {
@@ -219,48 +218,6 @@ fn read_available(from: &mut impl Read, into: &mut Vec<u8>) -> io::Result<bool> 
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(true),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
-        }
-    }
-}
-
-/// A process group that does not outlive this value.
-pub struct Group(pub Child);
-
-impl Group {
-    /// Kills what is left of the group and waits for all of it. The leader's pid stays reserved
-    /// until it is waited for here, so the signal cannot reach a stranger.
-    pub fn finish(&mut self) -> Option<End> {
-        let leader = pid_of(&self.0);
-        let _ = killpg(leader, Signal::SIGKILL); // fails only when nobody is left
-        let mut end = None;
-        loop {
-            match waitpid(Pid::from_raw(-leader.as_raw()), None) {
-                Ok(WaitStatus::Exited(pid, code)) if pid == leader => end = Some(End::Exited(code)),
-                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == leader => {
-                    end = Some(End::Killed(signal));
-                }
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(_) => return end, // ECHILD: all of them have been waited for
-            }
-        }
-    }
-}
-
-/// std keeps the kernel's signed process number as an unsigned one.
-fn pid_of(child: &Child) -> Pid {
-    Pid::from_raw(libc::pid_t::from_ne_bytes(child.id().to_ne_bytes()))
-}
-
-/// A descriptor that becomes readable when `child` ends (pidfd_open(2), Linux 5.3).
-pub fn pidfd_open(child: &Child) -> io::Result<OwnedFd> {
-    // SAFETY: pidfd_open takes two integers and returns a new descriptor, owned by nobody yet, or
-    // -1.
-    #[allow(unsafe_code)]
-    unsafe {
-        let fd = libc::syscall(libc::SYS_pidfd_open, pid_of(child).as_raw(), 0);
-        match libc::c_int::try_from(fd) {
-            Ok(fd) if fd >= 0 => Ok(OwnedFd::from_raw_fd(fd)),
-            _ => Err(io::Error::last_os_error()),
         }
     }
 }

@@ -63,6 +63,8 @@ pub struct Settings {
     pub pool_max_age: Value<Duration>,
     /// A program that `prolong` runs when certificates have changed, with their names on stdin.
     pub hook: Value<Option<PathBuf>>,
+    /// How long that may run.
+    pub hook_timeout: Value<Duration>,
     /// Where `prolong` writes metrics for the text-file collector of node_exporter.
     pub metrics_file: Value<Option<PathBuf>>,
     /// Where the tokens are, when no credential of systemd holds them.
@@ -153,6 +155,7 @@ impl Settings {
             pool: layers.value("pool", stock, &mut faults),
             pool_max_age: layers.value("pool_max_age", positive_duration, &mut faults),
             hook: layers.value("hook", optional_path, &mut faults),
+            hook_timeout: layers.value("hook_timeout", positive_duration, &mut faults),
             metrics_file: layers.value("metrics_file", optional_path, &mut faults),
             tokens_file: layers.value("tokens_file", optional_path, &mut faults),
             allow_users: layers.value("allow_users", words, &mut faults),

@@ -16,6 +16,7 @@ use crate::cli::Backup;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
+use crate::interrupt;
 use crate::keys::{Archived, Store, rename, rename_by};
 use crate::settings::Settings;
 
@@ -49,6 +50,7 @@ pub fn run(settings: &Settings, options: &Backup, recipients: &[Recipient]) -> R
     let gpg = Gpg::new(settings)?;
     gpg.check_installed()?;
     let store = Store::open(settings, gpg)?;
+    let _work = interrupt::work();
     let target = Target::open(&options.to)?;
     let result = write(&store, options, recipients, &target);
     match (&result, target) {

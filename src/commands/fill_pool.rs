@@ -12,9 +12,9 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
 use crate::http::Service;
+use crate::interrupt;
 use crate::keys::{Stock, Store};
 use crate::settings::Settings;
-use crate::systemd::signals::Signals;
 
 /// How often the thread looks whether keys have been taken, in milliseconds.
 const LOOK_AGAIN: u16 = 1000;
@@ -24,13 +24,13 @@ const AFTER_FAILURE: u16 = 30_000;
 
 /// Fills the pool once.
 pub fn run(settings: &Settings) -> Result<()> {
-    let signals = Signals::take()?;
     let store = Store::open(settings, Gpg::new(settings)?)?;
-    let made = store.fill_pool(settings.pool.get()?, signals.as_fd())?;
+    let _work = interrupt::work();
+    let (made, is_full) = store.fill_pool(settings.pool.get()?, interrupt::event()?)?;
     if made > 0 {
         log::info!("made {made} secret keys in advance");
     }
-    Ok(())
+    if is_full { Ok(()) } else { interrupt::check(|| "the pool is not full yet".into()) }
 }
 
 /// A thread that keeps the pool full until this is dropped.

@@ -2,15 +2,21 @@
 //! track of by one time stamp, so that a run that was cut off, or a hook that failed, is made up for.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, UNIX_EPOCH};
+use std::process::Stdio;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::signal::Signal;
 
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::keys::{Catalog, Filter};
+use crate::process::{self, End, Group, pidfd_open, wait_readable};
 use crate::settings::Settings;
 
 /// In the state directory. Its modification time is when the last hook that succeeded was started.
@@ -19,6 +25,9 @@ const STAMP: &str = "hook-stamp";
 /// `changed` of a key is set shortly before others see it, so a run beside this one may publish a key
 /// that seems to have changed earlier. Better told twice than never.
 const OVERLAP: u64 = 60;
+
+/// How long a hook that was told to end may take to do so.
+const END_TIME: Duration = Duration::from_secs(5);
 
 /// Before anything is changed: from now on changes are kept track of.
 pub fn prepare(settings: &Settings) -> Result<()> {
@@ -41,44 +50,112 @@ pub fn tell(settings: &Settings, catalog: &Catalog) -> Result<()> {
         until => until.saturating_sub(OVERLAP),
     };
     let changed = Filter { changed_since: Some(since), ..Filter::default() };
-    let mut names = String::new();
-    // Keys that cannot be read have been reported by the run before.
-    for key in catalog.keys(changed)?.flatten() {
-        if key.record.changed > key.record.created {
-            names.push_str(key.name_email.as_str());
-            names.push('\n');
+    let (mut names, mut unread) = (String::new(), None);
+    for key in catalog.keys(changed)? {
+        match key {
+            Ok(key) if key.record.changed > key.record.created => {
+                names.push_str(key.name_email.as_str());
+                names.push('\n');
+            }
+            // Damaged keys have been reported by the run before, and cannot be published.
+            Ok(_) | Err(Error::DamagedHome { .. } | Error::GpgFailed { .. }) => {}
+            // Whether this one has changed is not known, so the next run has to tell all of them again.
+            Err(e) => unread = unread.or(Some(e)),
         }
     }
     if !names.is_empty() {
-        run(hook, &names)?;
+        interrupt::check(|| "the hook was not run; the next run tells it the names".into())?;
+        run(hook, &names, *settings.hook_timeout.get()?)?;
     }
-    set(&stamp, now)
+    match unread {
+        Some(e) => Err(e),
+        None => set(&stamp, now),
+    }
 }
 
-fn run(hook: &Path, names: &str) -> Result<()> {
-    let failed = |why: String| {
-        Err(Error::Partly(format!(
-            "the hook {} {why}; the next run tells it the same names again",
-            hook.display()
-        )))
-    };
-    let mut command = Command::new(hook);
-    command.env_clear().env("LC_ALL", "C.UTF-8").env("PATH", "/usr/bin:/bin").current_dir("/");
+/// Why a hook is waited for no longer.
+enum Because {
+    Ended,
+    TimedOut,
+    Signalled(Signal),
+}
+
+fn run(hook: &Path, names: &str, limit: Duration) -> Result<()> {
+    let again = "the next run tells it the same names again";
+    let failed =
+        |why: String| Err(Error::Partly(format!("the hook {} {why}; {again}", hook.display())));
     // Whatever it prints belongs into the log, not between our JSON.
-    let stderr = std::io::stderr().as_fd().try_clone_to_owned();
-    command.stdout(stderr.map_or_else(|_| Stdio::null(), Stdio::from)).stdin(Stdio::piped());
-    let mut child = match command.spawn() {
-        Ok(child) => child,
+    let ours = || std::io::stderr().as_fd().try_clone_to_owned();
+    let stdout = ours().map_or_else(|_| Stdio::null(), Stdio::from);
+    let mut group = match process::spawn(hook, &[], Stdio::piped(), stdout, Stdio::inherit(), false)
+    {
+        Ok(child) => Group::new(child),
         Err(e) => return failed(format!("could not be started: {e}")),
     };
-    // A hook that does not want to know all of it may close its stdin.
-    let fed = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(names.as_bytes()));
-    let ended = child.wait();
-    match (fed, ended) {
-        (Err(e), _) if e.kind() != ErrorKind::BrokenPipe => failed(format!("was not told: {e}")),
-        (_, Err(e)) => failed(format!("could not be waited for: {e}")),
-        (_, Ok(status)) if !status.success() => failed(format!("failed ({status})")),
-        _ => Ok(()),
+    let because = match attend(&mut group, names.as_bytes(), Instant::now() + limit) {
+        Ok(because) => because,
+        Err(e) => return failed(format!("could not be waited for: {e}")),
+    };
+    if !matches!(because, Because::Ended) {
+        group.terminate();
+        if let Ok(ended) = pidfd_open(&group.child) {
+            let mut fds = [PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
+            let _ = wait_readable(&mut fds, END_TIME); // it is killed now, whatever came of that
+        }
+    }
+    match (because, group.finish()) {
+        (Because::Signalled(signal), _) => {
+            Err(Error::Interrupted { signal, left: format!("the hook was ended; {again}") })
+        }
+        (Because::TimedOut, _) => {
+            let limit = humantime::format_duration(limit);
+            failed(format!("was killed, as it ran for longer than {limit} (setting hook_timeout)"))
+        }
+        (Because::Ended, Some(End::Exited(0))) => Ok(()),
+        (Because::Ended, Some(End::Exited(code))) => failed(format!("failed (exit status {code})")),
+        (Because::Ended, Some(End::Killed(signal))) => failed(format!("was killed by {signal}")),
+        (Because::Ended, None) => failed("ended, and how is not known".into()),
+    }
+}
+
+/// Tells the hook the names and waits for its end, for the deadline or for a signal. A hook that does not
+/// want to know all of the names may close its stdin.
+fn attend(group: &mut Group, names: &[u8], deadline: Instant) -> io::Result<Because> {
+    let ended = pidfd_open(&group.child)?;
+    let told = interrupt::event().map_err(io::Error::other)?;
+    let mut stdin = group.child.stdin.take();
+    if let Some(stdin) = &stdin {
+        fcntl(stdin.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    }
+    let mut left = names;
+    loop {
+        if let Some(signal) = interrupt::signal() {
+            return Ok(Because::Signalled(signal));
+        }
+        let limit = deadline.saturating_duration_since(Instant::now());
+        if limit.is_zero() {
+            return Ok(Because::TimedOut);
+        }
+        let mut fds = vec![PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
+        fds.push(PollFd::new(told, PollFlags::POLLIN));
+        fds.extend(stdin.as_ref().map(|stdin| PollFd::new(stdin.as_fd(), PollFlags::POLLOUT)));
+        wait_readable(&mut fds, limit)?;
+        if fds[0].any().unwrap_or(true) {
+            return Ok(Because::Ended);
+        }
+        if !fds.get(2).is_some_and(|fd| fd.any().unwrap_or(true)) {
+            continue;
+        }
+        let written = stdin.as_mut().map_or(Ok(0), |stdin| stdin.write(left));
+        match written {
+            Ok(count) => left = left.get(count..).unwrap_or_default(),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => left = &[],
+            Err(e) => return Err(e),
+        }
+        if left.is_empty() {
+            stdin = None;
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use super::{output, progress, unread};
 use crate::cli::{Export, Import};
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
+use crate::interrupt;
 use crate::keys::{Filter, ImportOptions, ImportReport, LeftOut, OldLayout, Source, Store};
 use crate::settings::Settings;
 
@@ -116,7 +117,7 @@ fn print(
 
 fn end(report: ImportReport, missed: usize) -> Result<()> {
     match report.stopped {
-        Some(error @ Error::Partly(_)) => Err(error),
+        Some(error @ (Error::Partly(_) | Error::Interrupted { .. })) => Err(error),
         Some(error) => {
             log::warn!(
                 "stopped after {} keys; run the same command again to go on",
@@ -196,6 +197,7 @@ fn left_out_text(key: &LeftOut) -> String {
 /// Exports keys.
 pub fn export(settings: &Settings, options: &Export) -> Result<()> {
     let store = open(settings)?;
+    let _work = interrupt::work();
     let bar = progress::bar(0, "tried");
     let filter = Filter { pattern: options.pattern.clone(), ..Filter::default() };
     let report = store.export(&options.to, &filter, *settings.jobs.get()?, &|done, total| {

@@ -5,6 +5,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::{hook, output, progress};
@@ -12,15 +13,14 @@ use crate::cli;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
+use crate::interrupt;
 use crate::keys::{Evidence, Filter, Key, Prolonged, Store, Term};
 use crate::metrics::{self, KeyCounts};
 use crate::settings::Settings;
 use crate::systemd::journal::event;
-use crate::systemd::signals::Signals;
 
 /// Prolongs what is due.
 pub fn run(settings: &Settings, options: &cli::Prolong) -> Result<()> {
-    let signals = Signals::take()?;
     let store = Store::open(settings, Gpg::new(settings)?)?;
     let plan = Plan::make(&store, Evidence::of(&settings.state_dir), options)?;
     if !options.dry_run {
@@ -29,27 +29,33 @@ pub fn run(settings: &Settings, options: &cli::Prolong) -> Result<()> {
         // A sign of life, by which a later run sees that the clock has not jumped.
         store.workplace().map(drop).unwrap_or_else(|e| log::warn!("{e}"));
     }
+    let _work = (!options.dry_run).then(interrupt::work);
     let report = if options.dry_run {
         Report::default()
     } else {
-        prolong_all(&store, &plan, *settings.jobs.get()?, &signals)
+        prolong_all(&store, &plan, *settings.jobs.get()?)
     };
     if report.changed() > 0 {
         store.tell_signd()?;
     }
-    let told = if options.dry_run {
-        Ok(())
-    } else {
-        hook::tell(settings, store.catalog()).and(write_metrics(settings, &store))
+    let (told, written) = match options.dry_run {
+        true => (Ok(()), Ok(())),
+        // A run that is to end does not begin to tell others.
+        false if report.is_interrupted() => (Ok(()), write_metrics(settings, &store)),
+        false => (hook::tell(settings, store.catalog()), write_metrics(settings, &store)),
     };
-    show(&plan, &report, options)?;
-    match (report.result(&plan), told) {
-        (Err(error), Err(second)) => {
-            log::error!("{second}");
-            Err(error)
-        }
-        (result, told) => result.and(told),
-    }
+    let shown = show(&plan, &report, options);
+    all_of([report.result(&plan), told, written, shown])
+}
+
+/// The failure that ends the run, if there is one, with a signal in front; the others go to the log.
+fn all_of<const N: usize>(results: [Result<()>; N]) -> Result<()> {
+    let mut errors: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+    errors.sort_by_key(|error| !matches!(error, Error::Interrupted { .. }));
+    let mut errors = errors.into_iter();
+    let first = errors.next();
+    errors.for_each(|error| log::error!("{error}"));
+    first.map_or(Ok(()), Err)
 }
 
 /// Counts the keys for node_exporter, if it is to be told.
@@ -123,7 +129,8 @@ struct Report {
     failed: Vec<(Key, Error)>,
     /// Due keys that were not reached.
     left: usize,
-    interrupted: bool,
+    /// The signal because of which they were not.
+    interrupted: Option<Signal>,
 }
 
 impl Report {
@@ -131,13 +138,23 @@ impl Report {
         self.prolonged.len() + self.already
     }
 
+    fn is_interrupted(&self) -> bool {
+        self.left > 0 && self.interrupted.is_some()
+    }
+
     fn result(&self, plan: &Plan) -> Result<()> {
         let failed = self.failed.len() + plan.unreadable;
+        if let Some(signal) = self.interrupted.filter(|_| self.left > 0) {
+            let failures = match failed {
+                0 => String::new(),
+                count => format!("{count} keys could not be prolonged, see above; "),
+            };
+            let left = format!("{failures}{} keys are left for the next run", self.left);
+            return Err(Error::Interrupted { signal, left });
+        }
         match (failed, self.left) {
             (0, 0) => Ok(()),
-            (0, left) => Err(Error::Partly(format!(
-                "stopped by a signal; {left} keys are left for the next run"
-            ))),
+            (0, left) => Err(Error::Partly(format!("{left} keys are left for the next run"))),
             (failed, 0) => Err(Error::Partly(format!(
                 "{failed} keys could not be prolonged, see above; the others were"
             ))),
@@ -149,7 +166,7 @@ impl Report {
     }
 }
 
-fn prolong_all(store: &Store, plan: &Plan, jobs: usize, signals: &Signals) -> Report {
+fn prolong_all(store: &Store, plan: &Plan, jobs: usize) -> Report {
     let bar = progress::bar(plan.due.len(), "prolonged");
     let report = Mutex::new(Report::default());
     let next = AtomicUsize::new(0);
@@ -166,8 +183,8 @@ fn prolong_all(store: &Store, plan: &Plan, jobs: usize, signals: &Signals) -> Re
             }
             if let Ok(mut report) = report.lock() {
                 report.add(key, result);
-                report.interrupted |= signals.received();
-                if report.interrupted {
+                report.interrupted = interrupt::signal();
+                if report.interrupted.is_some() {
                     stop.store(true, Ordering::Relaxed);
                 }
             }

@@ -7,6 +7,7 @@ use crate::cli::{Purge, Remove, Undo};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
+use crate::interrupt;
 use crate::keys::{Evidence, Removed, Store};
 use crate::settings::Settings;
 
@@ -26,6 +27,7 @@ pub fn remove(settings: &Settings, options: &Remove) -> Result<()> {
         record.fingerprint
     );
     confirm(options.yes, "Type the name of the key, or y, to remove it: ", name_email.as_str())?;
+    let _work = interrupt::work();
     let removed = store.remove(name_email)?;
     log::info!("{name_email}: removed; it is in {}", removed.entry.display());
     log::info!(
@@ -37,7 +39,9 @@ pub fn remove(settings: &Settings, options: &Remove) -> Result<()> {
 
 /// Brings a key back.
 pub fn undo(settings: &Settings, options: &Undo) -> Result<()> {
-    let record = open(settings)?.undo(&options.name_email)?;
+    let store = open(settings)?;
+    let _work = interrupt::work();
+    let record = store.undo(&options.name_email)?;
     log::info!("{}: the key {} is back", options.name_email, record.fingerprint);
     Ok(())
 }
@@ -76,8 +80,13 @@ pub fn purge(settings: &Settings, options: &Purge) -> Result<()> {
         log::info!("{}, the keys of the old service, taken over {at}", entry.display());
     }
     let count = doomed.len() + old_services.len();
-    let what = if old_services.is_empty() { "keys" } else { "entries of the trash" };
-    confirm(options.yes, &format!("Type y to destroy these {count} {what} for good: "), "y")?;
+    let what = match (old_services.is_empty(), count) {
+        (true, _) => "keys",
+        (false, 1) => "entry of the trash",
+        (false, _) => "entries of the trash",
+    };
+    confirm(options.yes, &format!("Type y to destroy {count} {what} for good: "), "y")?;
+    let _work = interrupt::work();
     let mut failed = 0;
     for (_, entry) in &old_services {
         if let Err(e) = store.purge_old_service(entry) {
@@ -85,7 +94,9 @@ pub fn purge(settings: &Settings, options: &Purge) -> Result<()> {
             failed += 1;
         }
     }
-    for removed in &doomed {
+    for (done, removed) in doomed.iter().enumerate() {
+        let left = doomed.len() - done;
+        interrupt::check(|| format!("{left} of {} keys are left in the trash", doomed.len()))?;
         if let Err(e) = store.purge(removed) {
             log::error!("{}: {e}", removed.name_email);
             failed += 1;

@@ -2,7 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
+use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags};
 
 use super::progress;
 use crate::cli::Restore;
@@ -10,7 +14,9 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
 use crate::identity::NameEmail;
+use crate::interrupt;
 use crate::keys::{Passphrases, Restored, Store, Summary};
+use crate::process::wait_readable;
 use crate::settings::Settings;
 
 /// Restores keys and says what became of each that is not simply there now.
@@ -19,6 +25,7 @@ pub fn run(settings: &Settings, options: &Restore) -> Result<()> {
     let gpg = Gpg::new(settings)?;
     gpg.check_installed()?;
     let store = Store::open(settings, gpg)?;
+    let _work = interrupt::work();
     let bar = progress::count("restored");
     let report = |name_email: &NameEmail, result: Result<Restored>| {
         bar.inc(1);
@@ -41,6 +48,7 @@ fn conclude(summary: Summary, is_sealed: bool) -> Result<()> {
         Ok(header) => header,
         // Refused before the first key was looked at.
         Err(e @ Error::Settings(_)) => return Err(e),
+        Err(e @ Error::Interrupted { .. }) => return Err(e),
         Err(e) => {
             return Err(Error::Partly(format!(
                 "{e}; the keys counted above are whole and stay, nothing else of the archive was used"
@@ -73,7 +81,30 @@ fn conclude(summary: Summary, is_sealed: bool) -> Result<()> {
     }
 }
 
-fn open(path: &Path) -> Result<Box<dyn Read>> {
+/// An archive that may come from a program which takes its time; a signal ends the waiting.
+struct Input(File);
+
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let told = interrupt::event().map_err(io::Error::other)?;
+        loop {
+            if interrupt::signal().is_some() {
+                return Err(io::Error::other("interrupted by a signal"));
+            }
+            let mut fds = [self.0.as_fd(), told].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            wait_readable(&mut fds, Duration::from_secs(60))?;
+            if fds[0].any().unwrap_or(true) {
+                return self.0.read(buffer);
+            }
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<impl Read> {
+    open_file(path).map(|file| io::BufReader::with_capacity(64 * 1024, Input(file)))
+}
+
+fn open_file(path: &Path) -> Result<File> {
     if path == Path::new("-") {
         if io::stdin().is_terminal() {
             return Err(Error::Usage(
@@ -81,9 +112,10 @@ fn open(path: &Path) -> Result<Box<dyn Read>> {
                     .into(),
             ));
         }
-        return Ok(Box::new(io::stdin().lock()));
+        let stdin = io::stdin().as_fd().try_clone_to_owned();
+        return stdin.map(File::from).map_err(|e| Error::io("opening stdin", e));
     }
-    let file = File::open(path).map_err(|e| match e.kind() {
+    File::open(path).map_err(|e| match e.kind() {
         io::ErrorKind::PermissionDenied => Error::Refused(format!(
             "{}: {e}; this runs as the owner of the state, uid {}: let your shell open the file, with \
              --from - < FILE",
@@ -91,6 +123,5 @@ fn open(path: &Path) -> Result<Box<dyn Read>> {
             nix::unistd::geteuid()
         )),
         _ => Error::io(format!("opening {}", path.display()), e),
-    })?;
-    Ok(Box::new(io::BufReader::with_capacity(64 * 1024, file)))
+    })
 }

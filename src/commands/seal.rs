@@ -7,9 +7,9 @@ use super::{output, progress};
 use crate::cli::{Phrases, Seal};
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
+use crate::interrupt;
 use crate::keys::{CREDENTIAL, Conversion, Form, Passphrases, Store, Talk};
 use crate::settings::Settings;
-use crate::systemd::signals::Signals;
 
 /// Seals all passphrases.
 pub fn seal(settings: &Settings, options: &Seal) -> Result<()> {
@@ -52,13 +52,13 @@ fn convert(settings: &Settings, store: &Store, to: Form, options: &Seal) -> Resu
     let done = if options.dry_run {
         store.count_passphrases(to)?
     } else {
-        let signals = Signals::take()?;
+        let _work = interrupt::work();
         let bar = progress::bar(0, if to == Form::Sealed { "sealed" } else { "unsealed" });
         let shown = |done: usize, total: usize| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         };
-        let talk = Talk { progress: &shown, stop: &|| signals.received() };
+        let talk = Talk { progress: &shown, stop: &|| interrupt::signal().is_some() };
         let done = store.convert(to, *settings.jobs.get()?, &talk);
         bar.finish_and_clear();
         done?
@@ -88,19 +88,20 @@ fn report(to: Form, done: &Conversion, options: &Seal) -> Result<()> {
             done.passphrases
         ))?;
     }
+    if done.stopped {
+        interrupt::check(|| {
+            "every passphrase can be read as before; run it again to go on".into()
+        })?;
+    }
     if done.strays > 0 {
         let copies = output::number(done.strays, "copy", "copies");
         return Err(Error::Partly(format!(
             "there are passphrases in the clear still: {copies}, see above; remove them, then run it again"
         )));
     }
-    match (done.failed, done.stopped) {
-        (0, false) => Ok(()),
-        (0, true) => Err(Error::Partly(
-            "stopped by a signal; every passphrase can be read as before; run it again to go on"
-                .into(),
-        )),
-        (failed, _) => Err(Error::Partly(format!(
+    match done.failed {
+        0 => Ok(()),
+        failed => Err(Error::Partly(format!(
             "{failed} passphrases could not be {what}, see above; all others are; mend these, then \
              run it again"
         ))),
@@ -116,6 +117,7 @@ pub fn phrases(settings: &Settings, _options: &Phrases) -> Result<()> {
 
 fn provide(store: &Store) -> Result<()> {
     let bar = progress::count("given to signd");
+    let _work = interrupt::work();
     let provided = store.provide_phrases(&|| bar.inc(1));
     bar.finish_and_clear();
     let provided = provided?;

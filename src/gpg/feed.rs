@@ -28,7 +28,6 @@ pub struct Feed {
     timed_out: bool,
     /// Whether something could not be written to it.
     broken: bool,
-    finished: bool,
 }
 
 /// What a program is waited for.
@@ -46,12 +45,9 @@ impl Feed {
         stdout: Stdio,
         patience: Duration,
     ) -> io::Result<Self> {
-        let mut group = Group(spawn(program, arguments, Stdio::piped(), stdout, false)?);
-        let prepared = prepare(&mut group);
-        if prepared.is_err() {
-            group.finish();
-        }
-        let (stdin, ended) = prepared?;
+        let child = spawn(program, arguments, Stdio::piped(), stdout, Stdio::piped(), false)?;
+        let mut group = Group::new(child);
+        let (stdin, ended) = prepare(&mut group)?;
         Ok(Self {
             group,
             stdin: Some(stdin),
@@ -61,7 +57,6 @@ impl Feed {
             patience,
             timed_out: false,
             broken: false,
-            finished: false,
         })
     }
 
@@ -75,7 +70,6 @@ impl Feed {
         drop(self.stdin.take());
         let waited = if self.timed_out { Ok(()) } else { self.wait(Wait::End).map(drop) };
         let end = self.group.finish();
-        self.finished = true;
         self.read_words()?;
         match waited {
             Err(e) if !self.timed_out => return Err(e),
@@ -103,7 +97,7 @@ impl Feed {
             if let (Wait::Room, Some(stdin)) = (what, &self.stdin) {
                 fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLOUT));
             }
-            if let (true, Some(words)) = (self.words_open, &self.group.0.stderr) {
+            if let (true, Some(words)) = (self.words_open, &self.group.child.stderr) {
                 fds.push(PollFd::new(words.as_fd(), PollFlags::POLLIN));
             }
             wait_readable(&mut fds, left)?;
@@ -120,7 +114,7 @@ impl Feed {
 
     /// Reads what it has said without waiting.
     fn read_words(&mut self) -> io::Result<()> {
-        let Some(from) = &mut self.group.0.stderr else { return Ok(()) };
+        let Some(from) = &mut self.group.child.stderr else { return Ok(()) };
         let mut chunk = [0; 1024];
         while self.words_open {
             match from.read(&mut chunk) {
@@ -139,8 +133,8 @@ impl Feed {
 }
 
 fn prepare(group: &mut Group) -> io::Result<(ChildStdin, OwnedFd)> {
-    let ended = pidfd_open(&group.0)?;
-    let (Some(stdin), Some(words)) = (group.0.stdin.take(), &group.0.stderr) else {
+    let ended = pidfd_open(&group.child)?;
+    let (Some(stdin), Some(words)) = (group.child.stdin.take(), &group.child.stderr) else {
         return Err(io::Error::other("a child without pipes"));
     };
     fcntl(stdin.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -179,14 +173,6 @@ impl Feed {
                 }
                 written => return written,
             }
-        }
-    }
-}
-
-impl Drop for Feed {
-    fn drop(&mut self) {
-        if !self.finished {
-            self.group.finish();
         }
     }
 }

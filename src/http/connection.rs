@@ -50,6 +50,10 @@ pub fn serve(service: &Service, place: &Place) {
             log.head = Some(head);
             let answer = result.unwrap_or_else(|error| log.failure(&error));
             log.send(service, stream, answer);
+            // One request a connection: what came behind it is not answered.
+            if stream.discard_received() {
+                linger(stream);
+            }
         }
         Err(Unread::Refused(error, head)) => {
             log.head = head.map(|head| *head);
@@ -65,13 +69,14 @@ pub fn serve(service: &Service, place: &Place) {
     }
 }
 
-/// Answers a connection that got no place, from the accepting thread, which must not wait: the
-/// answer fits the socket's empty buffer or is given up.
-pub fn turn_away(service: &Service, stream: &Stream) {
-    let log = AccessLog::new(stream, Instant::now());
+/// Answers a connection that got no place, from the accepting thread, which must not wait. Its request is
+/// on its way; the answer goes out in a moment, when that has been read and thrown away.
+pub fn turn_away(service: &Service, stream: Stream) {
+    let stream = Arc::new(stream);
+    let log = AccessLog::new(&stream, Instant::now());
     let busy = Error::Busy("every connection has a request that is being answered".into());
     let answer = log.failure(&busy);
-    log.send(service, stream, answer);
+    log.send_later(service, &stream, answer);
 }
 
 /// Closing a socket with unread data in it resets the connection, and the refusal is lost.
@@ -208,4 +213,43 @@ pub fn printable(text: &str) -> String {
         shown.push('…');
     }
     shown
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::super::{Access, Listener};
+    use super::*;
+    use crate::gpg::Gpg;
+    use crate::keys::Store;
+    use crate::listen_address::ListenAddress;
+    use crate::settings::{Flags, Settings};
+
+    #[test]
+    fn who_gets_no_place_reads_why_whatever_was_sent() {
+        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
+        let flags = Flags { state_dir: Some(root.clone()), ..Flags::default() };
+        let no_file = [("COPR_KEYGEN_CONFIG".into(), "/dev/null".into())];
+        let settings = Settings::load(flags, no_file.into_iter()).unwrap();
+        let store = Store::open(&settings, Gpg::new(&settings).unwrap()).unwrap();
+        let service = Service::new(store, Access::load(&settings).unwrap(), &settings);
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address: ListenAddress = port.to_string().parse().unwrap();
+        let listener = Listener::bind(&address).unwrap();
+        let mut client = TcpStream::connect(port).unwrap();
+        let stream = loop {
+            if let Some(stream) = listener.accept().unwrap() {
+                break stream;
+            }
+        };
+        client.write_all(&[b'x'; 60_000]).unwrap();
+        turn_away(&service, stream);
+        let mut answer = String::new();
+        // Reset, the reading fails in the place of the end.
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        std::fs::remove_dir_all(&root).unwrap();
+    }
 }

@@ -1,6 +1,6 @@
 //! Where those wait who were not let in: for a quarter of a second, in one thread and a bounded number,
 //! without a place among the connections. It slows down who tries one token after the other, and so keeps
-//! the processors free; nobody with a right token ever gets here.
+//! the processors free. With a right token, only those get here for whom there is no place.
 
 use std::collections::VecDeque;
 use std::io::Write;

@@ -191,10 +191,11 @@ impl Stream {
         }; // fails only when the peer has left already
     }
 
-    /// Reads what has arrived, up to a megabyte, and forgets it.
-    pub fn discard_received(&self) {
+    /// Reads what has arrived, up to a megabyte, and forgets it; `false` when there was nothing. Closing
+    /// with something unread would reset the connection, and the answer could be lost.
+    pub fn discard_received(&self) -> bool {
         let mut sink = [0; 8192];
-        for _ in 0..128 {
+        for round in 0..128 {
             let count = match &self.socket {
                 Connected::Tcp(stream) => {
                     recv(stream.as_raw_fd(), &mut sink, MsgFlags::MSG_DONTWAIT)
@@ -204,9 +205,10 @@ impl Stream {
                 }
             };
             if !matches!(count, Ok(1..)) {
-                return;
+                return round > 0;
             }
         }
+        true
     }
 
     /// Reads and writes until `deadline`, not later.

@@ -129,7 +129,7 @@ impl Server {
     fn start(&mut self, stream: Stream) {
         let place = match self.connections.admit(stream) {
             Ok(place) => place,
-            Err(stream) => return connection::turn_away(&self.service, &stream),
+            Err(stream) => return connection::turn_away(&self.service, stream),
         };
         if let Err(e) = self.workers.hand(place) {
             self.complain(&format!("starting a thread for a connection: {e}; it was closed"));

@@ -1,16 +1,20 @@
 //! Puts a key from elsewhere together in staging and tries whether it is what it claims to be, before
 //! anybody sees it. Believes no file: the certificate is inspected, a signature is made.
 
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use zeroize::Zeroizing;
 
 use super::Store;
 use super::archive::HomeFiles;
 use super::home::{self, PASSPHRASE, PUBRING};
+use super::passphrase::{Passphrases, Phrase};
 use super::record::KeyRecord;
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::gpg::{Certificate, Keyring, Signature, time_of_signature};
+use crate::gpg::{Certificate, Keyring, Protection, Signature, time_of_signature};
 use crate::identity::NameEmail;
 
 /// How long all of gpg's work for one key may take.
@@ -42,6 +46,11 @@ impl Store {
             error => error,
         })?;
         files.write(home)?;
+        let phrase = match files.protection() {
+            Some(Protection::None) => self.protect(home, &record, deadline)?,
+            // Whether it is one at all, the signature tells.
+            _ => phrase,
+        };
         self.passphrases.write(home, &record.keygrip, &phrase)?;
         let pubring = home.join(PUBRING);
         let keyring = Keyring { home, file: &pubring };
@@ -77,5 +86,30 @@ impl Store {
         home::remove_leftovers(home)?;
         home::check_complete(home, &record)?;
         Ok((record, certificate))
+    }
+
+    /// Protects the secret key in `home`, which is not, with a fresh passphrase: whatever lay in the clear
+    /// elsewhere, it does not here.
+    fn protect(&self, home: &Path, record: &KeyRecord, deadline: Instant) -> Result<Phrase> {
+        let phrase = Passphrases::fresh()?;
+        let secret = record.secret_key(home);
+        let reading = |e| Error::io(format!("reading {}", secret.display()), e);
+        let is_changed =
+            self.gpg.change_passphrase(home, &record.fingerprint, None, &phrase, deadline)?;
+        let is_protected = || {
+            let bytes = Zeroizing::new(fs::read(&secret).map_err(reading)?);
+            Ok(Protection::of(&bytes) == Some(Protection::Passphrase))
+        };
+        if is_changed && is_protected()? {
+            log::warn!(
+                "the secret key {} had no passphrase; it has a fresh one here",
+                record.fingerprint
+            );
+            return Ok(phrase);
+        }
+        Err(Error::GpgFailed {
+            how: "it left the secret key unprotected".into(),
+            words: "it said nothing".into(),
+        })
     }
 }

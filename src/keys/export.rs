@@ -21,6 +21,7 @@ use crate::ahead;
 use crate::error::{Error, Result};
 use crate::gpg::{Fingerprint, keybox};
 use crate::identity::NameEmail;
+use crate::interrupt;
 
 use target::{Part, Target};
 
@@ -160,6 +161,7 @@ impl Store {
         let mut parts = Vec::with_capacity(keys.len());
         let copy = |key: Key| (key.name_email.clone(), self.copy_of(key));
         for (name_email, copy) in ahead::ahead(keys.into_iter(), copy) {
+            interrupt::check(|| target.left())?;
             let copy = match copy {
                 Ok(copy) => copy,
                 Err(_) if !self.homes.path(&name_email).exists() => continue, // removed meanwhile

@@ -1,12 +1,15 @@
 //! A published home: what belongs into it, where it is and whether it is whole.
 
-use std::fs::{self, File};
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use super::on_disk::Stamp;
 use super::record::{KeyRecord, RECORD};
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
 use crate::identity::NameEmail;
@@ -19,6 +22,11 @@ pub const PASSPHRASE: &str = "passphrase";
 pub const SECRET_KEYS: &str = "private-keys-v1.d";
 /// The directory of the revocation certificate.
 pub const REVOCATIONS: &str = "openpgp-revocs.d";
+/// How often a home that has just changed is looked at again before it is called damaged,
+const AGAIN: usize = 3;
+/// and after how long: the clock of the file system ticks meanwhile.
+const TICK: Duration = Duration::from_millis(10);
+
 /// `keys/`: all published homes.
 #[derive(Clone, Debug)]
 pub struct Homes {
@@ -58,97 +66,97 @@ impl Homes {
     }
 
     /// The key whose fingerprint ends in `digits`. Looks at every key; a home that is damaged is an error
-    /// only when no other one holds it. [`Error::Arguments`] when two keys end in these digits.
+    /// only when no other one holds it.
     pub fn find_by_key_id(&self, digits: &str) -> Result<Option<(NameEmail, KeyRecord)>> {
-        let mut found: Option<(NameEmail, KeyRecord)> = None;
         let mut damaged = None;
         for name_email in self.identities()? {
             let name_email = name_email?;
-            let record = match self.find(&name_email) {
-                Ok(Some(record)) if record.fingerprint.as_str().ends_with(digits) => record,
-                Ok(_) => continue,
-                Err(e @ Error::DamagedHome { .. }) => {
-                    damaged = Some(e);
-                    continue;
+            match self.find(&name_email) {
+                Ok(Some(record)) if record.fingerprint.as_str().ends_with(digits) => {
+                    return Ok(Some((name_email, record)));
                 }
+                Ok(_) => {}
+                Err(e @ Error::DamagedHome { .. }) => damaged = Some(e),
                 Err(e) => return Err(e),
-            };
-            match &found {
-                Some((other, first)) if first.fingerprint != record.fingerprint => {
-                    return Err(Error::Arguments(format!(
-                        "the key ID {digits} is that of two keys: {} of {other}, and {} of \
-                         {name_email}; name one by its name or all 40 digits",
-                        first.fingerprint, record.fingerprint
-                    )));
-                }
-                Some(_) => {}
-                None => found = Some((name_email, record)),
             }
         }
-        match (found, damaged) {
-            (None, Some(e)) => Err(e),
-            (found, _) => Ok(found),
-        }
+        damaged.map_or(Ok(None), Err)
     }
 
     /// The key of an identity, if there is one. A home that is not complete is an error: it may
     /// hold the only copy of a key, so nothing is ever made in its place.
     pub fn find(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
         let home = self.path(name_email);
-        loop {
-            // Held, so that one and the same home is read, wherever it is moved meanwhile.
-            let flags = libc::O_PATH | libc::O_NOFOLLOW;
-            let held = match File::options().read(true).custom_flags(flags).open(&home) {
-                Ok(held) => held,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(e) => return Err(Error::io(format!("looking for {}", home.display()), e)),
-            };
-            let found = look(&home, &held);
-            // What is wrong with a home that has left is nothing about the one that is there.
-            if found.is_ok() || is_at(&held, &home) {
-                return found;
+        believe(&home, || self.look(name_email))
+    }
+
+    fn look(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
+        let home = self.path(name_email);
+        let damaged =
+            |path: PathBuf, reason: &str| Err(Error::DamagedHome { path, reason: reason.into() });
+        match fs::symlink_metadata(&home) {
+            Ok(found) if !found.is_dir() => return damaged(home, "is not a directory"),
+            Ok(found) if found.uid() != nix::unistd::geteuid().as_raw() => {
+                return damaged(home, &format!("belongs to uid {}", found.uid()));
             }
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io(format!("looking for {}", home.display()), e)),
+        }
+        let Some(record) = KeyRecord::of(&home)? else {
+            // rename(2) puts a home in place of an empty directory, so that one is not in the way.
+            if names_in(&home)?.is_empty() {
+                return Ok(None);
+            }
+            return damaged(home, "holds no single secret key with its revocation certificate");
+        };
+        for path in [record.secret_key(&home), home.join(PUBRING), home.join(PASSPHRASE)] {
+            check_file(path)?;
+        }
+        Ok(Some(record))
+    }
+}
+
+/// What `look` finds in `home`. That it is damaged is believed only when the same home was there from the
+/// beginning of the look to its end: one may be removed, brought back or made anew meanwhile.
+fn believe<T>(home: &Path, mut look: impl FnMut() -> Result<Option<T>>) -> Result<Option<T>> {
+    // Nearly all homes are whole, and then this is all.
+    match look() {
+        Err(Error::DamagedHome { .. }) => {}
+        found => return found,
+    }
+    let mut looks_again = AGAIN;
+    loop {
+        let looking = |e| Error::io(format!("looking for {}", home.display()), e);
+        // Held open: as long as it is, no other home can have its inode number.
+        let flags = libc::O_PATH | libc::O_NOFOLLOW;
+        let held = match File::options().read(true).custom_flags(flags).open(home) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            held => held.map_err(looking)?,
+        };
+        let before = held.metadata().map_err(looking)?;
+        match look() {
+            Err(Error::DamagedHome { path, reason }) => match fs::symlink_metadata(home) {
+                Ok(now) if Stamp::from(&now) == Stamp::from(&before) => {
+                    if looks_again == 0 || !is_recent(&now) {
+                        return Err(Error::DamagedHome { path, reason });
+                    }
+                    // One that left and came back within a tick of the clock has the same time.
+                    looks_again -= 1;
+                    std::thread::sleep(TICK);
+                }
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(e) => return Err(looking(e)),
+            },
+            found => return found,
         }
     }
 }
 
-/// Reads the home `held`, which was at `home` when it was opened.
-fn look(home: &Path, held: &File) -> Result<Option<KeyRecord>> {
-    let damaged =
-        |path: PathBuf, reason: &str| Err(Error::DamagedHome { path, reason: reason.into() });
-    let looking = |path: &Path, e| Error::io(format!("looking at {}", path.display()), e);
-    match held.metadata().map_err(|e| looking(home, e))? {
-        found if !found.is_dir() => return damaged(home.into(), "is not a directory"),
-        found if found.uid() != nix::unistd::geteuid().as_raw() => {
-            return damaged(home.into(), &format!("belongs to uid {}", found.uid()));
-        }
-        _ => {}
-    }
-    let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
-    // Without /proc there is only the name.
-    let inside = if by_descriptor.exists() { by_descriptor } else { home.into() };
-    let Some(record) = KeyRecord::of(&inside) else {
-        // rename(2) puts a home in place of an empty directory, so that one is not in the way.
-        if fs::read_dir(&inside).is_ok_and(|mut entries| entries.next().is_none()) {
-            return Ok(None);
-        }
-        return damaged(home.into(), "holds no single secret key with its revocation certificate");
-    };
-    for file in [record.secret_key(Path::new("")), PUBRING.into(), PASSPHRASE.into()] {
-        match fault_of_file(&inside.join(&file)) {
-            Ok(None) => {}
-            Ok(Some(reason)) => return damaged(home.join(file), reason),
-            Err(e) => return Err(looking(&home.join(file), e)),
-        }
-    }
-    Ok(Some(record))
-}
-
-/// Whether `held` is what is at `path` now.
-fn is_at(held: &File, path: &Path) -> bool {
-    let held = held.metadata().map(|found| (found.dev(), found.ino())).ok();
-    let there = fs::symlink_metadata(path).map(|found| (found.dev(), found.ino())).ok();
-    held.is_some() && held == there
+/// Whether something was changed so lately that another change may not be told from it.
+fn is_recent(found: &Metadata) -> bool {
+    clock::now().map_or(true, |now| found.ctime().unsigned_abs() + 1 >= now)
 }
 
 /// Checks a staged home before it is published: nothing is missing, nothing is for others.
@@ -174,27 +182,46 @@ pub fn check_private(path: &Path) -> Result<()> {
 
 /// A file of a home must be a regular one with something in it.
 pub fn check_file(path: PathBuf) -> Result<()> {
-    match fault_of_file(&path) {
-        Ok(None) => Ok(()),
-        Ok(Some(reason)) => Err(Error::DamagedHome { path, reason: reason.into() }),
+    let reason = match fs::symlink_metadata(&path) {
+        Ok(found) if found.is_file() && found.len() > 0 => return Ok(()),
+        Ok(_) => "is empty or not a regular file",
+        Err(e) if e.kind() == io::ErrorKind::NotFound => "is missing",
+        Err(e) => return Err(Error::io(format!("looking at {}", path.display()), e)),
+    };
+    Err(Error::DamagedHome { path, reason: reason.into() })
+}
+
+/// The keygrips of the secret keys in a home.
+pub fn secret_keys(home: &Path) -> Result<Vec<Keygrip>> {
+    let names = names_in(&home.join(SECRET_KEYS))?;
+    Ok(names.iter().filter_map(|name| Keygrip::from_file_name(name)).collect())
+}
+
+/// The names in a directory, none when it is none. Half of them are no answer.
+pub fn names_in(directory: &Path) -> Result<Vec<OsString>> {
+    let reading = |e| Error::io(format!("reading {}", directory.display()), e);
+    match fs::read_dir(directory) {
+        Ok(entries) => {
+            entries.map(|entry| entry.map(|entry| entry.file_name()).map_err(reading)).collect()
+        }
+        Err(e) if is_missing(&e) => Ok(Vec::new()),
+        Err(e) => Err(reading(e)),
+    }
+}
+
+/// Whether there is something at `path`. That it cannot be told is no answer.
+pub fn is_there(path: &Path) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(e) if is_missing(&e) => Ok(false),
         Err(e) => Err(Error::io(format!("looking at {}", path.display()), e)),
     }
 }
 
-/// What is wrong with a file of a home, if anything is.
-fn fault_of_file(path: &Path) -> io::Result<Option<&'static str>> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.is_file() && found.len() > 0 => Ok(None),
-        Ok(_) => Ok(Some("is empty or not a regular file")),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Some("is missing")),
-        Err(e) => Err(e),
-    }
-}
-
-/// The keygrips of the secret keys in a home, as far as it can be read.
-pub fn secret_keys(home: &Path) -> Vec<Keygrip> {
-    let entries = fs::read_dir(home.join(SECRET_KEYS)).into_iter().flatten().flatten();
-    entries.filter_map(|entry| Keygrip::from_file_name(&entry.file_name())).collect()
+/// Whether an error says that a file or directory is not there, as opposed to all that may keep us from
+/// telling.
+pub fn is_missing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR))
 }
 
 /// Removes everything from a staged home that does not belong into a published one: sockets, lock
@@ -229,41 +256,75 @@ pub fn keep_only(home: &Path, keep: &[&str]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicBool, Ordering};
+
+    fn damaged<T>() -> Result<Option<T>> {
+        Err(Error::DamagedHome { path: PathBuf::new(), reason: String::new() })
+    }
 
     #[test]
-    fn a_home_that_comes_and_goes_is_there_or_not_there_and_never_damaged() -> Result<()> {
+    fn a_home_that_leaves_while_it_is_looked_at_is_not_there_and_never_damaged() -> Result<()> {
         let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
-        let (homes, name) = (Homes::new(&root), NameEmail::parse("a#b@c")?);
-        let (home, aside) = (homes.path(&name), root.join("aside"));
-        let grip = "0123456789ABCDEF0123456789ABCDEF01234567";
-        let files = [
-            format!("{SECRET_KEYS}/{grip}.key"),
-            format!("{REVOCATIONS}/{grip}.rev"),
-            PUBRING.to_owned(),
-            PASSPHRASE.to_owned(),
-        ];
-        for file in files.map(|file| home.join(file)) {
-            let made = file.parent().map_or(Ok(()), fs::create_dir_all);
-            assert!(made.and_then(|()| fs::write(file, "x")).is_ok());
-        }
-        let (done, mut failed) = (AtomicBool::new(false), Vec::new());
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    let back = fs::rename(&home, &aside).and_then(|()| fs::rename(&aside, &home));
-                    assert!(back.is_ok());
-                }
-            });
-            for _ in 0..20_000 {
-                if let Err(e) = homes.find(&name) {
-                    failed.push(e);
-                }
+        let (home, aside) = (root.join("home"), root.join("aside"));
+        assert!(fs::create_dir_all(&home).is_ok());
+        let rename = |from: &Path, to: &Path| assert!(fs::rename(from, to).is_ok());
+
+        // It came and left, so it was not there before, nor afterwards.
+        rename(&home, &aside);
+        assert_eq!(believe(&home, damaged::<()>)?, None);
+        // It leaves while it is held.
+        rename(&aside, &home);
+        let mut looks = 0;
+        let leaves = || {
+            looks += 1;
+            if looks == 2 {
+                rename(&home, &aside);
             }
-            done.store(true, Ordering::Relaxed);
-        });
-        assert!(failed.is_empty(), "{failed:?}");
-        let _ = fs::remove_dir_all(&root);
-        Ok(())
+            damaged()
+        };
+        assert_eq!(believe::<()>(&home, leaves)?, None);
+        // It leaves and comes back, or another one comes.
+        for comes_back in [true, false] {
+            rename(&aside, &home);
+            let mut looks = 0;
+            let returns = || {
+                looks += 1;
+                match looks {
+                    1 => damaged(),
+                    2 if comes_back => {
+                        rename(&home, &aside);
+                        rename(&aside, &home);
+                        damaged()
+                    }
+                    2 => {
+                        assert!(fs::remove_dir(&home).and_then(|()| fs::create_dir(&home)).is_ok());
+                        damaged()
+                    }
+                    _ => Ok(Some(looks)),
+                }
+            };
+            assert_eq!(believe(&home, returns)?, Some(3));
+            rename(&home, &aside);
+        }
+        // And one that stays as it is, is.
+        rename(&aside, &home);
+        assert!(believe(&home, damaged::<()>).is_err());
+        fs::remove_dir_all(&root).map_err(|e| Error::io("clearing up", e))
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_no_answer() -> Result<()> {
+        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
+        assert!(fs::create_dir(&root).is_ok());
+        let (file, circle) = (root.join("file"), root.join("circle"));
+        assert!(fs::write(&file, "").is_ok());
+        assert!(std::os::unix::fs::symlink("circle", &circle).is_ok());
+        for nothing in [root.join("nothing"), file.join("nothing")] {
+            assert!(!is_there(&nothing)?);
+            assert!(names_in(&nothing)?.is_empty());
+        }
+        assert!(is_there(&circle.join("x")).is_err());
+        assert!(names_in(&circle).is_err() && secret_keys(&circle).is_err());
+        assert_eq!(names_in(&root)?.len(), 2);
+        fs::remove_dir_all(&root).map_err(|e| Error::io("clearing up", e))
     }
 }

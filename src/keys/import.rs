@@ -26,6 +26,7 @@ use crate::error::{Error, Result};
 use crate::gpg::packets::{Certificates, RawCertificate};
 use crate::gpg::{Fingerprint, Keyring, believable_at, time_of_signature};
 use crate::identity::NameEmail;
+use crate::interrupt;
 
 pub use in_place::{IMPORTING, OLD_SERVICE, OldLayout};
 pub use keyless::{Keyless, Phrases};
@@ -289,6 +290,7 @@ impl Store {
             progress,
             total,
         });
+        let at_work = interrupt::work();
         std::thread::scope(|scope| {
             for _ in 0..options.jobs {
                 scope.spawn(|| while self.import_next(source, options, &work) {});
@@ -296,6 +298,11 @@ impl Store {
         });
         let mut work = work.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.settle_contests(source, options, &mut work);
+        if !options.dry_run {
+            // Keys that were here already may have been given links.
+            work.stopped = work.stopped.or_else(|| self.on_disk.sync().err());
+        }
+        drop(at_work);
         Ok(ImportReport { shadowed, phrases, unread, ..work.into_report() })
     }
 
@@ -320,6 +327,10 @@ impl Store {
     /// Of several keys of one identity, imports the one gpg has signed with until now.
     fn settle_contests(&self, source: &Source, options: ImportOptions, work: &mut Work) {
         for rivals in std::mem::take(&mut work.contests).into_values() {
+            if work.stopped.is_none() {
+                let left = || "several keys of one identity are left; run it again to go on".into();
+                work.stopped = interrupt::check(left).err();
+            }
             if work.stopped.is_some() {
                 return;
             }
@@ -395,6 +406,9 @@ impl Work<'_> {
     /// The next key to import. Passes over what needs no work, and keeps what needs to be compared.
     fn next(&mut self) -> Result<Option<(usize, Candidate, RawCertificate)>> {
         while self.stopped.is_none() {
+            interrupt::check(|| {
+                "the keys behind are left; run the same command again to go on".into()
+            })?;
             let raw = self.certificates.next().transpose().map_err(reading_snapshot)?;
             let (raw, (position, verdict)) = match (raw, self.verdicts.next()) {
                 (Some(raw), Some(verdict)) => (raw, verdict),

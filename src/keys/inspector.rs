@@ -116,8 +116,15 @@ impl Inspector {
     pub fn passphrases_apart(&self) -> Result<Vec<(PathBuf, Form)>> {
         let mut places = places::in_pool(&self.pool)?;
         places.extend(places::in_trash(&self.trash)?);
-        let forms = places.into_iter().map(|place| (passphrase::form_in(&place.home), place.home));
-        Ok(forms.filter_map(|(form, home)| Some((home, form.ok()?))).collect())
+        let mut forms = Vec::with_capacity(places.len());
+        for place in places {
+            match passphrase::form_in(&place.home) {
+                Ok(form) => forms.push((place.home, form)),
+                Err(Error::DamagedHome { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(forms)
     }
 
     /// Where copies of passphrases in the clear lie about in the state, as far as passphrases can be opened.

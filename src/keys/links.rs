@@ -245,8 +245,8 @@ impl Links<'_> {
                 .is_some_and(|identity| !matches!(self.homes.find(&identity), Ok(None)));
         }
         let Some(grip) = Keygrip::from_file_name(name) else { return false };
-        // In this order: from staging a key goes to keys/, never back.
-        self.staging.holds(&grip)
+        // In this order: from staging a key goes to keys/, never back. One that cannot be told may.
+        self.staging.holds(&grip).unwrap_or(true)
             || identity_in(target).is_some_and(|identity| match self.homes.find(&identity) {
                 Ok(record) => record.is_some_and(|record| record.keygrip == grip),
                 Err(_) => true, // damaged
@@ -294,9 +294,9 @@ impl Links<'_> {
         };
         let Some(identity) = identity else { return Ok(()) };
         match self.homes.find(&identity) {
-            Ok(Some(_)) if odd.is_phrase() => self.signd.add_phrase(&identity),
+            Ok(Some(_)) if odd.is_phrase() => self.signd.add_phrase(&identity).map(drop),
             Ok(Some(record)) if record.keygrip.file_name() == name => {
-                self.signd.add_secret_key(&identity, &record.keygrip)
+                self.signd.add_secret_key(&identity, &record.keygrip).map(drop)
             }
             _ => Ok(()),
         }

@@ -42,7 +42,7 @@ impl Store {
         self.make(request, deadline)
     }
 
-    /// The key if it exists, its links repaired.
+    /// The key if it exists, its links repaired, all of it on the disk.
     fn find_linked(&self, name_email: &NameEmail) -> Result<Option<Outcome>> {
         Ok(self.relink(name_email)?.map(Outcome::Existed))
     }
@@ -103,7 +103,13 @@ impl Store {
             how: "what it left is not a whole key".into(),
             words: error.to_string(),
         })?;
-        match staged.publish(&self.homes, &self.signd, name_email, &record.keygrip)? {
+        match staged.publish(
+            &self.homes,
+            &self.signd,
+            &self.on_disk,
+            name_email,
+            &record.keygrip,
+        )? {
             Publication::Done => {
                 self.relink(name_email)?;
                 Ok(Outcome::Made(record))

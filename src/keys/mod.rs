@@ -19,6 +19,7 @@ mod looks;
 mod make;
 pub mod nested;
 mod old_keyring;
+mod on_disk;
 mod opened;
 mod owners;
 mod passphrase;
@@ -75,6 +76,7 @@ pub use staging::Work;
 pub use trash::Removed;
 
 use looks::Looks;
+use on_disk::OnDisk;
 use opened::Opened;
 use phrases::PhraseFiles;
 use pool::Pool;
@@ -89,6 +91,7 @@ pub struct Store {
     looks: Arc<Looks>,
     homes: Homes,
     signd: SigndView,
+    on_disk: OnDisk,
     passphrases: Passphrases,
     staging: Staging,
     pool: Pool,
@@ -126,7 +129,7 @@ impl Store {
     fn open_unfinished(settings: &Settings, gpg: Gpg) -> Result<Self> {
         let root = &settings.state_dir;
         Self::make_parts(root, &PARTS)?;
-        let store = Self::with(settings, gpg, root)?;
+        let store = Self::with(settings, gpg, root, |signd| signd)?;
         nested::check(root)?;
         store.signd.phrase_files().map_or(Ok(false), PhraseFiles::is_claimed)?;
         store.clear_staging();
@@ -144,24 +147,33 @@ impl Store {
     ) -> Result<Self> {
         let root = &settings.state_dir;
         Self::make_parts(root, &["keys", "pool", "staging"])?;
-        let mut store = Self::with(settings, gpg, root)?;
-        store.signd = store.signd.beside(importing, phrases);
+        let store = Self::with(settings, gpg, root, |signd| signd.beside(importing, phrases))?;
         store.clear_staging();
         store.prepare_signd()?;
         Ok(store)
     }
 
     /// Whatever gpg writes goes to `staging/` in the directory `above`. Looking leaves no other trace.
-    fn with(settings: &Settings, gpg: Gpg, above: &Path) -> Result<Self> {
+    fn with(
+        settings: &Settings,
+        gpg: Gpg,
+        above: &Path,
+        view: impl FnOnce(SigndView) -> SigndView,
+    ) -> Result<Self> {
         let root = &settings.state_dir;
         let permits = Arc::new(Permits::new(*settings.jobs.get()?));
         let looks = Looks::new(Arc::clone(&permits), settings.queue_timeout.clone());
         let passphrases = Passphrases::new(settings)?;
+        let homes = Homes::new(root);
+        let signd = view(SigndView::of(settings, &passphrases)?);
+        let mut directories = vec![homes.directory().into(), signd.secret_keys().into()];
+        directories.extend(signd.phrase_links().map(Into::into));
         Ok(Self {
             catalog: Catalog::new(root, gpg.clone()),
             looks: Arc::new(looks),
-            homes: Homes::new(root),
-            signd: SigndView::of(settings, &passphrases)?,
+            homes,
+            signd,
+            on_disk: OnDisk::new(directories),
             passphrases,
             staging: Staging::new(above.join("staging")),
             pool: Pool::new(root, settings.pool_max_age.clone()),

@@ -9,6 +9,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::dir::{Dir, Type};
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, fstatat};
 use nix::unistd::{Gid, Uid, fchownat};
@@ -63,7 +64,7 @@ pub fn give_back(root: &Path, owner: &Owner) -> Result<Vec<Stranger>> {
         let given_back = walk.give_back(&directory, c"", &root_path);
         walk.strangers.push(Stranger { path: root.into(), uid: found.st_uid, given_back });
     }
-    walk.visit(directory, root, 0);
+    walk.visit(directory, root, 0)?;
     Ok(walk.strangers)
 }
 
@@ -74,20 +75,24 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn visit(&mut self, mut directory: Dir, path: &Path, depth: usize) {
-        let entries: Vec<_> = directory
+    fn visit(&mut self, mut directory: Dir, path: &Path, depth: usize) -> Result<()> {
+        let failed =
+            |path: &Path, e: Errno| Error::io(format!("reading {}", path.display()), e.into());
+        let entries: nix::Result<Vec<_>> = directory.iter().collect();
+        let names: Vec<_> = entries
+            .map_err(|e| failed(path, e))?
             .iter()
-            .flatten()
             .filter(|entry| entry.file_type() != Some(Type::Symlink))
             .map(|entry| entry.file_name().to_owned())
             .filter(|name| !matches!(name.to_bytes(), b"." | b".."))
             // Of the file system, where the state has one of its own.
             .filter(|name| depth > 0 || name.to_bytes() != b"lost+found")
             .collect();
-        for name in entries {
+        for name in names {
             let path = path.join(OsStr::from_bytes(name.to_bytes()));
-            let Ok(found) = fstatat(&directory, &*name, AtFlags::AT_SYMLINK_NOFOLLOW) else {
-                continue; // gone since the directory was read
+            let found = match fstatat(&directory, &*name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Err(Errno::ENOENT) => continue, // gone since the directory was read
+                found => found.map_err(|e| failed(&path, e))?,
             };
             if is(&found, SFlag::S_IFLNK) {
                 continue;
@@ -100,10 +105,14 @@ impl Walk<'_> {
                 continue;
             }
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            if let Ok(below) = Dir::openat(&directory, &*name, flags, Mode::empty()) {
-                self.visit(below, &path, depth + 1);
+            match Dir::openat(&directory, &*name, flags, Mode::empty()) {
+                Ok(below) => self.visit(below, &path, depth + 1)?,
+                // Gone, or something else by now.
+                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
+                Err(e) => return Err(failed(&path, e)),
             }
         }
+        Ok(())
     }
 
     /// Gives the entry `name` of `directory` to the owner; an empty name means the directory itself.

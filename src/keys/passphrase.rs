@@ -99,8 +99,16 @@ impl Passphrases {
         if self.marker()?.is_some() {
             return Ok(());
         }
-        let first = homes.identities().ok().and_then(|mut names| names.next()?.ok());
+        let keys = homes.directory();
+        match std::fs::metadata(keys) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Ok(()), // refused by whoever opens the state, with the reason
+            Err(e) if super::home::is_missing(&e) => return Ok(()), // it is to be made
+            Err(e) => return Err(Error::io(format!("looking at {}", keys.display()), e)),
+        }
+        let first = homes.identities()?.next().transpose()?;
         match first.map(|name| form_in(&homes.path(&name))) {
+            Some(Err(error @ (Error::Io { .. } | Error::Busy(_)))) => Err(error),
             Some(Ok(Form::Sealed)) => Err(Error::Settings(format!(
                 "the state {} holds sealed passphrases, and sealing.json is missing; nothing was changed; \
                  put it back from a backup, or run `copr-keygen seal` with the passphrase-key they were sealed \
@@ -215,13 +223,13 @@ pub(super) fn put(path: &Path, content: &[u8]) -> Result<()> {
 
 /// The beginning of a file that may be a passphrase, a copy of one or anything else: as much as any passphrase
 /// file holds. Follows no link and waits for no pipe.
-pub(super) fn beginning(path: &Path) -> Option<Zeroizing<Vec<u8>>> {
+pub(super) fn beginning(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     // Never grown, which would leave copies of a secret behind.
     let mut content = Zeroizing::new(Vec::with_capacity(FILE_MAX as usize + 1));
-    file.take(FILE_MAX).read_to_end(&mut content).ok()?;
-    Some(content)
+    file.take(FILE_MAX).read_to_end(&mut content)?;
+    Ok(content)
 }
 
 /// The line of a passphrase file, without its end.

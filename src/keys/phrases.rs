@@ -13,7 +13,7 @@ use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use zeroize::Zeroizing;
 
 use super::durable;
-use super::home::{Homes, PASSPHRASE};
+use super::home::{Homes, PASSPHRASE, is_missing};
 use super::passphrase::Passphrases;
 use super::record::KeyRecord;
 use crate::clock;
@@ -99,7 +99,14 @@ impl PhraseFiles {
     pub fn is_claimed(&self) -> Result<bool> {
         let found = match fs::read(self.directory.join(OWNER)) {
             Ok(found) => String::from_utf8_lossy(&found).into_owned(),
-            Err(_) => return Ok(false), // there is none yet
+            Err(e) if is_missing(&e) => return Ok(false), // there is none yet
+            Err(e) => {
+                let file = self.directory.join(OWNER);
+                return Err(Error::io(
+                    format!("reading whose phrases {} names", file.display()),
+                    e,
+                ));
+            }
         };
         let owner = self.owner();
         if found == owner {
@@ -150,7 +157,8 @@ impl PhraseFiles {
     pub fn is_current(&self, name_email: &NameEmail) -> bool {
         let found = fs::symlink_metadata(self.path(name_email)).ok();
         let made = found.filter(|found| found.is_file()).and_then(|found| found.modified().ok());
-        made.is_some() && made == self.stamp(name_email).map(|(_, _, time)| time)
+        let wanted = self.stamp(name_email).ok().flatten();
+        made.is_some() && made == wanted.map(|(_, _, time)| time)
     }
 
     /// Writes the phrase of an identity, unless signd finds it already.
@@ -163,15 +171,16 @@ impl PhraseFiles {
     pub fn put(&self, name_email: &NameEmail) -> Result<()> {
         self.prepare()?;
         let home = self.homes.path(name_email);
-        while let Some(stamp) = self.stamp(name_email) {
-            let Some(record) = KeyRecord::of(&home) else { break };
-            match self.passphrases.read(&home, &record.keygrip) {
+        while let Some(stamp) = self.stamp(name_email)? {
+            let Some(record) = KeyRecord::of(&home)? else { break };
+            let phrase = self.passphrases.read(&home, &record.keygrip);
+            match phrase {
                 Ok(phrase) => self.write(name_email, &phrase, stamp.2)?,
                 // It has been removed, or made anew.
-                Err(_) if self.stamp(name_email) != Some(stamp) => continue,
+                Err(_) if self.stamp(name_email)? != Some(stamp) => continue,
                 Err(e) => return Err(e),
             }
-            if self.stamp(name_email) == Some(stamp) {
+            if self.stamp(name_email)? == Some(stamp) {
                 return Ok(());
             }
         }
@@ -237,7 +246,10 @@ impl PhraseFiles {
             if is_no_user(name) {
                 // By its last change: it is given the time of the passphrase at the end, and not every
                 // kernel knows when a file was made.
-                let Ok(found) = entry.metadata() else { continue };
+                let found = match entry.metadata() {
+                    Err(e) if is_missing(&e) => continue, // its writer lives
+                    found => found.map_err(reading)?,
+                };
                 let age = clock::now()?.saturating_sub(found.ctime().unsigned_abs());
                 if age > ABANDONED.as_secs() {
                     remove_file(&entry.path())?;
@@ -250,7 +262,7 @@ impl PhraseFiles {
                     self.remove(&name_email)?;
                     count += 1;
                     // Its key may have come into being at this very moment.
-                    if self.stamp(&name_email).is_some() {
+                    if self.stamp(&name_email)?.is_some() {
                         self.put(&name_email)?;
                     }
                 }
@@ -264,9 +276,18 @@ impl PhraseFiles {
         self.directory.join(name_email.as_str())
     }
 
-    fn stamp(&self, name_email: &NameEmail) -> Option<Stamp> {
-        let found = fs::symlink_metadata(self.homes.path(name_email).join(PASSPHRASE)).ok()?;
-        Some((found.dev(), found.ino(), found.modified().ok()?))
+    /// What tells the passphrase of an identity from another one; `None` when it has none.
+    fn stamp(&self, name_email: &NameEmail) -> Result<Option<Stamp>> {
+        let path = self.homes.path(name_email).join(PASSPHRASE);
+        let looking = |e| Error::io(format!("looking at {}", path.display()), e);
+        match fs::symlink_metadata(&path) {
+            Ok(found) => {
+                let modified = found.modified().map_err(looking)?;
+                Ok(Some((found.dev(), found.ino(), modified)))
+            }
+            Err(e) if is_missing(&e) => Ok(None),
+            Err(e) => Err(looking(e)),
+        }
     }
 }
 

@@ -64,7 +64,15 @@ impl Pool {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io(format!("reading {}", directory.display()), e)),
         };
-        for entry in entries.flatten() {
+        for entry in entries {
+            let entry = match entry {
+                Ok(entry) => entry,
+                // Keys can be made without it.
+                Err(e) => {
+                    log::warn!("reading {}: {e}", directory.display());
+                    break;
+                }
+            };
             let path = entry.path();
             match durable::rename(&path, staged.path()) {
                 Ok(()) => {}
@@ -88,8 +96,8 @@ impl Pool {
     }
 
     /// How many entries of a length there are.
-    pub fn count(&self, length: KeyLength) -> usize {
-        fs::read_dir(self.of_length(length)).map_or(0, Iterator::count)
+    pub fn count(&self, length: KeyLength) -> Result<usize> {
+        Ok(home::names_in(&self.of_length(length))?.len())
     }
 }
 
@@ -101,11 +109,7 @@ fn check(
 ) -> std::result::Result<Keygrip, String> {
     let keygrip =
         name.to_str().and_then(Keygrip::parse).ok_or("its name is no keygrip".to_owned())?;
-    let mut names: Vec<_> = fs::read_dir(home)
-        .map_err(|e| e.to_string())?
-        .flatten()
-        .map(|entry| entry.file_name())
-        .collect();
+    let mut names = home::names_in(home).map_err(|e| e.to_string())?;
     names.sort();
     if names != [PASSPHRASE, SECRET_KEYS] {
         return Err(format!("it holds {names:?}"));
@@ -113,7 +117,7 @@ fn check(
     home::check_private(&home.join(PASSPHRASE)).map_err(|e| e.to_string())?;
     let secret = home.join(SECRET_KEYS).join(keygrip.file_name());
     home::check_private(&secret).map_err(|e| e.to_string())?;
-    if home::secret_keys(home) != [keygrip.clone()] {
+    if home::secret_keys(home).map_err(|e| e.to_string())? != [keygrip.clone()] {
         return Err("it holds more than its one secret key".into());
     }
     let made = fs::metadata(&secret).and_then(|found| found.modified());
@@ -127,10 +131,10 @@ fn check(
 }
 
 impl Store {
-    /// Makes secret keys until `stock` is there; returns how many it made. `stop` becomes readable
-    /// when it is to end at once, which is no failure. Nothing is done for a length that another
-    /// process fills.
-    pub fn fill_pool(&self, stock: &[Stock], stop: BorrowedFd) -> Result<usize> {
+    /// Makes secret keys until `stock` is there; returns how many it made, and whether it was done.
+    /// `stop` becomes readable when it is to end at once, which is no failure. Nothing is done for a
+    /// length that another process fills.
+    pub fn fill_pool(&self, stock: &[Stock], stop: BorrowedFd) -> Result<(usize, bool)> {
         let max_age = *self.pool.max_age.get()?;
         let mut made = 0;
         for Stock { length, count } in stock {
@@ -147,14 +151,14 @@ impl Store {
                 continue;
             };
             self.discard_old(*length, max_age)?;
-            while self.pool.count(*length) < *count {
+            while self.pool.count(*length)? < *count {
                 match self.add_to_pool(*length, stop)? {
                     true => made += 1,
-                    false => return Ok(made),
+                    false => return Ok((made, false)),
                 }
             }
         }
-        Ok(made)
+        Ok((made, true))
     }
 
     /// Removes entries of a length that are too old or damaged.

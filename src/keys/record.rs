@@ -1,13 +1,13 @@
 //! `key.json`: what is known of a key without asking gpg. A cache, never the truth.
 
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::home::{REVOCATIONS, SECRET_KEYS, secret_keys};
+use super::home::{REVOCATIONS, SECRET_KEYS, names_in, secret_keys};
 use crate::error::{Error, Result};
 use crate::gpg::{Certificate, Fingerprint, Keygrip};
 
@@ -74,13 +74,13 @@ impl KeyRecord {
 
     /// What is known of the key in `home`. `key.json` is a cache: when it is not there, or is about
     /// a key that is not there, the names of the files tell.
-    pub fn of(home: &Path) -> Option<Self> {
+    pub fn of(home: &Path) -> Result<Option<Self>> {
         let cached = Self::read(home);
         let is_here = |record: &Self| record.secret_key(home).is_file();
         if cached.as_ref().is_some_and(is_here) {
-            return cached;
+            return Ok(cached);
         }
-        Self::from_file_names(home).or(cached)
+        Ok(Self::from_file_names(home)?.or(cached))
     }
 
     /// Where the secret key is.
@@ -88,7 +88,8 @@ impl KeyRecord {
         home.join(SECRET_KEYS).join(self.keygrip.file_name())
     }
 
-    /// Reads `key.json`; `None` when it is missing or not what [`KeyRecord::write`] writes.
+    /// Reads `key.json`; `None` when it is missing, cannot be read or is not what [`KeyRecord::write`]
+    /// writes: whoever goes without this cache asks the files it is made from.
     pub fn read(home: &Path) -> Option<Self> {
         let mut text = Vec::with_capacity(1024);
         // Whatever lies there must not make us wait, nor lead elsewhere.
@@ -125,19 +126,19 @@ impl KeyRecord {
     }
 
     /// What the names of the files tell when there is no `key.json`.
-    fn from_file_names(home: &Path) -> Option<Self> {
-        let [keygrip] = <[_; 1]>::try_from(secret_keys(home)).ok()?;
-        let mut revocations = fs::read_dir(home.join(REVOCATIONS)).ok()?.flatten();
-        let fingerprint = revocations.find_map(|entry| {
-            Fingerprint::parse(entry.file_name().to_str()?.strip_suffix(".rev")?)
-        })?;
-        Some(Self {
+    fn from_file_names(home: &Path) -> Result<Option<Self>> {
+        let Ok([keygrip]) = <[_; 1]>::try_from(secret_keys(home)?) else { return Ok(None) };
+        let revocations = names_in(&home.join(REVOCATIONS))?;
+        let fingerprint = revocations
+            .iter()
+            .find_map(|name| Fingerprint::parse(name.to_str()?.strip_suffix(".rev")?));
+        Ok(fingerprint.map(|fingerprint| Self {
             fingerprint,
             keygrip,
             algorithm: String::new(),
             created: 0,
             expires: None,
             changed: 0,
-        })
+        }))
     }
 }

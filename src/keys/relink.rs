@@ -3,12 +3,15 @@
 //! time, the last of them leaves links to what is there and none to what is not.
 
 use std::fs;
+use std::io;
 
 use super::Store;
+use super::on_disk::Stamp;
 use super::record::KeyRecord;
 use crate::error::{Error, Result};
 use crate::gpg::Keygrip;
 use crate::identity::NameEmail;
+use crate::interrupt;
 
 /// What signd has been given.
 #[derive(Debug, Default)]
@@ -21,13 +24,26 @@ pub struct Provided {
     pub removed: usize,
 }
 
+/// A key with its links.
+struct Linked {
+    record: KeyRecord,
+    /// Its home, as it was seen when the links were there.
+    seen: Stamp,
+    /// Whether a link was missing.
+    is_new: bool,
+}
+
 impl Store {
     /// Gives signd every key with its phrase, and takes away phrases of no key. Calls `each` for every
     /// key.
     pub fn provide_phrases(&self, each: &dyn Fn()) -> Result<Provided> {
         let mut provided = Provided::default();
         for name_email in self.homes.identities()? {
-            match self.relink(&name_email?) {
+            interrupt::check(|| {
+                let keys = provided.keys;
+                format!("signd has the phrases of {keys} keys, not of all; run it again to go on")
+            })?;
+            match self.link(&name_email?) {
                 Ok(Some(_)) => provided.keys += 1,
                 Ok(None) => {}
                 Err(error @ (Error::NoSpace { .. } | Error::Settings(_))) => return Err(error),
@@ -38,20 +54,38 @@ impl Store {
             }
             each();
         }
+        self.on_disk.sync()?;
         if let Some(files) = self.signd.phrase_files() {
             provided.removed += files.remove_strangers()?;
         }
         Ok(provided)
     }
 
-    /// The key of an identity, its links repaired.
+    /// The key of an identity, its links repaired, all of it on the disk.
     pub(super) fn relink(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
+        let Some(linked) = self.link(name_email)? else { return Ok(None) };
+        if linked.is_new {
+            self.on_disk.sync()?;
+            self.on_disk.learn(name_email, linked.seen);
+        } else {
+            self.on_disk.make_sure(name_email, linked.seen)?;
+        }
+        Ok(Some(linked.record))
+    }
+
+    /// The key of an identity, its links repaired. Not all of that need be on the disk.
+    fn link(&self, name_email: &NameEmail) -> Result<Option<Linked>> {
         while let Some(record) = self.homes.find(name_email)? {
             self.signd.add_secret_key(name_email, &record.keygrip)?;
-            self.signd.add_phrase(name_email)?;
-            let secret_key = record.secret_key(&self.homes.path(name_email));
-            if fs::symlink_metadata(secret_key).is_ok() {
-                return Ok(Some(record));
+            let is_new = self.signd.add_phrase(name_email)?;
+            let home = self.homes.path(name_email);
+            let seen = Stamp::of(&home);
+            match (seen, fs::symlink_metadata(record.secret_key(&home))) {
+                (Some(seen), Ok(_)) => return Ok(Some(Linked { record, seen, is_new })),
+                (_, Err(e)) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io(format!("looking at {}", home.display()), e));
+                }
+                _ => {}
             }
             self.signd.remove_dangling_phrase(name_email);
             self.signd.remove_dangling_secret_key(&record.keygrip);

@@ -183,28 +183,35 @@ impl SigndView {
         Ok(count)
     }
 
-    /// Links the secret key, durably: a phrase must not survive a power cut that its key's link
-    /// did not.
-    pub fn add_secret_key(&self, name_email: &NameEmail, keygrip: &Keygrip) -> Result<()> {
-        if self.secret_key_slot(name_email, keygrip).fill()? {
-            durable::sync(&self.secret_keys)?;
-        }
-        Ok(())
+    /// Where links to passphrases are that a disk keeps; `None` where phrases are files in memory.
+    pub fn phrase_links(&self) -> Option<&Path> {
+        self.files.is_none().then_some(&self.phrases)
     }
 
-    /// Links the passphrase, or writes it to its file; from here on signd knows the key.
-    pub fn add_phrase(&self, name_email: &NameEmail) -> Result<()> {
+    /// Links the secret key, durably: a phrase must not survive a power cut that its key's link
+    /// did not. `false` when the link was there; then it may not be on the disk yet.
+    pub fn add_secret_key(&self, name_email: &NameEmail, keygrip: &Keygrip) -> Result<bool> {
+        let is_new = self.secret_key_slot(name_email, keygrip).fill()?;
+        if is_new {
+            durable::sync(&self.secret_keys)?;
+        }
+        Ok(is_new)
+    }
+
+    /// Links the passphrase, or writes it to its file; from here on signd knows the key. `true` when
+    /// there is a new link, which is not on the disk yet.
+    pub fn add_phrase(&self, name_email: &NameEmail) -> Result<bool> {
         if let Some(files) = &self.files {
-            return files.add(name_email);
+            return files.add(name_email).map(|()| false);
         }
         if let Some(passphrases) = &self.passphrases {
             if passphrases.marker()?.is_some() {
-                return Ok(()); // signd reads elsewhere, where this process does not know
+                return Ok(false); // signd reads elsewhere, where this process does not know
             }
         }
         let slot = self.phrase_slot(name_email);
         if slot.is_ours() {
-            return Ok(());
+            return Ok(false);
         }
         let home = self.phrases.join("../keys").join(name_email.as_str());
         if matches!(passphrase::form_in(&home), Ok(Form::Sealed)) {
@@ -214,7 +221,7 @@ impl SigndView {
                  was sealed with (docs/sealing.md)"
             )));
         }
-        slot.fill().map(drop)
+        slot.fill()
     }
 
     /// Fails when signd cannot be given this key: something that may not go stands where its links have to

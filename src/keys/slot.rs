@@ -54,9 +54,10 @@ impl Occupant {
         if !found.is_file() {
             return Ok(Self::Strange);
         }
+        // What cannot be read may hold anything.
         let is_copy = || {
-            let bytes = original.and_then(beginning);
-            bytes.is_some_and(|bytes| beginning(path) == Some(bytes))
+            let bytes = original.and_then(|original| beginning(original).ok());
+            bytes.is_some_and(|bytes| beginning(path).is_ok_and(|found| found == bytes))
         };
         Ok(if found.len() == 0 || is_copy() { Self::Worthless } else { Self::Precious })
     }

@@ -12,6 +12,7 @@ use nix::fcntl::Flock;
 use super::durable;
 use super::home::{self, Homes};
 use super::lock::lock;
+use super::on_disk::{OnDisk, Stamp};
 use super::passphrase::{self, Form};
 use super::signd::SigndView;
 use crate::error::{Error, Result};
@@ -26,6 +27,9 @@ use whose::Identity;
 
 /// The home inside of a staging directory; short, because agent sockets live in it.
 const HOME: &str = "h";
+
+/// What the name of a directory begins with until it is locked.
+const FRESH: &str = ".";
 
 /// The longest path of a Unix socket (unix(7): `sun_path` less its terminating zero).
 const SOCKET_PATH_MAX: usize = 107;
@@ -80,36 +84,45 @@ impl Staging {
         Self { directory, identity, leftovers: AtomicBool::new(false) }
     }
 
-    /// Makes an empty home.
+    /// Makes an empty home. Its directory gets its name when it is locked: by the lock, work is told from
+    /// what is left behind, and who only looks for that must not take a directory from its maker.
     pub fn create(&self) -> Result<StagedHome<'_>> {
         loop {
-            let directory = self.directory.join(self.identity.name());
+            let name = self.identity.name();
+            let directory = self.directory.join(&name);
+            let fresh = self.directory.join(format!("{FRESH}{name}"));
             let failed = |e| Error::io(format!("making {}", directory.display()), e);
             let builder = || {
                 let mut builder = DirBuilder::new();
                 builder.mode(0o700);
                 builder
             };
-            match builder().create(&directory) {
+            match builder().create(&fresh) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
                 made => made.map_err(failed)?,
             }
-            // Somebody who clears up may have come between; then this directory is theirs.
-            let lock = match lock(&directory) {
+            let lock = match lock(&fresh) {
                 Ok(Some(lock)) => lock,
+                // Somebody who clears up has come between; what they have is theirs.
                 Ok(None) => continue,
                 Err(e) => {
-                    let _ = fs::remove_dir(&directory); // empty; the next start removes it as well
+                    let _ = fs::remove_dir(&fresh); // empty; the next start removes it as well
                     return Err(failed(e));
                 }
             };
-            // From here on it removes itself, whatever fails.
+            // Not empty, so that no other one can be renamed over it.
+            let named = builder()
+                .create(fresh.join(HOME))
+                .and_then(|()| durable::rename(&fresh, &directory));
+            if let Err(e) = named {
+                remove_tree(&fresh)?;
+                match e.raw_os_error() {
+                    Some(libc::ENOTEMPTY | libc::EEXIST) => continue, // there is one of this name
+                    _ => return Err(failed(e)),
+                }
+            }
             let home = directory.join(HOME);
-            let staged = StagedHome { staging: self, home, directory, _lock: lock, linked: None };
-            builder()
-                .create(&staged.home)
-                .map_err(|e| Error::io(format!("making {}", staged.home.display()), e))?;
-            return Ok(staged);
+            return Ok(StagedHome { staging: self, home, directory, _lock: lock, linked: None });
         }
     }
 
@@ -124,10 +137,14 @@ impl Staging {
     }
 
     /// Whether a home in here holds this secret key.
-    pub fn holds(&self, keygrip: &Keygrip) -> bool {
-        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+    pub fn holds(&self, keygrip: &Keygrip) -> Result<bool> {
         let secret = Path::new(HOME).join(home::SECRET_KEYS).join(keygrip.file_name());
-        entries.into_iter().any(|entry| fs::symlink_metadata(entry.path().join(&secret)).is_ok())
+        for name in home::names_in(&self.directory)? {
+            if home::is_there(&self.directory.join(name).join(&secret))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -158,13 +175,16 @@ impl<'a> StagedHome<'a> {
         mut self,
         homes: &Homes,
         signd: &'a SigndView,
+        on_disk: &OnDisk,
         name_email: &NameEmail,
         keygrip: &Keygrip,
     ) -> Result<Publication> {
         signd.check_is_free(name_email, keygrip)?;
         durable::sync_tree(&self.home)?;
         self.linked = Some((signd, keygrip.clone()));
-        signd.add_secret_key(name_email, keygrip)?;
+        if !signd.add_secret_key(name_email, keygrip)? {
+            durable::sync(signd.secret_keys())?; // somebody else's link
+        }
         let target = homes.path(name_email);
         match durable::rename(&self.home, &target) {
             Ok(()) => {}
@@ -174,9 +194,16 @@ impl<'a> StagedHome<'a> {
             Err(e) => return Err(Error::io(format!("publishing {}", target.display()), e)),
         }
         self.linked = None;
+        let seen = Stamp::of(&target);
         durable::sync(homes.directory())?;
         signd.mark_changed(&self.directory);
         signd.add_phrase(name_email)?;
+        if let Some(phrases) = signd.phrase_links() {
+            durable::sync(phrases)?;
+        }
+        if let Some(seen) = seen {
+            on_disk.learn(name_email, seen);
+        }
         Ok(Publication::Done)
     }
 }
@@ -212,76 +239,4 @@ pub(super) fn remove_tree(directory: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    pub struct Scratch(pub PathBuf);
-
-    impl Scratch {
-        pub fn new() -> Self {
-            let path = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
-            for directory in ["gnupg/private-keys-v1.d", "staging", "keys", "phrases"] {
-                assert!(fs::create_dir_all(path.join(directory)).is_ok());
-            }
-            Self(path)
-        }
-
-        pub fn staging(&self) -> Staging {
-            Staging::new(self.0.join("staging"))
-        }
-
-        pub fn count(&self) -> usize {
-            fs::read_dir(self.0.join("staging")).map_or(0, Iterator::count)
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    #[test]
-    fn a_held_home_survives_clearing_and_goes_when_dropped() -> Result<()> {
-        let scratch = Scratch::new();
-        let (staging, signd) = (scratch.staging(), SigndView::new(&scratch.0));
-        let held = staging.create()?;
-        assert_eq!(scratch.staging().clear(&signd)?, 0);
-        assert!(held.path().is_dir());
-        drop(held);
-        assert_eq!(scratch.count(), 0);
-        Ok(())
-    }
-
-    #[test]
-    fn who_publishes_second_loses_and_leaves_no_trace() -> Result<()> {
-        let scratch = Scratch::new();
-        let (staging, signd) = (scratch.staging(), SigndView::new(&scratch.0));
-        let homes = Homes::new(&scratch.0);
-        let name = NameEmail::parse("a#b@c")?;
-        let mut results = Vec::new();
-        for digit in ["1", "2"] {
-            let grip = Keygrip::parse(&digit.repeat(40));
-            let (Some(grip), staged) = (grip, staging.create()?) else { continue };
-            let secret = staged.path().join("private-keys-v1.d");
-            assert!(fs::create_dir(&secret).is_ok());
-            assert!(fs::write(secret.join(grip.file_name()), digit).is_ok());
-            results.push(staged.publish(&homes, &signd, &name, &grip)?);
-        }
-        assert_eq!(results, [Publication::Done, Publication::Lost]);
-        let links: Vec<_> = fs::read_dir(scratch.0.join("gnupg/private-keys-v1.d"))
-            .map(|entries| entries.flatten().map(|e| e.file_name()).collect())
-            .unwrap_or_default();
-        assert_eq!(links, [format!("{}.key", "1".repeat(40)).as_str()]);
-        assert_eq!(scratch.count(), 0);
-        Ok(())
-    }
-
-    #[test]
-    fn a_deep_state_directory_is_refused_in_words() {
-        assert!(check_path_length(Path::new("/var/lib/copr-keygen")).is_ok());
-        let deep = format!("/{}", "d".repeat(80));
-        let error = check_path_length(Path::new(&deep)).err().map(|e| e.to_string());
-        assert!(error.is_some_and(|text| text.contains("use a shorter path")));
-    }
-}
+mod tests;

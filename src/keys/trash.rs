@@ -11,11 +11,13 @@ use super::directory::own_part;
 use super::import::OLD_SERVICE;
 use super::lock::lock;
 use super::record::KeyRecord;
-use super::staging::{StagedHome, remove_tree};
+use super::staging::{Publication, StagedHome, remove_tree};
 use super::{Store, durable, home};
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::gpg::Protection;
 use crate::identity::NameEmail;
+use crate::interrupt;
 
 /// The home in an entry.
 const HOME: &str = "home";
@@ -64,6 +66,8 @@ impl Store {
         let record = self.homes.find(name_email)?.ok_or_else(no_key)?;
         let staged = self.staging.create()?;
         let revoked = self.revoked_certificate(&staged, name_email, &record)?;
+
+        interrupt::check(|| format!("the key of {name_email} was not removed"))?;
 
         let entry = staged.scratch().join("entry");
         let making = |e| Error::io(format!("making {}", entry.display()), e);
@@ -136,9 +140,15 @@ impl Store {
 
     /// All keys in the trash, those that were removed first in front.
     pub fn removed(&self) -> Result<Vec<Removed>> {
-        let mut removed: Vec<_> =
+        let removed: Vec<_> =
             self.trash_entries()?.into_iter().filter_map(Removed::parse).collect();
-        removed.retain(|removed| removed.home().is_dir());
+        let mut whole = Vec::with_capacity(removed.len());
+        for removed in removed {
+            if home::is_there(&removed.home())? {
+                whole.push(removed);
+            }
+        }
+        let mut removed = whole;
         removed.sort_by(|a, b| (a.at, &a.name_email).cmp(&(b.at, &b.name_email)));
         Ok(removed)
     }
@@ -161,14 +171,34 @@ impl Store {
         };
         let staged = self.staging.create()?;
         let (record, _) = self.assemble(staged.path(), name_email, &files)?;
-        home::remove_leftovers(&from)?;
-        self.passphrases.renew(&from, &record.keygrip, staged.scratch())?;
-        durable::sync_tree(&from)?;
-        self.bring_back(&staged, &from, name_email, &record)?;
+        interrupt::check(|| format!("the key of {name_email} is in the trash still"))?;
+        if files.protection() == Some(Protection::None) {
+            // The one of staging is protected. That of the trash stays until it is published.
+            self.bring_copy_back(staged, name_email, &record)?;
+            remove_tree(&from)?;
+        } else {
+            home::remove_leftovers(&from)?;
+            self.passphrases.renew(&from, &record.keygrip, staged.scratch())?;
+            durable::sync_tree(&from)?;
+            self.bring_back(&staged, &from, name_email, &record)?;
+        }
         if let Err(e) = remove_hollow(&last.entry).and_then(|()| durable::sync(&self.trash)) {
             log::warn!("{e}; there may be something in it that is worth to be kept");
         }
         Ok(record)
+    }
+
+    fn bring_copy_back<'a>(
+        &'a self,
+        staged: StagedHome<'a>,
+        name_email: &NameEmail,
+        record: &KeyRecord,
+    ) -> Result<()> {
+        let (homes, signd) = (&self.homes, &self.signd);
+        match staged.publish(homes, signd, &self.on_disk, name_email, &record.keygrip)? {
+            Publication::Done => self.relink(name_email).map(drop),
+            Publication::Lost => Err(Error::InUse(name_email.clone())),
+        }
     }
 
     /// As [`StagedHome::publish`], but straight from the trash: what is in staging may be deleted.
@@ -230,10 +260,11 @@ impl Store {
             if name.starts_with(PURGING) {
                 remove_tree(&entry)?;
                 count += 1;
-            } else if Removed::parse(entry.clone()).is_some() && !entry.join(HOME).exists() {
+            } else if Removed::parse(entry.clone()).is_some() && !home::is_there(&entry.join(HOME))?
+            {
                 // No home in it yet, or any more. Who is at work on it holds it.
                 if let Ok(Some(_held)) = lock(&entry) {
-                    if !entry.join(HOME).exists() {
+                    if !home::is_there(&entry.join(HOME))? {
                         remove_hollow(&entry).unwrap_or_else(|e| log::warn!("{e}"));
                     }
                 }

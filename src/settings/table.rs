@@ -13,7 +13,7 @@ pub struct Setting {
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 21] = [
+pub const SETTINGS: [Setting; 22] = [
     Setting {
         name: "state_dir",
         default: "/var/lib/copr-keygen",
@@ -90,6 +90,12 @@ pub const SETTINGS: [Setting; 21] = [
                 have changed, with the names of their identities on its standard input, one a line. \
                 When it fails, or prolong was cut off before, the next run names the same again. It \
                 runs in the sandbox of copr-keygen-prolong.service.",
+    },
+    Setting {
+        name: "hook_timeout",
+        default: "10m",
+        about: "How long the hook may run. Then it is told to end (SIGTERM), five seconds later it is \
+                killed with all it has started, and prolong fails.",
     },
     Setting {
         name: "metrics_file",

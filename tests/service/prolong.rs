@@ -232,7 +232,7 @@ fn a_signal_ends_the_keys_at_work_and_leaves_the_rest() {
     eventually("work to begin", || (!host.entries("staging").is_empty()).then_some(()));
     kill(Pid::from_raw(run.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
     let output = run.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(143));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(report["left"].as_u64().unwrap() > 0, "{report}");
     assert_eq!(report["failed"], json!([]));

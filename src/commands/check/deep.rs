@@ -10,10 +10,10 @@ use super::host::Host;
 use super::page::{Section, number};
 use crate::clock;
 use crate::commands::progress;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::gpg::Certificate;
+use crate::interrupt;
 use crate::keys::{Form, Home, KeyRecord};
-use crate::systemd::signals::Signals;
 
 /// What gpg says against a key.
 enum Doubt {
@@ -29,22 +29,25 @@ enum Doubt {
     Failed(Error),
 }
 
-pub fn section(host: &Host, survey: &mut Survey) -> Result<Section> {
+pub fn section(host: &Host, survey: &mut Survey) -> Section {
     let mut section = Section::new("keys (deep)");
     let passphrases = host.inspector.passphrases();
     let is_sealed = |home: &Home| matches!(host.inspector.passphrase_form(home), Ok(Form::Sealed));
     let opens = passphrases.key().is_some() && passphrases.verify().is_ok();
     if !opens && survey.whole().any(is_sealed) {
         section.note("keys", "not tried: there are sealed passphrases, see above");
-        return Ok(section);
+        return section;
     }
     let mut doubts = Vec::new();
     {
         let whole: Vec<(usize, &Home)> =
             survey.homes.iter().enumerate().filter(|(_, home)| home.is_whole()).collect();
-        let (found, tried) = try_all(host, &whole)?;
+        let (found, tried) = try_all(host, &whole);
         doubts.extend(found);
-        if tried < whole.len() {
+        if tried < whole.len() && interrupt::signal().is_some() {
+            let left = number(whole.len() - tried, "key", "keys");
+            section.note("keys", format!("{left} were not tried: interrupted by a signal"));
+        } else if tried < whole.len() {
             section.failed(
                 "keys",
                 format!(
@@ -64,13 +67,13 @@ pub fn section(host: &Host, survey: &mut Survey) -> Result<Section> {
         let Some(home) = survey.homes.get_mut(place) else { continue };
         report(host, home, doubt, &mut section);
     }
-    Ok(section)
+    section
 }
 
 /// What there is to be said against the keys, by place in the list of all, and how many were tried.
-fn try_all(host: &Host, whole: &[(usize, &Home)]) -> Result<(Vec<(usize, Doubt)>, usize)> {
-    // Taken, a signal lets the keys at work finish and leaves staging empty.
-    let signals = Signals::take()?;
+fn try_all(host: &Host, whole: &[(usize, &Home)]) -> (Vec<(usize, Doubt)>, usize) {
+    // A signal lets the keys at work finish and leaves staging empty.
+    let _work = interrupt::work();
     let bar = progress::bar(whole.len(), "tried");
     let doubts = Mutex::new(Vec::new());
     let (next, tried, stop) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
@@ -83,7 +86,7 @@ fn try_all(host: &Host, whole: &[(usize, &Home)]) -> Result<(Vec<(usize, Doubt)>
             let hopeless = |doubt: &Doubt| {
                 matches!(doubt, Doubt::Failed(Error::NoSpace { .. } | Error::GpgMissing { .. }))
             };
-            if found.iter().any(hopeless) || signals.received() {
+            if found.iter().any(hopeless) || interrupt::signal().is_some() {
                 stop.store(true, Ordering::Relaxed);
             }
             tried.fetch_add(1, Ordering::Relaxed);
@@ -93,7 +96,8 @@ fn try_all(host: &Host, whole: &[(usize, &Home)]) -> Result<(Vec<(usize, Doubt)>
             bar.inc(1);
         }
     };
-    let jobs = *host.settings.jobs.get()?;
+    // A page is shown only where every setting is right.
+    let jobs = host.settings.jobs.get().map_or(1, |jobs| *jobs);
     std::thread::scope(|scope| {
         for _ in 0..jobs.min(whole.len()) {
             scope.spawn(worker);
@@ -101,7 +105,7 @@ fn try_all(host: &Host, whole: &[(usize, &Home)]) -> Result<(Vec<(usize, Doubt)>
     });
     bar.finish_and_clear();
     let doubts = doubts.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    Ok((doubts, tried.into_inner()))
+    (doubts, tried.into_inner())
 }
 
 fn doubts_about(host: &Host, home: &Home) -> Vec<Doubt> {

@@ -148,12 +148,30 @@ pub fn parts(host: &Host, section: &mut Section) -> bool {
         if !fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
             continue;
         }
-        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        let unread = |section: &mut Section, e: &std::io::Error| {
+            section.failed(
+                directory,
+                format!("cannot be read: {e}"),
+                format!("as root: {}", host.repair()),
+            );
+        };
+        let entries: std::io::Result<Vec<_>> =
+            fs::read_dir(path).and_then(|entries| entries.collect());
+        let entries = entries.unwrap_or_else(|e| {
+            unread(section, &e);
+            Vec::new()
+        });
+        for entry in entries {
             // Links have neither owner nor mode that mean anything, and there are many.
             let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
             let is_part = PARTS.iter().any(|part| host.part(part) == entry.path());
-            if let (false, false, Ok(found)) = (is_link, is_part, entry.metadata()) {
-                report(host, section, &keys::judge(&entry.path(), &found, owner));
+            if is_link || is_part {
+                continue;
+            }
+            match entry.metadata() {
+                Ok(found) => report(host, section, &keys::judge(&entry.path(), &found, owner)),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {} // it is done with by now
+                Err(e) => unread(section, &e),
             }
         }
     }

@@ -14,7 +14,7 @@ use super::super::home::{PASSPHRASE, PUBRING, REVOCATIONS, SECRET_KEYS};
 use super::super::record::{KeyRecord, RECORD, RECORD_MAX};
 use super::sha256;
 use crate::error::{Error, Result};
-use crate::gpg::{Fingerprint, Keygrip};
+use crate::gpg::{Fingerprint, Keygrip, Protection};
 
 /// How often a home is read that changes under our eyes.
 const TRIES: usize = 10;
@@ -200,6 +200,13 @@ impl HomeFiles {
     /// The content of `passphrase`.
     pub fn passphrase(&self) -> &[u8] {
         self.0.get(&FileName::Passphrase).map_or(&[], |bytes| bytes.as_slice())
+    }
+
+    /// How the secret key is kept; `None` when that is none.
+    pub fn protection(&self) -> Option<Protection> {
+        let is_secret = |name: &FileName| matches!(name, FileName::SecretKey(_));
+        let secret = self.0.iter().find(|(name, _)| is_secret(name));
+        secret.and_then(|(_, bytes)| Protection::of(bytes))
     }
 
     /// Every file, in an order that never changes.

@@ -16,6 +16,7 @@ use super::read::{self, Listed, Piece};
 use crate::error::{Error, Result};
 use crate::gpg::{Certificate, Keyring};
 use crate::identity::NameEmail;
+use crate::interrupt;
 use crate::keys::Store;
 use crate::keys::assemble::KEY_TIME;
 use crate::keys::home::PUBRING;
@@ -72,6 +73,7 @@ impl Store {
                 if tally.is_full.load(Ordering::Relaxed) {
                     return Err(Error::state_full("the restore was broken off"));
                 }
+                interrupt::check(not_whole)?;
                 match piece {
                     Piece::Header(header) => {
                         if let Some(check) = &header.sealing {
@@ -98,9 +100,16 @@ impl Store {
                 }
                 Ok(())
             })
+            // Who waits for more of the archive ends with an error of reading.
+            .or_else(|error| interrupt::check(not_whole).and(Err(error)))
         });
-        let unknown = match (&whole, self.homes.identities()) {
-            (Ok(_), Ok(names)) => names.flatten().filter(|name| !known.contains(name)).count(),
+        let names = self.homes.identities().and_then(Iterator::collect::<Result<Vec<_>>>);
+        let unknown = match (&whole, names) {
+            (Ok(_), Ok(names)) => names.iter().filter(|name| !known.contains(name)).count(),
+            (Ok(_), Err(e)) => {
+                log::warn!("{e}; keys that the archive does not know of were not counted");
+                0
+            }
             _ => 0,
         };
         let [made, updated, kept, failed] = tally.counts.map(AtomicU64::into_inner);
@@ -136,7 +145,13 @@ impl Store {
             self.check_space()?;
             let staged = self.staging.create()?;
             let (record, _) = self.assemble(staged.path(), name_email, files)?;
-            match staged.publish(&self.homes, &self.signd, name_email, &record.keygrip)? {
+            match staged.publish(
+                &self.homes,
+                &self.signd,
+                &self.on_disk,
+                name_email,
+                &record.keygrip,
+            )? {
                 Publication::Done => {
                     self.relink(name_email)?;
                     return Ok(Restored::Made);
@@ -216,6 +231,10 @@ impl Store {
             )),
         }
     }
+}
+
+fn not_whole() -> String {
+    "the keys counted above are whole and stay; run it again with the whole archive".into()
 }
 
 /// Whether the certificate of the archive has every signature and user ID of the present one.

@@ -14,6 +14,7 @@ use super::{HEADER, Header, MANIFEST, SUMS, VERSION, sums};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::identity::NameEmail;
+use crate::interrupt;
 use crate::keys::home::PUBRING;
 use crate::keys::record::RECORD;
 use crate::keys::{KeyRecord, Store};
@@ -51,6 +52,7 @@ impl Store {
         let text = serde_json::to_vec(&header).map_err(|e| writing(e.into()))?;
         archive.add(HEADER, &text).map_err(writing)?;
         for name_email in names {
+            interrupt::check(|| "the archive is not whole and must not be kept".into())?;
             let name = name_email.to_string();
             let (fingerprint, files) = match self.changed_files(&name_email, since) {
                 Ok(Found::Nothing) => continue,

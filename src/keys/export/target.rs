@@ -58,6 +58,11 @@ impl Ring {
 }
 
 impl Target {
+    /// What is left of an export that was cut off.
+    pub fn left(&self) -> String {
+        format!("{} stays marked as {INCOMPLETE}; remove it and export again", self.to.display())
+    }
+
     /// Makes the directories, all for their owner only.
     pub fn make(to: &Path, keys: &Path) -> Result<Self> {
         let refuse = |why: &str| Err(Error::Usage(format!("--to {}: {why}", to.display())));

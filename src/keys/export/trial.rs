@@ -15,6 +15,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::{Certificate, Fingerprint, Keyring, time_of_signature};
 use crate::identity::NameEmail;
+use crate::interrupt;
 use crate::keys::Store;
 use crate::keys::home::SECRET_KEYS;
 use crate::keys::passphrase::first_line;
@@ -67,6 +68,7 @@ impl Store {
             parts.iter().map(|part| (&part.fingerprint, &part.name_email)).collect();
         let done = AtomicUsize::new(0);
         let tried = ahead::each(parts.iter().collect(), jobs, |part: &Part| {
+            interrupt::check(|| target.left())?;
             let signer = listed
                 .get(&part.fingerprint)
                 .ok_or_else(|| Error::Refused(not_written(part)))

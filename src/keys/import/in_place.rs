@@ -15,6 +15,7 @@ use super::switch::{finish_swap, old_name, swap};
 use super::{ImportOptions, ImportReport, Source};
 use crate::error::{Error, Result};
 use crate::gpg::{Gpg, Keygrip};
+use crate::interrupt;
 use crate::keys::directory::own_part;
 use crate::keys::lock::lock;
 use crate::keys::{Store, TRUST_DATABASE, durable, old_keyring};
@@ -77,7 +78,7 @@ impl<'a> OldLayout<'a> {
         options: ImportOptions,
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<ImportReport> {
-        let store = Store::with(self.settings, gpg, scratch)?;
+        let store = Store::with(self.settings, gpg, scratch, |signd| signd)?;
         let (home, phrases) = self.old_directories()?;
         store.import(&Source::in_place(home, phrases)?, options, progress)
     }
@@ -92,6 +93,7 @@ impl<'a> OldLayout<'a> {
         leave_out: bool,
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<(ImportReport, Option<PathBuf>)> {
+        let _work = interrupt::work();
         self.prepare()?;
         let Some(_held) = lock(&self.importing)
             .map_err(|e| Error::io(format!("locking {}", self.importing.display()), e))?
@@ -159,7 +161,7 @@ impl<'a> OldLayout<'a> {
         }
         let moved: Vec<_> = report.imported.iter().chain(&report.already).cloned().collect();
         for (key, error) in store.prove(source, &moved, options.jobs, progress)? {
-            if let Error::NoSpace { .. } = error {
+            if matches!(error, Error::NoSpace { .. } | Error::Interrupted { .. }) {
                 return Err(error);
             }
             report.fail(&key, format!("it does not sign as the old key did: {error}"));

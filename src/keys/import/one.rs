@@ -69,7 +69,13 @@ impl Store {
             words: error.to_string(),
         })?;
         let name_email = &candidate.name_email;
-        match staged.publish(&self.homes, &self.signd, name_email, &record.keygrip)? {
+        match staged.publish(
+            &self.homes,
+            &self.signd,
+            &self.on_disk,
+            name_email,
+            &record.keygrip,
+        )? {
             Publication::Done => Ok(Fate::Imported),
             Publication::Lost => match self.homes.find(name_email)? {
                 Some(there) if there.fingerprint == record.fingerprint => Ok(Fate::Already),
@@ -156,7 +162,7 @@ impl Store {
             return Err(Obstacle::Key(reason.into()));
         }
         // gpg-agent trusts the name of the file when it reads, and the key in it when it writes.
-        if home::secret_keys(work) != [candidate.keygrip.clone()] {
+        if home::secret_keys(work)? != [candidate.keygrip.clone()] {
             let name = candidate.keygrip.file_name();
             return Err(Obstacle::Key(format!("{name} holds the secret key of another one")));
         }

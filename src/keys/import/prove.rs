@@ -11,6 +11,7 @@ use crate::ahead;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::{Keyring, time_of_signature};
+use crate::interrupt;
 use crate::keys::Store;
 use crate::keys::home::{PUBRING, SECRET_KEYS};
 
@@ -33,7 +34,8 @@ impl Store {
         let keyring = Keyring { home: apart.path(), file: &file };
         let done = AtomicUsize::new(0);
         let failed = ahead::each(moved.to_vec(), jobs, |key| {
-            let error = self.prove_one(&key, keyring).err();
+            let left = || "the old service's keyring is still in place".to_owned();
+            let error = interrupt::check(left).and_then(|()| self.prove_one(&key, keyring)).err();
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, moved.len());
             error.map(|error| (key, error))
         });

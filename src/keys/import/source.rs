@@ -175,7 +175,7 @@ fn pubring(home: &Path) -> Result<Option<PathBuf>> {
         (Some(head), Some(_)) if !keybox::is_for_openpgp(&head) => Ok(Some(old)),
         (Some(_), _) => Ok(Some(keybox)),
         (None, Some(_)) => Ok(Some(old)),
-        (None, None) if holds_other_keys(home) => Ok(None),
+        (None, None) if holds_other_keys(home)? => Ok(None),
         (None, None) => Err(Error::Usage(format!(
             "--from {}: holds neither pubring.kbx nor pubring.gpg, so it is no GnuPG home with keys",
             home.display()
@@ -184,9 +184,9 @@ fn pubring(home: &Path) -> Result<Option<PathBuf>> {
 }
 
 /// Whether there are keys in a form that is not read.
-fn holds_other_keys(home: &Path) -> bool {
+fn holds_other_keys(home: &Path) -> Result<bool> {
     let forms = [SECRING, DATABASE].map(|name| home.join(name));
-    forms.iter().any(|path| is_filled(path)) || !secret_keys(home).is_empty()
+    Ok(forms.iter().any(|path| is_filled(path)) || !secret_keys(home)?.is_empty())
 }
 
 /// Opens a regular file; anything else makes nobody wait. `None` when there is nothing.

@@ -102,7 +102,7 @@ impl Store {
         if is_filled(&database) {
             unread.push(in_database(database));
         }
-        let mut orphans: BTreeSet<_> = secret_keys(source.home())
+        let mut orphans: BTreeSet<_> = secret_keys(source.home())?
             .into_iter()
             .filter(|keygrip| !known.0.contains(keygrip))
             .collect();

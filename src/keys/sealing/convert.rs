@@ -11,7 +11,7 @@ use super::places::{self, Place, keygrip};
 use super::strays;
 use super::{Marker, Sealing, no_key};
 use crate::error::{Error, Result};
-use crate::keys::home::PASSPHRASE;
+use crate::keys::home::{PASSPHRASE, is_there};
 use crate::keys::lock::lock;
 use crate::keys::passphrase::{self, Form};
 use crate::keys::staging::{StagedHome, Work};
@@ -61,7 +61,11 @@ impl Store {
     pub fn count_passphrases(&self, to: Form) -> Result<Conversion> {
         let mut report = Conversion::default();
         for place in self.places()? {
-            let Ok(form) = passphrase::form_in(&place.home) else { continue };
+            let form = match passphrase::form_in(&place.home) {
+                Ok(form) => form,
+                Err(Error::DamagedHome { .. }) => continue,
+                Err(e) => return Err(e),
+            };
             report.passphrases += 1;
             report.converted += usize::from(form != to);
         }
@@ -111,12 +115,14 @@ impl Store {
     /// Without a marker, what is sealed already must open with this key: another one would lock it up.
     fn check_sealed_open(&self) -> Result<()> {
         for Place { home, .. } in self.places()? {
-            let (Ok(Form::Sealed), Some(keygrip)) = (passphrase::form_in(&home), keygrip(&home))
-            else {
-                continue;
-            };
+            match passphrase::form_in(&home) {
+                Ok(Form::Sealed) => {}
+                Ok(Form::Clear) | Err(Error::DamagedHome { .. }) => continue,
+                Err(e) => return Err(e),
+            }
+            let Some(keygrip) = keygrip(&home)? else { continue };
             match self.passphrases.read(&home, &keygrip) {
-                Err(e) if home.exists() => {
+                Err(e) if is_there(&home)? => {
                     return Err(Error::Settings(format!(
                         "{e}; sealing.json, which says whose key it was, is missing; nothing was \
                          changed; give the {} that it was sealed with (docs/sealing.md)",
@@ -235,29 +241,26 @@ impl Store {
                 log::warn!("{}: {reason}; there is nothing in it to be converted", path.display());
                 return Ok(Fate::None);
             }
-            Err(_) if !home.exists() => return Ok(Fate::None),
-            Err(e) => return Err(e),
+            Err(e) => return gone_or(home, e),
         };
         if form == to {
-            let Some(keygrip) = keygrip(home) else { return Ok(Fate::Right) };
+            let Some(keygrip) = keygrip(home)? else { return Ok(Fate::Right) };
             return match self.passphrases.read(home, &keygrip) {
                 Ok(_) => Ok(Fate::Right),
-                Err(_) if !home.exists() => Ok(Fate::None),
-                Err(e) => Err(e),
+                Err(e) => gone_or(home, e),
             };
         }
         let _held = match held.as_deref().map(lock) {
             None => None,
             Some(Ok(Some(held))) => Some(held),
-            Some(Ok(None)) if home.exists() => return Ok(Fate::Busy),
+            Some(Ok(None)) if is_there(home)? => return Ok(Fate::Busy),
             Some(Ok(None)) => return Ok(Fate::None),
             Some(Err(e)) => return Err(Error::io(format!("locking {}", home.display()), e)),
         };
         match self.replace_passphrase(home, to, staged) {
             Ok(()) => Ok(Fate::Converted),
             // Claimed from the pool: whoever has it now gives it the form that is due.
-            Err(_) if !home.exists() => Ok(Fate::None),
-            Err(e) => Err(e),
+            Err(e) => gone_or(home, e),
         }
     }
 
@@ -265,7 +268,7 @@ impl Store {
         let damaged =
             |reason: &str| Error::DamagedHome { path: home.into(), reason: reason.into() };
         let path = home.join(PASSPHRASE);
-        let keygrip = keygrip(home).ok_or_else(|| damaged("holds no single secret key"))?;
+        let keygrip = keygrip(home)?.ok_or_else(|| damaged("holds no single secret key"))?;
         let failed = |e| Error::io(format!("writing {}", path.display()), e);
         let modified = fs::symlink_metadata(&path).and_then(|found| found.modified());
         let phrase = self.passphrases.read(home, &keygrip)?;
@@ -315,4 +318,9 @@ impl Store {
     fn places(&self) -> Result<Vec<Place>> {
         places::all(&self.homes, self.pool.directory(), &self.trash)
     }
+}
+
+/// What a failure with a home means: nothing when the home is gone.
+fn gone_or(home: &Path, error: Error) -> Result<Fate> {
+    if is_there(home)? { Err(error) } else { Ok(Fate::None) }
 }

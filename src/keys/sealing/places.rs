@@ -29,8 +29,11 @@ pub fn all(homes: &Homes, pool: &Path, trash: &Path) -> Result<Vec<Place>> {
 pub fn in_pool(pool: &Path) -> Result<Vec<Place>> {
     let mut places = Vec::new();
     for length in entries(pool)? {
-        let homes = entries(&length)?.into_iter().filter(|home| home.is_dir());
-        places.extend(homes.map(|home| Place { home, lock: None }));
+        for home in entries(&length)? {
+            if is_directory(&home)? {
+                places.push(Place { home, lock: None });
+            }
+        }
     }
     Ok(places)
 }
@@ -49,28 +52,33 @@ fn in_keys(homes: &Homes) -> Result<Vec<Place>> {
 
 /// Those of keys that were removed.
 pub fn in_trash(trash: &Path) -> Result<Vec<Place>> {
-    let entries = entries(trash)?.into_iter();
-    let places = entries.map(|entry| Place { home: entry.join("home"), lock: Some(entry) });
-    Ok(places.filter(|place| place.home.is_dir()).collect())
+    let mut places = Vec::new();
+    for entry in entries(trash)? {
+        let home = entry.join("home");
+        if is_directory(&home)? {
+            places.push(Place { home, lock: Some(entry) });
+        }
+    }
+    Ok(places)
 }
 
 /// The secret key that the passphrase in `home` opens.
-pub fn keygrip(home: &Path) -> Option<Keygrip> {
-    KeyRecord::of(home)
-        .map(|record| record.keygrip)
-        .or_else(|| <[_; 1]>::try_from(home::secret_keys(home)).ok().map(|[keygrip]| keygrip))
+pub fn keygrip(home: &Path) -> Result<Option<Keygrip>> {
+    if let Some(record) = KeyRecord::of(home)? {
+        return Ok(Some(record.keygrip));
+    }
+    Ok(<[_; 1]>::try_from(home::secret_keys(home)?).ok().map(|[keygrip]| keygrip))
 }
 
 /// The paths in a directory; none when it is none.
 fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
-    let failed = |e| Error::io(format!("reading {}", directory.display()), e);
-    match fs::read_dir(directory) {
-        Ok(entries) => entries.map(|e| e.map(|e| e.path()).map_err(failed)).collect(),
-        Err(e) if is_no_directory(&e) => Ok(Vec::new()),
-        Err(e) => Err(failed(e)),
-    }
+    Ok(home::names_in(directory)?.into_iter().map(|name| directory.join(name)).collect())
 }
 
-fn is_no_directory(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR))
+fn is_directory(path: &Path) -> Result<bool> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(found.is_dir()),
+        Err(e) if home::is_missing(&e) => Ok(false),
+        Err(e) => Err(Error::io(format!("looking at {}", path.display()), e)),
+    }
 }

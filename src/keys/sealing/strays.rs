@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::is_sealed;
 use super::places::{Place, keygrip};
 use crate::error::{Error, Result};
-use crate::keys::home::{PASSPHRASE, PUBRING};
+use crate::keys::home::{PASSPHRASE, PUBRING, is_missing};
 use crate::keys::owners::DEPTH_MAX;
 use crate::keys::passphrase::{Passphrases, beginning, first_line};
 use crate::keys::record::RECORD;
@@ -23,7 +23,7 @@ pub fn find(root: &Path, places: &[Place], passphrases: &Passphrases) -> Result<
     let mut known = Known { phrases: HashSet::new(), homes: HashSet::new() };
     for Place { home, .. } in places {
         known.homes.insert(home.join(PASSPHRASE));
-        let Some(keygrip) = keygrip(home) else { continue };
+        let Some(keygrip) = keygrip(home)? else { continue };
         // What cannot be read has been named already.
         if let Ok(phrase) = passphrases.read(home, &keygrip) {
             known.phrases.insert(Sha256::digest(&*phrase).into());
@@ -53,14 +53,14 @@ impl Known {
         for entry in entries {
             let entry = entry.map_err(failed)?;
             let path = entry.path();
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() && depth < DEPTH_MAX => {
-                    self.walk(&path, depth + 1, strays)?;
-                }
-                Ok(kind) if kind.is_file() && !self.is_ours(&path) && self.holds_phrase(&path) => {
-                    strays.push(path);
-                }
-                _ => {}
+            let kind = match entry.file_type() {
+                Err(e) if is_missing(&e) => continue,
+                kind => kind.map_err(failed)?,
+            };
+            if kind.is_dir() && depth < DEPTH_MAX {
+                self.walk(&path, depth + 1, strays)?;
+            } else if kind.is_file() && !self.is_ours(&path) && self.holds_phrase(&path)? {
+                strays.push(path);
             }
         }
         Ok(())
@@ -74,12 +74,15 @@ impl Known {
         is_of_home || ends || self.homes.contains(path)
     }
 
-    fn holds_phrase(&self, path: &Path) -> bool {
-        let Some(content) = beginning(path) else { return false };
+    fn holds_phrase(&self, path: &Path) -> Result<bool> {
+        let content = match beginning(path) {
+            Ok(content) => content,
+            // It is gone, or something else by now.
+            Err(e) if is_missing(&e) || e.raw_os_error() == Some(libc::ELOOP) => return Ok(false),
+            Err(e) => return Err(Error::io(format!("reading {}", path.display()), e)),
+        };
         let line = first_line(&content);
-        if is_sealed(line) {
-            return false;
-        }
-        self.phrases.contains(&<[u8; 32]>::from(Sha256::digest(line)))
+        let is_one = || self.phrases.contains(&<[u8; 32]>::from(Sha256::digest(line)));
+        Ok(!is_sealed(line) && is_one())
     }
 }

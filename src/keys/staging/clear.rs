@@ -1,17 +1,23 @@
 //! Clearing up in `staging/` after processes that died, on this host or on another one.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::whose::{ABANDONED, last_sign_of_life};
-use super::{HOME, Staging, remove_tree};
+use super::{FRESH, HOME, Staging, remove_tree};
 use crate::error::{Error, Result};
 use crate::keys::lock::lock;
 use crate::keys::signd::SigndView;
 use crate::keys::{durable, home};
+
+/// How old a directory that has not got its name must be for its maker to be dead.
+const MAKING: Duration = Duration::from_secs(60);
 
 /// What an entry of `staging/` is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,7 +75,8 @@ impl Staging {
                 moved => moved.map_err(failed)?,
             }
         }
-        for keygrip in home::secret_keys(&home) {
+        // Not before it is known which links lead there: nothing else tells.
+        for keygrip in home::secret_keys(&home)? {
             signd.remove_dangling_secret_key(&keygrip);
         }
         remove_tree(&doomed).map(|()| true)
@@ -79,7 +86,8 @@ impl Staging {
     pub fn survey(&self) -> Result<Vec<(PathBuf, Work)>> {
         let mut found = Vec::new();
         for path in self.entries()? {
-            if let Some(work) = self.judge(&path).unwrap_or(Some(Work::Strange)) {
+            let failed = |e| Error::io(format!("looking at {}", path.display()), e);
+            if let Some(work) = self.judge(&path).map_err(failed)? {
                 found.push((path, work));
             }
         }
@@ -96,12 +104,19 @@ impl Staging {
     /// Whose an entry is; `None` when it is gone by now.
     fn judge(&self, path: &Path) -> io::Result<Option<Work>> {
         let name = path.file_name().unwrap_or_default();
+        if let Some(name) = name.as_bytes().strip_prefix(FRESH.as_bytes()) {
+            // Not told by its lock, which its maker may be about to take.
+            let is_dead = self.identity.proves_dead(OsStr::from_bytes(name)) && is_old(path)?;
+            return Ok(is_dead.then_some(Work::Dead));
+        }
         Ok(Some(match lock(path) {
             Ok(None) if fs::symlink_metadata(path).is_err() => return Ok(None),
             Ok(None) => Work::Alive,
             Ok(Some(_)) if self.identity.proves_dead(name) || self.is_abandoned(path) => Work::Dead,
             Ok(Some(_)) => Work::Foreign,
-            Err(e) if e.kind() == io::ErrorKind::NotADirectory => Work::Strange,
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => {
+                Work::Strange
+            }
             Err(e) => return Err(e),
         }))
     }
@@ -111,6 +126,16 @@ impl Staging {
         let silent = last.and_then(|last| SystemTime::now().duration_since(last).ok());
         silent.is_some_and(|silent| silent > ABANDONED)
     }
+}
+
+/// Whether a directory without its name has been so for so long that its maker is dead.
+fn is_old(directory: &Path) -> io::Result<bool> {
+    let found = match fs::symlink_metadata(directory) {
+        Err(e) if home::is_missing(&e) => return Ok(false),
+        found => found?,
+    };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Ok(now.as_secs().saturating_sub(found.ctime().unsigned_abs()) > MAKING.as_secs())
 }
 
 #[cfg(test)]

@@ -47,3 +47,12 @@ expect "what the hook was told" "$(printf '%s\n' "$(name_email soon)" "$(name_em
     "$(in_container sort "$state/told")"
 expect_match "what the log says" "key of $(name_email broken) was not prolonged" \
     "$(journal --unit="$prolong" --priority=err --output=cat)"
+
+# A hook that hangs does not keep the unit from being stopped, and that is no failure.
+in_container tee /usr/bin/hook >/dev/null <<<$'#!/bin/sh\nsleep 600'
+in_container systemctl start --no-block "$prolong"
+wait_for 60 is_process sleep
+in_container systemctl stop "$prolong"
+expect "exit status" 143 "$(property ExecMainStatus "$prolong")"
+expect "result of the unit" success "$(property Result "$prolong")"
+wait_for 10 no_process sleep

@@ -4,5 +4,9 @@ mapfile -t units < <(in_container find /usr/lib/systemd/system -name '*copr-keyg
 for unit in "${units[@]}"; do
     # It may complain and still exit with 0.
     expect "systemd-analyze verify $unit" "" "$(in_container systemd-analyze verify "$unit" 2>&1 || echo "exit status $?")"
+    # One that waits for ever keeps its timer, or what comes after it at boot, from ever starting again.
+    if [ "$(property Type "$unit")" = oneshot ]; then
+        [ "$(property TimeoutStartUSec "$unit")" != infinity ] || fail "$unit has no TimeoutStartSec="
+    fi
 done
 note "${units[*]}"

@@ -1,0 +1,100 @@
+//! Work in progress, made, looked at and cleared.
+
+use super::*;
+
+pub struct Scratch(pub PathBuf);
+
+impl Scratch {
+    pub fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
+        for directory in ["gnupg/private-keys-v1.d", "staging", "keys", "phrases"] {
+            assert!(fs::create_dir_all(path.join(directory)).is_ok());
+        }
+        Self(path)
+    }
+
+    pub fn staging(&self) -> Staging {
+        Staging::new(self.0.join("staging"))
+    }
+
+    pub fn count(&self) -> usize {
+        fs::read_dir(self.0.join("staging")).map_or(0, Iterator::count)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_held_home_survives_clearing_and_goes_when_dropped() -> Result<()> {
+    let scratch = Scratch::new();
+    let (staging, signd) = (scratch.staging(), SigndView::new(&scratch.0));
+    let held = staging.create()?;
+    assert_eq!(scratch.staging().clear(&signd)?, 0);
+    assert!(held.path().is_dir());
+    drop(held);
+    assert_eq!(scratch.count(), 0);
+    Ok(())
+}
+
+#[test]
+fn who_looks_takes_no_home_from_its_maker_and_takes_none_for_dead() -> Result<()> {
+    let scratch = Scratch::new();
+    let staging = scratch.staging();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let looks = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let found = staging.survey();
+                let is_alive = |found: &Vec<(PathBuf, Work)>| {
+                    found.iter().all(|(_, work)| *work == Work::Alive)
+                };
+                assert!(found.as_ref().is_ok_and(is_alive), "{found:?}");
+            }
+        });
+        // In one thread: what one survey finds dead may be that of another one only looking.
+        for _ in 0..500 {
+            assert!(staging.create().is_ok_and(|staged| staged.path().is_dir()));
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(looks.join().is_ok());
+    });
+    assert_eq!(scratch.count(), 0);
+    Ok(())
+}
+
+#[test]
+fn who_publishes_second_loses_and_leaves_no_trace() -> Result<()> {
+    let scratch = Scratch::new();
+    let (staging, signd) = (scratch.staging(), SigndView::new(&scratch.0));
+    let homes = Homes::new(&scratch.0);
+    let on_disk = OnDisk::new(Vec::new());
+    let name = NameEmail::parse("a#b@c")?;
+    let mut results = Vec::new();
+    for digit in ["1", "2"] {
+        let grip = Keygrip::parse(&digit.repeat(40));
+        let (Some(grip), staged) = (grip, staging.create()?) else { continue };
+        let secret = staged.path().join("private-keys-v1.d");
+        assert!(fs::create_dir(&secret).is_ok());
+        assert!(fs::write(secret.join(grip.file_name()), digit).is_ok());
+        results.push(staged.publish(&homes, &signd, &on_disk, &name, &grip)?);
+    }
+    assert_eq!(results, [Publication::Done, Publication::Lost]);
+    let links: Vec<_> = fs::read_dir(scratch.0.join("gnupg/private-keys-v1.d"))
+        .map(|entries| entries.flatten().map(|e| e.file_name()).collect())
+        .unwrap_or_default();
+    assert_eq!(links, [format!("{}.key", "1".repeat(40)).as_str()]);
+    assert_eq!(scratch.count(), 0);
+    Ok(())
+}
+
+#[test]
+fn a_deep_state_directory_is_refused_in_words() {
+    assert!(check_path_length(Path::new("/var/lib/copr-keygen")).is_ok());
+    let deep = format!("/{}", "d".repeat(80));
+    let error = check_path_length(Path::new(&deep)).err().map(|e| e.to_string());
+    assert!(error.is_some_and(|text| text.contains("use a shorter path")));
+}
