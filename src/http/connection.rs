@@ -234,10 +234,10 @@ mod tests {
         let no_file = [("COPR_KEYGEN_CONFIG".into(), "/dev/null".into())];
         let settings = Settings::load(flags, no_file.into_iter()).unwrap();
         let store = Store::open(&settings, Gpg::new(&settings).unwrap()).unwrap();
-        let service = Service::new(store, Access::load(&settings).unwrap(), &settings);
+        let service = Service::new(store, Access::load(&settings).unwrap(), &settings).unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let address: ListenAddress = port.to_string().parse().unwrap();
-        let listener = Listener::bind(&address).unwrap();
+        let listener = Listener::bind(&address).unwrap().remove(0);
         let mut client = TcpStream::connect(port).unwrap();
         let stream = loop {
             if let Some(stream) = listener.accept().unwrap() {

@@ -147,6 +147,7 @@ mod tests {
     use crate::gpg::Keygrip;
     use crate::identity::NameEmail;
     use crate::keys::Homes;
+    use crate::keys::on_disk::OnDisk;
     use std::fs::{File, FileTimes};
     use std::time::Duration;
 
@@ -237,7 +238,7 @@ mod tests {
         let (name, Some(grip)) = (NameEmail::parse("a#b@c")?, Keygrip::parse(GRIP)) else {
             unreachable!("it is one")
         };
-        let published = staged.publish(&homes, &signd, &name, &grip);
+        let published = staged.publish(&homes, &signd, &OnDisk::new(Vec::new()), &name, &grip);
         assert!(!matches!(published, Ok(Publication::Done)));
         assert_eq!(fs::read_dir(homes.directory()).map_or(1, Iterator::count), 0);
         let links = fs::read_dir(scratch.0.join("gnupg/private-keys-v1.d"));
