@@ -104,7 +104,7 @@ SIGND_UNITS = $(if $(OLD_SERVICE),,signd obssignd)
 
 # Installs what `make build` built; builds nothing itself, so that it can run as root. Each file by rename.
 install:
-	tools/put file 0755 $(DESTDIR)$(PREFIX)/bin $(BINARY)
+	tools/put as 0755 $(DESTDIR)$(PREFIX)/bin/copr-keygen $(BINARY)
 	tools/put link copr-keygen $(DESTDIR)$(PREFIX)/bin/gpg-copr
 	tools/put link copr-keygen $(DESTDIR)$(PREFIX)/bin/gpg_copr.sh
 	tools/put file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system units/copr-keygen.socket units/copr-keygen.service units/copr-keygen-prolong.service units/copr-keygen-prolong.timer units/copr-keygen-pool.service units/copr-keygen-pool.path units/copr-keygen-phrases.service

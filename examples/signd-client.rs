@@ -150,6 +150,13 @@ fn sign_with_agent(
         agent.send("PKSIGN")?;
         agents.push(agent);
     }
+    let mut text = String::new();
+    File::open(phrase)?.read_to_string(&mut text)?;
+    let first = text.lines().next().unwrap_or_default();
+    if let [agent] = &mut agents[..] {
+        // A key of the old service is not protected, and then the agent does not ask.
+        return Ok(vec![rsa_value(&agent.answer(Some(first))?)?]);
+    }
     let mut errors = Vec::new();
     agents.retain_mut(|agent| {
         let failed = agent.await_inquiry().err();
@@ -157,15 +164,12 @@ fn sign_with_agent(
         errors.extend(failed);
         waits
     });
-    let mut text = String::new();
-    File::open(phrase)?.read_to_string(&mut text)?;
-    let first = text.lines().next().unwrap_or_default();
     for agent in &mut agents {
         agent.send(&format!("D {first}\nEND"))?;
     }
     let mut values = Vec::new();
     for agent in &mut agents {
-        match agent.answer().and_then(|answer| rsa_value(&answer)) {
+        match agent.answer(None).and_then(|answer| rsa_value(&answer)) {
             Ok(value) => values.push(value),
             Err(e) => errors.push(e),
         }
@@ -203,7 +207,7 @@ impl Agent {
             }
         };
         let mut agent = Self(BufReader::new(stream));
-        agent.answer()?;
+        agent.answer(None)?;
         Ok(agent)
     }
 
@@ -214,7 +218,7 @@ impl Agent {
 
     fn ask(&mut self, command: &str) -> Result<Vec<u8>> {
         self.send(command)?;
-        self.answer()
+        self.answer(None)
     }
 
     /// Waits until the agent asks for the passphrase.
@@ -240,8 +244,8 @@ impl Agent {
         Ok(line)
     }
 
-    /// The data up to `OK`.
-    fn answer(&mut self) -> Result<Vec<u8>> {
+    /// The data up to `OK`; an inquiry for the passphrase is answered with `phrase`.
+    fn answer(&mut self, phrase: Option<&str>) -> Result<Vec<u8>> {
         let mut data = Vec::new();
         loop {
             let line = self.line()?;
@@ -249,6 +253,8 @@ impl Agent {
                 return Ok(data);
             } else if let Some(escaped) = line.strip_prefix(b"D ") {
                 data.extend(unescape(escaped)?);
+            } else if line.starts_with(b"INQUIRE PASSPHRASE") {
+                self.send(&format!("D {}\nEND", phrase.unwrap_or_default()))?;
             } else if line.starts_with(b"INQUIRE ") {
                 self.send("END")?;
             } else if line.starts_with(b"ERR ") {

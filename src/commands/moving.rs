@@ -32,7 +32,7 @@ pub fn import(settings: &Settings, options: &Import, from: &Path) -> Result<()> 
 /// Takes over the keys of the old service in the state directory itself, and prints what is left to do.
 pub fn import_in_place(settings: &Settings, options: &Import, steps: &[Step]) -> Result<()> {
     let Some(layout) = OldLayout::find(settings)? else {
-        return nothing_to_take_over(settings);
+        return nothing_to_take_over(settings, options, steps);
     };
     let gpg = Gpg::new(settings)?;
     gpg.check_installed()?;
@@ -59,9 +59,16 @@ pub fn import_in_place(settings: &Settings, options: &Import, steps: &[Step]) ->
     end(report, missed)
 }
 
-/// Says why there is nothing to take over.
-fn nothing_to_take_over(settings: &Settings) -> Result<()> {
+/// Says why there is nothing to take over, or that it has been done and what is left to do.
+fn nothing_to_take_over(settings: &Settings, options: &Import, steps: &[Step]) -> Result<()> {
     let state = settings.state_dir.display();
+    if let Some(kept) = OldLayout::kept(settings)?.last() {
+        log::info!(
+            "the keys of the old service have been taken over; {} keeps them",
+            kept.display()
+        );
+        return print(&ImportReport::default(), options, None, steps);
+    }
     match OldLayout::orphans(settings) {
         0 => Err(Error::Usage(format!(
             "{state} holds no keyring of another service; name the GnuPG home that the keys are in: \

@@ -2,6 +2,7 @@
 //! into one. What is inside a blob is gpg's (kbx/keybox-blob.c of GnuPG, "The keybox data format").
 //! gpg copies the whole file with every certificate it imports; joining blobs copies each once.
 
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
 /// Length, type and version of a blob.
@@ -69,6 +70,13 @@ pub fn holds_certificates(mut file: impl Read + Seek) -> bool {
             return true;
         }
     }
+}
+
+/// Whether an open file begins as a keybox does. It is read from its beginning afterwards.
+pub fn is_keybox(mut file: &File) -> bool {
+    let mut head = [0; 12];
+    let begins = file.read_exact(&mut head).is_ok() && head[8..] == *b"KBXf";
+    begins && file.rewind().is_ok()
 }
 
 /// Whether a keybox that begins with `head` is or was used for OpenPGP. gpg looks into an old

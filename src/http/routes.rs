@@ -66,7 +66,7 @@ pub fn answer<'a>(
 /// `*`. Whether there is a key is not looked at.
 fn methods(path: &str) -> Option<&'static str> {
     match path {
-        "/ping" | "/keys" | "/metrics" => Some(READS),
+        "/ping" | "/ready" | "/keys" | "/metrics" => Some(READS),
         "/gen_key" => Some(MAKES),
         "*" => Some(ALL),
         path => path.strip_prefix("/keys/").and_then(keys::resource).map(|_| READS),

@@ -66,21 +66,37 @@ impl Homes {
     }
 
     /// The key whose fingerprint ends in `digits`. Looks at every key; a home that is damaged is an error
-    /// only when no other one holds it.
+    /// only when no other one holds it. [`Error::Arguments`] when two keys end in these digits.
     pub fn find_by_key_id(&self, digits: &str) -> Result<Option<(NameEmail, KeyRecord)>> {
+        let mut found: Option<(NameEmail, KeyRecord)> = None;
         let mut damaged = None;
         for name_email in self.identities()? {
             let name_email = name_email?;
-            match self.find(&name_email) {
-                Ok(Some(record)) if record.fingerprint.as_str().ends_with(digits) => {
-                    return Ok(Some((name_email, record)));
+            let record = match self.find(&name_email) {
+                Ok(Some(record)) if record.fingerprint.as_str().ends_with(digits) => record,
+                Ok(_) => continue,
+                Err(e @ Error::DamagedHome { .. }) => {
+                    damaged = Some(e);
+                    continue;
                 }
-                Ok(_) => {}
-                Err(e @ Error::DamagedHome { .. }) => damaged = Some(e),
                 Err(e) => return Err(e),
+            };
+            match &found {
+                Some((other, first)) if first.fingerprint != record.fingerprint => {
+                    return Err(Error::Arguments(format!(
+                        "the key ID {digits} is that of two keys: {} of {other}, and {} of \
+                         {name_email}; name one by its name or all 40 digits",
+                        first.fingerprint, record.fingerprint
+                    )));
+                }
+                Some(_) => {}
+                None => found = Some((name_email, record)),
             }
         }
-        damaged.map_or(Ok(None), Err)
+        match (found, damaged) {
+            (None, Some(e)) => Err(e),
+            (found, _) => Ok(found),
+        }
     }
 
     /// The key of an identity, if there is one. A home that is not complete is an error: it may

@@ -39,7 +39,10 @@ pub fn holds_keys(keybox: &Path) -> Result<bool> {
         Err(e) => return Err(looking(keybox, e)),
         Ok(_) => {}
     }
+    // What a link leads to is nothing of ours, unless it is a keyring.
+    let is_link = fs::symlink_metadata(keybox).is_ok_and(|found| found.is_symlink());
     match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(keybox) {
+        Ok(file) if is_link && !keybox::is_keybox(&file) => Ok(false),
         Ok(file) => Ok(keybox::holds_certificates(file)),
         Err(e) if is_missing(&e) => Ok(false),
         Err(e) => Err(looking(keybox, e)),

@@ -248,10 +248,9 @@ impl SigndView {
     }
 
     /// Takes a key from signd, durably: first the phrase, which makes the user, then the secret key.
-    /// A copy of the passphrase in place of its link is moved to `aside`.
+    /// What stands in place of a link may be somebody's only copy, so it is moved to `aside`.
     pub fn remove(&self, name_email: &NameEmail, keygrip: &Keygrip, aside: &Path) -> Result<()> {
         let secret_key = self.secret_key_slot(name_email, keygrip);
-        secret_key.check()?;
         match &self.files {
             Some(files) => files.remove(name_email)?,
             None => {

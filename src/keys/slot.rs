@@ -1,7 +1,7 @@
 //! One place that obs-signd looks at: the link to a secret key or to a passphrase. Here, and only here,
 //! it is decided what may be put in the place of what stands there. A link, an empty file and a copy of
-//! what the link leads to hold nothing of their own. Anything else may be somebody's only copy: it is
-//! never replaced and never removed, whoever asks.
+//! what the link leads to hold nothing of their own. Anything else may be somebody's only copy: nothing
+//! replaces it, and who empties the slot sets it aside.
 
 use std::fs;
 use std::io;
@@ -112,12 +112,17 @@ impl Slot {
         if self.is_ours() {
             return Ok(false);
         }
-        match symlink(&self.target, &self.path) {
-            Ok(()) => return Ok(true),
-            // Another request may make it at any time; then that one is taken.
-            Err(_) if self.is_ours() => return Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(failed(e)),
+        // Other requests and removals may make it and take it away at any time.
+        loop {
+            match symlink(&self.target, &self.path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                made => return made.map(|()| true).map_err(failed),
+            }
+            match self.look().map_err(failed)? {
+                Occupant::Ours => return Ok(true),
+                Occupant::Nobody => {}
+                _ => break,
+            }
         }
         self.check()?;
         // signd takes no name that begins with a dot for a user.
@@ -135,14 +140,17 @@ impl Slot {
         }
     }
 
-    /// Empties the slot. A file with nothing of its own is moved to `aside`.
+    /// Empties the slot. What is no link is moved to `aside`, where it is kept.
     pub fn clear(&self, aside: &Path) -> Result<()> {
         let failed = |e| Error::io(format!("removing {}", self.path.display()), e);
         let cleared = match self.look().map_err(failed)? {
             Occupant::Nobody => Ok(()),
             Occupant::Ours | Occupant::Link(_) => fs::remove_file(&self.path),
-            Occupant::Worthless => durable::rename(&self.path, aside),
-            occupant => return Err(occupied(&self.path, &occupant)),
+            _ => {
+                let (path, to) = (self.path.display(), aside.display());
+                log::warn!("{path}: was not our link to the key, moved it to {to}");
+                durable::rename(&self.path, aside)
+            }
         };
         match cleared {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(e)),
@@ -210,15 +218,17 @@ mod tests {
         assert!(slot.fill().unwrap() && slot.is_ours());
 
         write("precious");
-        for result in [slot.check(), slot.fill().map(drop), slot.clear(&root.join("aside"))] {
+        for result in [slot.check(), slot.fill().map(drop)] {
             assert!(matches!(result, Err(Error::Occupied { .. })), "{result:?}");
         }
         assert_eq!(fs::read(slot.path()).unwrap(), b"precious");
-        fs::remove_file(slot.path()).unwrap();
+        let aside = root.join("aside");
+        slot.clear(&aside).unwrap();
+        assert_eq!(fs::read(&aside).unwrap(), b"precious");
         fs::create_dir(slot.path()).unwrap();
         assert!(matches!(slot.fill(), Err(Error::Occupied { .. })));
         assert!(slot.path().is_dir());
-        assert_eq!(fs::read_dir(&root).unwrap().count(), 2, "nothing is left behind");
+        assert_eq!(fs::read_dir(&root).unwrap().count(), 3, "nothing is left behind");
         fs::remove_dir_all(&root).unwrap();
     }
 

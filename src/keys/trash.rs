@@ -135,7 +135,7 @@ impl Store {
 
     /// Destroys what is kept of the old service.
     pub fn purge_old_service(&self, entry: &Path) -> Result<()> {
-        self.destroy(entry)
+        self.destroy(entry, entry)
     }
 
     /// All keys in the trash, those that were removed first in front.
@@ -234,17 +234,23 @@ impl Store {
         }
     }
 
-    /// Destroys a removed key for good.
+    /// Destroys a removed key for good. What stood in place of its links was set aside in the same entry, and
+    /// stays: nobody was asked about it.
     pub fn purge(&self, removed: &Removed) -> Result<()> {
         let _held = hold(&removed.entry, &removed.name_email)?;
-        self.destroy(&removed.entry)
+        self.destroy(&removed.home(), &removed.entry)?;
+        if let Err(e) = remove_hollow(&removed.entry).and_then(|()| durable::sync(&self.trash)) {
+            log::warn!("{e}; there may be something in it that is worth to be kept");
+        }
+        Ok(())
     }
 
-    /// Destroys an entry. Once it has the name it gets first, any later purge finishes the work.
-    fn destroy(&self, entry: &Path) -> Result<()> {
+    /// Destroys `what`, which is the entry or the home in it. Once it has the name it gets first, any later
+    /// purge finishes the work.
+    fn destroy(&self, what: &Path, entry: &Path) -> Result<()> {
         let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let doomed = self.trash.join(format!("{PURGING}{name}"));
-        durable::rename(entry, &doomed)
+        durable::rename(what, &doomed)
             .map_err(|e| Error::io(format!("purging {}", entry.display()), e))?;
         durable::sync(&self.trash)?;
         remove_tree(&doomed)?;

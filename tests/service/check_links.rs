@@ -261,20 +261,30 @@ fn trust_databases_and_shared_keyrings_are_named() {
         fs::write(&path, "corrupt").unwrap();
         fs::set_permissions(&path, private()).unwrap();
     }
-    let shared = sign_host.path("gnupg/pubring.gpg");
-    fs::write(&shared, "keys of old").unwrap();
-    fs::set_permissions(&shared, private()).unwrap();
     let found = sign_host.check(&[]);
     found.assert_failed("gnupg/trustdb.gpg", "signing fails", "check --repair");
     assert!(found.has("warning", &format!("{ID}/trustdb.gpg"), "can be deleted"), "{found:#?}");
-    found.assert_failed("gnupg/pubring.gpg", "holds keys that no home has", "copr-keygen import");
 
+    // Beside the keyring of another service, it is that one's own.
+    let shared = sign_host.path("gnupg/pubring.gpg");
+    fs::write(&shared, "keys of old").unwrap();
+    fs::set_permissions(&shared, private()).unwrap();
+    for arguments in [&[][..], &["--repair"]] {
+        let found = sign_host.check(arguments);
+        found.assert_failed(
+            "gnupg/pubring.gpg",
+            "holds keys that no home has",
+            "copr-keygen import",
+        );
+        assert!(!found.has("repaired", "gnupg/trustdb.gpg", ""), "{found:#?}");
+        assert!(sign_host.path("gnupg/trustdb.gpg").exists() && shared.exists());
+    }
+    fs::remove_file(shared).unwrap();
     let repaired = sign_host.check(&["--repair"]);
     assert!(repaired.has("repaired", "gnupg/trustdb.gpg", ""), "{repaired:#?}");
     assert!(!sign_host.path("gnupg/trustdb.gpg").exists());
-    assert!(in_home.exists() && shared.exists());
+    assert!(in_home.exists());
     fs::remove_file(in_home).unwrap();
-    fs::remove_file(shared).unwrap();
     fs::write(sign_host.path("gnupg/trustdb.gpg"), "corrupt").unwrap();
     sign_host.assert_mended("gnupg/trustdb.gpg", ID);
 }

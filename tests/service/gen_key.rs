@@ -318,7 +318,7 @@ fn what_is_derived_from_a_key_is_repaired_by_the_next_request() {
     fs::write(&stranger, "of no concern").unwrap();
     let damages: [&dyn Fn(&Path); 5] = [
         &|_| {},
-        &|link| fs::write(link, "a file").unwrap(),
+        &|link| fs::write(link, "").unwrap(),
         &|link| symlink("../nothing", link).unwrap(),
         &|link| symlink(&stranger, link).unwrap(),
         &|link| symlink(host.home(ID).join("passphrase"), link).unwrap(),

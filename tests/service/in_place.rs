@@ -170,9 +170,10 @@ fn the_keys_of_the_old_service_are_taken_over_where_they_are() {
     for id in &ids {
         assert_eq!(old.host.gen_key(id, json!({})).unwrap().status, 200, "{}", old.host.log());
     }
+    // Once more, as after a kill at the last moment: it is done, and what is left to do is said again.
     let again = old.import(&[]);
-    assert_eq!(again.status.code(), Some(2), "{}", words(&again));
-    assert!(words(&again).contains("holds no keyring of another service"), "{}", words(&again));
+    assert!(again.status.success() && words(&again).contains("been taken over"), "{again:?}");
+    assert!(String::from_utf8_lossy(&again.stdout).contains("left to do"), "{again:?}");
 
     let purged = old.host.run(&["purge", "--older-than", "1d", "--yes"]);
     assert!(purged.status.success() && old.kept().exists(), "{}", words(&purged));
@@ -180,6 +181,9 @@ fn the_keys_of_the_old_service_are_taken_over_where_they_are() {
     assert!(purged.status.success(), "{}", words(&purged));
     assert_eq!(old.host.entries("trash"), [""; 0]);
     old.assert_all_sign();
+    let again = old.import(&[]);
+    assert_eq!(again.status.code(), Some(2), "{}", words(&again));
+    assert!(words(&again).contains("holds no keyring of another service"), "{}", words(&again));
 }
 
 #[test]
@@ -299,8 +303,7 @@ fn a_killed_import_in_place_loses_nothing_and_goes_on() {
         }
         let report = old.import(&[]);
         let said = words(&report);
-        // 2: it had ended before it was killed.
-        assert!(matches!(report.status.code(), Some(0 | 2)), "round {round}: {said}");
+        assert!(report.status.success(), "round {round}: {said}");
         old.end_agent();
         old.assert_all_sign();
         assert_eq!(picture(&old.kept()), before, "round {round}: what was there is not kept");

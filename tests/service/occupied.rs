@@ -40,16 +40,25 @@ fn requests_for_keys_replace_nothing() {
 
     fs::remove_file(&phrase).unwrap();
     assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 201);
-    for path in [phrase, secret_link(&host)] {
+    for is_phrase in [true, false] {
+        let path = if is_phrase { phrase.clone() } else { secret_link(&host) };
         put(&path);
         assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 500, "{}", host.log());
         assert_kept(&path, "gen_key of a key that exists");
+        // To the trash with the key, where it outlives even that.
         let removed = host.run(&["remove", "--yes", ID]);
-        assert_eq!(removed.status.code(), Some(1), "{}", words(&removed));
-        assert!(words(&removed).contains("keep it elsewhere"), "{}", words(&removed));
-        assert_kept(&path, "remove");
-        assert_eq!(host.entries("keys"), [ID]);
-        fs::remove_file(&path).unwrap();
+        assert!(removed.status.success(), "{}", words(&removed));
+        let name =
+            if path.ends_with(ID) { "phrase".into() } else { path.file_name().unwrap().to_owned() };
+        let aside = host.state().join("trash").join(&host.entries("trash")[0]).join(name);
+        assert_kept(&aside, "remove");
+        assert!(host.run(&["undo", ID]).status.success());
+        assert_kept(&aside, "undo");
+        assert!(host.run(&["remove", "--yes", ID]).status.success());
+        assert!(host.run(&["purge", "--older-than", "0d", "--yes"]).status.success());
+        assert_kept(&aside, "purge");
+        fs::remove_dir_all(host.state().join("trash")).unwrap();
+        assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 201);
         assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 200, "{}", host.log());
     }
 }

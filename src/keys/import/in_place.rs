@@ -18,6 +18,7 @@ use crate::gpg::{Gpg, Keygrip};
 use crate::interrupt;
 use crate::keys::directory::own_part;
 use crate::keys::lock::lock;
+use crate::keys::trash::old_services;
 use crate::keys::{Store, TRUST_DATABASE, durable, old_keyring};
 use crate::settings::Settings;
 
@@ -57,6 +58,12 @@ impl<'a> OldLayout<'a> {
         let layout = Self { settings, state, importing };
         let is_there = layout.is_begun() || layout.stage()? != Stage::Nowhere;
         Ok(is_there.then_some(layout))
+    }
+
+    /// Where the directories of the old service are kept whose keys have been taken over.
+    pub fn kept(settings: &Settings) -> Result<Vec<PathBuf>> {
+        let entries = old_services(&settings.state_dir.join("trash"))?;
+        Ok(entries.into_iter().map(|(_, entry)| entry).collect())
     }
 
     /// Secret keys in `gnupg/` that are files of their own, in a state without the old service's keyring:

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use super::OLD_SERVICE;
 use super::unread::{DATABASE, SECRING, is_filled};
 use crate::error::{Error, Result};
 use crate::gpg::{Fingerprint, Keygrip, keybox};
@@ -149,7 +150,8 @@ fn directory(option: &str, path: &Path, state: &Path) -> Result<PathBuf> {
         }
         Err(e) => return Err(unreadable(path, e)),
     };
-    if let Some(state) = state.canonicalize().ok().filter(|state| path.starts_with(state)) {
+    let is_inside = |state: &PathBuf| path.starts_with(state) && !is_kept(&path, state);
+    if let Some(state) = state.canonicalize().ok().filter(is_inside) {
         return Err(Error::Usage(format!(
             "{option} {}: is inside of the state directory; to take over the keys of the old service where \
              they are, run: {}",
@@ -158,6 +160,12 @@ fn directory(option: &str, path: &Path, state: &Path) -> Result<PathBuf> {
         )));
     }
     Ok(path)
+}
+
+/// Whether a directory is among those of the old service that are kept in the trash.
+fn is_kept(path: &Path, state: &Path) -> bool {
+    let entry = path.strip_prefix(state.join("trash")).ok().and_then(|path| path.iter().next());
+    entry.is_some_and(|entry| entry.to_string_lossy().ends_with(OLD_SERVICE))
 }
 
 /// The keyring gpg would use: `pubring.gpg` only where `pubring.kbx` was never used for OpenPGP.

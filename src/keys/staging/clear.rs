@@ -39,7 +39,7 @@ impl Staging {
     pub fn clear(&self, signd: &SigndView) -> Result<usize> {
         let mut count = 0;
         for path in self.entries()? {
-            let buried = match self.judge(&path) {
+            let buried = match self.judge(&path, |path| Ok(lock(path)?.is_some())) {
                 Ok(Some(Work::Dead)) => self.bury(&path, signd),
                 Ok(Some(Work::Strange)) => {
                     // It was not made here and will not go away by itself.
@@ -87,7 +87,8 @@ impl Staging {
         let mut found = Vec::new();
         for path in self.entries()? {
             let failed = |e| Error::io(format!("looking at {}", path.display()), e);
-            if let Some(work) = self.judge(&path).map_err(failed)? {
+            // Who only looks must not take a lock that its maker is about to take.
+            if let Some(work) = self.judge(&path, is_old).map_err(failed)? {
                 found.push((path, work));
             }
         }
@@ -101,12 +102,16 @@ impl Staging {
         entries.map(|entry| entry.map(|entry| entry.path()).map_err(reading)).collect()
     }
 
-    /// Whose an entry is; `None` when it is gone by now.
-    fn judge(&self, path: &Path) -> io::Result<Option<Work>> {
+    /// Whose an entry is; `None` when it is gone by now, or is being made. `is_left` tells whether nobody
+    /// makes an entry that has not got its name.
+    fn judge(
+        &self,
+        path: &Path,
+        is_left: impl Fn(&Path) -> io::Result<bool>,
+    ) -> io::Result<Option<Work>> {
         let name = path.file_name().unwrap_or_default();
         if let Some(name) = name.as_bytes().strip_prefix(FRESH.as_bytes()) {
-            // Not told by its lock, which its maker may be about to take.
-            let is_dead = self.identity.proves_dead(OsStr::from_bytes(name)) && is_old(path)?;
+            let is_dead = self.identity.proves_dead(OsStr::from_bytes(name)) && is_left(path)?;
             return Ok(is_dead.then_some(Work::Dead));
         }
         Ok(Some(match lock(path) {
