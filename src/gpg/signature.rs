@@ -24,30 +24,17 @@ pub fn time_of_signature(now: u64, created: u64, expires: Option<u64>) -> Option
 }
 
 impl Gpg {
-    /// Makes a signature with the key in `home` and `passphrase`, and
-    /// verifies it with the keyring there. `at` is what gpg is told in place of the time. A key that
-    /// is revoked cannot be tried.
+    /// Makes a signature with the key in `home` and `passphrase`, and verifies it with the keyring there, or
+    /// with `apart`, the keyring of another home: then what was made is held against what was there before.
+    /// `at` is what gpg is told in place of the time. A key that is revoked cannot be tried.
     pub fn try_signature(
         &self,
         home: &Path,
         passphrase: &[u8],
         fingerprint: &Fingerprint,
         at: Option<u64>,
-        deadline: Instant,
-    ) -> Result<()> {
-        self.try_signature_apart(home, passphrase, fingerprint, at, deadline, None)
-    }
-
-    /// As [`Gpg::try_signature`], verified in another home with another keyring, where one is named: what was
-    /// made here is then held against what was there before.
-    pub fn try_signature_apart(
-        &self,
-        home: &Path,
-        passphrase: &[u8],
-        fingerprint: &Fingerprint,
-        at: Option<u64>,
-        deadline: Instant,
         apart: Option<Keyring>,
+        deadline: Instant,
     ) -> Result<()> {
         let user = format!("{fingerprint}!");
         let options = doubting(at);

@@ -76,7 +76,7 @@ impl Store {
         if !certificate.revoked {
             let at = time_of_signature(now, certificate.created, certificate.expires);
             self.gpg
-                .try_signature(home, &phrase, &certificate.fingerprint, at, deadline)
+                .try_signature(home, &phrase, &certificate.fingerprint, at, None, deadline)
                 .or_else(|error| self.check_space().and(Err(error)))?;
         }
         // Of the cache only what gpg cannot know is taken over.

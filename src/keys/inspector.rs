@@ -157,7 +157,7 @@ impl Inspector {
         let at = time_of_signature(clock::now()?, certificate.created, certificate.expires);
         let phrase = self.passphrases.read(&home.path, grip)?;
         let deadline = Instant::now() + KEY_TIME;
-        self.gpg.try_signature(work, &phrase, &certificate.fingerprint, at, deadline)
+        self.gpg.try_signature(work, &phrase, &certificate.fingerprint, at, None, deadline)
     }
 
     /// Writes `key.json` anew from what gpg says, under the lock of the home.

@@ -103,13 +103,7 @@ impl Store {
             how: "what it left is not a whole key".into(),
             words: error.to_string(),
         })?;
-        match staged.publish(
-            &self.homes,
-            &self.signd,
-            &self.on_disk,
-            name_email,
-            &record.keygrip,
-        )? {
+        match self.publish(staged, name_email, &record.keygrip)? {
             Publication::Done => {
                 self.relink(name_email)?;
                 Ok(Outcome::Made(record))

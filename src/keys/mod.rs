@@ -43,7 +43,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::gpg::Gpg;
+use crate::gpg::{Gpg, Keygrip};
+use crate::identity::NameEmail;
 use crate::remedy;
 use crate::settings::{Settings, Value};
 
@@ -81,7 +82,7 @@ use opened::Opened;
 use phrases::PhraseFiles;
 use pool::Pool;
 use signd::SigndView;
-use staging::{StagedHome, Staging};
+use staging::{Publication, StagedHome, Staging};
 use turns::{Permits, Turns};
 
 /// The keys of this sign host and all it takes to make another one.
@@ -197,6 +198,16 @@ impl Store {
             true => Ok(()),
             false => self.signd.prepare(self.staging.create()?.scratch()),
         }
+    }
+
+    /// Publishes a home of staging; see [`StagedHome::publish`].
+    fn publish<'a>(
+        &'a self,
+        staged: StagedHome<'a>,
+        name_email: &NameEmail,
+        keygrip: &Keygrip,
+    ) -> Result<Publication> {
+        staged.publish(&self.homes, &self.signd, &self.on_disk, name_email, keygrip)
     }
 
     /// Makes sure that signd can be given phrases where no disk keeps them.

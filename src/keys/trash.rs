@@ -194,8 +194,7 @@ impl Store {
         name_email: &NameEmail,
         record: &KeyRecord,
     ) -> Result<()> {
-        let (homes, signd) = (&self.homes, &self.signd);
-        match staged.publish(homes, signd, &self.on_disk, name_email, &record.keygrip)? {
+        match self.publish(staged, name_email, &record.keygrip)? {
             Publication::Done => self.relink(name_email).map(drop),
             Publication::Lost => Err(Error::InUse(name_email.clone())),
         }

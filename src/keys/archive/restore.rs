@@ -145,13 +145,7 @@ impl Store {
             self.check_space()?;
             let staged = self.staging.create()?;
             let (record, _) = self.assemble(staged.path(), name_email, files)?;
-            match staged.publish(
-                &self.homes,
-                &self.signd,
-                &self.on_disk,
-                name_email,
-                &record.keygrip,
-            )? {
+            match self.publish(staged, name_email, &record.keygrip)? {
                 Publication::Done => {
                     self.relink(name_email)?;
                     return Ok(Restored::Made);

@@ -57,7 +57,7 @@ impl Store {
         let fingerprint = &record.fingerprint;
         let at = time_of_signature(now, record.created, record.expires);
         self.gpg
-            .try_signature(work, &phrase, fingerprint, at, deadline)
+            .try_signature(work, &phrase, fingerprint, at, None, deadline)
             .map_err(|e| self.explain(e.into()).prefix("no signature can be made with it: "))?;
         self.stage_revocation(source, &staged, fingerprint, &phrase, deadline)
             .map_err(|obstacle| self.explain(obstacle))?;
@@ -69,13 +69,7 @@ impl Store {
             words: error.to_string(),
         })?;
         let name_email = &candidate.name_email;
-        match staged.publish(
-            &self.homes,
-            &self.signd,
-            &self.on_disk,
-            name_email,
-            &record.keygrip,
-        )? {
+        match self.publish(staged, name_email, &record.keygrip)? {
             Publication::Done => Ok(Fate::Imported),
             Publication::Lost => match self.homes.find(name_email)? {
                 Some(there) if there.fingerprint == record.fingerprint => Ok(Fate::Already),

@@ -59,6 +59,6 @@ impl Store {
         let phrase = self.passphrases.read(&self.homes.path(name_email), &record.keygrip)?;
         let at = time_of_signature(clock::believed()?, record.created, record.expires);
         let deadline = Instant::now() + KEY_TIME;
-        self.gpg.try_signature_apart(work, &phrase, &key.fingerprint, at, deadline, Some(old))
+        self.gpg.try_signature(work, &phrase, &key.fingerprint, at, Some(old), deadline)
     }
 }
