@@ -22,6 +22,8 @@ use crate::systemd::journal::event;
 /// Prolongs what is due.
 pub fn run(settings: &Settings, options: &cli::Prolong) -> Result<()> {
     let store = Store::open(settings, Gpg::new(settings)?)?;
+    // From here on a signal ends the run with its report.
+    let _work = (!options.dry_run).then(interrupt::work);
     let plan = Plan::make(&store, Evidence::of(&settings.state_dir), options)?;
     if !options.dry_run {
         settings.metrics_file.get()?;
@@ -29,7 +31,6 @@ pub fn run(settings: &Settings, options: &cli::Prolong) -> Result<()> {
         // A sign of life, by which a later run sees that the clock has not jumped.
         store.workplace().map(drop).unwrap_or_else(|e| log::warn!("{e}"));
     }
-    let _work = (!options.dry_run).then(interrupt::work);
     let report = if options.dry_run {
         Report::default()
     } else {
