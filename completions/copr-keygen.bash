@@ -727,7 +727,7 @@ _copr__keygen() {
             return 0
             ;;
         copr__subcmd__keygen__subcmd__purge)
-            opts="-h --older-than --yes --state-dir --config --help"
+            opts="-h --older-than --old-service --yes --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -43,7 +43,7 @@ complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "restore" -d
 complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "token" -d 'Print a new token that lets a client in, as a line for the file of tokens'
 complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "remove" -d 'Take a key out of use; `undo` brings it back until `purge`'
 complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "undo" -d 'Bring a removed key back'
-complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "purge" -d 'Destroy removed keys for good'
+complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "purge" -d 'Destroy removed keys, and what is kept of the old service, for good'
 complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "seal" -d 'Encrypt all passphrases under the key in the credential passphrase-key'
 complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "unseal" -d 'Take `seal` back: passphrases are in the clear again'
 complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "phrases" -d 'Give signd the passphrase of every key, and take away those of no key'
@@ -125,9 +125,10 @@ complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand remove" -s h -l 
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand undo" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand undo" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand undo" -s h -l help -d 'Print help'
-complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand purge" -l older-than -d 'Only keys that were removed longer ago than this; 0d for all' -r
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand purge" -l older-than -d 'Only what came to the trash longer ago than this; 0d for all' -r
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand purge" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand purge" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand purge" -l old-service -d 'Only the directories of the old service that `import` has put there'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand purge" -l yes -d 'Do not ask'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand purge" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand seal" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
@@ -158,7 +159,7 @@ complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong fill-pool import export backup restore token remove undo purge seal unseal phrases help" -f -a "token" -d 'Print a new token that lets a client in, as a line for the file of tokens'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong fill-pool import export backup restore token remove undo purge seal unseal phrases help" -f -a "remove" -d 'Take a key out of use; `undo` brings it back until `purge`'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong fill-pool import export backup restore token remove undo purge seal unseal phrases help" -f -a "undo" -d 'Bring a removed key back'
-complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong fill-pool import export backup restore token remove undo purge seal unseal phrases help" -f -a "purge" -d 'Destroy removed keys for good'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong fill-pool import export backup restore token remove undo purge seal unseal phrases help" -f -a "purge" -d 'Destroy removed keys, and what is kept of the old service, for good'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong fill-pool import export backup restore token remove undo purge seal unseal phrases help" -f -a "seal" -d 'Encrypt all passphrases under the key in the credential passphrase-key'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong fill-pool import export backup restore token remove undo purge seal unseal phrases help" -f -a "unseal" -d 'Take `seal` back: passphrases are in the clear again'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand help; and not __fish_seen_subcommand_from serve gpg check list show pubkey prolong fill-pool import export backup restore token remove undo purge seal unseal phrases help" -f -a "phrases" -d 'Give signd the passphrase of every key, and take away those of no key'

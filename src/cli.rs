@@ -139,7 +139,7 @@ pub enum Command {
     /// Bring a removed key back
     Undo(Undo),
 
-    /// Destroy removed keys for good
+    /// Destroy removed keys, and what is kept of the old service, for good
     ///
     /// Nothing brings them back, except a backup.
     Purge(Purge),
@@ -383,9 +383,13 @@ pub struct Undo {
 /// Options of `purge`.
 #[derive(Args, Debug)]
 pub struct Purge {
-    /// Only keys that were removed longer ago than this; 0d for all
+    /// Only what came to the trash longer ago than this; 0d for all
     #[arg(long, value_name = "SPAN")]
     pub older_than: Lifetime,
+
+    /// Only the directories of the old service that `import` has put there
+    #[arg(long)]
+    pub old_service: bool,
 
     /// Do not ask
     #[arg(long)]

@@ -40,8 +40,15 @@ pub fn import_in_place(settings: &Settings, options: &Import, steps: &[Step]) ->
     if options.dry_run {
         let scratch = Scratch::make()?;
         let report = with_bar(|progress| layout.dry_run(gpg, &scratch.0, how, progress))?;
-        print(&report, options, None, steps)?;
-        let missed = report.missed().count();
+        let missed = report.missed().count() + report.unread.len();
+        let would_stop = missed > 0 && !options.leave_out;
+        print(&report, options, None, if would_stop { &[] } else { steps })?;
+        if would_stop {
+            return Err(Error::Partly(format!(
+                "the import would stop before anything changes: {missed} keys, or files with keys, cannot be \
+                 taken over, see above"
+            )));
+        }
         return end(report, missed);
     }
     let (report, kept) = with_bar(|progress| layout.import(gpg, how, options.leave_out, progress))?;

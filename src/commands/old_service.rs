@@ -28,33 +28,41 @@ pub struct Step {
     why: String,
     /// What to type, as root.
     command: String,
+    /// Whether it is not for now.
+    later: bool,
 }
 
 impl Step {
     fn new(why: impl Into<String>, command: impl Into<String>) -> Self {
-        Self { why: why.into(), command: command.into() }
+        Self { why: why.into(), command: command.into(), later: false }
     }
 
-    /// For a terminal: a comment and the command below it.
+    /// For a terminal: a comment and the command below it. What is not for now is a comment as well, so that
+    /// the whole can be typed in.
     pub fn text(&self) -> String {
-        format!("# {}\n{}\n", self.why, self.command)
+        let now = if self.later { "#     " } else { "" };
+        format!("# {}\n{now}{}\n", self.why, self.command)
     }
 }
 
-/// What is left to do on this host. Asked as root, who may look everywhere. `root` is `/`.
+/// What is left to do on this host. Asked as root, who may look everywhere. `root` is `/`. Of the host only
+/// where the state is that of the package: another one may be a copy, to rehearse with.
 pub fn steps(root: &Path, state: &Path) -> Vec<Step> {
     let host = OldHost { root, state };
     let mut steps = Vec::new();
-    host.files(&mut steps);
-    host.account(&mut steps);
-    host.programs(&mut steps);
-    host.sign_conf(&mut steps);
-    host.units(&mut steps);
+    if state == Path::new(remedy::STATE) {
+        host.files(&mut steps);
+        host.account(&mut steps);
+        host.programs(&mut steps);
+        host.sign_conf(&mut steps);
+        host.units(&mut steps);
+    }
     steps.push(Step::new("see whether all is well", remedy::command(state, "check")));
-    steps.push(Step::new(
-        "when signing has been seen to work: destroy the old, unprotected keys",
-        remedy::command(state, "purge --older-than 0d"),
-    ));
+    let last = Step::new(
+        "days later, when signing has been seen to work: destroy the old, unprotected keys with",
+        remedy::command(state, "purge --older-than 0d --old-service"),
+    );
+    steps.push(Step { later: true, ..last });
     steps
 }
 
@@ -216,7 +224,11 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
         let none = commands(root);
-        assert_eq!(none, ["copr-keygen check", "copr-keygen purge --older-than 0d"]);
+        let last = "copr-keygen purge --older-than 0d --old-service";
+        assert_eq!(none, ["copr-keygen check", last]);
+        // Nothing of this host is touched for a copy of the state.
+        write(root, "/etc/cron.daily/copr-keygen", "");
+        assert_eq!(steps(root, Path::new("/var/tmp/copy")).len(), 2);
         for path in [
             "/etc/cron.daily/copr-keygen",
             "/etc/sudoers.d/copr_signer",

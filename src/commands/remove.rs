@@ -54,7 +54,7 @@ pub fn purge(settings: &Settings, options: &Purge) -> Result<()> {
         count => log::info!("finished {count} purges that were interrupted"),
     }
     let age = u64::from(options.older_than.seconds());
-    let now = clock::now()?;
+    let now = if age == 0 { clock::now()? } else { clock::believed()? };
     let doubt = Evidence::of(&settings.state_dir).against_jump(now);
     if let Some(words) = doubt.filter(|_| age > 0) {
         return Err(Error::Clock(format!(
@@ -65,7 +65,8 @@ pub fn purge(settings: &Settings, options: &Purge) -> Result<()> {
     // 0 is all, also what a clock that was wrong has dated into the future.
     let is_old = |at: u64| age == 0 || at.saturating_add(age) <= now;
     let is_doomed = |removed: &Removed| is_old(removed.at);
-    let doomed: Vec<_> = store.removed()?.into_iter().filter(is_doomed).collect();
+    let removed = if options.old_service { Vec::new() } else { store.removed()? };
+    let doomed: Vec<_> = removed.into_iter().filter(is_doomed).collect();
     let old_services: Vec<_> =
         store.old_services()?.into_iter().filter(|(at, _)| is_old(*at)).collect();
     if doomed.is_empty() && old_services.is_empty() {

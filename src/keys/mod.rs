@@ -42,6 +42,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::{Gpg, Keygrip};
 use crate::identity::NameEmail;
@@ -269,6 +270,7 @@ impl Store {
 
     /// Why no key could be made now, if so.
     pub fn ready(&self) -> std::result::Result<(), String> {
+        clock::believed().map_err(|_| "the clock of this host cannot be right".to_owned())?;
         self.opened.look()
     }
 

@@ -382,3 +382,36 @@ fn a_state_that_was_moved_into_another_is_named_and_no_key_made() {
     host.launch();
     assert_eq!(host.gen_key(id, json!({})).unwrap().status, 200, "{}", host.log());
 }
+
+#[test]
+fn the_second_key_of_an_identity_is_passed_over_however_often_the_import_begins() {
+    let id = "twice#made@copr.example.org";
+    let old = InPlace::new(plain(1), |old| {
+        old.generate("%no-protection\n", [quick(id, ""), quick(id, "")]);
+        let subkey =
+            quick("sub#key@copr.example.org", "Subkey-Type: ECDH\nSubkey-Curve: cv25519\n");
+        old.generate("%no-protection\n", [subkey]);
+    });
+    // The first one stops for another key, after the home of this identity was made.
+    let (stopped, status) = report(&old.import(&["--json"]));
+    assert_eq!(status, Some(1), "{stopped:#}");
+    assert_eq!(values(&stopped, "left_out", "name_email").len(), 2, "{stopped:#}");
+    let (again, _) = report(&old.import(&["--leave-out", "--json"]));
+    let reasons = values(&again, "left_out", "reason");
+    let is_passed_over = |reason: &String| reason.contains("gpg signs with");
+    assert_eq!(reasons.iter().filter(|reason| is_passed_over(reason)).count(), 1, "{again:#}");
+    assert!(!reasons.iter().any(|reason| reason.contains("has another key")), "{again:#}");
+    assert_eq!(values(&again, "already", "name_email").len(), 2, "{again:#}");
+}
+
+#[test]
+fn what_is_kept_of_the_old_service_is_purged_apart() {
+    let old = InPlace::new(plain(2), |_| {});
+    assert!(old.import(&[]).status.success());
+    assert!(old.host.run(&["remove", "--yes", &old.ids[0]]).status.success());
+    assert_eq!(old.host.entries("trash").len(), 2);
+    let purged = old.host.run(&["purge", "--older-than", "0d", "--old-service", "--yes"]);
+    assert!(purged.status.success(), "{}", words(&purged));
+    assert!(old.host.run(&["undo", &old.ids[0]]).status.success());
+    old.assert_all_sign();
+}

@@ -42,7 +42,7 @@ pub enum Verdict {
 /// The candidates of one identity.
 #[derive(Debug, Default)]
 struct Rivals {
-    count: usize,
+    fingerprints: Vec<Fingerprint>,
     /// Of their contest, once there is one.
     number: Option<usize>,
 }
@@ -165,7 +165,8 @@ impl Plan {
     ) -> Result<Self> {
         let mut rivals: HashMap<NameEmail, Rivals> = HashMap::new();
         for candidate in assessed.iter().flatten() {
-            rivals.entry(candidate.name_email.clone()).or_default().count += 1;
+            let rivals = rivals.entry(candidate.name_email.clone()).or_default();
+            rivals.fingerprints.push(candidate.fingerprint.clone());
         }
         let mut plan = Self { now, ..Self::default() };
         for assessed in assessed {
@@ -190,6 +191,15 @@ impl Plan {
             Err(reason) => return Ok(Verdict::LeftOut(candidate.left_out(reason))),
         };
         if let Some(record) = record {
+            let is_rival = |rivals: &Rivals| rivals.fingerprints.contains(&record.fingerprint);
+            if record.fingerprint != candidate.fingerprint
+                && rivals.get(&candidate.name_email).is_some_and(is_rival)
+            {
+                // An import before this one has asked gpg.
+                let reason = Obstacle::Outranked(record.fingerprint).reason();
+                let left_out = candidate.left_out(reason);
+                return Ok(Verdict::LeftOut(LeftOut { outranked: true, ..left_out }));
+            }
             if record.fingerprint != candidate.fingerprint {
                 let reason = format!("keys/ has another key of it, {}", record.fingerprint);
                 return Ok(Verdict::LeftOut(candidate.left_out(reason)));
@@ -201,7 +211,7 @@ impl Plan {
             return Ok(Verdict::Already(candidate.moved()));
         }
         match rivals.get_mut(&candidate.name_email) {
-            Some(rivals) if rivals.count > 1 => {
+            Some(rivals) if rivals.fingerprints.len() > 1 => {
                 let number = *rivals.number.get_or_insert_with(|| {
                     self.contests += 1;
                     self.contests - 1
