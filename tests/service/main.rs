@@ -23,6 +23,7 @@ mod host;
 mod hostile_archives;
 mod http;
 mod in_place;
+mod install;
 mod interrupted;
 mod keys_http;
 mod keys_stream;
