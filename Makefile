@@ -16,6 +16,7 @@ SUITES ?= bookworm trixie
 
 help:
 	@echo 'make run          build and serve on $(LISTEN), state in ./$(STATE)'
+	@echo 'make build        build what `make install` installs'
 	@echo 'make test         everything that needs no root'
 	@echo 'make test-system  boot a real systemd on Debian 12 and 13 (root)'
 	@echo 'make test-openapi ask a running service whether it is what docs/openapi.yaml says (no root)'
@@ -27,6 +28,8 @@ help:
 	@echo 'make check-selinux, check-apparmor   check the policies; nothing is loaded'
 	@echo 'make test-selinux, test-apparmor   boot Debian enforcing them under qemu (root)'
 	@echo 'make install      install below $$DESTDIR$$PREFIX (DESTDIR, PREFIX=$(PREFIX))'
+	@echo 'make install-selinux, install-apparmor   install the policy or the profiles likewise; nothing is loaded'
+	@echo 'make clean        remove what was built'
 
 run:
 	@tools/setup build

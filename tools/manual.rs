@@ -80,8 +80,9 @@ fn settings_page() -> io::Result<Vec<u8>> {
     roff.text([italic(CONFIG_FILE)]);
     roff.control("SH", ["DESCRIPTION"]);
     roff.text([roman(
-        "A TOML file with one key for each setting. It need not exist. An unknown key, and a value \
-         that its setting cannot take, are errors with exit status 78. The environment variable \
+        "A TOML file with one key for each setting. It need not exist. An unknown key is an error with \
+         exit status 78 for every mode but gpg. A wrong value is an error with exit status 78 for the \
+         modes that need the setting; the others warn. The environment variable \
          COPR_KEYGEN_ and the name in capitals comes before the file; --state-dir, --config and \
          serve's --listen come before both. copr-keygen check shows what is in effect and where it \
          comes from.",
