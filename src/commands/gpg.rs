@@ -27,11 +27,13 @@ pub fn run(settings: &GpgSettings, arguments: Vec<OsString>) -> Result<ExitCode>
         return Err(become_gpg(Command::new(&settings.gpg).args(arguments)));
     }
     if old_keyring(host.agent_home.path())?.is_some() {
-        // Its keys have not been taken over, and the old service signs with them: as its own gpg-copr did.
         privileges::become_owner(&settings.state_dir)?;
-        let mut gpg = Command::new(&settings.gpg);
-        gpg.arg("--homedir").arg(host.agent_home.path()).arg("--no-auto-check-trustdb");
-        return Err(become_gpg(gpg.args(arguments)));
+        if !host.has_taken_over(&arguments) {
+            // The old service signs with its keys: as its own gpg-copr did.
+            let mut gpg = Command::new(&settings.gpg);
+            gpg.arg("--homedir").arg(host.agent_home.path()).arg("--no-auto-check-trustdb");
+            return Err(become_gpg(gpg.args(arguments)));
+        }
     }
     let call = arguments::parse(&arguments).map_err(Error::Arguments)?;
     // Where there is no state, every user would be one without a key.
@@ -114,6 +116,23 @@ impl<'a> SignHost<'a> {
                 self.agent_home.path().display()
             ))),
         }
+    }
+
+    /// Whether these arguments are about one key that signd has been given by us. A certificate that somebody
+    /// put into `gnupg/` by hand keeps no such key from signing.
+    fn has_taken_over(&self, arguments: &[OsString]) -> bool {
+        let user = match arguments::parse(arguments) {
+            Ok(Call::Sign { user, .. }) => user,
+            Ok(Call::Read { users, .. }) if users.len() == 1 => users[0].clone(),
+            _ => return false,
+        };
+        let name_email = user.to_str().and_then(|text| NameEmail::parse(text).ok());
+        let record = name_email.as_ref().and_then(|name| self.homes.find(name).ok().flatten());
+        record.is_some_and(|record| {
+            let secret_keys = self.agent_home.path().join("private-keys-v1.d");
+            let link = secret_keys.join(record.keygrip.file_name());
+            std::fs::read_link(link).is_ok_and(|to| to.starts_with("../../keys"))
+        })
     }
 
     /// The key `user` means: a `name_email`, with or without angle brackets, else a fingerprint or

@@ -153,7 +153,10 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn make() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("copr-keygen-{:016x}", rand::random::<u64>()));
+        // In memory, where there is a place for it: to choose between keys, copies of them are made.
+        let memory = Path::new("/dev/shm");
+        let above = if memory.is_dir() { memory.into() } else { std::env::temp_dir() };
+        let path = above.join(format!("copr-keygen-{:016x}", rand::random::<u64>()));
         let failed = |e| Error::io(format!("making {}", path.display()), e);
         let scratch = Self(path.clone());
         for directory in [path.clone(), path.join("staging")] {

@@ -415,3 +415,110 @@ fn what_is_kept_of_the_old_service_is_purged_apart() {
     assert!(old.host.run(&["undo", &old.ids[0]]).status.success());
     old.assert_all_sign();
 }
+
+#[test]
+fn a_certificate_that_somebody_put_into_gnupg_stops_no_signature() {
+    let old = InPlace::new(plain(2), |_| {});
+    assert!(old.import(&[]).status.success());
+    let stray = OldHost::new(&[]);
+    stray.generate("%no-protection\n", [quick("stray#key@copr.example.org", "")]);
+    let file = old.host.scratch().join("stray.pgp");
+    stray.gpg(&["--output", file.to_str().unwrap(), "--export"]);
+    let mut import = old.signd(Path::new("gpg"));
+    assert!(import.args(["--batch", "--quiet", "--import"]).arg(&file).status().unwrap().success());
+    old.assert_all_sign();
+    assert_eq!(old.host.run(&["serve"]).status.code(), Some(78));
+    // The command that is named heals it, and loses neither side.
+    let healed = old.import(&[]);
+    assert!(healed.status.success(), "{}", words(&healed));
+    old.assert_all_sign();
+    assert_eq!(old.host.entries("trash").len(), 2);
+}
+
+#[test]
+fn directories_that_are_elsewhere_are_not_taken_for_set_aside() {
+    let old = InPlace::new(plain(1), |_| {});
+    let (gnupg, elsewhere) = (old.host.state().join("gnupg"), old.host.scratch().join("disk"));
+    old.end_agent();
+    fs::rename(&gnupg, &elsewhere).unwrap();
+    symlink(&elsewhere, &gnupg).unwrap();
+    for options in [&[][..], &["--dry-run"]] {
+        let refused = old.import(options);
+        assert_eq!(refused.status.code(), Some(1), "{}", words(&refused));
+        assert!(words(&refused).contains("is a symbolic link"), "{}", words(&refused));
+    }
+    assert_eq!(fs::read_link(&gnupg).unwrap(), elsewhere);
+    let said = words(&old.import(&[]));
+    let command = said.trim().rsplit_once("in its place: ").unwrap().1;
+    assert!(Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
+    assert!(old.import(&[]).status.success());
+    old.assert_all_sign();
+}
+
+#[test]
+fn secret_keys_on_a_volume_that_is_not_mounted_stop_the_import() {
+    let old = InPlace::new(plain(2), |_| {});
+    old.end_agent();
+    let secret_keys = old.host.state().join("gnupg/private-keys-v1.d");
+    let volume = old.host.scratch().join("volume");
+    fs::rename(&secret_keys, &volume).unwrap();
+    symlink("/not/mounted", &secret_keys).unwrap();
+    let (stopped, status) = report(&old.import(&["--json"]));
+    assert_eq!(status, Some(1), "{stopped:#}");
+    assert_eq!(values(&stopped, "left_out", "name_email"), old.ids);
+    assert!(!old.host.state().join("trash").exists());
+    fs::remove_file(&secret_keys).unwrap();
+    fs::rename(&volume, &secret_keys).unwrap();
+    let (done, status) = report(&old.import(&["--json"]));
+    assert_eq!(status, Some(0), "{done:#}");
+    old.assert_all_sign();
+}
+
+#[test]
+fn what_an_import_did_not_make_is_not_destroyed_with_its_directory() {
+    let host = Host::start(Transport::ListenUnix);
+    let id = "user#project@copr.example.org";
+    assert_eq!(host.gen_key(id, json!({})).unwrap().status, 201);
+    let importing = host.state().join("importing/gnupg/private-keys-v1.d");
+    fs::create_dir_all(&importing).unwrap();
+    let precious = importing.join(format!("{}.key", "A".repeat(40)));
+    fs::write(&precious, "precious").unwrap();
+    let imported = host.run(&["import"]);
+    assert!(imported.status.success(), "{}", words(&imported));
+    let entry = host.state().join("trash").join(&host.entries("trash")[0]);
+    let kept = entry.join("gnupg/private-keys-v1.d").join(precious.file_name().unwrap());
+    assert_eq!(fs::read(kept).unwrap(), b"precious");
+    assert!(!host.state().join("importing").exists());
+}
+
+#[test]
+fn an_exchange_that_cannot_be_done_takes_the_phrases_back() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("not run: needs root");
+        return; // to mount something
+    }
+    let closed = "closed#project@copr.example.org".to_owned();
+    let mut old = InPlace::new(plain(1), |old| {
+        old.generate("", [parameters(&closed, "Passphrase: old secret\n")]);
+        fs::write(old.phrases().join(&closed), "old secret\n").unwrap();
+    });
+    old.ids.push(closed);
+    old.end_agent();
+    let state = old.host.state();
+    let command = old.host.mode(&["import"]);
+    let mut import = Command::new("unshare");
+    import.args([
+        "--mount",
+        "sh",
+        "-euc",
+        "mount --bind \"$1/gnupg\" \"$1/gnupg\"; exec \"$2\" import",
+    ]);
+    import.arg("sh").arg(&state).arg(command.get_program()).env_clear();
+    import.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let failed = import.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").output().unwrap();
+    assert_eq!(failed.status.code(), Some(1), "{}", words(&failed));
+    old.assert_all_sign();
+    assert!(old.import(&[]).status.success());
+    old.end_agent();
+    old.assert_all_sign();
+}

@@ -20,6 +20,7 @@ use crate::keys::directory::own_part;
 use crate::keys::lock::lock;
 use crate::keys::trash::old_services;
 use crate::keys::{Store, TRUST_DATABASE, durable, old_keyring};
+use crate::remedy::quote;
 use crate::settings::Settings;
 
 /// Where the new directories are made, and the old ones wait for the trash.
@@ -57,7 +58,39 @@ impl<'a> OldLayout<'a> {
         let importing = state.join(IMPORTING);
         let layout = Self { settings, state, importing };
         let is_there = layout.is_begun() || layout.stage()? != Stage::Nowhere;
+        if is_there {
+            layout.check_directories()?;
+        }
         Ok(is_there.then_some(layout))
+    }
+
+    /// Fails where the old directories are somewhere else: they could not be set aside with what is in them.
+    fn check_directories(&self) -> Result<()> {
+        for part in [GNUPG, PHRASES] {
+            let path = self.state.join(part);
+            let found = match fs::symlink_metadata(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                found => {
+                    found.map_err(|e| Error::io(format!("looking at {}", path.display()), e))?
+                }
+            };
+            let word = quote(&path.to_string_lossy());
+            if found.is_symlink() {
+                return Err(Error::Refused(format!(
+                    "{} is a symbolic link, and what it leads to could not be set aside; nothing was changed; \
+                     stop signd and put the directory itself in its place: T=$(readlink -f {word}) && rm {word} \
+                     && mv -T \"$T\" {word}",
+                    path.display()
+                )));
+            }
+            if !found.is_dir() {
+                return Err(Error::Refused(format!(
+                    "{} is not a directory; nothing was changed",
+                    path.display()
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Where the directories of the old service are kept whose keys have been taken over.
@@ -86,7 +119,12 @@ impl<'a> OldLayout<'a> {
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<ImportReport> {
         let store = Store::with(self.settings, gpg, scratch, |signd| signd)?;
-        let (home, phrases) = self.old_directories()?;
+        let (home, phrases) = match self.stage()? {
+            Stage::Before => self.old_directories()?,
+            Stage::After => (self.importing.join(GNUPG), self.importing.join(PHRASES)),
+            // Nothing but the rest of an import.
+            Stage::Nowhere => return Ok(ImportReport::default()),
+        };
         store.import(&Source::in_place(home, phrases)?, options, progress)
     }
 
@@ -125,10 +163,18 @@ impl<'a> OldLayout<'a> {
                 return Ok((report, None));
             }
             // Phrases first: an unprotected key signs with any of them.
+            let (theirs, gnupg) = (self.state.join(PHRASES), self.state.join(GNUPG));
             if phrases.starts_with(&self.importing) {
-                swap(&phrases, &self.state.join(PHRASES))?;
+                swap(&phrases, &theirs)?;
             }
-            swap(&self.importing.join(GNUPG), &self.state.join(GNUPG))?;
+            if let Err(error) = swap(&self.importing.join(GNUPG), &gnupg) {
+                // Protected keys sign with their own phrases only.
+                let back = self.importing.join(PHRASES);
+                if holds_files(&back)? {
+                    swap(&back, &theirs)?;
+                }
+                return Err(error);
+            }
         }
         let store = Store::open_unfinished(self.settings, gpg.clone())?;
         if self.stage()? == Stage::After {
@@ -249,8 +295,8 @@ impl<'a> OldLayout<'a> {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
             _ => {}
         }
-        if self.stage()? == Stage::Nowhere && !holds_files(&self.importing.join(PHRASES))? {
-            // It was begun and nothing was there to be taken over; the links in it are ours.
+        if self.stage()? == Stage::Nowhere && is_ours_alone(&self.importing, 0)? {
+            // It was begun and nothing was there to be taken over; what is in it are links.
             crate::keys::staging::remove_tree(&self.importing)?;
             durable::sync(&self.state)?;
             return Ok(None);
@@ -273,6 +319,25 @@ fn holds_files(directory: &Path) -> Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// Whether a directory holds nothing that an import did not make: links, empty files, the configuration of
+/// the agent.
+fn is_ours_alone(directory: &Path, depth: usize) -> Result<bool> {
+    let reading = |e| Error::io(format!("reading {}", directory.display()), e);
+    for entry in fs::read_dir(directory).map_err(reading)? {
+        let entry = entry.map_err(reading)?;
+        let found = entry.metadata().map_err(reading)?;
+        let is_ours = match found.is_dir() {
+            true => depth < 3 && is_ours_alone(&entry.path(), depth + 1)?,
+            false if found.is_file() => found.len() == 0 || entry.file_name() == "gpg-agent.conf",
+            false => true,
+        };
+        if !is_ours {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What changes when somebody writes a keyring.

@@ -131,9 +131,14 @@ impl Store {
         let file = directory.join(candidate.keygrip.file_name());
         write(&file, &secret)?;
         let is_protected = Protection::of(&secret) == Some(Protection::Passphrase);
-        let old = source.phrase(&candidate.name_email)?;
+        let old = match is_protected || !protect {
+            true => source.phrase(&candidate.name_email)?,
+            false => None,
+        };
+        let phrases = source.phrases_name();
         let missing = || {
-            Obstacle::Key("its secret key is protected, and --phrases has no phrase for it".into())
+            let reason = format!("its secret key is protected, and {phrases} has no phrase for it");
+            Obstacle::Key(reason)
         };
         if !protect {
             return match old {
@@ -152,8 +157,9 @@ impl Store {
         let fingerprint = &candidate.fingerprint;
         let old = old.as_ref().map(|old| old.as_slice());
         if !self.gpg.change_passphrase(work, fingerprint, old, &new, deadline)? {
-            let reason = "its secret key is protected, and the phrase in --phrases is wrong";
-            return Err(Obstacle::Key(reason.into()));
+            let reason =
+                format!("its secret key is protected, and the phrase in {phrases} is wrong");
+            return Err(Obstacle::Key(reason));
         }
         // gpg-agent trusts the name of the file when it reads, and the key in it when it writes.
         if home::secret_keys(work)? != [candidate.keygrip.clone()] {

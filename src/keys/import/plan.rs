@@ -104,7 +104,11 @@ pub fn assess(
     };
     let protection = match Obstacle::of(source.secret_key(&keygrip))? {
         Ok(Some(file)) => Protection::of(&file),
-        Ok(None) => return refuse(false, "there is no secret key of it".into()),
+        Ok(None) => {
+            // With a phrase it signed until now, or should have.
+            let signed = name_email.as_ref().is_some_and(|name| source.has_signed_for(name));
+            return refuse(signed && !certificate.revoked, "there is no secret key of it".into());
+        }
         Err(reason) => return refuse(true, reason),
     };
     if certificate.revoked {

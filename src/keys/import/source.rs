@@ -74,6 +74,27 @@ impl Source {
         self.pubring.as_deref()
     }
 
+    /// Where phrases are, in words.
+    pub fn phrases_name(&self) -> &'static str {
+        if self.in_place { "phrases/" } else { "--phrases" }
+    }
+
+    /// Whether the old service signed for this identity until now, as far as its phrase tells: in its own
+    /// layout each key has one.
+    pub fn has_signed_for(&self, name_email: &NameEmail) -> bool {
+        let path = self.phrases.as_ref().map(|phrases| phrases.join(name_email.as_str()));
+        let is_file = |path: PathBuf| path.is_file() && !is_link_of_ours(&path);
+        self.in_place && path.is_some_and(is_file)
+    }
+
+    /// The names of the secret keys, but for those that are links of ours.
+    pub fn secret_keys(&self) -> Result<Vec<Keygrip>> {
+        let directory = self.home.join(SECRET_KEYS);
+        let mut found = secret_keys(&self.home)?;
+        found.retain(|keygrip| !is_link_of_ours(&directory.join(keygrip.file_name())));
+        Ok(found)
+    }
+
     /// Whether there is a file with this secret key.
     pub fn has_secret_key(&self, keygrip: &Keygrip) -> bool {
         self.home.join(SECRET_KEYS).join(keygrip.file_name()).is_file()
@@ -122,8 +143,7 @@ impl Source {
     pub fn phrase(&self, name_email: &NameEmail) -> Result<Option<Phrase>> {
         let Some(phrases) = &self.phrases else { return Ok(None) };
         let path = phrases.join(name_email.as_str());
-        let is_link = std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink());
-        if self.in_place && is_link {
+        if self.in_place && is_link_of_ours(&path) {
             return Ok(None);
         }
         let Some(file) = read(&path)? else { return Ok(None) };
@@ -160,6 +180,12 @@ fn directory(option: &str, path: &Path, state: &Path) -> Result<PathBuf> {
         )));
     }
     Ok(path)
+}
+
+/// Whether a link leads into the `keys/` of a state: it is one of ours, in the place of a file.
+fn is_link_of_ours(path: &Path) -> bool {
+    let target = std::fs::read_link(path).unwrap_or_default();
+    target.starts_with("../keys") || target.starts_with("../../keys")
 }
 
 /// Whether a directory is among those of the old service that are kept in the trash.

@@ -15,7 +15,7 @@ use super::{LeftOut, plan::Candidate};
 use crate::error::{Error, Result};
 use crate::gpg::{Certificate, Fingerprint, Keygrip, Keyring};
 use crate::keys::Store;
-use crate::keys::home::{SECRET_KEYS, secret_keys};
+use crate::keys::home::SECRET_KEYS;
 use crate::keys::staging::StagedHome;
 use crate::remedy::quote;
 
@@ -102,7 +102,8 @@ impl Store {
         if is_filled(&database) {
             unread.push(in_database(database));
         }
-        let mut orphans: BTreeSet<_> = secret_keys(source.home())?
+        let mut orphans: BTreeSet<_> = source
+            .secret_keys()?
             .into_iter()
             .filter(|keygrip| !known.0.contains(keygrip))
             .collect();
