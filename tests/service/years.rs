@@ -32,6 +32,8 @@ pub fn clock(time: &str) -> Vec<(String, String)> {
         .filter(|(name, _)| matches!(*name, "LD_PRELOAD" | "FAKETIME"))
         // Waiting must go on as it is.
         .chain([("DONT_FAKE_MONOTONIC", "1"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")])
+        // What the disk says of files does not change with the clock.
+        .chain([("NO_FAKE_STAT", "1")])
         .map(|(name, value)| (name.into(), value.into()))
         .collect()
 }
