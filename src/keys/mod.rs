@@ -133,7 +133,6 @@ impl Store {
         Self::make_parts(root, &PARTS)?;
         let store = Self::with(settings, gpg, root, |signd| signd)?;
         nested::check(root)?;
-        store.signd.phrase_files().map_or(Ok(false), PhraseFiles::is_claimed)?;
         store.clear_staging();
         store.prepare_signd()?;
         Ok(store)
@@ -168,6 +167,7 @@ impl Store {
         let passphrases = Passphrases::new(settings)?;
         let homes = Homes::new(root);
         let signd = view(SigndView::of(settings, &passphrases)?);
+        signd.check_phrases_are_ours()?;
         let mut directories = vec![homes.directory().into(), signd.secret_keys().into()];
         directories.extend(signd.phrase_links().map(Into::into));
         Ok(Self {
@@ -271,6 +271,9 @@ impl Store {
     /// Why no key could be made now, if so.
     pub fn ready(&self) -> std::result::Result<(), String> {
         clock::believed().map_err(|_| "the clock of this host cannot be right".to_owned())?;
+        self.signd
+            .check_phrases_are_ours()
+            .map_err(|_| "phrases_dir holds what is not of this state, or cannot be read")?;
         self.opened.look()
     }
 
