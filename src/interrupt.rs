@@ -63,7 +63,7 @@ pub fn event() -> Result<BorrowedFd<'static>> {
 }
 
 /// Takes over the signals. Must be called before any thread is started: threads inherit the mask.
-/// Children do not, std gives them an empty one.
+/// Children would too, so each is started with an empty one ([`crate::process::unblock_signals`]).
 pub fn watch() -> Result<()> {
     let failed = |e| Error::io("taking over signals", e);
     event()?;

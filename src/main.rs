@@ -100,7 +100,7 @@ fn harden_process() {
     use nix::sys::resource::{Resource, setrlimit};
     use nix::sys::signal::{SigSet, Signal};
     // A file that would grow beyond the limit is an error in words (EFBIG), and no death without any.
-    // Threads inherit this, children do not.
+    // Threads inherit this; children are started with an empty mask.
     let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     if let Err(e) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {

@@ -136,7 +136,7 @@ impl Exposition {
 }
 
 /// Writes the gauges of keys and pool where the text-file collector of node_exporter reads them:
-/// with mode 0644, in place of what was there, never half. `now` is when it was written.
+/// with mode 0644, in place of the file or link that was there, never half. `now` is when it was written.
 pub fn write_file(path: &Path, counts: &KeyCounts, now: u64) -> Result<()> {
     let Some(name) = path.file_name() else {
         return Err(Error::Settings(format!("metrics_file: {} names no file", path.display())));
@@ -165,14 +165,23 @@ fn replace(path: &Path, fresh: &Path, text: &[u8]) -> io::Result<()> {
     file.write_all(text)?;
     file.set_permissions(Permissions::from_mode(0o644))?;
     file.sync_all()?;
-    rename(fresh, path)
+    match fs::symlink_metadata(path) {
+        // Somebody reads from a pipe, or means something by a device.
+        Ok(found) if !found.is_file() && !found.is_symlink() => {
+            let why =
+                "what is there is no regular file, and was left alone; name another metrics_file";
+            Err(io::Error::other(why))
+        }
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => rename(fresh, path),
+    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{MetadataExt, symlink};
 
     const NOW: u64 = 1_700_000_000;
 
@@ -240,7 +249,15 @@ mod tests {
         let taken = directory.path().join("taken.prom");
         fs::create_dir(&taken).unwrap();
         assert!(write_file(&taken, &counts(), NOW).is_err());
+        let pipe = directory.path().join("pipe.prom");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for odd in [&taken, &pipe] {
+            let before = fs::symlink_metadata(odd).unwrap().ino();
+            let error = write_file(odd, &counts(), NOW).unwrap_err().to_string();
+            assert!(error.contains("is no regular file, and was left alone"), "{error}");
+            assert_eq!(fs::symlink_metadata(odd).unwrap().ino(), before);
+        }
         assert!(write_file(Path::new("/"), &counts(), NOW).is_err());
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
     }
 }

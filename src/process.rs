@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{getpid, getppid};
 
 pub use group::{End, Group, pidfd_open};
@@ -124,7 +124,18 @@ pub fn spawn(
     unsafe {
         command.pre_exec(before_exec);
     }
-    command.spawn()
+    unblock_signals(&mut command).spawn()
+}
+
+/// Has `command` begin with no signal blocked. This process blocks those that it waits for, or that must not
+/// end it. A child inherits that from std, and would never see the SIGTERM that asks it to end.
+pub fn unblock_signals(command: &mut Command) -> &mut Command {
+    let before_exec = || Ok(SigSet::empty().thread_set_mask()?);
+    // SAFETY: the closure makes two calls, sigemptyset and pthread_sigmask, which are async-signal-safe.
+    #[allow(unsafe_code)]
+    unsafe {
+        command.pre_exec(before_exec)
+    }
 }
 
 /// Leaves the processor to everybody else (sched(7), SCHED_IDLE). Where a sandbox forbids that, its
@@ -257,6 +268,18 @@ mod tests {
         let text = String::from_utf8_lossy(&done.stdout).into_owned();
         let ids: Vec<_> = text.lines().collect();
         assert_eq!(ids[0], ids[1], "process group and pid");
+        Ok(())
+    }
+
+    #[test]
+    fn a_child_starts_with_no_signal_blocked() -> io::Result<()> {
+        let blocked: SigSet =
+            [Signal::SIGTERM, Signal::SIGINT, Signal::SIGXFSZ].into_iter().collect();
+        blocked.thread_block()?;
+        // dash unblocks signals before it starts a program, but not when it becomes one.
+        let done = shell("exec grep SigBlk /proc/self/status", b"", LONG);
+        blocked.thread_unblock()?;
+        assert_eq!(String::from_utf8_lossy(&done?.stdout), "SigBlk:\t0000000000000000\n");
         Ok(())
     }
 

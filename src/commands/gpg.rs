@@ -14,6 +14,7 @@ use crate::gpg::{Fingerprint, is_key_id};
 use crate::identity::NameEmail;
 use crate::keys::{AgentHome, Homes, old_keyring};
 use crate::privileges;
+use crate::process::unblock_signals;
 use crate::settings::GpgSettings;
 
 /// Names under which the binary is this mode and all arguments are gpg's.
@@ -206,7 +207,7 @@ fn is_of_signd(options: &[OsString]) -> bool {
 /// Replaces this process by gpg; returns only the reason why that failed.
 fn become_gpg(gpg: &mut Command) -> Error {
     let program = gpg.get_program().into();
-    Error::GpgMissing { program, setting: "gpg", source: gpg.exec() }
+    Error::GpgMissing { program, setting: "gpg", source: unblock_signals(gpg).exec() }
 }
 
 /// Runs one gpg after the other. One that fails, or a damaged home, does not stop the rest.
@@ -214,7 +215,7 @@ fn run_each(commands: impl Iterator<Item = Result<Command>>) -> Result<ExitCode>
     let mut worst = 0;
     for command in commands {
         let status = command.and_then(|mut gpg| {
-            gpg.status().map_err(|source| Error::GpgMissing {
+            unblock_signals(&mut gpg).status().map_err(|source| Error::GpgMissing {
                 program: gpg.get_program().into(),
                 setting: "gpg",
                 source,

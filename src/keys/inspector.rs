@@ -106,6 +106,11 @@ impl Inspector {
         }
     }
 
+    /// Fails when the directory for phrases holds what is not of this state.
+    pub fn check_phrases_are_ours(&self) -> Result<()> {
+        self.signd.check_phrases_are_ours()
+    }
+
     /// In which form the passphrase of a whole home is kept.
     pub fn passphrase_form(&self, home: &Home) -> Result<Form> {
         passphrase::form_in(&home.path)

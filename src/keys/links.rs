@@ -107,6 +107,7 @@ impl Links<'_> {
     /// is what is in `keys/`. What seems wrong is looked at once more at the end, as keys are made and
     /// removed meanwhile.
     pub fn survey(&self, homes: &[Home]) -> Result<Vec<OddLink>> {
+        self.signd.check_phrases_are_ours()?;
         let whole = || homes.iter().filter(|home| home.is_whole());
         let mut keys: HashMap<&str, &Home> = HashMap::new();
         for home in whole() {
@@ -258,6 +259,7 @@ impl Links<'_> {
         if !odd.can_be_mended() {
             return Err(Error::Partly(format!("{}: is left as it is", odd.path.display())));
         }
+        self.signd.check_phrases_are_ours()?;
         match &odd.place {
             // Whoever adds a link looks for the home afterwards; it may be on its way to the trash.
             Place::SecretKey(name, grip) => {

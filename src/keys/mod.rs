@@ -133,7 +133,6 @@ impl Store {
         Self::make_parts(root, &PARTS)?;
         let store = Self::with(settings, gpg, root, |signd| signd)?;
         nested::check(root)?;
-        store.signd.phrase_files().map_or(Ok(false), PhraseFiles::is_claimed)?;
         store.clear_staging();
         store.prepare_signd()?;
         Ok(store)
@@ -168,6 +167,8 @@ impl Store {
         let passphrases = Passphrases::new(settings)?;
         let homes = Homes::new(root);
         let signd = view(SigndView::of(settings, &passphrases)?);
+        signd.check_phrases_are_ours()?;
+        let opened = Opened::new(root, signd.phrase_links().is_some());
         let mut directories = vec![homes.directory().into(), signd.secret_keys().into()];
         directories.extend(signd.phrase_links().map(Into::into));
         Ok(Self {
@@ -181,7 +182,7 @@ impl Store {
             pool: Pool::new(root, settings.pool_max_age.clone()),
             trash: root.join("trash"),
             gpg,
-            opened: Opened::new(root),
+            opened,
             turns: Turns::default(),
             permits,
             queue_timeout: settings.queue_timeout.clone(),
@@ -271,6 +272,13 @@ impl Store {
     /// Why no key could be made now, if so.
     pub fn ready(&self) -> std::result::Result<(), String> {
         clock::believed().map_err(|_| "the clock of this host cannot be right".to_owned())?;
+        self.signd.check_is_ours().map_err(|e| match e {
+            Error::OldKeyring { .. } => "the keys of another service have not been taken over",
+            _ => "gnupg/ of the state cannot be looked at",
+        })?;
+        self.signd
+            .check_phrases_are_ours()
+            .map_err(|_| "phrases_dir holds what is not of this state, or cannot be read")?;
         self.opened.look()
     }
 

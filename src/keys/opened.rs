@@ -13,6 +13,8 @@ use super::space::Space;
 const SAME: [&str; 2] = ["", "keys"];
 /// What else is written to for every key.
 const WRITTEN: [&str; 3] = ["staging", "gnupg", "gnupg/private-keys-v1.d"];
+/// Written to as well where phrases are links.
+const PHRASES: &str = "phrases";
 
 /// The state directory as it was opened.
 #[derive(Debug)]
@@ -20,13 +22,16 @@ pub struct Opened {
     root: PathBuf,
     /// Device and inode of each of [`SAME`].
     same: [(u64, u64); SAME.len()],
+    /// Whether phrases are links in the state.
+    has_phrases: bool,
 }
 
 impl Opened {
-    /// Remembers which directory is at `root` now. One that is not there is never ready.
-    pub fn new(root: &Path) -> Self {
+    /// Remembers which directory is at `root` now. One that is not there is never ready. `has_phrases` says
+    /// whether phrases are links in it.
+    pub fn new(root: &Path, has_phrases: bool) -> Self {
         let same = SAME.map(|part| identity_of(&root.join(part)).unwrap_or((0, 0)));
-        Self { root: root.into(), same }
+        Self { root: root.into(), same, has_phrases }
     }
 
     /// Looks whether a key could be made now. Says why not, without a path: whoever asks need not know
@@ -45,7 +50,8 @@ impl Opened {
                 Err(e) => return Err(format!("{} {}", name(part), reason(&e))),
             }
         }
-        for part in SAME.into_iter().chain(WRITTEN) {
+        let phrases = self.has_phrases.then_some(PHRASES);
+        for part in SAME.into_iter().chain(WRITTEN).chain(phrases) {
             if part.is_empty() {
                 continue; // nothing is made in it
             }

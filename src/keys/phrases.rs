@@ -1,6 +1,10 @@
 //! The passphrases that signd reads when they are not links into `keys/`: files in the clear in a
 //! directory that is in memory only (`phrases_dir`). Derived from `keys/` like the links, and never
 //! written where a disk could keep them while the state is sealed.
+//!
+//! Only an empty directory is claimed for a state, by the file `.state`. In a directory that this state has
+//! claimed every file is derived, so it is replaced and removed without a look at what it holds. In any other
+//! one nothing is written or removed.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions};
@@ -28,6 +32,9 @@ const ABANDONED: Duration = Duration::from_secs(60);
 
 /// The file in `phrases_dir` that says whose phrases these are: the path of the state.
 const OWNER: &str = ".state";
+
+/// How many digits the name of a half-written file has, behind its dot.
+const FRESH_DIGITS: usize = 16;
 
 /// What is wrong with a directory on a disk.
 const ON_A_DISK: &str = "is not on a tmpfs, so passphrases would get to a disk";
@@ -94,9 +101,44 @@ impl PhraseFiles {
         Ok(())
     }
 
+    /// Whether this state has claimed the directory; `false` when nobody has, and it is empty or missing. Fails
+    /// when it holds what may be somebody's only copy. Whatever writes or removes here asks first.
+    pub fn is_claimed(&self) -> Result<bool> {
+        if self.names_this_state()? {
+            return Ok(true);
+        }
+        let Some(foreign) = self.first_file()? else { return Ok(false) };
+        // Another process may have claimed it meanwhile. The phrases come after the claim.
+        if self.names_this_state()? {
+            return Ok(true);
+        }
+        Err(self.wrong(format!(
+            "holds files that copr-keygen did not write, {} for one; nothing there was touched; name an empty \
+             directory (phrases_dir in config.toml, or COPR_KEYGEN_PHRASES_DIR), or move these files away",
+            foreign.display()
+        )))
+    }
+
+    /// A file of the directory that signd takes for a user. Names with a dot in front are not looked at: a
+    /// process that was killed while it claimed the directory has left one.
+    fn first_file(&self) -> Result<Option<PathBuf>> {
+        let reading = |e| Error::io(format!("reading {}", self.directory.display()), e);
+        let entries = match fs::read_dir(&self.directory) {
+            Err(e) if is_missing(&e) => return Ok(None),
+            entries => entries.map_err(reading)?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(reading)?;
+            if !is_no_user(&entry.file_name().to_string_lossy()) {
+                return Ok(Some(entry.file_name().into()));
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether the directory is said to hold the phrases of this state. Fails when it is another's: what signd
     /// signs with would be taken away by a backup that is tried out.
-    pub fn is_claimed(&self) -> Result<bool> {
+    fn names_this_state(&self) -> Result<bool> {
         let found = match fs::read(self.directory.join(OWNER)) {
             Ok(found) => String::from_utf8_lossy(&found).into_owned(),
             Err(e) if is_missing(&e) => return Ok(false), // there is none yet
@@ -203,7 +245,8 @@ impl PhraseFiles {
     /// Puts a file with this content and time of modification in place.
     fn put_file(&self, name: &str, content: &[u8], time: SystemTime) -> io::Result<()> {
         // signd takes no name that begins with a dot for a user.
-        let fresh = self.directory.join(format!(".{:016x}", rand::random::<u64>()));
+        let fresh = format!(".{:0FRESH_DIGITS$x}", rand::random::<u64>());
+        let fresh = self.directory.join(fresh);
         let mut options = OpenOptions::new();
         let opened = options.write(true).create_new(true).mode(0o600).open(&fresh);
         let written = opened.and_then(|mut file: File| {
@@ -218,7 +261,10 @@ impl PhraseFiles {
 
     /// Removes the phrase of an identity.
     pub fn remove(&self, name_email: &NameEmail) -> Result<()> {
-        remove_file(&self.path(name_email))
+        match self.is_claimed()? {
+            true => remove_file(&self.path(name_email)),
+            false => Ok(()), // nothing is there
+        }
     }
 
     /// Removes the phrase of an identity that has no passphrase in `keys/`.
@@ -234,16 +280,19 @@ impl PhraseFiles {
     /// Removes what no identity with a key has, and what writers have left who are dead; returns how
     /// many phrases those were.
     pub fn remove_strangers(&self) -> Result<usize> {
+        if !self.is_claimed()? {
+            return Ok(0); // nothing is there
+        }
         let reading = |e| Error::io(format!("reading {}", self.directory.display()), e);
         let mut count = 0;
         for entry in fs::read_dir(&self.directory).map_err(reading)? {
             let entry = entry.map_err(reading)?;
             let name = entry.file_name();
             let name = name.to_str().unwrap_or_default();
-            if name == OWNER {
-                continue;
-            }
             if is_no_user(name) {
+                if !is_half_written(name) {
+                    continue;
+                }
                 // By its last change: it is given the time of the passphrase at the end, and not every
                 // kernel knows when a file was made.
                 let found = match entry.metadata() {
@@ -295,6 +344,13 @@ impl PhraseFiles {
 /// the state.
 pub fn is_no_user(name: &str) -> bool {
     name.starts_with('.')
+}
+
+/// Whether this is the name of a file that is being written, or was when its writer died.
+fn is_half_written(name: &str) -> bool {
+    name.strip_prefix('.').is_some_and(|digits| {
+        digits.len() == FRESH_DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    })
 }
 
 fn is_in_memory(directory: &Path) -> Result<bool> {

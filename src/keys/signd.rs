@@ -162,6 +162,11 @@ impl SigndView {
         self.files.as_ref()
     }
 
+    /// Fails when phrases are files, and their directory holds what is not of this state.
+    pub fn check_phrases_are_ours(&self) -> Result<()> {
+        self.files.as_ref().map_or(Ok(false), PhraseFiles::is_claimed).map(drop)
+    }
+
     /// Removes the links of `phrases/` that signd does not read where phrases are files, of keys whose
     /// phrase it finds; returns how many.
     pub fn remove_old_phrases(&self) -> Result<usize> {
@@ -242,7 +247,7 @@ impl SigndView {
     /// As [`SigndView::check_is_free`], as far as it can be told before there is a key.
     pub fn check_phrase_is_free(&self, name_email: &NameEmail) -> Result<()> {
         match self.files {
-            Some(_) => Ok(()),
+            Some(_) => self.check_phrases_are_ours(),
             None => self.phrase_slot(name_email).check(),
         }
     }

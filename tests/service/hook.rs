@@ -95,6 +95,25 @@ fn one_that_hangs_is_ended_by_a_signal() {
 }
 
 #[test]
+fn one_that_is_told_to_end_may_clear_up() {
+    // dash unblocks signals by itself, bash does not.
+    let host = host(
+        r#"export here; exec bash -c 'trap "echo got >>\"$here/got\"; exit 0" TERM
+        grep SigBlk /proc/self/status >"$here/mask.new"; mv "$here/mask.new" "$here/mask"
+        while :; do sleep 0.1; done'"#,
+    );
+    let run = prolong(&host);
+    let mask = host.scratch().join("mask");
+    let mask = eventually("the hook to run", || fs::read_to_string(&mask).ok());
+    assert_eq!(mask, "SigBlk:\t0000000000000000\n");
+    kill(Pid::from_raw(run.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    let output = run.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143), "{}", text(&output));
+    assert_eq!(fs::read_to_string(host.scratch().join("got")).unwrap(), "got\n");
+    assert_told_by_the_next_run(&host);
+}
+
+#[test]
 fn one_that_reads_nothing_is_none_the_worse() {
     let host = host("exec <&-; exit 0");
     let output = host.run(&["prolong"]);

@@ -37,6 +37,7 @@ mod occupied;
 mod old_host;
 mod openapi;
 mod options;
+mod phrases_dir;
 mod pool;
 mod programs;
 mod prolong;

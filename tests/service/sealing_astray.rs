@@ -22,9 +22,9 @@ fn with_links() -> SealedHost {
 #[test]
 fn a_phrase_that_cannot_be_given_to_signd_keeps_its_links() {
     let sealed = with_links();
-    fs::create_dir_all(sealed.phrases().join(name(1))).unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-    fs::set_permissions(sealed.phrases(), mode).unwrap();
+    sealed.well(&["phrases"]);
+    fs::remove_file(sealed.phrases().join(name(1))).unwrap();
+    fs::create_dir(sealed.phrases().join(name(1))).unwrap();
     let before = tree(&sealed.host.state());
     let refused = sealed.run(&["seal"]);
     let said = String::from_utf8_lossy(&refused.stderr);

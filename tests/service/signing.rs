@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::certificate::text;
+use super::faults::stand_in;
 use super::host::{Host, Transport, eventually};
 use super::programs::write_script;
 
@@ -370,4 +372,17 @@ fn signatures_and_new_keys_do_not_disturb_each_other() {
     assert_eq!(failures, [""; 0]);
     eprintln!("{signatures} signatures, {keys} keys: {:?}", started.elapsed());
     assert!(started.elapsed() < Duration::from_secs(300));
+}
+
+#[test]
+fn gpg_is_started_with_no_signal_blocked() {
+    let mut host = Host::start(Transport::PassedUnix);
+    assert_eq!(host.gen_key_patiently(ID, &json!({})).status, 201, "{}", host.log());
+    let gpg = stand_in(&host, "exec grep SigBlk /proc/self/status");
+    host.set("COPR_KEYGEN_GPG", gpg.display());
+    // The process becomes gpg, or starts it for each key.
+    for arguments in [["gpg", "--", "--version"], ["gpg", "--", "--list-keys"]] {
+        let output = host.run(&arguments);
+        assert_eq!(text(&output), "SigBlk:\t0000000000000000\n", "{arguments:?}");
+    }
 }

@@ -230,6 +230,7 @@ fn ready_says_why_no_key_could_be_made_and_ping_answers_all_the_same() {
         ("staging", "cannot be written to"),
         ("gnupg", "cannot be written to"),
         ("gnupg/private-keys-v1.d", "cannot be written to"),
+        ("phrases", "cannot be written to"),
     ] {
         fs::rename(state.join(part), &away).unwrap();
         ready(&format!("{part}/ of the state {missing}"));
@@ -241,7 +242,12 @@ fn ready_says_why_no_key_could_be_made_and_ping_answers_all_the_same() {
         fs::rename(&away, state.join(part)).unwrap();
         is_ready();
     }
-    assert_eq!(host.log().matches("info: ready again").count(), 5, "{}", host.log());
+    // As before its keys are taken over.
+    fs::write(state.join("gnupg/pubring.gpg"), "keys").unwrap();
+    ready("the keys of another service have not been taken over");
+    fs::remove_file(state.join("gnupg/pubring.gpg")).unwrap();
+    is_ready();
+    assert_eq!(host.log().matches("info: ready again").count(), 7, "{}", host.log());
 }
 
 #[test]

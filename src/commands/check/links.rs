@@ -9,6 +9,10 @@ use crate::keys::{LinkFault, OddLink};
 
 pub fn section(host: &Host, survey: &Survey) -> Section {
     let mut section = Section::new("links of obs-signd");
+    if let Err(e) = host.inspector.check_phrases_are_ours() {
+        section.failed("phrases_dir", e.to_string(), "see docs/sealing.md; serve does not start");
+        return section;
+    }
     if survey.failure.is_some() {
         section.note("gnupg, phrases", "not looked at, as keys could not be read");
         return section;

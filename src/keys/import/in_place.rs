@@ -19,7 +19,7 @@ use crate::interrupt;
 use crate::keys::directory::own_part;
 use crate::keys::lock::lock;
 use crate::keys::trash::old_services;
-use crate::keys::{Store, TRUST_DATABASE, durable, old_keyring};
+use crate::keys::{Passphrases, SigndView, Store, TRUST_DATABASE, durable, old_keyring};
 use crate::remedy::quote;
 use crate::settings::Settings;
 
@@ -139,6 +139,9 @@ impl<'a> OldLayout<'a> {
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<(ImportReport, Option<PathBuf>)> {
         let _work = interrupt::work();
+        // Before a trace of an import is made, which only an import can finish.
+        SigndView::of(self.settings, &Passphrases::new(self.settings)?)?
+            .check_phrases_are_ours()?;
         self.prepare()?;
         let Some(_held) = lock(&self.importing)
             .map_err(|e| Error::io(format!("locking {}", self.importing.display()), e))?
