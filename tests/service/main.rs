@@ -60,6 +60,7 @@ mod unprotected;
 mod unread;
 mod unreadable;
 mod user_ids;
+mod volume_owners;
 mod volumes;
 mod wrong_tokens;
 mod years;
