@@ -8,6 +8,7 @@ mod auth_start;
 mod backup;
 mod certificate;
 mod certified;
+mod changed_ahead;
 mod check;
 mod check_host;
 mod check_links;
