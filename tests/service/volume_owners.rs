@@ -105,7 +105,10 @@ fn root_touches_nothing_in_a_volume_where_nothing_tells_who_owns_the_keys() {
             fs::create_dir(host.state().join(part)).unwrap();
         }
         let install = format!("install -d -m 0700 -o UID {}/keys", host.state().display());
-        for mode in [&["serve"][..], &["import"], &["check", "--repair", "--no-units"]] {
+        host.spawn();
+        assert_eq!(host.wait().code(), Some(78), "{}", host.log());
+        assert!(host.log().contains(&install), "{}", host.log());
+        for mode in [&["import"][..], &["check", "--repair", "--no-units"]] {
             let (status, said) = end(host.mode(mode));
             let expected = if mode[0] == "check" { 1 } else { 78 };
             assert_eq!(status, Some(expected), "{mode:?}: {said}");
