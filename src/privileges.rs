@@ -7,7 +7,7 @@ use nix::unistd::{Gid, Uid, User, geteuid, getgroups, getresgid, getresuid};
 use nix::unistd::{initgroups, setgroups, setresgid, setresuid};
 
 use crate::error::{Error, Result};
-use crate::keys::{owner_of, volume_group};
+use crate::keys::{nobodys, owner_of, volume_group};
 
 /// When this process is root, makes it the owner of the state in `directory`: supplementary groups, group,
 /// user, each checked, and no way back. Any other user stays who they are.
@@ -18,7 +18,7 @@ pub fn become_owner(directory: &Path) -> Result<()> {
     let failed = |doing: &str, e: std::io::Error| {
         Error::io(format!("becoming the owner of {}: {doing}", directory.display()), e)
     };
-    let (uid, gid) = owner_of(directory).map_err(|e| match e.kind() {
+    let owner = owner_of(directory).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::Settings(format!(
             "there is no state at {0}: no such directory; is the setting state_dir right? root does \
              not know who shall own a new one; for the user of the package, make it with: install -d \
@@ -27,6 +27,10 @@ pub fn become_owner(directory: &Path) -> Result<()> {
         )),
         _ => failed("looking at it", e),
     })?;
+    let Some((uid, gid)) = owner else {
+        let (why, remedy) = nobodys(directory);
+        return Err(Error::Settings(format!("{}: {why}; {remedy}", directory.display())));
+    };
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     if uid.is_root() {
         return Ok(());

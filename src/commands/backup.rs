@@ -17,7 +17,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::Gpg;
 use crate::interrupt;
-use crate::keys::{Archived, Store, rename, rename_by};
+use crate::keys::{Archived, Store, check_outside, rename, rename_by};
 use crate::settings::Settings;
 
 /// Longer than any certificate with a purpose here.
@@ -47,6 +47,9 @@ pub fn read_recipients(files: &[PathBuf]) -> Result<Vec<Recipient>> {
 
 /// Writes the archive.
 pub fn run(settings: &Settings, options: &Backup, recipients: &[Recipient]) -> Result<()> {
+    if options.to != Path::new("-") {
+        check_outside(&options.to, &settings.state_dir)?;
+    }
     let gpg = Gpg::new(settings)?;
     gpg.check_installed()?;
     let store = Store::open(settings, gpg)?;

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::gpg::arguments::{self, Call};
 use crate::gpg::{Fingerprint, is_key_id};
 use crate::identity::NameEmail;
-use crate::keys::{AgentHome, Homes, old_keyring};
+use crate::keys::{AgentHome, Homes, check_user, old_keyring};
 use crate::privileges;
 use crate::process::unblock_signals;
 use crate::settings::GpgSettings;
@@ -27,6 +27,7 @@ pub fn run(settings: &GpgSettings, arguments: Vec<OsString>) -> Result<ExitCode>
     if host.is_foreign(std::env::var_os("GNUPGHOME")) {
         return Err(become_gpg(Command::new(&settings.gpg).args(arguments)));
     }
+    check_user(&settings.state_dir)?;
     if old_keyring(host.agent_home.path())?.is_some() {
         privileges::become_owner(&settings.state_dir)?;
         if !host.has_taken_over(&arguments) {

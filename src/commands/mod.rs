@@ -23,7 +23,7 @@ use std::path::Path;
 
 use crate::cli::{Command, Import};
 use crate::error::{Error, Result};
-use crate::keys::{Homes, Passphrases, Store};
+use crate::keys::{Homes, Passphrases, Store, check_user};
 use crate::privileges;
 use crate::settings::Settings;
 
@@ -50,6 +50,10 @@ pub fn run(settings: Result<Settings>, command: Command) -> Result<()> {
 }
 
 fn run_with(settings: &mut Settings, command: Command) -> Result<()> {
+    // The page of check has a line of its own for it.
+    if !matches!(command, Command::Check(_)) {
+        check_user(&settings.state_dir)?;
+    }
     if !may_make_a_state(&command, settings) {
         require_state(&settings.state_dir)?;
     }

@@ -113,7 +113,12 @@ impl Plan {
             return Err(Error::Clock(format!(
                 "nothing was prolonged: {words}; set the clock, then run it again; if the clock is right \
                  now: `copr-keygen prolong --trust-clock` prolongs what is due, but no key that is dated \
-                 after it"
+                 after it{}",
+                if evidence.is_only_of_change(now) {
+                    ", and `copr-keygen check --repair` puts right when keys were last changed"
+                } else {
+                    ""
+                }
             )));
         }
         plan.due.sort_by_key(|key| key.record.expires);

@@ -10,6 +10,7 @@ use nix::unistd::{AccessFlags, eaccess, getegid, geteuid};
 
 use super::examine::DIRECTORY_MODE;
 use crate::error::{Error, Result};
+use crate::remedy::quote;
 
 /// Makes the state directory, or sees that it can be one; then it is this user's with mode 0700, or a volume.
 pub fn own_root(root: &Path) -> Result<()> {
@@ -17,7 +18,15 @@ pub fn own_root(root: &Path) -> Result<()> {
     check_root(root)?;
     // Where the state is may be told by a symbolic link, where its parts are may not.
     let found = fs::metadata(root).map_err(|e| failed("looking at", root, e))?;
-    if found.uid() == geteuid().as_raw() { own(root, &found) } else { Ok(()) }
+    match found.uid() == geteuid().as_raw() {
+        // Its group may be the only way in for whoever owns what is inside.
+        true if is_volume(&found) => {
+            log::warn!("{}: group {} may write in it", root.display(), found.gid());
+            Ok(())
+        }
+        true => own(root, &found),
+        false => Ok(()),
+    }
 }
 
 /// Sees that the directory `root`, if there is one, can be this user's state directory: it is this user's, or
@@ -44,7 +53,24 @@ fn check_group(root: &Path, found: &Metadata) -> Result<()> {
                 errno.desc()
             ),
         )
-    })
+    })?;
+    check_user(root)
+}
+
+/// Sees that what is in `root`, where that is a volume, is this user's, if it is anybody's. Root becomes
+/// whoever it is. Else the first look at it would fail in words that do not say why.
+pub fn check_user(root: &Path) -> Result<()> {
+    let me = geteuid();
+    match fs::metadata(root).ok().filter(is_volume).and_then(|_| owner_inside(root)) {
+        Some((uid, _)) if uid != me.as_raw() && !me.is_root() => {
+            let why = format!(
+                "what is in it belongs to uid {uid}, this process is uid {me}; run it as uid {uid}, or as \
+                 root, who becomes that user"
+            );
+            Err(wrong(root, &why))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Makes a directory of the state, or makes it this user's alone. It must not be a symbolic link.
@@ -61,18 +87,54 @@ pub fn is_volume(found: &Metadata) -> bool {
 }
 
 /// The user and the group that own the state in `root`: those of its directory or, where that is a volume,
-/// those of what is in it.
-pub fn owner_of(root: &Path) -> io::Result<(u32, u32)> {
+/// those of what is in it. `None` for root, in a volume of root's where nothing tells: what root made there
+/// would be closed to the user of the container.
+pub fn owner_of(root: &Path) -> io::Result<Option<(u32, u32)>> {
     let found = fs::metadata(root)?;
-    if is_volume(&found) {
-        match fs::symlink_metadata(root.join("keys")) {
-            Ok(keys) if keys.is_dir() && keys.uid() != 0 => return Ok((keys.uid(), keys.gid())),
-            // Nothing is in it yet: whoever makes the first key will own it.
-            Err(_) if !geteuid().is_root() => return Ok((geteuid().as_raw(), getegid().as_raw())),
-            _ => {}
-        }
+    let of_directory = Some((found.uid(), found.gid()));
+    if !is_volume(&found) {
+        return Ok(of_directory);
     }
-    Ok((found.uid(), found.gid()))
+    Ok(owner_inside(root).or_else(|| match geteuid() {
+        // Nothing is in it yet: whoever makes the first key will own it.
+        me if !me.is_root() => Some((me.as_raw(), getegid().as_raw())),
+        _ => of_directory.filter(|(uid, _)| *uid != 0),
+    }))
+}
+
+/// Who owns the first part of a state that is not root's. The old service had no `keys/`.
+fn owner_inside(root: &Path) -> Option<(u32, u32)> {
+    ["keys", "gnupg", "phrases"].iter().find_map(|part| {
+        let found = fs::symlink_metadata(root.join(part)).ok()?;
+        (found.is_dir() && found.uid() != 0).then(|| (found.uid(), found.gid()))
+    })
+}
+
+/// Why root does nothing in a volume where [`owner_of`] finds nobody, and what to do.
+pub fn nobodys(root: &Path) -> (&'static str, String) {
+    let keys = quote(&root.join("keys").to_string_lossy());
+    (
+        "belongs to root and to a group, and nothing in it tells which user of that group is to own the keys",
+        format!(
+            "run it as the user of the container, or make keys/ for UID: install -d -m 0700 -o UID {keys}"
+        ),
+    )
+}
+
+/// Refuses an output `to` in the state directory `state`: everything there is ours, and is tidied by us.
+pub fn check_outside(to: &Path, state: &Path) -> Result<()> {
+    // What is not there yet is where its directory is.
+    let named = to.ancestors().map(|path| match path.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => path,
+    });
+    let here = named.map(Path::canonicalize).find_map(std::result::Result::ok);
+    match (here, state.canonicalize()) {
+        (Some(here), Ok(state)) if here.starts_with(&state) => {
+            Err(Error::Usage(format!("--to {}: is inside of the state directory", to.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The group that may write in `root`, where that is a volume.

@@ -13,10 +13,11 @@ use crate::identity::NameEmail;
 /// clock that has jumped ahead: the timer of `prolong` leaves a trace every day.
 const LONGEST_SLEEP: u64 = 2 * 365 * clock::DAY;
 
-/// The newest key of those it has been shown, and the last sign of life.
+/// The newest key of those it has been shown, the one that was changed last, and the last sign of life.
 #[derive(Clone, Debug, Default)]
 pub struct Evidence {
     newest: Option<(u64, NameEmail)>,
+    changed: Option<(u64, NameEmail)>,
     alive: u64,
 }
 
@@ -26,16 +27,19 @@ impl Evidence {
         let moved = ["keys", "staging"].map(|part| {
             fs::symlink_metadata(root.join(part)).map_or(0, |found| found.mtime().unsigned_abs())
         });
-        Self { newest: None, alive: moved.into_iter().max().unwrap_or_default() }
+        Self { newest: None, changed: None, alive: moved.into_iter().max().unwrap_or_default() }
     }
 
     /// Shows it a key.
     pub fn see(&mut self, name_email: &NameEmail, record: &KeyRecord) {
-        let dated = record.created.max(record.changed);
-        if self.newest.as_ref().is_none_or(|(newest, _)| *newest < dated) {
-            self.newest = Some((dated, name_email.clone()));
-        }
-        self.alive = self.alive.max(dated);
+        let latest = |known: &mut Option<(u64, NameEmail)>, at| {
+            if known.as_ref().is_none_or(|(latest, _)| *latest < at) {
+                *known = Some((at, name_email.clone()));
+            }
+        };
+        latest(&mut self.newest, record.created);
+        latest(&mut self.changed, record.changed);
+        self.alive = self.alive.max(record.created).max(record.changed);
     }
 
     /// What there is to be said against a clock that says `now`.
@@ -44,7 +48,24 @@ impl Evidence {
         if clock::is_behind(now, *dated) {
             return Some(clock::disagreement(now, &format!("the key of {name_email}"), *dated));
         }
+        let (changed, name_email) = self.changed.as_ref()?;
+        if clock::is_behind(now, *changed) {
+            return Some(format!(
+                "the clock of this host says {}, but the key of {name_email} was last changed at {}: this \
+                 clock is behind, or the key was last changed under a clock that was ahead",
+                clock::timestamp(now),
+                clock::timestamp(*changed)
+            ));
+        }
         self.against_jump(now)
+    }
+
+    /// Whether no key was made after `now`, but one was changed after it.
+    pub fn is_only_of_change(&self, now: u64) -> bool {
+        let is_ahead = |known: &Option<(u64, NameEmail)>| {
+            known.as_ref().is_some_and(|(at, _)| clock::is_behind(now, *at))
+        };
+        is_ahead(&self.changed) && !is_ahead(&self.newest)
     }
 
     /// As [`Evidence::against`], whatever dates the keys have: for what is only ever decided too early.
@@ -83,7 +104,8 @@ mod tests {
         assert_eq!(evidence.against(made), None, "no key, nothing to decide");
         evidence.see(&name, &record);
         for (now, words) in [
-            (made - 300, Some("but the key of a#b@c is dated 2027-01-15T08:01:40Z")),
+            (made - 301, Some("but the key of a#b@c is dated 2027-01-15T08:00:00Z")),
+            (made - 300, Some("but the key of a#b@c was last changed at 2027-01-15T08:01:40Z")),
             (made, None),
             (changed + LONGEST_SLEEP, None),
             (changed + LONGEST_SLEEP + 1, Some("it has jumped ahead")),

@@ -52,7 +52,9 @@ use crate::settings::{Settings, Value};
 pub use agent::{Agent, AgentHome, Configuration};
 pub use archive::{Archived, Restored, Summary};
 pub use catalog::{Catalog, Filter, Key};
-pub use directory::{check_root, is_volume, owner_of, volume_group};
+pub use directory::{
+    check_outside, check_root, check_user, is_volume, nobodys, owner_of, volume_group,
+};
 pub use durable::{rename, rename_by};
 pub use evidence::Evidence;
 pub use examine::{DIRECTORY_MODE, Fault, Home, TRUST_DATABASE, judge};

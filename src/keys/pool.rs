@@ -62,12 +62,18 @@ impl Pool {
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::io(format!("reading {}", directory.display()), e)),
+            // Keys can be made without it.
+            Err(e) => {
+                log::warn!(
+                    "reading {}: {e}; the key is made without the pool",
+                    directory.display()
+                );
+                return Ok(None);
+            }
         };
         for entry in entries {
             let entry = match entry {
                 Ok(entry) => entry,
-                // Keys can be made without it.
                 Err(e) => {
                     log::warn!("reading {}: {e}", directory.display());
                     break;

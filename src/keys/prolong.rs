@@ -67,7 +67,8 @@ impl Store {
         let keyring = Keyring { home: work, file: &pubring };
         let before = self.gpg.view_one(keyring, deadline)?;
         let what = format!("the key of {name_email}");
-        clock::check(&what, before.created.max(record.changed))?;
+        // When `key.json` was changed does not count: that clock may have been ahead, and gpg did not sign.
+        clock::check(&what, before.created)?;
         // gpg signs only later than the key has signed before, by its own clock.
         let by_clock = |error| clock::check(&what, before.dated()).err().unwrap_or(error);
         if before.fingerprint != record.fingerprint {
@@ -89,6 +90,7 @@ impl Store {
             return Ok(Prolonged::Already(Key { name_email: name_email.clone(), record }));
         }
 
+        clock::check(&what, before.dated())?;
         let secret = work.join(SECRET_KEYS);
         fs::create_dir(&secret)
             .map_err(|e| Error::io(format!("making {}", secret.display()), e))?;

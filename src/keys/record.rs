@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::home::{REVOCATIONS, SECRET_KEYS, names_in, secret_keys};
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::gpg::{Certificate, Fingerprint, Keygrip};
 
@@ -81,6 +82,12 @@ impl KeyRecord {
             return Ok(cached);
         }
         Ok(Self::from_file_names(home)?.or(cached))
+    }
+
+    /// Whether it was last changed under a clock that was ahead of `now`, of a key that was made before: a
+    /// key that was imported then, for example.
+    pub fn was_changed_ahead(&self, now: u64) -> bool {
+        clock::is_behind(now, self.changed) && !clock::is_behind(now, self.created)
     }
 
     /// Where the secret key is.

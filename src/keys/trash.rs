@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::gpg::Protection;
 use crate::identity::NameEmail;
 use crate::interrupt;
+use crate::remedy::quote;
 
 /// The home in an entry.
 const HOME: &str = "home";
@@ -263,8 +264,14 @@ impl Store {
         for entry in self.trash_entries()? {
             let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if name.starts_with(PURGING) {
-                remove_tree(&entry)?;
-                count += 1;
+                match remove_tree(&entry) {
+                    Ok(()) => count += 1,
+                    // It keeps no other key from being purged.
+                    Err(e) => log::warn!(
+                        "{e}; look at it and remove it by hand: rm -r {}",
+                        quote(&entry.to_string_lossy())
+                    ),
+                }
             } else if Removed::parse(entry.clone()).is_some() && !home::is_there(&entry.join(HOME))?
             {
                 // No home in it yet, or any more. Who is at work on it holds it.

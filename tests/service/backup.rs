@@ -302,3 +302,21 @@ fn a_newer_certificate_that_lacks_a_signature_replaces_none() {
     assert_eq!(tree(&elsewhere.home(ID)), before);
     assert_links_are_right(&elsewhere);
 }
+
+#[test]
+fn an_archive_is_not_written_into_the_state_it_is_of() {
+    let recipient = Recipient::new();
+    let host = host_with_keys(&[ID]);
+    let certificate = recipient.certificate.to_str().unwrap();
+    let link = host.scratch().join("link");
+    std::os::unix::fs::symlink(host.state().join("keys"), &link).unwrap();
+    let before = super::gen_key::snapshot(&host.state());
+    let state = host.state();
+    for to in [state.join("x"), state.join("keys/x"), state.join("keys/../x"), link.join("x")] {
+        let to = to.to_str().unwrap();
+        let said = run(&host, &["backup", "--to", to, "--recipient", certificate]);
+        assert_eq!(said.code, Some(2), "{to}: {}", said.stderr);
+        assert!(said.stderr.contains("is inside of the state directory"), "{}", said.stderr);
+    }
+    assert_eq!(super::gen_key::snapshot(&host.state()), before);
+}

@@ -241,6 +241,14 @@ fn work_of_dead_processes_is_told_from_that_of_others() {
     assert_eq!(found.code, Some(0), "{found:#?}");
     assert!(found.has("warning", &format!("{tag}-00000001"), "left behind"), "{found:#?}");
     assert!(found.has("note", "staging", "of another host (anotherhost)"), "{found:#?}");
+    let remedy = format!("gone for good: rm -r {}", foreign.display());
+    assert!(found.has("note", "staging", &remedy), "{found:#?}");
+    let whole = staging.join("foreign");
+    fs::create_dir(&whole).unwrap();
+    let named = sign_host.check(&[]);
+    let remedy = format!("gone for good: rm -r {}", whole.display());
+    assert!(named.has("note", "staging", &remedy), "{named:#?}");
+    fs::remove_dir(&whole).unwrap();
     assert!(found.has("note", "staging", "1 process is at work"), "{found:#?}");
     let repaired = sign_host.check(&["--repair"]);
     assert!(repaired.has("repaired", "staging", "1 unfinished key"), "{repaired:#?}");

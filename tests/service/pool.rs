@@ -201,3 +201,14 @@ fn a_service_on_its_own_fills_the_pool_itself() {
     assert_eq!(host.gen_key(&name(0), json!({})).unwrap().status, 201, "{}", host.log());
     assert_eq!(entries(&host), [""; 0]);
 }
+
+#[test]
+fn a_file_in_place_of_the_pool_of_a_length_is_named_and_keys_are_made_without_it() {
+    let host = Host::start(Transport::PassedUnix);
+    let odd = host.state().join("pool/rsa2048");
+    fs::write(&odd, "").unwrap();
+    assert_eq!(host.gen_key_patiently(&name(1), &json!({})).status, 201, "{}", host.log());
+    let words = format!("{}: Not a directory", odd.display());
+    assert!(host.log().contains(&words), "{}", host.log());
+    assert_signs(&host, &name(1));
+}

@@ -348,3 +348,15 @@ fn answer(host: &Host, arguments: &[&str], text: &str) -> (Option<i32>, String) 
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     (child.wait().unwrap().code(), said)
 }
+
+#[test]
+fn a_file_in_place_of_a_purge_that_was_begun_keeps_no_key_from_being_purged() {
+    let host = host_with_keys(&[ID]);
+    remove(&host, ID).well();
+    let odd = host.state().join("trash/.purging-x");
+    fs::write(&odd, "precious").unwrap();
+    let said = run(&host, &["purge", "--older-than", "0d", "--yes"]).well();
+    assert!(said.stderr.contains(&format!("rm -r {}", odd.display())), "{}", said.stderr);
+    assert_eq!(host.entries("trash"), [".purging-x"]);
+    assert_eq!(fs::read(&odd).unwrap(), b"precious");
+}

@@ -321,7 +321,7 @@ fn a_directory_of_somebody_else_that_is_no_volume_for_us_is_refused_in_words() {
 }
 
 /// A host whose state directory exists with this mode, owner and group.
-fn volume(mode: u32, owner: u32, group: u32) -> Host {
+pub fn volume(mode: u32, owner: u32, group: u32) -> Host {
     let host = Host::new(Transport::PassedUnix, &[]);
     fs::create_dir(host.state()).unwrap();
     chown(host.state(), Some(owner), Some(group)).unwrap();

@@ -11,6 +11,11 @@ use crate::keys::Evidence;
 pub const SET_CLOCK: &str = "set the clock of this host; if it is right now, and a key is dated later, it was \
      ahead when that was made: wait until then, or remove the key, and the next request makes another one";
 
+/// The remedy where a clock contradicts no key, but when one was last changed.
+pub fn set_clock_or_repair(host: &Host) -> String {
+    format!("set the clock of this host; if it is right now: {}", host.repair())
+}
+
 pub fn section(host: &Host, survey: &Survey) -> Result<Section> {
     let mut section = Section::new("expiry");
     let now = match clock::believed() {
@@ -24,7 +29,11 @@ pub fn section(host: &Host, survey: &Survey) -> Result<Section> {
     let records = survey.whole().filter_map(|home| Some((&home.name_email, home.record.as_ref()?)));
     records.for_each(|(name_email, record)| evidence.see(name_email, record));
     if let Some(words) = evidence.against(now) {
-        section.failed("clock", words, SET_CLOCK);
+        let remedy = match evidence.is_only_of_change(now) {
+            true => set_clock_or_repair(host),
+            false => SET_CLOCK.into(),
+        };
+        section.failed("clock", words, remedy);
         section.note("keys", "which of them expire soon was not decided by that clock");
         return Ok(section);
     }

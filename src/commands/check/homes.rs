@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
+use super::expiry;
 use super::host::Host;
 use super::owners::wrong_mode;
 use super::page::{Section, number};
 use crate::ahead::ahead;
+use crate::clock;
 use crate::error::Error;
 use crate::keys::{self, Fault, Home};
 
@@ -96,6 +98,8 @@ pub fn section(host: &Host, survey: &mut Survey) -> Section {
         report(host, home, &mut section);
         if let Some(why) = home.record_fault().map(str::to_owned) {
             record(host, home, &why, &mut section);
+        } else {
+            changed_ahead(host, home, &mut section);
         }
     }
     shared_keys(host, survey, &mut section);
@@ -185,6 +189,33 @@ pub fn restore(host: &Host, home: &Home) -> String {
         host.quoted(&home.path),
         host.command("restore --from ARCHIVE")
     )
+}
+
+/// A `key.json` that was last written under a clock that was ahead. That of the certificate is another matter.
+fn changed_ahead(host: &Host, home: &mut Home, section: &mut Section) {
+    // A clock that cannot be right has a line of its own.
+    let Ok(now) = clock::believed() else { return };
+    let Some(record) = home.record.as_ref().filter(|record| record.was_changed_ahead(now)) else {
+        return;
+    };
+    let subject = format!("{}/key.json", host.name(&home.path));
+    let why = format!(
+        "says {}: the key was last changed under a clock that was ahead, or this one is behind",
+        clock::timestamp(record.changed)
+    );
+    if !host.options.repair {
+        section.failed(subject, why, expiry::set_clock_or_repair(host));
+        return;
+    }
+    match host.inspector.rewrite_record(home) {
+        Ok(record) => {
+            home.record = Some(record);
+            section.repaired(subject, why);
+        }
+        // The certificate itself is dated ahead.
+        Err(Error::Clock(words)) => section.failed(subject, words, expiry::SET_CLOCK),
+        Err(e) => section.mended(subject, why, Err(e)),
+    }
 }
 
 /// A `key.json` that is wrong because of `why`.

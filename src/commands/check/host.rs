@@ -81,8 +81,9 @@ pub fn owner(settings: &Settings) -> Owner {
         }
     }
     let (uid, gid) = match keys::owner_of(&settings.state_dir) {
-        Ok((uid, gid)) => (Uid::from_raw(uid), Gid::from_raw(gid)),
-        Err(_) => (geteuid(), getegid()),
+        Ok(Some((uid, gid))) => (Uid::from_raw(uid), Gid::from_raw(gid)),
+        // The page says what is wrong with the directory, and goes no further.
+        Ok(None) | Err(_) => (geteuid(), getegid()),
     };
     match User::from_uid(uid) {
         Ok(Some(user)) => of_user(user),

@@ -21,6 +21,11 @@ pub fn state_exists(host: &Host, section: &mut Section) -> bool {
     let is_missing = |part: &&str| {
         fs::symlink_metadata(host.part(part)).is_err_and(|e| e.kind() == ErrorKind::NotFound)
     };
+    if matches!(keys::owner_of(host.state()), Ok(None)) {
+        let (why, remedy) = keys::nobodys(host.state());
+        section.failed(state, why, remedy);
+        return false;
+    }
     match fs::metadata(host.state()) {
         // Making it would hide that the directory was mistyped, or that what was mounted there is gone.
         Ok(found) if found.is_dir() && PARTS.iter().all(is_missing) => {

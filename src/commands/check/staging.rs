@@ -1,10 +1,14 @@
 //! What processes that died have left in `staging/`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::host::Host;
 use super::page::{Section, number};
 use crate::keys::Work;
+
+/// Names at most so many directories of one other host.
+const NAMED_MAX: usize = 10;
 
 pub fn section(host: &Host) -> Section {
     let mut section = Section::new("work in progress");
@@ -15,7 +19,7 @@ pub fn section(host: &Host) -> Section {
             return section;
         }
     };
-    let (mut alive, mut hosts) = (0, BTreeMap::<String, usize>::new());
+    let (mut alive, mut hosts) = (0, BTreeMap::<String, Vec<&Path>>::new());
     let mut dead = Vec::new();
     for (path, work) in &work {
         match work {
@@ -24,7 +28,7 @@ pub fn section(host: &Host) -> Section {
             Work::Foreign => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 let tag = name.split('-').next().unwrap_or_default().to_owned();
-                *hosts.entry(tag).or_default() += 1;
+                hosts.entry(tag).or_default().push(path);
             }
             Work::Strange => {
                 section.note(host.name(path), "was not made here; nothing clears it");
@@ -41,13 +45,19 @@ pub fn section(host: &Host) -> Section {
             section.warning(subject, message, host.repair());
         }
     }
-    for (tag, count) in hosts {
-        let homes = number(count, "directory", "directories");
+    for (tag, paths) in hosts {
+        let homes = number(paths.len(), "directory", "directories");
+        let named: Vec<_> = paths.iter().take(NAMED_MAX).map(|path| host.quoted(path)).collect();
+        let more = match paths.len() - named.len() {
+            0 => String::new(),
+            more => format!(" and {more} more of it"),
+        };
         section.note(
             "staging",
             format!(
                 "{homes} of another host ({tag}), cleared by itself after 7 days without a sign of life; if that host \
-                 is gone for good, delete staging/{tag}-*"
+                 is gone for good: rm -r {}{more}",
+                named.join(" ")
             ),
         );
     }

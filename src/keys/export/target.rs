@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::gpg::agent::{FOR_MANY_CLIENTS, agent_configuration};
 use crate::gpg::{Fingerprint, Keygrip};
 use crate::identity::NameEmail;
-use crate::keys::durable;
 use crate::keys::home::{PUBRING, REVOCATIONS, SECRET_KEYS};
+use crate::keys::{check_outside, durable};
 
 /// There until all keys are.
 const INCOMPLETE: &str = "INCOMPLETE";
@@ -66,6 +66,7 @@ impl Target {
     /// Makes the directories, all for their owner only.
     pub fn make(to: &Path, keys: &Path) -> Result<Self> {
         let refuse = |why: &str| Err(Error::Usage(format!("--to {}: {why}", to.display())));
+        check_outside(to, keys.parent().unwrap_or(keys))?;
         let mut builder = DirBuilder::new();
         builder.mode(0o700);
         match builder.create(to) {
@@ -78,12 +79,6 @@ impl Target {
                 );
             }
             Err(e) => return Err(failed("making", to, e)),
-        }
-        let state = keys.parent().unwrap_or(keys);
-        let (here, state) = (to.canonicalize(), state.canonicalize());
-        if matches!((&here, &state), (Ok(here), Ok(state)) if here.starts_with(state)) {
-            let _ = fs::remove_dir(to); // only if it is empty, so it may have been made above
-            return refuse("is inside of the state directory");
         }
         let found = fs::metadata(to).map_err(|e| failed("looking at", to, e))?;
         if !found.is_dir() {
