@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::home::Homes;
 use super::import::IMPORTING;
+use super::owners::PARTS;
 use crate::error::{Error, Result};
 use crate::remedy::quote;
 
@@ -14,8 +15,9 @@ pub fn states(root: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(root).map_err(reading)? {
         let entry = entry.map_err(reading)?;
+        let is_part = entry.file_name().to_str().is_some_and(is_part);
         let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if is_directory && entry.file_name() != IMPORTING && has_keys(&entry.path()) {
+        if is_directory && !is_part && has_keys(&entry.path()) {
             found.push(entry.path());
         }
     }
@@ -25,18 +27,16 @@ pub fn states(root: &Path) -> Result<Vec<PathBuf>> {
 
 /// Fails when the state has no key of its own, but one inside of it does: keys that exist would be made anew.
 pub fn check(root: &Path) -> Result<()> {
-    if has_keys(root) {
-        return Ok(());
-    }
+    // At every start: the keys are looked at only where there is something to doubt.
     match &states(root)?[..] {
-        [inner, ..] => Err(Error::Settings(format!(
+        [inner, ..] if !has_keys(root) => Err(Error::Settings(format!(
             "{} has no keys, but {} inside of it has: one directory was moved into the other, and nothing was \
              changed; put it in place with: {}",
             root.display(),
             inner.display(),
             put_in_place(root, inner)
         ))),
-        [] => Ok(()),
+        _ => Ok(()),
     }
 }
 
@@ -49,6 +49,11 @@ pub fn put_in_place(root: &Path, inner: &Path) -> String {
     let moved = outer.join(inner.file_name().unwrap_or_default());
     let (root, outer, moved) = (word(root), word(&outer), word(&moved));
     format!("mv -T {root} {outer} && mv -T {moved} {root}")
+}
+
+/// Whether a state has a directory of this name.
+fn is_part(name: &str) -> bool {
+    PARTS.contains(&name) || ["trash", IMPORTING].contains(&name)
 }
 
 fn has_keys(root: &Path) -> bool {
