@@ -210,7 +210,10 @@ fn kills_lose_nothing_and_the_next_run_goes_on_while_keys_are_made_and_sign() {
             run.kill().unwrap();
             run.wait().unwrap();
         }
-        host.json(&["prolong", "--json"]);
+        // What the killed run had just started holds its key until it notices.
+        eventually("the rest to be prolonged", || {
+            (host.json(&["prolong", "--json"])["in_use"] == 0).then_some(())
+        });
         drop(guard);
         assert_eq!(made.join().unwrap(), 201, "{}", host.log());
         assert!(signing.join().unwrap() > 0);

@@ -93,7 +93,11 @@ pub fn tag_of_this_host(host: &Host) -> String {
     assert!(host.entries("staging").is_empty());
     std::thread::scope(|scope| {
         let asking = scope.spawn(|| other.gen_key_patiently(ID, &json!({"key_length": 4096})));
-        let name = eventually("a staging directory", || other.entries("staging").pop());
+        // Until it is locked, its name begins with a dot.
+        let is_named = |name: &String| !name.starts_with('.');
+        let name = eventually("a staging directory", || {
+            other.entries("staging").into_iter().rfind(is_named)
+        });
         asking.join().unwrap();
         name.split('-').next().unwrap().to_owned()
     })
