@@ -10,7 +10,7 @@ pub fn command(state: &Path, words: &str) -> String {
     if state == Path::new(STATE) {
         return format!("copr-keygen {words}");
     }
-    format!("copr-keygen {words} --state-dir {}", quote(&state.to_string_lossy()))
+    format!("copr-keygen {words} --state-dir {}", quote_path(state))
 }
 
 /// A word for the shell, to be copied into a command line.
@@ -20,6 +20,11 @@ pub fn quote(text: &str) -> String {
         return text.into();
     }
     format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// A path as a word for the shell.
+pub fn quote_path(path: &Path) -> String {
+    quote(&path.to_string_lossy())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::cli::Import;
 use crate::keys::{self, ImportReport};
-use crate::remedy::{STATE, quote};
+use crate::remedy::{STATE, quote_path};
 use crate::settings::Settings;
 
 /// The commands after which everything that is not read now can be imported, if there are any.
@@ -17,16 +17,15 @@ pub fn way_out(
     options: &Import,
 ) -> Option<String> {
     let (mut command, copy) = keys::way_out(&report.unread, home)?;
-    let word = |path: &Path| quote(&path.to_string_lossy());
-    let _ = write!(command, " && copr-keygen import --from {}", word(&copy));
+    let _ = write!(command, " && copr-keygen import --from {}", quote_path(&copy));
     if let Some(phrases) = phrases {
-        let _ = write!(command, " --phrases {}", word(phrases));
+        let _ = write!(command, " --phrases {}", quote_path(phrases));
     }
     if !options.protect {
         command.push_str(" --protect no");
     }
     if settings.state_dir != Path::new(STATE) {
-        let _ = write!(command, " --state-dir {}", word(&settings.state_dir));
+        let _ = write!(command, " --state-dir {}", quote_path(&settings.state_dir));
     }
     Some(command)
 }

@@ -10,7 +10,7 @@ use nix::unistd::{AccessFlags, eaccess, getegid, geteuid};
 
 use super::examine::DIRECTORY_MODE;
 use crate::error::{Error, Result};
-use crate::remedy::quote;
+use crate::remedy::quote_path;
 
 /// Makes the state directory, or sees that it can be one; then it is this user's with mode 0700, or a volume.
 pub fn own_root(root: &Path) -> Result<()> {
@@ -112,7 +112,7 @@ fn owner_inside(root: &Path) -> Option<(u32, u32)> {
 
 /// Why root does nothing in a volume where [`owner_of`] finds nobody, and what to do.
 pub fn nobodys(root: &Path) -> (&'static str, String) {
-    let keys = quote(&root.join("keys").to_string_lossy());
+    let keys = quote_path(&root.join("keys"));
     (
         "belongs to root and to a group, and nothing in it tells which user of that group is to own the keys",
         format!(

@@ -7,7 +7,7 @@ use super::home::Homes;
 use super::import::IMPORTING;
 use super::owners::PARTS;
 use crate::error::{Error, Result};
-use crate::remedy::quote;
+use crate::remedy::quote_path;
 
 /// Directories directly below the state directory `root` that hold keys as a state does.
 pub fn states(root: &Path) -> Result<Vec<PathBuf>> {
@@ -42,12 +42,11 @@ pub fn check(root: &Path) -> Result<()> {
 
 /// The command that puts the state `inner` in the place of the one around it.
 pub fn put_in_place(root: &Path, inner: &Path) -> String {
-    let word = |path: &Path| quote(&path.to_string_lossy());
     let mut outer = root.as_os_str().to_owned();
     outer.push(".outer");
     let outer = PathBuf::from(outer);
     let moved = outer.join(inner.file_name().unwrap_or_default());
-    let (root, outer, moved) = (word(root), word(&outer), word(&moved));
+    let (root, outer, moved) = (quote_path(root), quote_path(&outer), quote_path(&moved));
     format!("mv -T {root} {outer} && mv -T {moved} {root}")
 }
 

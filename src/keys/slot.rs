@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::durable;
 use super::passphrase::beginning;
 use crate::error::{Error, Result};
-use crate::remedy::quote;
+use crate::remedy::{quote, quote_path};
 
 /// Where a link of ours has to be.
 #[derive(Debug)]
@@ -180,8 +180,7 @@ fn occupied(path: &Path, occupant: &Occupant) -> Error {
         _ => "a file with a content of its own, not our link",
     };
     let aside = path.file_name().unwrap_or_default().to_string_lossy();
-    let remedy =
-        format!("mv {} {}", quote(&path.to_string_lossy()), quote(&format!("./{aside}.kept")));
+    let remedy = format!("mv {} {}", quote_path(path), quote(&format!("./{aside}.kept")));
     Error::Occupied { path: path.into(), what, remedy }
 }
 

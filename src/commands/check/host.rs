@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, User, getegid, geteuid};
 
-use super::page::quote;
 use crate::cli::Check;
 use crate::keys::{self, Inspector, Owner};
+use crate::remedy::quote_path;
 use crate::remedy::{self, STATE};
 use crate::settings::Settings;
 
@@ -51,7 +51,7 @@ impl Host<'_> {
 
     /// A path as it is written on a command line.
     pub fn quoted(&self, path: &Path) -> String {
-        quote(&path.to_string_lossy())
+        quote_path(path)
     }
 
     /// Whether passphrases are sealed, and this process cannot open them.

@@ -20,7 +20,7 @@ use crate::keys::directory::own_part;
 use crate::keys::lock::lock;
 use crate::keys::trash::old_services;
 use crate::keys::{Passphrases, SigndView, Store, TRUST_DATABASE, durable, old_keyring};
-use crate::remedy::quote;
+use crate::remedy::quote_path;
 use crate::settings::Settings;
 
 /// Where the new directories are made, and the old ones wait for the trash.
@@ -74,7 +74,7 @@ impl<'a> OldLayout<'a> {
                     found.map_err(|e| Error::io(format!("looking at {}", path.display()), e))?
                 }
             };
-            let word = quote(&path.to_string_lossy());
+            let word = quote_path(&path);
             if found.is_symlink() {
                 return Err(Error::Refused(format!(
                     "{} is a symbolic link, and what it leads to could not be set aside; nothing was changed; \

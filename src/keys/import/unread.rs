@@ -17,7 +17,7 @@ use crate::gpg::{Certificate, Fingerprint, Keygrip, Keyring};
 use crate::keys::Store;
 use crate::keys::home::SECRET_KEYS;
 use crate::keys::staging::StagedHome;
-use crate::remedy::quote;
+use crate::remedy::quote_path;
 
 /// Where GnuPG 1.4 and 2.0 kept secret keys.
 pub(super) const SECRING: &str = "secring.gpg";
@@ -217,7 +217,7 @@ pub fn way_out(unread: &[Unread], home: &Path) -> Option<(String, PathBuf)> {
     let mut name = home.file_name().unwrap_or(OsStr::new("gnupg")).to_owned();
     name.push(".readable");
     let copy = home.with_file_name(name);
-    let (source, target) = (quote(&home.to_string_lossy()), quote(&copy.to_string_lossy()));
+    let (source, target) = (quote_path(home), quote_path(&copy));
     let steps: Vec<_> = unread.iter().flat_map(|file| &file.steps).collect();
     let steps: Vec<_> = steps.into_iter().map(|step| step.replace("{COPY}", &target)).collect();
     let command = format!(
@@ -237,8 +237,8 @@ fn other_keyrings(source: &Source) -> Vec<PathBuf> {
 /// A command that adds the certificates of a keyring to the copy.
 fn merge(source: &Source, file: &Path) -> String {
     let keyring = match file.strip_prefix(source.home()) {
-        Ok(name) => format!("{{COPY}}/{}", quote(&name.to_string_lossy())),
-        Err(_) => quote(&file.to_string_lossy()),
+        Ok(name) => format!("{{COPY}}/{}", quote_path(name)),
+        Err(_) => quote_path(file),
     };
     format!(
         "gpg --batch --homedir {{COPY}} --no-default-keyring --keyring {keyring} --export | \
