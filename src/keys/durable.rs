@@ -90,6 +90,11 @@ pub fn rename_by(from: &Path, to: &Path, act: impl Fn() -> io::Result<()>) -> io
     }
 }
 
+/// Whether a rename failed because the name is taken: a directory that is not empty has it.
+pub fn is_taken(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST))
+}
+
 /// What tells one file from every other one, as long as it exists.
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::home::is_missing;
 use crate::error::{Error, Result};
 use crate::gpg::keybox;
 
@@ -47,10 +48,6 @@ pub fn holds_keys(keybox: &Path) -> Result<bool> {
         Err(e) if is_missing(&e) => Ok(false),
         Err(e) => Err(looking(keybox, e)),
     }
-}
-
-fn is_missing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn looking(path: &Path, error: io::Error) -> Error {

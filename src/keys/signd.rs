@@ -69,20 +69,18 @@ impl SigndView {
         let added = self.agent_home.update(scratch)?;
         let path = self.agent_home.configuration_path();
         if !added.is_empty() {
-            let lines: Vec<_> = added.into_iter().map(AgentOption::line).collect();
             log::warn!(
                 "{}: added {}, which an agent needs that signs for many clients; the one that runs reads it \
                  only when it is started anew: restart signd",
                 path.display(),
-                lines.join(", ")
+                lines(added)
             );
         }
-        if let Configuration::Foreign(what, lines) = self.agent_home.configuration() {
-            let lines: Vec<_> = lines.into_iter().map(AgentOption::line).collect();
+        if let Configuration::Foreign(what, missing) = self.agent_home.configuration() {
             log::warn!(
                 "{}: {what}, so it was left alone; the agent that signs needs these lines in it: {}",
                 path.display(),
-                lines.join(", ")
+                lines(missing)
             );
         }
         if !self.has_marker() {
@@ -308,6 +306,11 @@ impl SigndView {
     fn phrase_target(name_email: &NameEmail) -> PathBuf {
         format!("../keys/{name_email}/passphrase").into()
     }
+}
+
+fn lines(options: Vec<AgentOption>) -> String {
+    let lines: Vec<_> = options.into_iter().map(AgentOption::line).collect();
+    lines.join(", ")
 }
 
 #[cfg(test)]

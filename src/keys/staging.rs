@@ -116,10 +116,10 @@ impl Staging {
                 .and_then(|()| durable::rename(&fresh, &directory));
             if let Err(e) = named {
                 remove_tree(&fresh)?;
-                match e.raw_os_error() {
-                    Some(libc::ENOTEMPTY | libc::EEXIST) => continue, // there is one of this name
-                    _ => return Err(failed(e)),
+                if durable::is_taken(&e) {
+                    continue; // there is one of this name
                 }
+                return Err(failed(e));
             }
             let home = directory.join(HOME);
             return Ok(StagedHome { staging: self, home, directory, _lock: lock, linked: None });
@@ -188,9 +188,7 @@ impl<'a> StagedHome<'a> {
         let target = homes.path(name_email);
         match durable::rename(&self.home, &target) {
             Ok(()) => {}
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {
-                return Ok(Publication::Lost);
-            }
+            Err(e) if durable::is_taken(&e) => return Ok(Publication::Lost),
             Err(e) => return Err(Error::io(format!("publishing {}", target.display()), e)),
         }
         self.linked = None;

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::gpg::Protection;
 use crate::identity::NameEmail;
 use crate::interrupt;
-use crate::remedy::quote;
+use crate::remedy::quote_path;
 
 /// The home in an entry.
 const HOME: &str = "home";
@@ -121,9 +121,7 @@ impl Store {
                     durable::sync(&self.trash)?;
                     return Ok((at, target));
                 }
-                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {
-                    at += 1;
-                }
+                Err(e) if durable::is_taken(&e) => at += 1,
                 Err(e) => return Err(Error::io(format!("making {}", target.display()), e)),
             }
         }
@@ -183,9 +181,7 @@ impl Store {
             durable::sync_tree(&from)?;
             self.bring_back(&staged, &from, name_email, &record)?;
         }
-        if let Err(e) = remove_hollow(&last.entry).and_then(|()| durable::sync(&self.trash)) {
-            log::warn!("{e}; there may be something in it that is worth to be kept");
-        }
+        self.leave(&last.entry);
         Ok(record)
     }
 
@@ -239,10 +235,15 @@ impl Store {
     pub fn purge(&self, removed: &Removed) -> Result<()> {
         let _held = hold(&removed.entry, &removed.name_email)?;
         self.destroy(&removed.home(), &removed.entry)?;
-        if let Err(e) = remove_hollow(&removed.entry).and_then(|()| durable::sync(&self.trash)) {
+        self.leave(&removed.entry);
+        Ok(())
+    }
+
+    /// Removes the entry of a home that has left it, unless there is something else in it.
+    fn leave(&self, entry: &Path) {
+        if let Err(e) = remove_hollow(entry).and_then(|()| durable::sync(&self.trash)) {
             log::warn!("{e}; there may be something in it that is worth to be kept");
         }
-        Ok(())
     }
 
     /// Destroys `what`, which is the entry or the home in it. Once it has the name it gets first, any later
@@ -269,7 +270,7 @@ impl Store {
                     // It keeps no other key from being purged.
                     Err(e) => log::warn!(
                         "{e}; look at it and remove it by hand: rm -r {}",
-                        quote(&entry.to_string_lossy())
+                        quote_path(&entry)
                     ),
                 }
             } else if Removed::parse(entry.clone()).is_some() && !home::is_there(&entry.join(HOME))?

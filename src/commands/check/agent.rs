@@ -103,8 +103,8 @@ fn running(host: &Host, section: &mut Section) {
     match host.inspector.agent_home().agent() {
         Agent::None => {}
         Agent::Silent(why) => {
-            let unit = units::signd_process(host).and_then(units::signd_unit_of);
-            let remedy = format!("systemctl restart {}", unit.unwrap_or("signd"));
+            let remedy = units::signd_process(host).and_then(restart);
+            let remedy = remedy.unwrap_or_else(|| "systemctl restart signd".into());
             section.warning(subject, format!("the agent does not answer: {why}"), remedy);
         }
         Agent::Answers { is_outdated: false, .. } => {}

@@ -19,7 +19,7 @@ use crate::keys::record::KeyRecord;
 use crate::keys::staging::{Publication, StagedHome};
 
 /// How long all of gpg's work for one key may take, beyond `gpg_timeout` for each run.
-const KEY_TIME: Duration = Duration::from_secs(60);
+pub(super) const KEY_TIME: Duration = Duration::from_secs(60);
 
 impl Store {
     /// Imports one key, protected afresh if `protect`.

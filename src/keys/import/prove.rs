@@ -4,8 +4,9 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::one::KEY_TIME;
 use super::{Moved, Source};
 use crate::ahead;
 use crate::clock;
@@ -14,9 +15,6 @@ use crate::gpg::{Keyring, time_of_signature};
 use crate::interrupt;
 use crate::keys::Store;
 use crate::keys::home::{PUBRING, SECRET_KEYS};
-
-/// How long all of gpg's work for one key may take, beyond `gpg_timeout` for each run.
-const KEY_TIME: Duration = Duration::from_secs(60);
 
 impl Store {
     /// Tries every key of `moved`; returns those that failed, each with the reason.
