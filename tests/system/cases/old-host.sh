@@ -57,6 +57,7 @@ expect_match "message" 'pubring\.kbx holds the keys .* with: copr-keygen import$
 note "$message"
 expect "what the old service has" "$before" "$(sums "$state")"
 in_container systemctl stop "$socket"
+forget_starts
 
 page=$(in_container copr-keygen import --dry-run)
 expect_match "dry run" '3 keys would be imported' "$page"

@@ -26,7 +26,7 @@ reading=$(in_container copr-keygen token prometheus --scopes read)
 reader=$(cut -d' ' -f2 <<<"$reading")
 printf '# who may ask\n%s\n%s\n' "$line" "$reading" |
     in_container sh -c 'umask 077; cat >/etc/credstore/copr-keygen.tokens'
-sleep 3 # or the socket would count the starts from before
+forget_starts
 in_container systemctl restart "$socket" "$service"
 
 expect "without a token" 401 "$(ask /keys)"
@@ -95,7 +95,7 @@ drop_in "$socket" <<'END'
 ListenStream=/run/copr-keygen.sock
 SocketMode=0666
 END
-sleep 3
+forget_starts
 in_container systemctl restart "$socket" "$service"
 # by USER [CURL OPTION]...
 by() {
