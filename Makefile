@@ -50,7 +50,7 @@ man:
 
 test:
 	@tools/setup build test
-	$(CARGO) test --locked
+	$(CARGO) test --locked --workspace
 
 test-system: build
 	@tools/setup system
@@ -73,8 +73,8 @@ bench:
 
 lint:
 	@tools/setup build lint
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	shellcheck tools/setup tools/fuzz tools/put .ci/run tests/readme tests/openapi/run tests/system/run $(wildcard tests/system/*.sh tests/system/cases/*.sh)
 	shellcheck -x selinux/check $(wildcard tests/guest/run* tests/guest/guest-*) tests/guest/probe
 

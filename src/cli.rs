@@ -4,11 +4,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use gpg::Lifetime;
+use gpg::clock::Moment;
+use keystore::NameEmail;
 
-use crate::clock::Moment;
 use crate::http::tokens::{self, Scopes};
-use crate::identity::NameEmail;
-use crate::key_request::Lifetime;
 
 /// Makes and keeps the OpenPGP signing keys of a build system, one GnuPG home per identity.
 #[derive(Debug, Parser)]

@@ -1,11 +1,10 @@
 //! Where to listen: a host and port of TCP or the path of a Unix socket, as settings write it. Reading
 //! it asks nobody for a name; that is for who binds.
 
-use std::fmt;
-use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::{fmt, io};
 
 use crate::error::{Error, Result};
 
@@ -164,7 +163,7 @@ mod tests {
         let Ok(ListenAddress::Tcp(nowhere)) = "no-such-name.invalid:5003".parse() else {
             panic!("it was not read");
         };
-        assert!(nowhere.addresses().is_err_and(|e| e.exit_status() == 78));
+        assert!(nowhere.addresses().is_err_and(|e| crate::error::exit_status(&e) == 78));
         for (text, expected) in [("127.0.0.1:7", "127.0.0.1:7"), ("[::1]:7", "[::1]:7")] {
             let Ok(ListenAddress::Tcp(address)) = text.parse() else { panic!("{text}") };
             let resolved = address.addresses().unwrap_or_default();

@@ -7,11 +7,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use copr_keygen::cli::{Cli, Command, Common, Serve};
-use copr_keygen::commands::{self, gpg, serve};
-use copr_keygen::error::{Error, Result};
-use copr_keygen::interrupt;
+use copr_keygen::commands::{self, gpg as gpg_copr, serve};
+use copr_keygen::error::{self, Error, Result};
 use copr_keygen::settings::{Flags, GpgSettings, Settings};
 use copr_keygen::systemd::journal;
+use keystore::interrupt;
 
 fn main() -> ExitCode {
     harden_process();
@@ -50,12 +50,14 @@ fn end(result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has seen enough, as in `list | head`.
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {
+        Err(Error::Gpg(gpg::Error::Io { source, .. }))
+            if source.kind() == std::io::ErrorKind::BrokenPipe =>
+        {
             ExitCode::SUCCESS
         }
         Err(error) => {
             log::error!("{error}");
-            ExitCode::from(error.exit_status())
+            ExitCode::from(error::exit_status(&error))
         }
     }
 }
@@ -69,11 +71,11 @@ fn warn_of_unknown_variables(settings: &Settings) {
 /// Logs nothing: stdout and stderr are gpg's, and signd reads both.
 fn run_gpg(common: Common, arguments: Vec<OsString>) -> ExitCode {
     let settings = GpgSettings::load(flags(common, Vec::new()), std::env::vars_os());
-    let result = settings.and_then(|settings| gpg::run(&settings, arguments));
+    let result = settings.and_then(|settings| gpg_copr::run(&settings, arguments));
     result.unwrap_or_else(|error| {
         // Nobody is left to tell when stderr is full, and eprintln! would end in a panic.
         let _ = writeln!(std::io::stderr(), "gpg-copr: {error}");
-        ExitCode::from(error.exit_status())
+        ExitCode::from(error::exit_status(&error))
     })
 }
 
@@ -82,7 +84,7 @@ fn arguments_of_gpg() -> Option<Vec<OsString>> {
     let mut arguments = std::env::args_os();
     let program = PathBuf::from(arguments.next()?);
     let name = program.file_name()?.to_str()?;
-    gpg::CALLED_AS.contains(&name).then(|| arguments.collect())
+    gpg_copr::CALLED_AS.contains(&name).then(|| arguments.collect())
 }
 
 fn load(common: Common, listen: Vec<String>) -> Result<Settings> {

@@ -7,10 +7,11 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use crate::clock::DAY;
+use gpg::KeyLength;
+use gpg::clock::DAY;
+use keystore::{Catalog, Filter, rename};
+
 use crate::error::{Error, Result};
-use crate::key_request::KeyLength;
-use crate::keys::{Catalog, Filter, rename};
 
 /// The days ahead in which expiring keys are counted.
 const WITHIN_DAYS: [u64; 3] = [30, 90, 365];

@@ -3,11 +3,13 @@
 use std::ffi::CString;
 use std::path::Path;
 
-use nix::unistd::{Gid, Uid, User, geteuid, getgroups, getresgid, getresuid};
-use nix::unistd::{initgroups, setgroups, setresgid, setresuid};
+use keystore::{nobodys, owner_of, volume_group};
+use nix::unistd::{
+    Gid, Uid, User, geteuid, getgroups, getresgid, getresuid, initgroups, setgroups, setresgid,
+    setresuid,
+};
 
 use crate::error::{Error, Result};
-use crate::keys::{nobodys, owner_of, volume_group};
 
 /// When this process is root, makes it the owner of the state in `directory`: supplementary groups, group,
 /// user, each checked, and no way back. Any other user stays who they are.

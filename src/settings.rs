@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use gpg::{Gpg, KeyLength, Lifetime, clock};
+use keystore::{CREDENTIAL, SealingKey, Stock};
 use log::LevelFilter;
 
-use crate::clock;
 use crate::error::{Error, Result};
-use crate::key_request::{KeyLength, Lifetime};
-use crate::keys::{SealingKey, Stock};
 use crate::listen_address::ListenAddress;
+use crate::systemd::credentials;
 
 mod layers;
 mod table;
@@ -88,7 +88,7 @@ pub struct Settings {
     /// Environment variables that look like settings of ours and are none.
     pub unknown_variables: Vec<String>,
     /// What is wrong with values, in the order of the settings.
-    pub(crate) faults: Vec<String>,
+    faults: Vec<String>,
 }
 
 /// The settings of the `gpg:` program of obs-signd. Signing needs no other, so no other is looked at.
@@ -126,7 +126,7 @@ impl Settings {
     }
 
     /// What a configuration file of this text alone would set; all of it must be right.
-    pub(crate) fn of_file(path: &Path, text: &str) -> Result<Self> {
+    pub fn of_file(path: &Path, text: &str) -> Result<Self> {
         let mut layers = Layers::defaults();
         layers.add_text(path, text)?;
         layers.refuse_unknown()?;
@@ -194,8 +194,37 @@ impl Settings {
     /// given up, as root may be the only one who can read it.
     pub fn find_sealing_key(&mut self) -> Result<()> {
         let file = self.passphrase_key_file.get()?.as_deref();
-        self.sealing_key = SealingKey::find(file, &self.state_dir)?;
+        let (given, source) = match (credentials::read(CREDENTIAL)?, file) {
+            (Some(content), _) => (content, format!("the credential {CREDENTIAL}")),
+            (None, Some(file)) => {
+                const SETTING: &str = "passphrase_key_file";
+                let given = credentials::read_file(SETTING, file, &self.state_dir)?;
+                (given, format!("{SETTING} {}", file.display()))
+            }
+            (None, None) => return Ok(()),
+        };
+        let key = SealingKey::parse(given.as_bytes());
+        self.sealing_key = Some(key.map_err(|why| Error::Settings(format!("{source}: {why}")))?);
         Ok(())
+    }
+
+    /// The GnuPG programs.
+    pub fn gnupg(&self) -> Result<Gpg> {
+        let (gpg, agent) = (self.gpg.get()?.clone(), self.gpg_agent.get()?.clone());
+        Ok(Gpg::new(gpg, agent, *self.gpg_timeout.get()?)?)
+    }
+
+    /// What the key store is told. Only the modes that make keys need `queue_timeout` and `pool_max_age`, and
+    /// they have looked at both before.
+    pub fn keystore(&self) -> Result<keystore::Options> {
+        Ok(keystore::Options {
+            state_dir: self.state_dir.clone(),
+            jobs: *self.jobs.get()?,
+            queue_timeout: self.queue_timeout.get().copied().unwrap_or_default(),
+            pool_max_age: self.pool_max_age.get().copied().unwrap_or_default(),
+            phrases_dir: self.phrases_dir.get()?.clone(),
+            sealing_key: self.sealing_key.clone(),
+        })
     }
 }
 
@@ -322,7 +351,7 @@ mod tests {
         let settings = load_file("idle_timeout = '1 parsec'\nhook = 2.5\nkey_length = 4096")?;
         assert_eq!(*settings.key_length.get()?, KeyLength::Rsa4096);
         for fault in [settings.idle_timeout.get().err(), settings.hook.get().err()] {
-            assert_eq!(fault.map(|e| e.exit_status()), Some(78));
+            assert_eq!(fault.map(|e| crate::error::exit_status(&e)), Some(78));
         }
         assert_eq!(settings.faults().len(), 2);
         Ok(())
@@ -358,7 +387,7 @@ mod tests {
         for wrong in
             ["gpg = 'gpg'", "state_dir = 5.5", "gpg = /x", "state_dir = 'a'\nstate_dir = 'b'"]
         {
-            let error = read(wrong.as_bytes(), &[]).err().map(|e| e.exit_status());
+            let error = read(wrong.as_bytes(), &[]).err().map(|e| crate::error::exit_status(&e));
             assert_eq!(error, Some(78), "{wrong}");
         }
         Ok(())
@@ -368,6 +397,6 @@ mod tests {
     fn a_named_file_must_be_readable() {
         let flags = Flags { config: Some("/nonexistent/config.toml".into()), ..Flags::default() };
         let error = Settings::load(flags, variables(&[])).err();
-        assert_eq!(error.map(|e| e.exit_status()), Some(78));
+        assert_eq!(error.map(|e| crate::error::exit_status(&e)), Some(78));
     }
 }

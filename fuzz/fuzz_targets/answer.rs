@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| copr_keygen::fuzzing::run("answer", data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzzing::run("answer", data));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| copr_keygen::fuzzing::run("config", data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzzing::run("config", data));

@@ -9,15 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use gpg::clock;
+use keystore::{Archived, Store, check_outside, interrupt, rename, rename_by};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::progress;
 use crate::cli::Backup;
-use crate::clock;
 use crate::error::{Error, Result};
-use crate::gpg::Gpg;
-use crate::interrupt;
-use crate::keys::{Archived, Store, check_outside, rename, rename_by};
 use crate::settings::Settings;
 
 /// Longer than any certificate with a purpose here.
@@ -50,9 +48,9 @@ pub fn run(settings: &Settings, options: &Backup, recipients: &[Recipient]) -> R
     if options.to != Path::new("-") {
         check_outside(&options.to, &settings.state_dir)?;
     }
-    let gpg = Gpg::new(settings)?;
+    let gpg = settings.gnupg()?;
     gpg.check_installed()?;
-    let store = Store::open(settings, gpg)?;
+    let store = Store::open(&settings.keystore()?, gpg)?;
     let _work = interrupt::work();
     let target = Target::open(&options.to)?;
     let result = write(&store, options, recipients, &target);
@@ -117,7 +115,7 @@ fn write(store: &Store, options: &Backup, recipients: &[Recipient], target: &Tar
 }
 
 /// Puts the certificates where gpg can read them, checked.
-fn put_recipients(work: &crate::keys::Workplace, recipients: &[Recipient]) -> Result<Vec<PathBuf>> {
+fn put_recipients(work: &keystore::Workplace, recipients: &[Recipient]) -> Result<Vec<PathBuf>> {
     let put = |(number, (path, bytes)): (usize, &Recipient)| {
         let file = work.path().join(format!("recipient-{number}"));
         fs::write(&file, bytes).map_err(|e| Error::io(format!("writing {}", file.display()), e))?;

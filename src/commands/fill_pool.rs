@@ -5,15 +5,13 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use keystore::{Stock, Store, interrupt};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::error::{Error, Result};
-use crate::gpg::Gpg;
 use crate::http::Service;
-use crate::interrupt;
-use crate::keys::{Stock, Store};
 use crate::settings::Settings;
 
 /// How often the thread looks whether keys have been taken, in milliseconds.
@@ -24,7 +22,8 @@ const AFTER_FAILURE: u16 = 30_000;
 
 /// Fills the pool once.
 pub fn run(settings: &Settings) -> Result<()> {
-    let store = Store::open(settings, Gpg::new(settings)?)?;
+    settings.pool_max_age.get()?;
+    let store = Store::open(&settings.keystore()?, settings.gnupg()?)?;
     let _work = interrupt::work();
     let (made, is_full) = store.fill_pool(settings.pool.get()?, interrupt::event()?)?;
     if made > 0 {

@@ -8,13 +8,13 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use gpg::arguments::{self, Call};
+use gpg::process::unblock_signals;
+use gpg::{Fingerprint, is_key_id};
+use keystore::{AgentHome, Homes, NameEmail, check_user, old_keyring};
+
 use crate::error::{Error, Result};
-use crate::gpg::arguments::{self, Call};
-use crate::gpg::{Fingerprint, is_key_id};
-use crate::identity::NameEmail;
-use crate::keys::{AgentHome, Homes, check_user, old_keyring};
 use crate::privileges;
-use crate::process::unblock_signals;
 use crate::settings::GpgSettings;
 
 /// Names under which the binary is this mode and all arguments are gpg's.
@@ -208,7 +208,7 @@ fn is_of_signd(options: &[OsString]) -> bool {
 /// Replaces this process by gpg; returns only the reason why that failed.
 fn become_gpg(gpg: &mut Command) -> Error {
     let program = gpg.get_program().into();
-    Error::GpgMissing { program, setting: "gpg", source: unblock_signals(gpg).exec() }
+    Error::Gpg(gpg::Error::Missing { program, setting: "gpg", source: unblock_signals(gpg).exec() })
 }
 
 /// Runs one gpg after the other. One that fails, or a damaged home, does not stop the rest.
@@ -216,10 +216,12 @@ fn run_each(commands: impl Iterator<Item = Result<Command>>) -> Result<ExitCode>
     let mut worst = 0;
     for command in commands {
         let status = command.and_then(|mut gpg| {
-            unblock_signals(&mut gpg).status().map_err(|source| Error::GpgMissing {
-                program: gpg.get_program().into(),
-                setting: "gpg",
-                source,
+            unblock_signals(&mut gpg).status().map_err(|source| {
+                Error::Gpg(gpg::Error::Missing {
+                    program: gpg.get_program().into(),
+                    setting: "gpg",
+                    source,
+                })
             })
         });
         let code = match status {

@@ -8,15 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use gpg::clock;
+use gpg::process::{self, End, Group, pidfd_open, wait_readable};
+use keystore::{Catalog, Filter, interrupt};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::Signal;
 
-use crate::clock;
 use crate::error::{Error, Result};
-use crate::interrupt;
-use crate::keys::{Catalog, Filter};
-use crate::process::{self, End, Group, pidfd_open, wait_readable};
 use crate::settings::Settings;
 
 /// In the state directory. Its modification time is when the last hook that succeeded was started.
@@ -58,7 +57,10 @@ pub fn tell(settings: &Settings, catalog: &Catalog) -> Result<()> {
                 names.push('\n');
             }
             // Damaged keys have been reported by the run before, and cannot be published.
-            Ok(_) | Err(Error::DamagedHome { .. } | Error::GpgFailed { .. }) => {}
+            Ok(_)
+            | Err(
+                Error::Gpg(gpg::Error::DamagedHome { .. }) | Error::Gpg(gpg::Error::Failed { .. }),
+            ) => {}
             // Whether this one has changed is not known, so the next run has to tell all of them again.
             Err(e) => unread = unread.or(Some(e)),
         }

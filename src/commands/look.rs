@@ -1,13 +1,12 @@
 //! `copr-keygen list`, `show` and `pubkey`: looking at keys. Nothing is ever changed.
 
+use gpg::clock;
+use keystore::{Catalog, Evidence, Filter, Key};
 use serde_json::json;
 
 use super::output;
 use crate::cli::{List, Pubkey, Show};
-use crate::clock;
 use crate::error::{Error, Result};
-use crate::gpg::Gpg;
-use crate::keys::{Catalog, Evidence, Filter, Key};
 use crate::settings::Settings;
 
 /// Lists keys, ordered by name.
@@ -142,5 +141,5 @@ pub fn pubkey(settings: &Settings, options: &Pubkey) -> Result<()> {
 }
 
 fn catalog(settings: &Settings) -> Result<Catalog> {
-    Ok(Catalog::new(&settings.state_dir, Gpg::new(settings)?))
+    Ok(Catalog::new(&settings.state_dir, settings.gnupg()?))
 }

@@ -21,9 +21,10 @@ mod unread;
 use std::io;
 use std::path::Path;
 
+use keystore::{Homes, Passphrases, Store, check_user};
+
 use crate::cli::{Command, Import};
 use crate::error::{Error, Result};
-use crate::keys::{Homes, Passphrases, Store, check_user};
 use crate::privileges;
 use crate::settings::Settings;
 
@@ -112,11 +113,11 @@ fn find_sealing_key(settings: &mut Settings, command: &Command) -> Result<()> {
         | Command::Undo(_)
         | Command::Phrases(_) => {
             settings.find_sealing_key()?;
-            Passphrases::new(settings)?.verify_state(&Homes::new(&settings.state_dir))
+            Passphrases::new(&settings.keystore()?).verify_state(&Homes::new(&settings.state_dir))
         }
         Command::Seal(_) | Command::Unseal(_) => {
             settings.find_sealing_key()?;
-            let passphrases = Passphrases::new(settings)?;
+            let passphrases = Passphrases::new(&settings.keystore()?);
             match passphrases.key() {
                 Some(_) => passphrases.verify(), // these look at every passphrase
                 None => passphrases.verify_state(&Homes::new(&settings.state_dir)),
@@ -129,10 +130,10 @@ fn find_sealing_key(settings: &mut Settings, command: &Command) -> Result<()> {
                 settings.sealing_key_fault = Some(e.to_string());
             }
             let removes = matches!(command, Command::Remove(_));
-            match Passphrases::new(settings)?.marker() {
+            match Passphrases::new(&settings.keystore()?).marker() {
                 // The phrase in memory would outlive its key.
                 Ok(Some(_)) if removes && settings.phrases_dir.get()?.is_none() => {
-                    Err(crate::keys::needs_phrases_dir())
+                    Err(keystore::needs_phrases_dir())
                 }
                 _ => Ok(()),
             }

@@ -5,15 +5,13 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use keystore::{Filter, ImportOptions, ImportReport, LeftOut, OldLayout, Source, Store, interrupt};
 use serde_json::json;
 
 use super::old_service::Step;
 use super::{output, progress, unread};
 use crate::cli::{Export, Import};
 use crate::error::{Error, Result};
-use crate::gpg::Gpg;
-use crate::interrupt;
-use crate::keys::{Filter, ImportOptions, ImportReport, LeftOut, OldLayout, Source, Store};
 use crate::settings::Settings;
 
 /// Imports keys from another home. A usable key that was left out makes it fail; a key that was there already
@@ -31,10 +29,10 @@ pub fn import(settings: &Settings, options: &Import, from: &Path) -> Result<()> 
 
 /// Takes over the keys of the old service in the state directory itself, and prints what is left to do.
 pub fn import_in_place(settings: &Settings, options: &Import, steps: &[Step]) -> Result<()> {
-    let Some(layout) = OldLayout::find(settings)? else {
+    let Some(layout) = OldLayout::find(settings.keystore()?)? else {
         return nothing_to_take_over(settings, options, steps);
     };
-    let gpg = Gpg::new(settings)?;
+    let gpg = settings.gnupg()?;
     gpg.check_installed()?;
     let how = how(settings, options)?;
     if options.dry_run {
@@ -69,14 +67,14 @@ pub fn import_in_place(settings: &Settings, options: &Import, steps: &[Step]) ->
 /// Says why there is nothing to take over, or that it has been done and what is left to do.
 fn nothing_to_take_over(settings: &Settings, options: &Import, steps: &[Step]) -> Result<()> {
     let state = settings.state_dir.display();
-    if let Some(kept) = OldLayout::kept(settings)?.last() {
+    if let Some(kept) = OldLayout::kept(&settings.state_dir)?.last() {
         log::info!(
             "the keys of the old service have been taken over; {} keeps them",
             kept.display()
         );
         return print(&ImportReport::default(), options, None, steps);
     }
-    match OldLayout::orphans(settings) {
+    match OldLayout::orphans(&settings.state_dir) {
         0 => Err(Error::Usage(format!(
             "{state} holds no keyring of another service; name the GnuPG home that the keys are in: \
              copr-keygen import --from GNUPGHOME --phrases DIR"
@@ -242,7 +240,7 @@ pub fn export(settings: &Settings, options: &Export) -> Result<()> {
 }
 
 fn open(settings: &Settings) -> Result<Store> {
-    let gpg = Gpg::new(settings)?;
+    let gpg = settings.gnupg()?;
     gpg.check_installed()?;
-    Store::open(settings, gpg)
+    Store::open(&settings.keystore()?, gpg)
 }

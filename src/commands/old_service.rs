@@ -5,12 +5,12 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use keystore::remedy::{self, quote};
 use nix::unistd::User;
 use serde::Serialize;
 
 use super::check::SignConf;
 use super::gpg::CALLED_AS;
-use crate::remedy::{self, quote};
 
 /// The configuration of obs-signd.
 const SIGN_CONF: &str = "/etc/sign.conf";

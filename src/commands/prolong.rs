@@ -5,23 +5,21 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use gpg::clock;
+use keystore::{Evidence, Filter, Key, Prolonged, Store, Term, interrupt};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::{hook, output, progress};
 use crate::cli;
-use crate::clock;
 use crate::error::{Error, Result};
-use crate::gpg::Gpg;
-use crate::interrupt;
-use crate::keys::{Evidence, Filter, Key, Prolonged, Store, Term};
 use crate::metrics::{self, KeyCounts};
 use crate::settings::Settings;
 use crate::systemd::journal::event;
 
 /// Prolongs what is due.
 pub fn run(settings: &Settings, options: &cli::Prolong) -> Result<()> {
-    let store = Store::open(settings, Gpg::new(settings)?)?;
+    let store = Store::open(&settings.keystore()?, settings.gnupg()?)?;
     // From here on a signal ends the run with its report.
     let _work = (!options.dry_run).then(interrupt::work);
     let plan = Plan::make(&store, Evidence::of(&settings.state_dir), options)?;
@@ -110,7 +108,7 @@ impl Plan {
             }
         }
         if let Some(words) = evidence.against(now).filter(|_| !options.trust_clock) {
-            return Err(Error::Clock(format!(
+            return Err(Error::Gpg(gpg::Error::Clock(format!(
                 "nothing was prolonged: {words}; set the clock, then run it again; if the clock is right \
                  now: `copr-keygen prolong --trust-clock` prolongs what is due, but no key that is dated \
                  after it{}",
@@ -119,7 +117,7 @@ impl Plan {
                 } else {
                     ""
                 }
-            )));
+            ))));
         }
         plan.due.sort_by_key(|key| key.record.expires);
         Ok(plan)
@@ -224,7 +222,7 @@ impl Report {
 
 /// Failures that every other key would meet as well.
 fn ends_the_run(error: &Error) -> bool {
-    matches!(error, Error::NoSpace { .. } | Error::GpgMissing { .. })
+    matches!(error, Error::Gpg(gpg::Error::NoSpace { .. }) | Error::Gpg(gpg::Error::Missing { .. }))
 }
 
 fn report_failure(key: &Key, error: &Error) {

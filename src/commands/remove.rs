@@ -3,12 +3,11 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
+use gpg::clock;
+use keystore::{Evidence, Removed, Store, interrupt};
+
 use crate::cli::{Purge, Remove, Undo};
-use crate::clock;
 use crate::error::{Error, Result};
-use crate::gpg::Gpg;
-use crate::interrupt;
-use crate::keys::{Evidence, Removed, Store};
 use crate::settings::Settings;
 
 /// Moves a key to the trash.
@@ -57,10 +56,10 @@ pub fn purge(settings: &Settings, options: &Purge) -> Result<()> {
     let now = if age == 0 { clock::now()? } else { clock::believed()? };
     let doubt = Evidence::of(&settings.state_dir).against_jump(now);
     if let Some(words) = doubt.filter(|_| age > 0) {
-        return Err(Error::Clock(format!(
+        return Err(Error::Gpg(gpg::Error::Clock(format!(
             "nothing was destroyed: {words}; set the clock, then run it again; if the clock is right, run \
              `copr-keygen prolong --trust-clock` first, which leaves a sign of life"
-        )));
+        ))));
     }
     // 0 is all, also what a clock that was wrong has dated into the future.
     let is_old = |at: u64| age == 0 || at.saturating_add(age) <= now;
@@ -115,7 +114,7 @@ pub fn purge(settings: &Settings, options: &Purge) -> Result<()> {
 }
 
 fn open(settings: &Settings) -> Result<Store> {
-    Store::open(settings, Gpg::new(settings)?)
+    Store::open(&settings.keystore()?, settings.gnupg()?)
 }
 
 /// Asks on the terminal; `expected` or a yes lets it pass.

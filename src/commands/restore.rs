@@ -6,25 +6,22 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
+use gpg::clock;
+use gpg::process::wait_readable;
+use keystore::{NameEmail, Passphrases, Restored, Store, Summary, interrupt};
 use nix::poll::{PollFd, PollFlags};
 
 use super::progress;
 use crate::cli::Restore;
-use crate::clock;
 use crate::error::{Error, Result};
-use crate::gpg::Gpg;
-use crate::identity::NameEmail;
-use crate::interrupt;
-use crate::keys::{Passphrases, Restored, Store, Summary};
-use crate::process::wait_readable;
 use crate::settings::Settings;
 
 /// Restores keys and says what became of each that is not simply there now.
 pub fn run(settings: &Settings, options: &Restore) -> Result<()> {
     let input = open(&options.from)?;
-    let gpg = Gpg::new(settings)?;
+    let gpg = settings.gnupg()?;
     gpg.check_installed()?;
-    let store = Store::open(settings, gpg)?;
+    let store = Store::open(&settings.keystore()?, gpg)?;
     let _work = interrupt::work();
     let bar = progress::count("restored");
     let report = |name_email: &NameEmail, result: Result<Restored>| {
@@ -35,7 +32,7 @@ pub fn run(settings: &Settings, options: &Restore) -> Result<()> {
     };
     let summary = store.restore(input, *settings.jobs.get()?, &report);
     bar.finish_and_clear();
-    conclude(summary, Passphrases::new(settings)?.marker()?.is_some())
+    conclude(summary, Passphrases::new(&settings.keystore()?).marker()?.is_some())
 }
 
 /// `is_sealed`: whether the state is.

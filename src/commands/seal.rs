@@ -1,14 +1,12 @@
 //! `copr-keygen seal`, `unseal` and `phrases`: encrypts the passphrases of a state under a key that is
 //! elsewhere, takes that back, and gives signd what it reads.
 
+use keystore::{CREDENTIAL, Conversion, Form, Passphrases, Store, Talk, interrupt};
 use serde_json::json;
 
 use super::{output, progress};
 use crate::cli::{Phrases, Seal};
 use crate::error::{Error, Result};
-use crate::gpg::Gpg;
-use crate::interrupt;
-use crate::keys::{CREDENTIAL, Conversion, Form, Passphrases, Store, Talk};
 use crate::settings::Settings;
 
 /// Seals all passphrases.
@@ -21,7 +19,7 @@ pub fn seal(settings: &Settings, options: &Seal) -> Result<()> {
         ))
     })?;
     if settings.phrases_dir.get()?.is_none() {
-        return Err(crate::keys::needs_phrases_dir());
+        return Err(keystore::needs_phrases_dir());
     }
     let store = open(settings)?;
     if options.dry_run {
@@ -42,7 +40,8 @@ pub fn seal(settings: &Settings, options: &Seal) -> Result<()> {
 pub fn unseal(settings: &Settings, options: &Seal) -> Result<()> {
     let store = open(settings)?;
     // Without a marker there may still be sealed ones, from a backup of keys/ alone.
-    if settings.sealing_key.is_none() && Passphrases::new(settings)?.marker()?.is_none() {
+    if settings.sealing_key.is_none() && Passphrases::new(&settings.keystore()?).marker()?.is_none()
+    {
         return report(Form::Clear, &Conversion::default(), options);
     }
     convert(settings, &store, Form::Clear, options)
@@ -136,5 +135,5 @@ fn provide(store: &Store) -> Result<()> {
 }
 
 fn open(settings: &Settings) -> Result<Store> {
-    Store::open(settings, Gpg::new(settings)?)
+    Store::open(&settings.keystore()?, settings.gnupg()?)
 }

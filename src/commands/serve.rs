@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use keystore::{CREDENTIAL, Homes, Passphrases, Store, check_root};
+
 use super::fill_pool::Filler;
 use crate::error::{Error, Result};
-use crate::gpg::Gpg;
 use crate::http::{Access, End, Listener, Server, Service};
-use crate::keys::{CREDENTIAL, Homes, Passphrases, Store, check_root};
 use crate::privileges;
 use crate::settings::Settings;
 use crate::systemd::notify::Notifier;
@@ -34,11 +34,11 @@ pub fn run(mut settings: Settings) -> Result<()> {
         settings.listen.get()?;
     }
 
-    let gpg = Gpg::new(&settings)?;
+    let gpg = settings.gnupg()?;
     if let Err(e) = gpg.check_installed() {
         log::error!("{e}; until then no key can be made");
     }
-    let store = Store::open(&settings, gpg)?;
+    let store = Store::open(&settings.keystore()?, gpg)?;
     store.prepare_phrases()?;
     let service = Arc::new(Service::new(store, access, &settings)?);
 
@@ -86,7 +86,7 @@ pub fn run(mut settings: Settings) -> Result<()> {
 /// Before anything is touched: a key made with the wrong credential could never be used with the right
 /// one.
 fn check_sealing(settings: &Settings) -> Result<()> {
-    let passphrases = Passphrases::new(settings)?;
+    let passphrases = Passphrases::new(&settings.keystore()?);
     passphrases.verify_state(&Homes::new(&settings.state_dir))?;
     if settings.sealing_key.is_some() && passphrases.marker()?.is_none() {
         log::warn!(

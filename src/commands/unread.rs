@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use keystore::remedy::{STATE, quote_path};
+use keystore::{self, ImportReport};
+
 use crate::cli::Import;
-use crate::keys::{self, ImportReport};
-use crate::remedy::{STATE, quote_path};
 use crate::settings::Settings;
 
 /// The commands after which everything that is not read now can be imported, if there are any.
@@ -16,7 +17,7 @@ pub fn way_out(
     settings: &Settings,
     options: &Import,
 ) -> Option<String> {
-    let (mut command, copy) = keys::way_out(&report.unread, home)?;
+    let (mut command, copy) = keystore::way_out(&report.unread, home)?;
     let _ = write!(command, " && copr-keygen import --from {}", quote_path(&copy));
     if let Some(phrases) = phrases {
         let _ = write!(command, " --phrases {}", quote_path(phrases));

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use base64ct::{Base64, Encoding};
 use glob::Pattern;
+use keystore::NameEmail;
 use tiny_http::Method;
 use zeroize::Zeroizing;
 
+use super::error::{Error, Result};
 use super::listener::{Listener, Stream};
 use super::peers::Peers;
 use super::tokens::{CREDENTIAL, Scope, Scopes, Token, Tokens};
-use crate::error::{Error, Result};
-use crate::identity::NameEmail;
 use crate::settings::Settings;
 use crate::systemd::credentials::{self, Secret};
 
@@ -48,20 +48,20 @@ enum Need {
 
 impl Access {
     /// Reads the tokens and looks up who is allowed. An error never has a part of a token in it.
-    pub fn load(settings: &Settings) -> Result<Self> {
+    pub fn load(settings: &Settings) -> keystore::Result<Self> {
         let peers = Peers::from_settings(settings)?;
         let tokens = read_tokens(settings)?;
         Ok(Self { tokens, peers, allow_anonymous: *settings.allow_anonymous.get()? })
     }
 
     /// Refuses sockets that other hosts can reach while there are no tokens.
-    pub fn check(&self, listeners: &[Listener]) -> Result<()> {
+    pub fn check(&self, listeners: &[Listener]) -> keystore::Result<()> {
         if self.tokens.is_some() || self.allow_anonymous {
             return Ok(());
         }
         match listeners.iter().find_map(Listener::open_address) {
             None => Ok(()),
-            Some(address) => Err(Error::Settings(format!(
+            Some(address) => Err(keystore::Error::Settings(format!(
                 "other hosts can reach {address} and there are no tokens, so anybody could have keys \
                  made: give the service tokens (copr-keygen token, docs/operations.md), or set \
                  allow_anonymous = true"
@@ -157,12 +157,12 @@ pub fn presented(value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     Some(Zeroizing::new(pair[colon + 1..].to_vec()))
 }
 
-fn read_tokens(settings: &Settings) -> Result<Option<Tokens>> {
+fn read_tokens(settings: &Settings) -> keystore::Result<Option<Tokens>> {
     let passed = credentials::read(CREDENTIAL)?;
     let text = match (passed, settings.tokens_file.get()?) {
         (None, None) => return Ok(None),
         (Some(_), Some(path)) => {
-            return Err(Error::Settings(format!(
+            return Err(keystore::Error::Settings(format!(
                 "there are tokens in the credential {CREDENTIAL} of the unit and in tokens_file {}; \
                  leave one of them",
                 path.display()
@@ -177,14 +177,15 @@ fn read_tokens(settings: &Settings) -> Result<Option<Tokens>> {
 }
 
 /// The tokens in a file that `what` names by its path, of the service that has the state `state_dir`.
-pub fn tokens_of_file(what: &str, path: &Path, state_dir: &Path) -> Result<Tokens> {
+pub fn tokens_of_file(what: &str, path: &Path, state_dir: &Path) -> keystore::Result<Tokens> {
     let text = credentials::read_file(what, path, state_dir)?;
     tokens_in(&format!("{what} {}", path.display()), &text)
 }
 
 /// The tokens in `text`, which came from `what`.
-pub fn tokens_in(what: &str, text: &Secret) -> Result<Tokens> {
-    Tokens::parse(text.as_bytes()).map_err(|why| Error::Settings(format!("{what}: {why}")))
+pub fn tokens_in(what: &str, text: &Secret) -> keystore::Result<Tokens> {
+    Tokens::parse(text.as_bytes())
+        .map_err(|why| keystore::Error::Settings(format!("{what}: {why}")))
 }
 
 #[cfg(test)]

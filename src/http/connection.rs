@@ -11,12 +11,12 @@ use tiny_http::{HTTPVersion, Method};
 use super::Service;
 use super::auth::Pass;
 use super::connections::Place;
+use super::error::Error;
 use super::listener::Stream;
 use super::request::{self, Head, Request, Unread};
 use super::response::Answer;
 use super::routes::{self, Subject};
 use super::stream::Steady;
-use crate::error::Error;
 use crate::systemd::journal::event;
 
 /// From the first byte to the last but for the writing: the backend hangs up after 30 s.
@@ -74,7 +74,7 @@ pub fn serve(service: &Service, place: &Place) {
 pub fn turn_away(service: &Service, stream: Stream) {
     let stream = Arc::new(stream);
     let log = AccessLog::new(&stream, Instant::now());
-    let busy = Error::Busy("every connection has a request that is being answered".into());
+    let busy = Error::busy("every connection has a request that is being answered");
     let answer = log.failure(&busy);
     log.send_later(service, &stream, answer);
 }
@@ -222,10 +222,9 @@ mod tests {
 
     use super::super::{Access, Listener};
     use super::*;
-    use crate::gpg::Gpg;
-    use crate::keys::Store;
     use crate::listen_address::ListenAddress;
     use crate::settings::{Flags, Settings};
+    use keystore::Store;
 
     #[test]
     fn who_gets_no_place_reads_why_whatever_was_sent() {
@@ -233,7 +232,7 @@ mod tests {
         let flags = Flags { state_dir: Some(root.clone()), ..Flags::default() };
         let no_file = [("COPR_KEYGEN_CONFIG".into(), "/dev/null".into())];
         let settings = Settings::load(flags, no_file.into_iter()).unwrap();
-        let store = Store::open(&settings, Gpg::new(&settings).unwrap()).unwrap();
+        let store = Store::open(&settings.keystore().unwrap(), settings.gnupg().unwrap()).unwrap();
         let service = Service::new(store, Access::load(&settings).unwrap(), &settings).unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let address: ListenAddress = port.to_string().parse().unwrap();

@@ -1,10 +1,10 @@
 //! The body of `POST /gen_key`: a JSON object from outside becomes a [`KeyRequest`].
 
+use gpg::{KeyLength, Lifetime};
+use keystore::{KeyRequest, NameEmail};
 use serde_json::{Map, Number, Value};
 
-use crate::error::{Error, Result};
-use crate::identity::{NameEmail, UserId};
-use crate::key_request::{KeyLength, KeyRequest, Lifetime};
+use super::error::{Error, Result};
 
 /// Parses the body. Absent fields and those that say nothing take their defaults, unknown ones are ignored.
 pub fn parse(body: &[u8], length: KeyLength, lifetime: Lifetime) -> Result<KeyRequest> {
@@ -21,16 +21,13 @@ pub fn parse(body: &[u8], length: KeyLength, lifetime: Lifetime) -> Result<KeyRe
     let name_email = NameEmail::parse(required(&fields, "name_email")?)?;
     let name_real = required(&fields, "name_real")?;
     let name_comment = text(&fields, "name_comment")?;
-    Ok(KeyRequest {
-        user_id: UserId::parse(name_real, name_comment, name_email)?,
-        length: number(&fields, "key_length", is_no_length)?.unwrap_or(length),
-        lifetime: number(&fields, "expire", says_nothing)?.unwrap_or(lifetime),
-    })
+    let length = number(&fields, "key_length", is_no_length)?.unwrap_or(length);
+    let lifetime = number(&fields, "expire", says_nothing)?.unwrap_or(lifetime);
+    Ok(KeyRequest::new(name_email, name_real, name_comment, length, lifetime)?)
 }
 
 fn required<'a>(fields: &'a Map<String, Value>, field: &'static str) -> Result<&'a str> {
-    text(fields, field)?
-        .ok_or_else(|| Error::Field { field, reason: "is missing; it must be a string".into() })
+    text(fields, field)?.ok_or_else(|| Error::field(field, "is missing; it must be a string"))
 }
 
 fn text<'a>(fields: &'a Map<String, Value>, field: &'static str) -> Result<Option<&'a str>> {
@@ -69,7 +66,7 @@ fn number<T: std::str::FromStr<Err = String>>(
         },
         Some(other) => return Err(wrong_type(field, "a whole number or a string", other)),
     };
-    text.parse().map(Some).map_err(|reason| Error::Field { field, reason })
+    text.parse().map(Some).map_err(|reason| Error::field(field, reason))
 }
 
 /// The digits of a whole number. JSON knows one kind of number: `2048.0` and `2048` are the same.
@@ -92,7 +89,7 @@ fn wrong_type(field: &'static str, expected: &str, found: &Value) -> Error {
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
     };
-    Error::Field { field, reason: format!("must be {expected}, not {found}") }
+    Error::field(field, format!("must be {expected}, not {found}"))
 }
 
 #[cfg(test)]
@@ -112,9 +109,9 @@ mod tests {
         for extra in ["", r#", "key_length": null, "expire": null, "name_comment": null, "x": [1]"#]
         {
             let request = with(extra)?;
-            assert_eq!(request.length, KeyLength::Rsa2048);
-            assert_eq!(request.lifetime, Lifetime::FOREVER);
-            assert_eq!(request.user_id.name_comment(), None);
+            assert_eq!(request.parameters().length, KeyLength::Rsa2048);
+            assert_eq!(request.parameters().lifetime, Lifetime::FOREVER);
+            assert_eq!(request.parameters().user_id.name_comment(), None);
         }
         Ok(())
     }
@@ -126,7 +123,7 @@ mod tests {
             let body =
                 format!(r#"{{"name_real": "a", "name_email": "a#b@c", "{field}": {value}}}"#);
             let request = parse(body.as_bytes(), defaults.0, defaults.1)?;
-            Ok::<_, Error>((request.length, request.lifetime))
+            Ok::<_, Error>((request.parameters().length, request.parameters().lifetime))
         };
         for value in ["null", "\"\""] {
             assert_eq!(asked("key_length", value)?, defaults, "{value}");
@@ -149,13 +146,16 @@ mod tests {
     #[test]
     fn numbers_may_be_strings() -> Result<()> {
         let request = with(r#", "key_length": "4096", "expire": 10, "name_comment": "c""#)?;
-        assert_eq!(request.length, KeyLength::Rsa4096);
-        assert_eq!(request.lifetime.seconds(), 864_000);
-        assert_eq!(request.user_id.name_comment(), Some("c"));
+        assert_eq!(request.parameters().length, KeyLength::Rsa4096);
+        assert_eq!(request.parameters().lifetime.seconds(), 864_000);
+        assert_eq!(request.parameters().user_id.name_comment(), Some("c"));
         let request = with(r#", "key_length": 2048.0, "expire": 1e1"#)?;
-        assert_eq!((request.length, request.lifetime.seconds()), (KeyLength::Rsa2048, 864_000));
-        assert_eq!(with(r#", "expire": -0.0"#)?.lifetime, Lifetime::FOREVER);
-        assert_eq!(with(r#", "expire": "5y""#)?.lifetime.seconds(), 157_680_000);
+        assert_eq!(
+            (request.parameters().length, request.parameters().lifetime.seconds()),
+            (KeyLength::Rsa2048, 864_000)
+        );
+        assert_eq!(with(r#", "expire": -0.0"#)?.parameters().lifetime, Lifetime::FOREVER);
+        assert_eq!(with(r#", "expire": "5y""#)?.parameters().lifetime.seconds(), 157_680_000);
         Ok(())
     }
 

@@ -3,15 +3,14 @@
 use std::io::{self, Write};
 use std::time::Instant;
 
-use super::Service;
+use keystore::{Catalog, Filter, NameEmail};
+
 use super::auth::Pass;
+use super::error::{Error, Result};
 use super::response::Answer;
 use super::routes::Subject;
 use super::stream::Chunks;
-use super::target;
-use crate::error::{Error, Result};
-use crate::identity::NameEmail;
-use crate::keys::{Catalog, Filter};
+use super::{Service, target};
 
 const JSON: &str = "application/json";
 /// The media type of an armored certificate (RFC 3156, 7).
@@ -85,7 +84,7 @@ pub fn list<'a>(service: &'a Service, query: Option<&str>, pass: &Pass) -> Resul
 /// Writes a JSON array, one key a line. An error leaves it without an end.
 fn write_array(
     catalog: &Catalog,
-    names: impl Iterator<Item = Result<NameEmail>>,
+    names: impl Iterator<Item = keystore::Result<NameEmail>>,
     filter: &Filter,
     left_out: &mut LeftOut,
     out: &mut Chunks,
@@ -110,7 +109,9 @@ fn write_array(
             Ok(_) => {}
             // Another moment this key could be read. A client that went by what is new since its last
             // question would never hear of it.
-            Err(error @ Error::Busy(_)) => return Err(io::Error::other(error)),
+            Err(keystore::Error::Gpg(error @ gpg::Error::Busy(_))) => {
+                return Err(io::Error::other(error));
+            }
             Err(error) => left_out.add(&name_email, &error),
         }
         out.pulse(b"\n")?;
@@ -122,7 +123,7 @@ fn write_array(
 struct LeftOut(u64);
 
 impl LeftOut {
-    fn add(&mut self, name_email: &NameEmail, error: &Error) {
+    fn add(&mut self, name_email: &NameEmail, error: &keystore::Error) {
         self.0 += 1;
         if self.0 <= COMPLAINTS_MAX {
             log::warn!("key of {name_email}: left out of the list: {error}");

@@ -6,11 +6,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use gpg::clock;
+use keystore::Catalog;
+
 use super::Service;
 use super::response::Answer;
-use crate::clock;
 use crate::error::Result;
-use crate::keys::Catalog;
 use crate::metrics::{Exposition, KeyCounts};
 
 /// The media type of the text format.
@@ -90,7 +91,9 @@ impl CachedCounts {
     fn start(self: &Arc<Self>, catalog: Catalog, state_dir: Box<Path>) {
         let counting = Counting(Arc::clone(self));
         let count = move || {
-            let counted = clock::now().and_then(|now| KeyCounts::count(&catalog, &state_dir, now));
+            let counted = clock::now()
+                .map_err(Into::into)
+                .and_then(|now| KeyCounts::count(&catalog, &state_dir, now));
             counting.end(counted);
         };
         if let Err(e) = thread::Builder::new().name("count".into()).spawn(count) {

@@ -1,24 +1,25 @@
 //! The HTTP interface: one request per connection, every read and write under a deadline, every
 //! resource bounded. Knows the key store; never runs gpg and never touches a key itself.
 
-pub(crate) mod auth;
+pub mod auth;
 mod connection;
 mod connections;
 mod counters;
 mod doorstep;
-pub(crate) mod gen_key;
-pub(crate) mod keys;
+pub mod error;
+pub mod gen_key;
+pub mod keys;
 mod listener;
 mod metrics;
 pub mod peers;
 mod ready;
 mod refusals;
-pub(crate) mod request;
+pub mod request;
 mod response;
 mod routes;
 mod server;
-pub(crate) mod stream;
-pub(crate) mod target;
+pub mod stream;
+pub mod target;
 pub mod tokens;
 mod workers;
 
@@ -26,9 +27,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use gpg::{KeyLength, Lifetime};
+use keystore::{Catalog, Store};
+
 use crate::error::Result;
-use crate::key_request::{KeyLength, Lifetime};
-use crate::keys::{Catalog, Store};
 use crate::settings::Settings;
 
 use counters::Counters;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use tiny_http::{HTTPVersion, Method};
 use zeroize::Zeroizing;
 
+use super::error::Error;
 use super::listener::Stream;
-use crate::error::Error;
 use crate::systemd::credentials::Secret;
 
 /// Request line and headers, in bytes.
@@ -26,6 +26,7 @@ const REQUEST_TIME: Duration = Duration::from_secs(10);
 
 /// What a request arrives on, with reads and writes that end at a deadline.
 pub trait Wire {
+    /// The same connection for reading and writing until `deadline`, which ends both with a time-out.
     fn until(&self, deadline: Instant) -> impl Read + Write;
 }
 
@@ -38,18 +39,22 @@ impl Wire for Stream {
 /// A complete request.
 #[derive(Debug)]
 pub struct Request {
+    /// Its request line and headers.
     pub head: Head,
+    /// Its body, of the announced length.
     pub body: Vec<u8>,
 }
 
 /// Request line and what matters of the headers.
 #[derive(Debug)]
 pub struct Head {
+    /// The method.
     pub method: Method,
     /// The target's path up to a `?`, as it was sent.
     pub path: String,
     /// What follows the `?`, as it was sent.
     pub query: Option<String>,
+    /// The version of HTTP that the client speaks.
     pub version: HTTPVersion,
     /// The value of the header `Authorization`.
     pub authorization: Option<Secret>,

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
+use super::error::Error;
 use super::stream::Chunks;
-use crate::error::Error;
 
 const TEXT: &str = "text/plain;charset=UTF-8";
 
@@ -226,10 +226,11 @@ mod tests {
 
     #[test]
     fn errors_tell_clients_what_they_need_and_no_more() {
-        let busy = written(Answer::error(&Error::Busy("inside".into()), "0123"), false);
+        let busy = written(Answer::error(&Error::busy("inside"), "0123"), false);
         assert!(busy.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
         assert!(busy.contains("\r\nRetry-After: 5\r\n") && !busy.contains("inside"));
-        let failed = Error::GpgFailed { how: "exit status 2".into(), words: "secret".into() };
+        let failed = gpg::Error::Failed { how: "exit status 2".into(), words: "secret".into() };
+        let failed = Error::from(failed);
         let failed = written(Answer::error(&failed, "0123"), false);
         assert!(failed.contains("under 0123\n") && !failed.contains("secret"));
         let method = Error::MethodNotAllowed { allow: "POST" };

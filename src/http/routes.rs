@@ -2,16 +2,15 @@
 
 use std::time::Instant;
 
+use gpg::Fingerprint;
+use keystore::{NameEmail, Outcome};
 use tiny_http::Method;
 
 use super::auth::Pass;
+use super::error::{Error, Result};
 use super::request::Head;
 use super::response::Answer;
 use super::{Service, gen_key, keys, metrics, ready};
-use crate::error::{Error, Result};
-use crate::gpg::Fingerprint;
-use crate::identity::NameEmail;
-use crate::keys::Outcome;
 
 /// Methods of what is only looked at.
 const READS: &str = "GET, HEAD";
@@ -82,8 +81,8 @@ fn gen_key(
 ) -> Result<Answer<'static>> {
     let started = Instant::now();
     let request = gen_key::parse(body, service.key_length, service.lifetime)?;
-    subject.name_email = Some(request.user_id.name_email().clone());
-    pass.check(request.user_id.name_email())?;
+    subject.name_email = Some(request.name_email().clone());
+    pass.check(request.name_email())?;
     let (status, record) = match service.store.ensure_key(&request, deadline)? {
         Outcome::Made(record) => {
             service.counters.made(started.elapsed());

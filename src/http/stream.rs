@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use super::error::{Error, Result};
 use super::listener::Stream;
-use crate::error::{Error, Result};
 
 /// Long answers at once. Their connections are not cut off for newcomers, so they must leave some
 /// free, also beside 192 requests that make keys and 32 that look at them with gpg.
@@ -42,7 +42,7 @@ impl Streams {
         let before = self.0.fetch_add(1, Ordering::SeqCst);
         let place = StreamPlace(&self.0);
         if before >= STREAMS_MAX {
-            return Err(Error::Busy(format!("{STREAMS_MAX} lists of keys are being sent")));
+            return Err(Error::busy(format!("{STREAMS_MAX} lists of keys are being sent")));
         }
         Ok(place)
     }
@@ -243,7 +243,7 @@ mod tests {
     fn long_answers_are_counted() {
         let streams = Streams::default();
         let held: Result<Vec<_>> = (0..STREAMS_MAX).map(|_| streams.enter()).collect();
-        assert!(matches!(streams.enter(), Err(Error::Busy(_))));
+        assert!(streams.enter().is_err_and(|error| error.is_busy()));
         drop(held);
         assert!(streams.enter().is_ok());
     }

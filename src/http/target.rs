@@ -1,9 +1,10 @@
 //! What a request target says beyond the fixed paths: percent-encoded names and query parameters.
 //! Nothing decoded here is a path of a file; a name has still to become a `NameEmail`.
 
+use keystore::NameEmail;
+
 use super::connection::printable;
-use crate::error::{Error, Result};
-use crate::identity::NameEmail;
+use super::error::{Error, Result};
 
 /// Reads a path segment as an identity. It may be encoded as far as anybody likes, and must be where
 /// RFC 3986 (3.3) says so: `#` is `%23`.
@@ -16,7 +17,7 @@ pub fn name_email(segment: &str) -> Result<NameEmail> {
                 .into(),
         ));
     }
-    NameEmail::parse(&name)
+    Ok(NameEmail::parse(&name)?)
 }
 
 fn decode(segment: &str) -> Result<String> {
@@ -69,9 +70,7 @@ pub fn numbers<const N: usize>(
                 "there is no parameter '{name}'; this path takes {known}"
             )));
         };
-        let refuse = |reason: &str| {
-            Err(Error::Field { field: parameters[index], reason: reason.to_owned() })
-        };
+        let refuse = |reason: &str| Err(Error::field(parameters[index], reason));
         if found[index].is_some() {
             return refuse("may be there only once");
         }

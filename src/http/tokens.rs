@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use glob::Pattern;
+use keystore::identity::FIELD_MAX;
 use rand::TryRng;
 use rand::rngs::SysRng;
 use sha2::{Digest, Sha256};
@@ -12,7 +13,6 @@ use subtle::{ConditionallySelectable, ConstantTimeEq};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
-use crate::identity::FIELD_MAX;
 
 /// What systemd is asked to call the credential that holds the tokens.
 pub const CREDENTIAL: &str = "tokens";

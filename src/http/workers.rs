@@ -2,10 +2,9 @@
 //! the next one, because starting a thread costs more than most answers do.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
+use std::{io, thread};
 
 use super::connections::Place;
 

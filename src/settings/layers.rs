@@ -3,9 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use super::{CONFIG_FILE, Flags, SETTINGS, Setting, Value};
 use crate::error::{Error, Result};

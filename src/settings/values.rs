@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use keystore::Stock;
 use log::LevelFilter;
 
-use crate::keys::Stock;
 use crate::listen_address::ListenAddress;
 
 /// The most keys of one length that are made in advance.

@@ -155,16 +155,20 @@ mod tests {
         fs::write(directory.path().join("large"), vec![b'x'; SECRET_MAX + 1]).unwrap();
         let error = read_in(directory.path(), "large").unwrap_err();
         assert_eq!(
-            (error.exit_status(), &*error.to_string()),
+            (crate::error::exit_status(&error), &*error.to_string()),
             (78, "the credential large cannot be read: it is longer than 65536 bytes")
         );
         nix::unistd::mkfifo(&directory.path().join("pipe"), nix::sys::stat::Mode::S_IRUSR).unwrap();
         symlink("nowhere", directory.path().join("dangling")).unwrap();
         for name in ["pipe", "dangling", "."] {
-            assert_eq!(read_in(directory.path(), name).unwrap_err().exit_status(), 78, "{name}");
+            assert_eq!(
+                crate::error::exit_status(&read_in(directory.path(), name).unwrap_err()),
+                78,
+                "{name}"
+            );
         }
         let gone = directory.path().join("gone");
-        assert_eq!(read_in(&gone, "tokens").unwrap_err().exit_status(), 78);
+        assert_eq!(crate::error::exit_status(&read_in(&gone, "tokens").unwrap_err()), 78);
     }
 
     #[test]
@@ -182,7 +186,7 @@ mod tests {
                 read_in(directory.path(), "tokens").unwrap_err(),
                 read_file("tokens_file", &path, Path::new("/none")).unwrap_err(),
             ] {
-                assert_eq!(error.exit_status(), 78);
+                assert_eq!(crate::error::exit_status(&error), 78);
                 assert!(error.to_string().contains("still encrypted"), "{error}");
             }
         }
@@ -199,7 +203,7 @@ mod tests {
         let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         let said = |path: &Path| {
             let error = read_file("tokens_file", path, Path::new("/none")).unwrap_err();
-            assert_eq!(error.exit_status(), 78);
+            assert_eq!(crate::error::exit_status(&error), 78);
             error.to_string()
         };
         mode(0o600);

@@ -13,7 +13,7 @@ pub struct Signals(SignalFd);
 
 impl Signals {
     /// Takes the signals. Must be called before any thread is started: threads inherit the mask.
-    /// Children would too, so each is started with an empty one ([`crate::process::unblock_signals`]).
+    /// Children would too, so each is started with an empty one ([`gpg::process::unblock_signals`]).
     pub fn take() -> Result<Self> {
         let failed = |errno: nix::errno::Errno| Error::io("taking over signals", errno.into());
         let mut set = SigSet::empty();

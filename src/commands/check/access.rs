@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use gpg::process::{self, End, Job};
+use keystore::CREDENTIAL as SEALING_KEY;
+
 use super::credential::{Passed, passed};
 use super::host::Host;
 use super::page::Section;
@@ -12,9 +15,7 @@ use crate::error::{Error, Result};
 use crate::http::auth;
 use crate::http::peers::Peers;
 use crate::http::tokens::{CREDENTIAL, Tokens};
-use crate::keys::CREDENTIAL as SEALING_KEY;
 use crate::listen_address::ListenAddress;
-use crate::process::{self, End, Job};
 use crate::systemd::credentials::Secret;
 
 const NAME: &str = "tokens";

@@ -2,19 +2,18 @@
 //! signd still sees this directory. A sandbox keeps the directory it was given, even when that is moved away
 //! and another one has its name.
 
-use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
+use gpg::agent::AgentOption;
+use keystore::{Agent, Configuration};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::host::Host;
 use super::page::{Section, quote};
 use super::sign_conf::SignConf;
 use super::units;
-use crate::gpg::agent::AgentOption;
-use crate::keys::{Agent, Configuration};
 
 /// Where signd writes its process ID when sign.conf does not say it.
 const PIDFILE: &str = "/run/signd.pid";

@@ -1,9 +1,10 @@
 //! The settings in effect, and where each comes from.
 
+use keystore::check_path_length;
+
 use super::host::Host;
 use super::page::Section;
 use crate::error::Error;
-use crate::keys::check_path_length;
 
 const NAME: &str = "settings";
 

@@ -5,15 +5,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use gpg::{Certificate, clock};
+use keystore::{Form, Home, KeyRecord, interrupt};
+
 use super::homes::{self, Survey};
 use super::host::Host;
 use super::page::{Section, number};
-use crate::clock;
 use crate::commands::progress;
 use crate::error::Error;
-use crate::gpg::Certificate;
-use crate::interrupt;
-use crate::keys::{Form, Home, KeyRecord};
 
 /// What gpg says against a key.
 enum Doubt {
@@ -84,7 +83,13 @@ fn try_all(host: &Host, whole: &[(usize, &Home)]) -> (Vec<(usize, Doubt)>, usize
             };
             let found = doubts_about(host, home);
             let hopeless = |doubt: &Doubt| {
-                matches!(doubt, Doubt::Failed(Error::NoSpace { .. } | Error::GpgMissing { .. }))
+                matches!(
+                    doubt,
+                    Doubt::Failed(
+                        Error::Gpg(gpg::Error::NoSpace { .. })
+                            | Error::Gpg(gpg::Error::Missing { .. })
+                    )
+                )
             };
             if found.iter().any(hopeless) || interrupt::signal().is_some() {
                 stop.store(true, Ordering::Relaxed);
@@ -179,17 +184,17 @@ fn report(host: &Host, home: &mut Home, doubt: Doubt, section: &mut Section) {
         ),
         Doubt::Failed(e) => {
             let remedy = match &e {
-                Error::Clock(_) => super::expiry::SET_CLOCK.into(),
-                Error::NoSpace { .. } => "make room, then try again".into(),
-                Error::GpgMissing { .. } => "see the section about GnuPG".into(),
-                Error::GpgTimedOut { .. } => "try again when the host is less busy".into(),
-                Error::GpgFailed { words, .. } if words.contains("Bad passphrase") => {
+                Error::Gpg(gpg::Error::Clock(_)) => super::expiry::SET_CLOCK.into(),
+                Error::Gpg(gpg::Error::NoSpace { .. }) => "make room, then try again".into(),
+                Error::Gpg(gpg::Error::Missing { .. }) => "see the section about GnuPG".into(),
+                Error::Gpg(gpg::Error::TimedOut { .. }) => "try again when the host is less busy".into(),
+                Error::Gpg(gpg::Error::Failed { words, .. }) if words.contains("Bad passphrase") => {
                     format!("the file passphrase is not the one of this key: {restore}")
                 }
                 _ => restore,
             };
             let message = match &e {
-                Error::Clock(words) => words.clone(),
+                Error::Gpg(gpg::Error::Clock(words)) => words.clone(),
                 e => format!("cannot be used: {e}"),
             };
             section.failed(subject, message, remedy);

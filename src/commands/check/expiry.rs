@@ -1,11 +1,12 @@
 //! Keys that have expired or will soon, as `key.json` knows it.
 
+use gpg::clock;
+use keystore::Evidence;
+
 use super::homes::Survey;
 use super::host::Host;
 use super::page::{Section, number, quote};
-use crate::clock;
 use crate::error::Result;
-use crate::keys::Evidence;
 
 /// The remedy for a clock that contradicts a key.
 pub const SET_CLOCK: &str = "set the clock of this host; if it is right now, and a key is dated later, it was \

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
+use gpg::clock;
+use keystore::ahead::ahead;
+use keystore::{self, Fault, Home};
+
 use super::expiry;
 use super::host::Host;
 use super::owners::wrong_mode;
 use super::page::{Section, number};
-use crate::ahead::ahead;
-use crate::clock;
 use crate::error::Error;
-use crate::keys::{self, Fault, Home};
 
 /// What is in `keys/`.
 #[derive(Default)]
@@ -71,7 +72,7 @@ fn mend_modes(host: &Host, home: &mut Home, owner: u32) -> Vec<(String, String, 
         let mut mended = false;
         for fault in &home.faults {
             let Fault::Mode(path, mode, wanted) = fault else { continue };
-            let result = keys::set_mode(path, *wanted);
+            let result = keystore::set_mode(path, *wanted);
             mended |= result.is_ok();
             let why = result.err().map(|e| e.to_string());
             done.push((host.name(path), wrong_mode(*mode, *wanted), why));
@@ -213,7 +214,9 @@ fn changed_ahead(host: &Host, home: &mut Home, section: &mut Section) {
             section.repaired(subject, why);
         }
         // The certificate itself is dated ahead.
-        Err(Error::Clock(words)) => section.failed(subject, words, expiry::SET_CLOCK),
+        Err(Error::Gpg(gpg::Error::Clock(words))) => {
+            section.failed(subject, words, expiry::SET_CLOCK)
+        }
         Err(e) => section.mended(subject, why, Err(e)),
     }
 }

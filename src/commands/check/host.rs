@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use keystore::remedy::{self, STATE, quote_path};
+use keystore::{self, Inspector, Owner};
 use nix::unistd::{Gid, Uid, User, getegid, geteuid};
 
 use crate::cli::Check;
-use crate::keys::{self, Inspector, Owner};
-use crate::remedy::quote_path;
-use crate::remedy::{self, STATE};
 use crate::settings::Settings;
 
 /// The account of the package (sysusers.d/copr-keygen.conf).
@@ -37,7 +36,7 @@ impl Host<'_> {
 
     /// Whether `gnupg/` and `phrases/` are ours, and not those of the old service.
     pub fn is_ours(&self) -> bool {
-        matches!(keys::old_keyring(&self.part("gnupg")), Ok(None))
+        matches!(keystore::old_keyring(&self.part("gnupg")), Ok(None))
     }
 
     /// A path as it is shown: below the state directory without that.
@@ -80,7 +79,7 @@ pub fn owner(settings: &Settings) -> Owner {
             return of_user(user);
         }
     }
-    let (uid, gid) = match keys::owner_of(&settings.state_dir) {
+    let (uid, gid) = match keystore::owner_of(&settings.state_dir) {
         Ok(Some((uid, gid))) => (Uid::from_raw(uid), Gid::from_raw(gid)),
         // The page says what is wrong with the directory, and goes no further.
         Ok(None) | Err(_) => (geteuid(), getegid()),

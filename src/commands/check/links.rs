@@ -1,11 +1,12 @@
 //! What obs-signd sees: a link to every secret key, a link to every passphrase, and nothing else. It
 //! takes each entry of `phrases/` for a user who can sign.
 
+use keystore::{LinkFault, OddLink};
+
 use super::homes::Survey;
 use super::host::Host;
 use super::page::{Section, number};
 use super::units;
-use crate::keys::{LinkFault, OddLink};
 
 pub fn section(host: &Host, survey: &Survey) -> Section {
     let mut section = Section::new("links of obs-signd");

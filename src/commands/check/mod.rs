@@ -32,11 +32,10 @@ use self::page::{Page, Section};
 pub use self::sign_conf::SignConf;
 use crate::cli::Check;
 use crate::error::{Error, Result};
-use crate::gpg::Gpg;
-use crate::interrupt;
-use crate::keys::Inspector;
 use crate::privileges;
 use crate::settings::Settings;
+use keystore::Inspector;
+use keystore::interrupt;
 
 /// Checks this host. As root it looks at the system and gives the state back to its owner, then it
 /// becomes that owner for everything about keys.
@@ -44,7 +43,7 @@ pub fn run(settings: &Settings, options: &Check) -> Result<()> {
     let host = Host {
         settings,
         options,
-        inspector: Inspector::new(settings, Gpg::new(settings)?)?,
+        inspector: Inspector::new(&settings.keystore()?, settings.gnupg()?),
         owner: host::owner(settings),
         as_root: geteuid().is_root(),
     };

@@ -6,13 +6,13 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use keystore::remedy::STATE;
+use keystore::{self, Fault, PARTS};
 use nix::unistd::{AccessFlags, User, access, geteuid};
 
 use super::homes::Survey;
 use super::host::{ACCOUNT, Host};
 use super::page::{Section, number};
-use crate::keys::{self, Fault, PARTS};
-use crate::remedy::STATE;
 
 /// Whether there is a state directory; else the line that says so is added. It is never made here.
 pub fn state_exists(host: &Host, section: &mut Section) -> bool {
@@ -21,8 +21,8 @@ pub fn state_exists(host: &Host, section: &mut Section) -> bool {
     let is_missing = |part: &&str| {
         fs::symlink_metadata(host.part(part)).is_err_and(|e| e.kind() == ErrorKind::NotFound)
     };
-    if matches!(keys::owner_of(host.state()), Ok(None)) {
-        let (why, remedy) = keys::nobodys(host.state());
+    if matches!(keystore::owner_of(host.state()), Ok(None)) {
+        let (why, remedy) = keystore::nobodys(host.state());
         section.failed(state, why, remedy);
         return false;
     }
@@ -51,7 +51,7 @@ pub fn state_exists(host: &Host, section: &mut Section) -> bool {
 
 /// As root: gives back what belongs to somebody else.
 pub fn give_back(host: &Host, section: &mut Section) {
-    match keys::give_back(host.state(), &host.owner) {
+    match keystore::give_back(host.state(), &host.owner) {
         Ok(strangers) => {
             for stranger in strangers {
                 let message = not_the_owners(host, stranger.uid);
@@ -103,7 +103,7 @@ pub fn parts(host: &Host, section: &mut Section) -> bool {
     // The state directory itself may be told by a link.
     let state = fs::canonicalize(host.state());
     match state.and_then(|state| Ok((fs::symlink_metadata(&state)?, state))) {
-        Ok((found, state)) if keys::is_volume(&found) && found.uid() != owner => {
+        Ok((found, state)) if keystore::is_volume(&found) && found.uid() != owner => {
             section.note(
                 state.to_string_lossy(),
                 format!(
@@ -115,14 +115,14 @@ pub fn parts(host: &Host, section: &mut Section) -> bool {
                 ),
             );
         }
-        Ok((found, state)) => report(host, section, &keys::judge(&state, &found, owner)),
+        Ok((found, state)) => report(host, section, &keystore::judge(&state, &found, owner)),
         Err(_) => return false, // is_owner says why
     }
     for part in PARTS {
         let path = host.part(part);
         match fs::symlink_metadata(&path) {
             Ok(found) if found.is_dir() => {
-                report(host, section, &keys::judge(&path, &found, owner));
+                report(host, section, &keystore::judge(&path, &found, owner));
                 may_write(host, section, &path);
             }
             Ok(_) => {
@@ -136,7 +136,7 @@ pub fn parts(host: &Host, section: &mut Section) -> bool {
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 let message = "is missing";
                 if host.options.repair {
-                    section.mended(part, message, keys::make_part(&path));
+                    section.mended(part, message, keystore::make_part(&path));
                 } else {
                     section.failed(part, message, host.repair());
                 }
@@ -174,7 +174,7 @@ pub fn parts(host: &Host, section: &mut Section) -> bool {
                 continue;
             }
             match entry.metadata() {
-                Ok(found) => report(host, section, &keys::judge(&entry.path(), &found, owner)),
+                Ok(found) => report(host, section, &keystore::judge(&entry.path(), &found, owner)),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {} // it is done with by now
                 Err(e) => unread(section, &e),
             }
@@ -233,7 +233,7 @@ fn report(host: &Host, section: &mut Section, faults: &[Fault]) {
                 section.mended(
                     host.name(path),
                     wrong_mode(*mode, *wanted),
-                    keys::set_mode(path, *wanted),
+                    keystore::set_mode(path, *wanted),
                 );
             }
             Fault::Mode(path, mode, wanted) => {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::commands::output;
 pub use crate::commands::output::number;
 use crate::error::{Error, Result};
-pub use crate::remedy::quote;
+pub use keystore::remedy::quote;
 
 /// So many findings that say the same are shown to people.
 const SHOWN: usize = 10;

@@ -1,9 +1,9 @@
 //! gpg and gpg-agent: found, new enough, of one version.
 
+use gpg::Version;
+
 use super::host::Host;
 use super::page::Section;
-use crate::error::{Error, Result};
-use crate::gpg::{Gpg, Version};
 
 /// The oldest version that is known to work, and the one before which batch parameters differ.
 const OLDEST_KNOWN: [u32; 3] = [2, 2, 20];
@@ -11,7 +11,7 @@ const OLDEST_POSSIBLE: [u32; 3] = [2, 1, 13];
 
 pub fn section(host: &Host) -> Section {
     let mut section = Section::new("GnuPG");
-    let gpg = match Gpg::new(host.settings) {
+    let gpg = match host.settings.gnupg() {
         Ok(gpg) => gpg,
         Err(e) => {
             section.failed("gpg", e.to_string(), "restart this host");
@@ -33,7 +33,7 @@ pub fn section(host: &Host) -> Section {
     section
 }
 
-fn version(section: &mut Section, program: &str, version: Result<Version>) -> Option<Version> {
+fn version(section: &mut Section, program: &str, version: gpg::Result<Version>) -> Option<Version> {
     match version {
         Ok(version) => {
             let upgrade = "upgrade GnuPG to 2.2.20 or newer";
@@ -48,7 +48,7 @@ fn version(section: &mut Section, program: &str, version: Result<Version>) -> Op
         }
         Err(e) => {
             let remedy = match &e {
-                Error::GpgMissing { setting, .. } => {
+                gpg::Error::Missing { setting, .. } => {
                     format!("install GnuPG (gpg and gpg-agent), or correct the setting {setting}")
                 }
                 _ => format!("run {program} --version by hand and see what is wrong"),

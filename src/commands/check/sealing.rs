@@ -1,11 +1,12 @@
 //! Whether passphrases are sealed, and each of them opens. What there is to be known without the key is
 //! told without it, as a terminal has none.
 
+use keystore::{CREDENTIAL, Form, Home, Sealing};
+
 use super::homes::{self, Survey};
 use super::host::Host;
 use super::page::{Section, number};
 use crate::error::Error;
-use crate::keys::{CREDENTIAL, Form, Home, Sealing};
 
 /// The command line of a mode that is to have the key, which units are given by systemd.
 fn with_key(host: &Host, words: &str) -> String {

@@ -2,9 +2,10 @@
 
 use std::os::unix::fs::MetadataExt;
 
+use keystore::{PARTS, Space};
+
 use super::host::Host;
 use super::page::Section;
-use crate::keys::{PARTS, Space};
 
 /// With room for fewer keys it is time to do something.
 const FEW_KEYS: u64 = 1000;

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use keystore::Work;
+
 use super::host::Host;
 use super::page::{Section, number};
-use crate::keys::Work;
 
 /// Names at most so many directories of one other host.
 const NAMED_MAX: usize = 10;

@@ -3,10 +3,11 @@
 
 use std::fs;
 
+use keystore::{self, Fault, TRUST_DATABASE};
+
 use super::homes::Survey;
 use super::host::Host;
 use super::page::Section;
-use crate::keys::{self, Fault, TRUST_DATABASE};
 
 pub fn section(host: &Host, survey: &Survey) -> Section {
     let mut section = Section::new("leftovers of a shared keyring");
@@ -48,8 +49,8 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
 
 /// The keyring of another service, in whose place ours would be.
 fn old_service(host: &Host, section: &mut Section) {
-    let importing = host.part(keys::IMPORTING);
-    match keys::old_keyring(&host.part("gnupg")) {
+    let importing = host.part(keystore::IMPORTING);
+    match keystore::old_keyring(&host.part("gnupg")) {
         Ok(Some(path)) => section.failed(
             host.name(&path),
             "holds keys that no home has, those of another service: no keys are made until they have been \
@@ -75,8 +76,8 @@ fn old_service(host: &Host, section: &mut Section) {
 /// A state that was moved into this one.
 fn nested(host: &Host, survey: &Survey, section: &mut Section) {
     let message = "is a state with keys inside of this one: it was moved there, and nobody uses it";
-    for inner in keys::nested::states(host.state()).unwrap_or_default() {
-        let remedy = keys::nested::put_in_place(host.state(), &inner);
+    for inner in keystore::nested::states(host.state()).unwrap_or_default() {
+        let remedy = keystore::nested::put_in_place(host.state(), &inner);
         match survey.homes.is_empty() {
             true => section.failed(host.name(&inner), message, remedy),
             false => section.warning(host.name(&inner), message, remedy),

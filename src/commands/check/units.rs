@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use gpg::process::{self, End, Job};
+
 use super::host::Host;
 use super::page::Section;
 use super::ping;
-use crate::process::{self, End, Job};
 
 const SYSTEMCTL: &str = "/usr/bin/systemctl";
 const PATIENCE: Duration = Duration::from_secs(5);

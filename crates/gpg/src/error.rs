@@ -1,0 +1,189 @@
+//! Every way in which running GnuPG can fail, with the sentence that an operator reads. No variant ever
+//! carries a secret.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The result of everything here that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong. `Display` is the sentence for the operator, in the log or on the terminal.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The clock contradicts a key, or cannot be right whatever the keys say. Nothing is decided by it.
+    #[error("{0}")]
+    Clock(String),
+
+    /// A part of a user ID holds what it may not hold.
+    #[error("{field}: {reason}")]
+    Field {
+        /// The name of the part.
+        field: &'static str,
+        /// What is wrong with it, and what it may hold.
+        reason: String,
+    },
+
+    /// Too much is going on; the same may succeed later.
+    #[error("too busy: {0}")]
+    Busy(String),
+
+    /// There is no room for what was to be written.
+    #[error("{shortage}: {doing}; {}", .shortage.remedy(.place))]
+    NoSpace {
+        /// What was being done, to which file or stream.
+        doing: String,
+        /// Where there is no room.
+        place: Place,
+        /// Of what there is too little.
+        shortage: Shortage,
+    },
+
+    /// gpg or gpg-agent could not be started.
+    #[error(
+        "{program} could not be started: {source}; install GnuPG or correct the setting `{setting}`"
+    )]
+    Missing {
+        /// The program as configured.
+        program: PathBuf,
+        /// The setting that names it.
+        setting: &'static str,
+        /// Why it did not start.
+        source: io::Error,
+    },
+
+    /// gpg did not finish in time and was killed.
+    #[error("gpg was killed after {:.1} s without finishing: {words}", .after.as_secs_f32())]
+    TimedOut {
+        /// How long it had run.
+        after: Duration,
+        /// What it had said on stderr until then.
+        words: String,
+    },
+
+    /// gpg ended without doing what it was asked to do.
+    #[error("gpg failed ({how}): {words}")]
+    Failed {
+        /// Exit status, or what was missing from its answer.
+        how: String,
+        /// gpg's own words on stderr.
+        words: String,
+    },
+
+    /// A home is not complete. It is never replaced: it may hold the only key.
+    #[error("the home of this key is damaged: {path}: {reason}; restore it from a backup")]
+    DamagedHome {
+        /// The file or directory that is not as it must be.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A system call failed.
+    #[error("{doing}: {source}{}", remedy(.source))]
+    Io {
+        /// What was being done, to which path.
+        doing: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// Where there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On the file system of the state directory, where gpg works and keys are kept.
+    State,
+    /// Where the file or stream is that the sentence names.
+    Named,
+}
+
+/// Of what there is too little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// The file system is full, or out of inodes (`ENOSPC`).
+    Space,
+    /// The user's share of it is used up (`EDQUOT`).
+    Quota,
+}
+
+impl std::fmt::Display for Shortage {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Self::Space => "no space left",
+            Self::Quota => "no space left within the quota of this user",
+        })
+    }
+}
+
+impl Shortage {
+    fn remedy(self, place: &Place) -> &'static str {
+        match (self, place) {
+            (Self::Space, Place::State) => {
+                "make room on the file system of the state directory, nothing was changed"
+            }
+            (Self::Space, Place::Named) => "make room there, then try again",
+            (Self::Quota, _) => "raise the quota or make room within it, then try again",
+        }
+    }
+}
+
+/// What to do about a file that may not be written, whoever asks; nothing for any other failure.
+fn remedy(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EROFS) => {
+            "; mount it for writing, or name its directory in ReadWritePaths= if a unit of systemd does \
+             this"
+        }
+        Some(libc::EFBIG) => {
+            "; raise the limit on the size of files (ulimit -f, LimitFSIZE= of a unit), or write to a \
+             file system that takes larger ones"
+        }
+        _ => "",
+    }
+}
+
+impl Error {
+    /// Wraps a system error, telling apart the two conditions that a client may wait out: no
+    /// space, and no descriptors, processes or memory. `doing` must name the file or stream, which
+    /// need not be one of the state.
+    pub fn io(doing: impl Into<String>, source: io::Error) -> Self {
+        let doing = doing.into();
+        let no_space = |doing, shortage| Self::NoSpace { doing, place: Place::Named, shortage };
+        match source.raw_os_error() {
+            Some(libc::ENOSPC) => no_space(doing, Shortage::Space),
+            Some(libc::EDQUOT) => no_space(doing, Shortage::Quota),
+            Some(libc::EMFILE | libc::ENFILE | libc::EAGAIN | libc::ENOMEM) => {
+                Self::Busy(format!("{doing}: {source}"))
+            }
+            _ => Self::Io { doing, source },
+        }
+    }
+
+    /// The file system of the state directory is full: `doing` is what that kept from being done.
+    pub fn state_full(doing: impl Into<String>) -> Self {
+        Self::NoSpace { doing: doing.into(), place: Place::State, shortage: Shortage::Space }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_is_named_with_a_remedy_of_its_own() {
+        let text = |code| Error::io("writing /x", io::Error::from_raw_os_error(code)).to_string();
+        let full = "no space left: writing /x; make room there, then try again";
+        assert_eq!(text(libc::ENOSPC), full);
+        for (code, words) in [
+            (libc::EDQUOT, "the quota of this user: writing /x; raise the quota"),
+            (libc::EROFS, "writing /x: Read-only file system (os error 30); mount it"),
+            (libc::EFBIG, "writing /x: File too large (os error 27); raise the limit"),
+        ] {
+            let said = text(code);
+            assert!(said.contains(words) && !said.contains("state directory"), "{said}");
+        }
+        assert_eq!(text(libc::EACCES), "writing /x: Permission denied (os error 13)");
+        assert!(Error::state_full("making a key").to_string().contains("of the state directory"));
+    }
+}

@@ -1,0 +1,140 @@
+//! Generates a key in a home: the one place that runs `gpg --gen-key`.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::time::Instant;
+
+use super::call::{self, Call};
+use super::status::Status;
+use super::{Fingerprint, Gpg, Keygrip, parameters};
+use crate::error::{Error, Result};
+use crate::key::KeyLength;
+use crate::parameters::KeyParameters;
+use crate::process::Finished;
+
+/// A key that gpg has just made.
+#[derive(Debug)]
+pub struct Generated {
+    /// Fingerprint of the primary key.
+    pub fingerprint: Fingerprint,
+    /// Keygrip of its secret key.
+    pub keygrip: Keygrip,
+}
+
+impl Gpg {
+    /// Makes the key of `request` in `home`, which is empty or holds the secret key of `keygrip`, its
+    /// secret part protected by `passphrase`, created at `created` (Unix time). Takes no longer than
+    /// `deadline` and the setting `gpg_timeout` allow.
+    pub fn generate(
+        &self,
+        home: &Path,
+        passphrase: &[u8],
+        request: &KeyParameters,
+        keygrip: Option<&Keygrip>,
+        created: u64,
+        deadline: Instant,
+    ) -> Result<Generated> {
+        let parameters = parameters::parameter_file(request, keygrip, created);
+        let (finished, took) = self.run_with_agent(Call {
+            home,
+            arguments: generating(),
+            stdin: &call::passphrase_and(passphrase, parameters.as_bytes()),
+            deadline,
+        })?;
+        let fingerprint = created_fingerprint(finished, took)?;
+        let keygrip = only_secret_key(&home.join("private-keys-v1.d"))?;
+        Ok(Generated { fingerprint, keygrip })
+    }
+
+    /// Makes a secret key in the empty `home`, at idle priority. The certificate around it is of
+    /// nobody and to be thrown away. `None` when `stop` became readable meanwhile.
+    pub fn generate_secret(
+        &self,
+        home: &Path,
+        passphrase: &[u8],
+        length: KeyLength,
+        deadline: Instant,
+        stop: BorrowedFd,
+    ) -> Result<Option<Keygrip>> {
+        let parameters = parameters::secret_only(length);
+        let stdin = call::passphrase_and(passphrase, parameters.as_bytes());
+        let call = Call { home, arguments: generating(), stdin: &stdin, deadline };
+        let (finished, took) = self.run_in_background(call, stop)?;
+        if finished.stopped {
+            return Ok(None);
+        }
+        created_fingerprint(finished, took)?;
+        only_secret_key(&home.join("private-keys-v1.d")).map(Some)
+    }
+}
+
+fn generating() -> Vec<OsString> {
+    let command = ["--cert-digest-algo=SHA256", "--gen-key"];
+    call::PASSPHRASE_ON_STDIN.into_iter().chain(command).map(Into::into).collect()
+}
+
+fn created_fingerprint(finished: Finished, took: std::time::Duration) -> Result<Fingerprint> {
+    let output = call::succeeded(finished, took, "generating a key")?;
+    match &Status::parse(&output.stdout).created[..] {
+        [fingerprint] => Ok(fingerprint.clone()),
+        _ => Err(Error::Failed {
+            how: "it did not report one created key".into(),
+            words: output.words,
+        }),
+    }
+}
+
+/// The keygrip of the only file in `directory`, which must be a protected secret key.
+fn only_secret_key(directory: &Path) -> Result<Keygrip> {
+    let broken = |how: &str| Error::Failed { how: how.into(), words: String::new() };
+    let reading = || format!("reading {}", directory.display());
+    let mut grips = Vec::new();
+    for entry in fs::read_dir(directory).map_err(|e| Error::io(reading(), e))? {
+        let name = entry.map_err(|e| Error::io(reading(), e))?.file_name();
+        grips.push(Keygrip::from_file_name(&name).ok_or_else(|| broken("it made a strange file"))?);
+    }
+    let grip = match <[_; 1]>::try_from(grips) {
+        Ok([grip]) => grip,
+        Err(_) => return Err(broken("it did not make exactly one secret key")),
+    };
+    let key = fs::read(directory.join(grip.file_name())).map_err(|e| Error::io(reading(), e))?;
+    let marker = b"protected-private-key";
+    if !key.windows(marker.len()).any(|bytes| bytes == marker) {
+        return Err(broken("it left the secret key unprotected"));
+    }
+    Ok(grip)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::End;
+    use std::time::Duration;
+
+    fn finished(end: Option<End>, stdout: &str, stderr: &str) -> Finished {
+        Finished { end, stopped: false, stdout: stdout.into(), stderr: stderr.into() }
+    }
+
+    #[test]
+    fn believes_in_a_key_only_with_exit_zero_and_one_status_line() {
+        let line = "[GNUPG:] KEY_CREATED P C736DB1B28C783E150C8F0BCF189EC9B614804D3\n";
+        let read = |end, stdout: &str, stderr: &str| {
+            created_fingerprint(finished(end, stdout, stderr), Duration::from_secs(1))
+        };
+        assert!(read(Some(End::Exited(0)), line, "").is_ok());
+        let twice = format!("{line}{line}");
+        for (end, stdout) in [
+            (Some(End::Exited(0)), ""),
+            (Some(End::Exited(0)), &twice[..]),
+            (Some(End::Exited(2)), line),
+            (Some(End::Killed(nix::sys::signal::Signal::SIGKILL)), line),
+        ] {
+            assert!(matches!(read(end, stdout, ""), Err(Error::Failed { .. })));
+        }
+        assert!(matches!(read(None, line, ""), Err(Error::TimedOut { .. })));
+        let full = "gpg: error writing keyblock: No space left on device";
+        assert!(matches!(read(Some(End::Exited(2)), "", full), Err(Error::NoSpace { .. })));
+    }
+}

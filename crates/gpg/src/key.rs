@@ -1,0 +1,138 @@
+//! What kind of key GnuPG is asked for: its length and its lifetime, each parsed into a type that cannot hold
+//! anything gpg would refuse or misread.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The length of an RSA modulus in bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyLength {
+    /// 2048 bits.
+    Rsa2048,
+    /// 3072 bits.
+    Rsa3072,
+    /// 4096 bits.
+    Rsa4096,
+}
+
+impl KeyLength {
+    /// Every length there is.
+    pub const ALL: [Self; 3] = [Self::Rsa2048, Self::Rsa3072, Self::Rsa4096];
+
+    /// The length in bits.
+    pub fn bits(self) -> u16 {
+        match self {
+            Self::Rsa2048 => 2048,
+            Self::Rsa3072 => 3072,
+            Self::Rsa4096 => 4096,
+        }
+    }
+}
+
+impl FromStr for KeyLength {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "2048" => Ok(Self::Rsa2048),
+            "3072" => Ok(Self::Rsa3072),
+            "4096" => Ok(Self::Rsa4096),
+            _ => Err("must be 2048, 3072 or 4096".into()),
+        }
+    }
+}
+
+impl fmt::Display for KeyLength {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "rsa{}", self.bits())
+    }
+}
+
+/// How long a key is valid, in seconds; zero is for ever. OpenPGP counts it in 32 bits from the
+/// key's creation (RFC 9580, 5.2.3.13).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime(u32);
+
+impl Lifetime {
+    /// The key never expires.
+    pub const FOREVER: Self = Self(0);
+
+    /// The lifetime in seconds; zero is for ever.
+    pub fn seconds(self) -> u32 {
+        self.0
+    }
+
+    /// When a key created at `created` (Unix time) expires, or `None` for never.
+    ///
+    /// gpg keeps times in 32 bits, so a key must expire before 2106-02-07.
+    pub fn expiry(self, created: u64) -> Result<Option<u64>, String> {
+        if self == Self::FOREVER {
+            return Ok(None);
+        }
+        match created.saturating_add(u64::from(self.0)) {
+            at if at <= u64::from(u32::MAX) => Ok(Some(at)),
+            _ => Err("a key must expire before the year 2106; 0 is never".into()),
+        }
+    }
+}
+
+impl FromStr for Lifetime {
+    type Err = String;
+
+    /// Days, or a number with gpg's unit: `d`, `w`, `m` (30 days), `y` (365 days).
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (digits, days) = match text.as_bytes().last() {
+            Some(b'd') => (&text[..text.len() - 1], 1),
+            Some(b'w') => (&text[..text.len() - 1], 7),
+            Some(b'm') => (&text[..text.len() - 1], 30),
+            Some(b'y') => (&text[..text.len() - 1], 365),
+            _ => (text, 1),
+        };
+        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err("must be a number of days, or like 2w, 18m, 5y; 0 is never".into());
+        }
+        let seconds = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(days * 86_400));
+        match seconds.map(u32::try_from) {
+            Some(Ok(seconds)) => Ok(Self(seconds)),
+            _ => Err("a key must expire before the year 2106; 0 is never".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_three() {
+        assert_eq!("4096".parse::<KeyLength>().map(KeyLength::bits), Ok(4096));
+        for bad in ["1024", "9999", "abc", "", "-2048", "2048 ", "02048", "2048.0"] {
+            assert!(bad.parse::<KeyLength>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lifetimes_read_as_gpg_reads_them() {
+        let days = |text: &str| text.parse::<Lifetime>().map(|l| l.seconds() / 86_400);
+        assert_eq!(days("0"), Ok(0));
+        assert_eq!(days("30"), Ok(30));
+        assert_eq!(days("3d"), Ok(3));
+        assert_eq!(days("2w"), Ok(14));
+        assert_eq!(days("18m"), Ok(540));
+        assert_eq!(days("5y"), Ok(1825));
+        for bad in
+            ["", "-1", "+1", "y", "5yy", "1.5", "5 y", "never", "1e3", "5Y", "٣", "é", "99999999"]
+        {
+            assert!(bad.parse::<Lifetime>().is_err(), "{bad}");
+        }
+        assert!("18446744073709551615y".parse::<Lifetime>().is_err());
+    }
+
+    #[test]
+    fn expiry_stays_within_gpgs_clock() {
+        let year = Lifetime(365 * 86_400);
+        assert_eq!(year.expiry(1_000), Ok(Some(31_537_000)));
+        assert_eq!(Lifetime::FOREVER.expiry(1_000), Ok(None));
+        assert!(year.expiry(u64::from(u32::MAX) - 10).is_err());
+    }
+}

@@ -1,0 +1,151 @@
+//! What is done with the secret key of a staged home: look how it is protected, give it another
+//! passphrase, revoke it in advance. Passphrases go through pipes.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use zeroize::Zeroizing;
+
+use super::call::{self, Call};
+use super::{Fingerprint, Gpg, status};
+use crate::error::{Error, Result};
+
+/// libgpg-error's number of a wrong passphrase; the upper half of a printed code names its source.
+const BAD_PASSPHRASE: u32 = 11;
+
+/// How a file of `private-keys-v1.d/` keeps its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// As it is.
+    None,
+    /// Encrypted with a passphrase.
+    Passphrase,
+    /// Not at all: it only names a smart card, or is sealed to a TPM.
+    Card,
+}
+
+impl Protection {
+    /// Tells it from the content of the file; `None` when that is no secret key
+    /// (agent/keyformat.txt of GnuPG).
+    pub fn of(file: &[u8]) -> Option<Self> {
+        // gpg wraps long lines, wherever.
+        let text: Vec<u8> = file.iter().copied().filter(|b| !b.is_ascii_whitespace()).collect();
+        let text = Zeroizing::new(text);
+        let holds = |marker: &[u8]| text.windows(marker.len()).any(|bytes| bytes == marker);
+        let is_open = || holds(b"(protectionnone)") || holds(b"(10:protection4:none)");
+        match () {
+            () if holds(b"shadowed-private-key") => Some(Self::Card),
+            // Brought in by `gpg --import` and not used since: in the form of OpenPGP, protected as it was
+            // there.
+            () if holds(b"openpgp-native") && is_open() => Some(Self::None),
+            () if holds(b"protected-private-key") => Some(Self::Passphrase),
+            () if holds(b"private-key") => Some(Self::None),
+            () => None,
+        }
+    }
+}
+
+impl Gpg {
+    /// Gives the secret key in `home` the passphrase `new`. `old` must be given when it has one, and
+    /// must not when it has none: gpg asks for what it needs, and takes what comes first. `false`
+    /// when `old` is not its passphrase.
+    pub fn change_passphrase(
+        &self,
+        home: &Path,
+        fingerprint: &Fingerprint,
+        old: Option<&[u8]>,
+        new: &[u8],
+        deadline: Instant,
+    ) -> Result<bool> {
+        let answers = match old {
+            Some(old) => call::passphrase_and(old, &call::passphrase_and(new, b"")),
+            None => call::passphrase_and(new, b""),
+        };
+        let (finished, took) = self.run_with_agent(Call {
+            home,
+            arguments: vec![
+                "--pinentry-mode=loopback".into(),
+                "--command-fd=0".into(),
+                "--change-passphrase".into(),
+                fingerprint.as_str().into(),
+            ],
+            stdin: &answers,
+            deadline,
+        })?;
+        // GnuPG 2.2 ends with exit status 0 when the passphrase was wrong; the status lines tell.
+        if status::lines(&finished.stdout, "SUCCESS").any(|words| words[..] == ["keyedit.passwd"]) {
+            return call::succeeded(finished, took, "changing a passphrase").map(|_| true);
+        }
+        let is_bad = |words: Vec<&str>| match words[..] {
+            ["keyedit.passwd", code, ..] => {
+                code.parse::<u32>().is_ok_and(|code| code & 0xffff == BAD_PASSPHRASE)
+            }
+            _ => false,
+        };
+        if old.is_some() && status::lines(&finished.stdout, "ERROR").any(is_bad) {
+            return Ok(false);
+        }
+        let words = call::succeeded(finished, took, "changing a passphrase")?.words;
+        Err(Error::Failed { how: "the passphrase was not changed".into(), words })
+    }
+
+    /// A revocation certificate, armored, as gpg makes one with every new key: without a reason.
+    pub fn make_revocation(
+        &self,
+        home: &Path,
+        passphrase: &[u8],
+        fingerprint: &Fingerprint,
+        scratch: &Path,
+        deadline: Instant,
+    ) -> Result<Vec<u8>> {
+        let file = scratch.join("revocation.asc");
+        let mut arguments: Vec<OsString> = vec!["--no-batch".into()];
+        arguments.extend(call::PASSPHRASE_ON_STDIN.map(Into::into));
+        arguments.extend(["--command-fd=0", "--output"].map(Into::into));
+        let command = ["--gen-revoke".into(), fingerprint.as_str().into()];
+        arguments.extend([file.clone().into()].into_iter().chain(command));
+        // Make one: yes. Reason: none. Description: none. Is that right: yes.
+        let stdin = &call::passphrase_and(passphrase, b"y\n0\n\ny\n");
+        let (finished, took) = self.run_with_agent(Call { home, arguments, stdin, deadline })?;
+        call::succeeded(finished, took, "making a revocation certificate")?;
+        fs::read(&file).map_err(|e| Error::io(format!("reading {}", file.display()), e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protection_is_told_in_both_formats_of_the_file() {
+        for (file, expected) in [
+            (
+                &b"Created: 20261122T192927\nKey: (protected-private-key (rsa (n"[..],
+                Some(Protection::Passphrase),
+            ),
+            (b"(21:protected-private-key(3:rsa", Some(Protection::Passphrase)),
+            (b"Key: (private-key (ecc", Some(Protection::None)),
+            (
+                b"Key: (protected-private-key (ecc (protected openpgp-\n native (openpgp-private-key\n \
+                  (csum \"3851\")(protection\n  none)))))",
+                Some(Protection::None),
+            ),
+            (
+                b"(21:protected-private-key(3:ecc(9:protected14:openpgp-native(10:protection4:none))))",
+                Some(Protection::None),
+            ),
+            (
+                b"Key: (protected-private-key (ecc (protected openpgp-native (protection sha1 AES",
+                Some(Protection::Passphrase),
+            ),
+            (b"(11:private-key(3:rsa(1:n", Some(Protection::None)),
+            (b"(20:shadowed-private-key(3:rsa", Some(Protection::Card)),
+            (b"(10:public-key(3:rsa", None),
+            (b"", None),
+        ] {
+            assert_eq!(Protection::of(file), expected, "{:?}", String::from_utf8_lossy(file));
+        }
+    }
+}

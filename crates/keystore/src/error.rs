@@ -1,0 +1,95 @@
+//! Every way in which keeping keys can fail, with the sentence that an operator reads. No variant ever
+//! carries a secret.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::identity::NameEmail;
+
+/// The result of everything here that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong. `Display` is the sentence for the operator, in the log or on the terminal.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// GnuPG failed, or the system did.
+    #[error(transparent)]
+    Gpg(#[from] gpg::Error),
+
+    /// A setting is wrong, wherever it was set.
+    #[error("{0}")]
+    Settings(String),
+
+    /// A gpg command line that is not run.
+    #[error("not run: {0}")]
+    Arguments(String),
+
+    /// The command line asks for something that cannot be.
+    #[error("{0}")]
+    Usage(String),
+
+    /// There is no key of this identity.
+    #[error("there is no key of {0}")]
+    NoKey(NameEmail),
+
+    /// The key is in the hands of another process of ours.
+    #[error("the key of {0} is being worked on by another process; try again when that is done")]
+    InUse(NameEmail),
+
+    /// What was given to us, or lies there, is not what it must be. Nothing was changed.
+    #[error("{0}")]
+    Refused(String),
+
+    /// SIGINT or SIGTERM told a mode to stop before it was done.
+    #[error("interrupted by {signal}: {left}")]
+    Interrupted {
+        /// Which one.
+        signal: nix::sys::signal::Signal,
+        /// What is left undone, and how to go on.
+        left: String,
+    },
+
+    /// Some of many things failed; each has been reported by itself.
+    #[error("{0}")]
+    Partly(String),
+
+    /// The state directory holds the keyring of another service. Nothing is made beside it: whatever wrote
+    /// there would overwrite it.
+    #[error(
+        "{path} holds the keys of another service, such as the old copr-keygen, so nothing was changed; \
+         take its keys over with: {remedy}"
+    )]
+    OldKeyring {
+        /// The keyring.
+        path: PathBuf,
+        /// The command that takes the keys over.
+        remedy: String,
+    },
+
+    /// Something that is not ours stands where a link or a file of ours has to be. It may be the only copy
+    /// of a key or of a passphrase, so it is never replaced.
+    #[error(
+        "{path} is {what}; it may be somebody's only copy, so it was left alone and nothing was changed; \
+         keep it elsewhere, then try again: {remedy}"
+    )]
+    Occupied {
+        /// Where it is.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+        /// The command that moves it away.
+        remedy: String,
+    },
+}
+
+impl Error {
+    /// Wraps a system error; see [`gpg::Error::io`].
+    pub fn io(doing: impl Into<String>, source: io::Error) -> Self {
+        gpg::Error::io(doing, source).into()
+    }
+
+    /// The file system of the state directory is full; see [`gpg::Error::state_full`].
+    pub fn state_full(doing: impl Into<String>) -> Self {
+        gpg::Error::state_full(doing).into()
+    }
+}

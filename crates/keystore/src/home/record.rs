@@ -1,0 +1,150 @@
+//! `key.json`: what is known of a key without asking gpg. A cache, never the truth.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use gpg::{Certificate, Fingerprint, Keygrip, clock};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::home::{REVOCATIONS, SECRET_KEYS, names_in, secret_keys};
+
+/// Its name in a home.
+pub const RECORD: &str = "key.json";
+
+/// Longer than any record, so that a strange file is not read into memory.
+pub const RECORD_MAX: u64 = 4096;
+
+/// The facts about a key that are cached in `key.json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// Fingerprint of the primary key.
+    pub fingerprint: Fingerprint,
+    /// Keygrip of the secret key.
+    pub keygrip: Keygrip,
+    /// gpg's name of the algorithm, like `rsa2048`; empty when unknown.
+    pub algorithm: String,
+    /// Unix time of creation; zero when unknown.
+    pub created: u64,
+    /// Unix time of expiry; `None` for never, or unknown.
+    pub expires: Option<u64>,
+    /// Unix time when the certificate last became another one; that of creation until then.
+    pub changed: u64,
+}
+
+/// `key.json` as it is written.
+#[derive(Serialize, Deserialize)]
+struct RecordFile {
+    fingerprint: String,
+    keygrip: String,
+    algorithm: String,
+    created: u64,
+    expires: Option<u64>,
+    /// Homes made before there was this field have none.
+    #[serde(default)]
+    changed: u64,
+}
+
+impl KeyRecord {
+    /// Writes `key.json` into a staged home.
+    pub fn write(&self, home: &Path) -> Result<()> {
+        let path = home.join(RECORD);
+        let failed = |e: io::Error| Error::io(format!("writing {}", path.display()), e);
+        let text = self.text().map_err(|e| failed(e.into()))?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        file.and_then(|mut file| file.write_all(&text)).map_err(failed)
+    }
+
+    /// What [`KeyRecord::write`] writes.
+    pub fn text(&self) -> serde_json::Result<Vec<u8>> {
+        let record = RecordFile {
+            fingerprint: self.fingerprint.to_string(),
+            keygrip: self.keygrip.to_string(),
+            algorithm: self.algorithm.clone(),
+            created: self.created,
+            expires: self.expires,
+            changed: self.changed,
+        };
+        let mut text = serde_json::to_vec(&record)?;
+        text.push(b'\n');
+        Ok(text)
+    }
+
+    /// What is known of the key in `home`. `key.json` is a cache: when it is not there, or is about
+    /// a key that is not there, the names of the files tell.
+    pub fn of(home: &Path) -> Result<Option<Self>> {
+        let cached = Self::read(home);
+        let is_here = |record: &Self| record.secret_key(home).is_file();
+        if cached.as_ref().is_some_and(is_here) {
+            return Ok(cached);
+        }
+        Ok(Self::from_file_names(home)?.or(cached))
+    }
+
+    /// Whether it was last changed under a clock that was ahead of `now`, of a key that was made before: a
+    /// key that was imported then, for example.
+    pub fn was_changed_ahead(&self, now: u64) -> bool {
+        clock::is_behind(now, self.changed) && !clock::is_behind(now, self.created)
+    }
+
+    /// Where the secret key is.
+    pub fn secret_key(&self, home: &Path) -> PathBuf {
+        home.join(SECRET_KEYS).join(self.keygrip.file_name())
+    }
+
+    /// Reads `key.json`; `None` when it is missing, cannot be read or is not what [`KeyRecord::write`]
+    /// writes: whoever goes without this cache asks the files it is made from.
+    pub fn read(home: &Path) -> Option<Self> {
+        let mut text = Vec::with_capacity(1024);
+        // Whatever lies there must not make us wait, nor lead elsewhere.
+        let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+        let open = OpenOptions::new().read(true).custom_flags(flags).open(home.join(RECORD));
+        let file = open.ok().filter(|file| file.metadata().is_ok_and(|found| found.is_file()))?;
+        file.take(RECORD_MAX).read_to_end(&mut text).ok()?;
+        Self::parse(&text)
+    }
+
+    /// Parses what [`KeyRecord::write`] writes.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let record: RecordFile = serde_json::from_slice(text).ok()?;
+        Some(Self {
+            fingerprint: Fingerprint::parse(&record.fingerprint)?,
+            keygrip: Keygrip::parse(&record.keygrip)?,
+            algorithm: record.algorithm,
+            created: record.created,
+            expires: record.expires,
+            changed: record.changed.max(record.created),
+        })
+    }
+
+    /// Takes over what gpg knows. When the certificate changed is kept if it was known.
+    pub fn learn(&mut self, certificate: &Certificate) {
+        self.fingerprint = certificate.fingerprint.clone();
+        self.algorithm.clone_from(&certificate.algorithm);
+        self.created = certificate.created;
+        self.expires = certificate.expires;
+        if self.changed == 0 {
+            let newest = certificate.signatures.iter().map(|signature| signature.created).max();
+            self.changed = newest.unwrap_or_default().max(self.created);
+        }
+    }
+
+    /// What the names of the files tell when there is no `key.json`.
+    fn from_file_names(home: &Path) -> Result<Option<Self>> {
+        let Ok([keygrip]) = <[_; 1]>::try_from(secret_keys(home)?) else { return Ok(None) };
+        let revocations = names_in(&home.join(REVOCATIONS))?;
+        let fingerprint = revocations
+            .iter()
+            .find_map(|name| Fingerprint::parse(name.to_str()?.strip_suffix(".rev")?));
+        Ok(fingerprint.map(|fingerprint| Self {
+            fingerprint,
+            keygrip,
+            algorithm: String::new(),
+            created: 0,
+            expires: None,
+            changed: 0,
+        }))
+    }
+}

@@ -1,0 +1,270 @@
+//! Clearing up in `staging/` after processes that died, on this host or on another one.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+use std::{fs, io};
+
+use crate::error::{Error, Result};
+use crate::files::durable;
+use crate::files::lock::lock;
+use crate::home;
+use crate::home::staging::whose::{ABANDONED, last_sign_of_life};
+use crate::home::staging::{FRESH, HOME, Staging, remove_tree};
+use crate::view::signd::SigndView;
+
+/// How old a directory that has not got its name must be for its maker to be dead.
+const MAKING: Duration = Duration::from_secs(60);
+
+/// What an entry of `staging/` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Work {
+    /// A process that lives has it.
+    Alive,
+    /// A process has left it behind: one whose lock would be seen here, or one that has not shown any life
+    /// for [`ABANDONED`].
+    Dead,
+    /// Another host has it, or had it.
+    Foreign,
+    /// It was not made here.
+    Strange,
+}
+
+impl Staging {
+    /// Removes what no living process holds; returns how many homes that were. What cannot be removed is
+    /// reported and left for the next time.
+    pub fn clear(&self, signd: &SigndView) -> Result<usize> {
+        let mut count = 0;
+        for path in self.entries()? {
+            let buried = match self.judge(&path, |path| Ok(lock(path)?.is_some())) {
+                Ok(Some(Work::Dead)) => self.bury(&path, signd),
+                Ok(Some(Work::Strange)) => {
+                    // It was not made here and will not go away by itself.
+                    log::warn!("{}: left alone: is not a directory", path.display());
+                    continue;
+                }
+                Ok(_) => continue,
+                Err(e) => Err(Error::io(format!("{}: left alone", path.display()), e)),
+            };
+            match buried {
+                Ok(is_done) => count += usize::from(is_done),
+                Err(e) => {
+                    log::warn!("{e}");
+                    self.leftovers.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// Removes a dead entry; `false` when somebody else has done so. First it and the home in it get other
+    /// names: should somebody be at work there after all, then that work fails whole, and nothing is ever
+    /// removed from a home that gets published.
+    fn bury(&self, path: &Path, signd: &SigndView) -> Result<bool> {
+        let failed = |e| Error::io(format!("removing {}", path.display()), e);
+        let Some(_lock) = lock(path).map_err(failed)? else { return Ok(false) };
+        let doomed = self.directory.join(self.identity.name());
+        let home = doomed.join("dead");
+        // On NFS, whoever has the directory open reaches the home by its old name for a while.
+        for (from, to) in [(path, &doomed), (&doomed.join(HOME), &home)] {
+            match durable::rename(from, to) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                moved => moved.map_err(failed)?,
+            }
+        }
+        // Not before it is known which links lead there: nothing else tells.
+        for keygrip in home::secret_keys(&home)? {
+            signd.remove_dangling_secret_key(&keygrip);
+        }
+        remove_tree(&doomed).map(|()| true)
+    }
+
+    /// What is in here, and whose.
+    pub fn survey(&self) -> Result<Vec<(PathBuf, Work)>> {
+        let mut found = Vec::new();
+        for path in self.entries()? {
+            let failed = |e| Error::io(format!("looking at {}", path.display()), e);
+            // Who only looks must not take a lock that its maker is about to take.
+            if let Some(work) = self.judge(&path, is_old).map_err(failed)? {
+                found.push((path, work));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    fn entries(&self) -> Result<Vec<PathBuf>> {
+        let reading = |e| Error::io(format!("reading {}", self.directory.display()), e);
+        let entries = fs::read_dir(&self.directory).map_err(reading)?;
+        entries.map(|entry| entry.map(|entry| entry.path()).map_err(reading)).collect()
+    }
+
+    /// Whose an entry is; `None` when it is gone by now, or is being made. `is_left` tells whether nobody
+    /// makes an entry that has not got its name.
+    fn judge(
+        &self,
+        path: &Path,
+        is_left: impl Fn(&Path) -> io::Result<bool>,
+    ) -> io::Result<Option<Work>> {
+        let name = path.file_name().unwrap_or_default();
+        if let Some(name) = name.as_bytes().strip_prefix(FRESH.as_bytes()) {
+            let is_dead = self.identity.proves_dead(OsStr::from_bytes(name)) && is_left(path)?;
+            return Ok(is_dead.then_some(Work::Dead));
+        }
+        Ok(Some(match lock(path) {
+            Ok(None) if fs::symlink_metadata(path).is_err() => return Ok(None),
+            Ok(None) => Work::Alive,
+            Ok(Some(_)) if self.identity.proves_dead(name) || self.is_abandoned(path) => Work::Dead,
+            Ok(Some(_)) => Work::Foreign,
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => {
+                Work::Strange
+            }
+            Err(e) => return Err(e),
+        }))
+    }
+
+    fn is_abandoned(&self, path: &Path) -> bool {
+        let last = last_sign_of_life(path, HOME);
+        let silent = last.and_then(|last| SystemTime::now().duration_since(last).ok());
+        silent.is_some_and(|silent| silent > ABANDONED)
+    }
+}
+
+/// Whether a directory without its name has been so for so long that its maker is dead.
+fn is_old(directory: &Path) -> io::Result<bool> {
+    let found = match fs::symlink_metadata(directory) {
+        Err(e) if home::is_missing(&e) => return Ok(false),
+        found => found?,
+    };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Ok(now.as_secs().saturating_sub(found.ctime().unsigned_abs()) > MAKING.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Homes;
+    use crate::home::on_disk::OnDisk;
+    use crate::home::staging::tests::Scratch;
+    use crate::home::staging::whose::Identity;
+    use crate::home::staging::{Publication, StagedHome};
+    use crate::identity::NameEmail;
+    use gpg::Keygrip;
+    use std::fs::{File, FileTimes};
+    use std::time::Duration;
+
+    const GRIP: &str = "0123456789ABCDEF0123456789ABCDEF01234567";
+
+    #[test]
+    fn clearing_takes_what_is_dead_and_of_this_host_only() -> Result<()> {
+        let scratch = Scratch::new();
+        let (staging, signd) = (scratch.staging(), SigndView::new(&scratch.0));
+        let grip = format!("{GRIP}.key");
+        let dead = scratch.0.join("staging").join(staging.identity.name());
+        let secret = dead.join("h/private-keys-v1.d");
+        let foreign = scratch.0.join("staging/host-b-00/h");
+        let link = scratch.0.join("gnupg/private-keys-v1.d").join(&grip);
+        let made = fs::create_dir_all(&secret)
+            .and_then(|()| fs::write(secret.join(grip), ""))
+            .and_then(|()| fs::create_dir_all(&foreign))
+            .and_then(|()| std::os::unix::fs::symlink("../../keys/a#b@c/x", &link));
+        assert!(made.is_ok());
+        assert_eq!(staging.clear(&signd)?, 1);
+        assert!(foreign.is_dir() && !dead.exists());
+        assert!(fs::symlink_metadata(&link).is_err(), "the dangling link stayed");
+        Ok(())
+    }
+
+    /// `staging/` as a process under another kernel sees it, on a file system that several have mounted.
+    fn seen_by(scratch: &Scratch, kernel: &str, host: &str) -> Staging {
+        Staging { identity: Identity::made_up(kernel, host, false), ..scratch.staging() }
+    }
+
+    /// A staged home whose lock other hosts do not see, with a secret key in it.
+    fn unseen<'a>(scratch: &Scratch, staging: &'a Staging) -> Result<StagedHome<'a>> {
+        let mut staged = staging.create()?;
+        let elsewhere = lock(&scratch.0.join("keys")).map_err(|e| Error::io("locking", e))?;
+        let Some(elsewhere) = elsewhere else { unreachable!("nobody else locks it") };
+        staged._lock = elsewhere;
+        let secret = staged.path().join("private-keys-v1.d");
+        let made = fs::create_dir(&secret)
+            .and_then(|()| fs::write(secret.join(format!("{GRIP}.key")), "x"));
+        assert!(made.is_ok());
+        Ok(staged)
+    }
+
+    /// As if nobody had written in the entry of `staged` for so long.
+    fn age(staged: &StagedHome, by: Duration) {
+        let home = staged.path();
+        let entries = fs::read_dir(home).into_iter().flatten().flatten().map(|e| e.path());
+        let times = FileTimes::new().set_modified(SystemTime::now() - by);
+        for path in [staged.scratch().into(), home.into()].into_iter().chain(entries) {
+            assert!(File::open(path).and_then(|file: File| file.set_times(times)).is_ok());
+        }
+    }
+
+    #[test]
+    fn work_of_a_clone_whose_locks_are_not_seen_lives_until_it_is_silent_for_long() -> Result<()> {
+        let scratch = Scratch::new();
+        let signd = SigndView::new(&scratch.0);
+        let one = seen_by(&scratch, "aaaaaaaa", "12345678");
+        // A clone has the same machine-id; any other host has neither.
+        for host in ["12345678", "87654321"] {
+            let two = seen_by(&scratch, "bbbbbbbb", host);
+            let staged = unseen(&scratch, &one)?;
+            for hours in [0, 24, 6 * 24] {
+                age(&staged, Duration::from_secs(hours * 3600));
+                assert_eq!(two.clear(&signd)?, 0, "{host}: cleared after {hours} h");
+                assert!(staged.path().is_dir());
+            }
+            // Its maker writes again.
+            age(&staged, ABANDONED * 2);
+            assert!(fs::write(staged.path().join("pubring.kbx"), "x").is_ok());
+            assert_eq!(two.clear(&signd)?, 0, "{host}: cleared although it lives");
+            age(&staged, ABANDONED * 2);
+            assert_eq!(two.clear(&signd)?, 1, "{host}: stays for ever");
+            assert_eq!(scratch.count(), 0);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn whoever_was_taken_for_dead_fails_whole_and_publishes_nothing() -> Result<()> {
+        let scratch = Scratch::new();
+        let (signd, homes) = (SigndView::new(&scratch.0), Homes::new(&scratch.0));
+        let [one, two] =
+            ["aaaaaaaa", "bbbbbbbb"].map(|kernel| seen_by(&scratch, kernel, "12345678"));
+        let staged = unseen(&scratch, &one)?;
+        age(&staged, ABANDONED * 2);
+        assert_eq!(two.clear(&signd)?, 1);
+        let (name, Some(grip)) = (NameEmail::parse("a#b@c")?, Keygrip::parse(GRIP)) else {
+            unreachable!("it is one")
+        };
+        let published = staged.publish(&homes, &signd, &OnDisk::new(Vec::new()), &name, &grip);
+        assert!(!matches!(published, Ok(Publication::Done)));
+        assert_eq!(fs::read_dir(homes.directory()).map_or(1, Iterator::count), 0);
+        let links = fs::read_dir(scratch.0.join("gnupg/private-keys-v1.d"));
+        assert_eq!(links.map_or(1, Iterator::count), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn a_restarted_container_clears_up_after_the_last_one_under_any_name() -> Result<()> {
+        let scratch = Scratch::new();
+        let signd = SigndView::new(&scratch.0);
+        // Two containers under one kernel, each with a host name of its own.
+        let killed = seen_by(&scratch, "aaaaaaaa", "12345678");
+        let next = seen_by(&scratch, "aaaaaaaa", "87654321");
+        let staged = killed.create()?;
+        assert_eq!(next.clear(&signd)?, 0, "it holds its lock");
+        let name = staged.scratch().to_owned();
+        std::mem::drop(staged);
+        assert!(fs::create_dir_all(name.join("h")).is_ok());
+        assert_eq!(next.clear(&signd)?, 1);
+        assert_eq!(scratch.count(), 0);
+        Ok(())
+    }
+}

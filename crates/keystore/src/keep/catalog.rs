@@ -1,0 +1,201 @@
+//! Looking at keys without touching them: one, or all that a filter lets through.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gpg::{Certificate, Gpg, Keyring};
+use serde::Serialize;
+
+use crate::ahead::ahead;
+use crate::error::{Error, Result};
+use crate::home::Homes;
+use crate::home::record::KeyRecord;
+use crate::identity::NameEmail;
+use crate::make::looks::{Look, Looks};
+
+/// How long gpg may take to show one certificate.
+const LOOK_TIME: Duration = Duration::from_secs(10);
+
+/// A key of this host: whose it is, and what is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Whose it is.
+    pub name_email: NameEmail,
+    /// What is known of it.
+    pub record: KeyRecord,
+}
+
+/// A key as JSON shows it. Times are Unix times.
+#[derive(Serialize)]
+struct KeyObject<'a> {
+    name_email: &'a str,
+    fingerprint: &'a str,
+    keygrip: &'a str,
+    algorithm: &'a str,
+    created: u64,
+    /// `null` for never.
+    expires: Option<u64>,
+    changed: u64,
+}
+
+impl Serialize for Key {
+    fn serialize<S: serde::Serializer>(
+        &self,
+        serializer: S,
+    ) -> std::result::Result<S::Ok, S::Error> {
+        let KeyRecord { fingerprint, keygrip, algorithm, created, expires, changed } = &self.record;
+        KeyObject {
+            name_email: self.name_email.as_str(),
+            fingerprint: fingerprint.as_str(),
+            keygrip: keygrip.as_str(),
+            algorithm,
+            created: *created,
+            expires: *expires,
+            changed: *changed,
+        }
+        .serialize(serializer)
+    }
+}
+
+/// Which keys are meant. The default is all.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Shell pattern of the name.
+    pub pattern: Option<glob::Pattern>,
+    /// Keys that expire before this Unix time, those that have expired already among them.
+    pub expires_before: Option<u64>,
+    /// Keys whose certificate became what it is at this Unix time or later.
+    pub changed_since: Option<u64>,
+}
+
+impl Filter {
+    /// Whether it lets a key of this name through, whatever its record.
+    pub fn takes_name(&self, name_email: &NameEmail) -> bool {
+        self.pattern.as_ref().is_none_or(|pattern| pattern.matches(name_email.as_str()))
+    }
+
+    /// Whether it lets a key with this record through, whatever its name.
+    pub fn takes(&self, record: &KeyRecord) -> bool {
+        self.expires_before.is_none_or(|before| record.expires.is_some_and(|at| at < before))
+            && self.changed_since.is_none_or(|since| record.changed >= since)
+    }
+}
+
+/// The keys of this host, to look at. Nothing is ever written.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    homes: Homes,
+    gpg: Gpg,
+    /// A GnuPG home for gpg to read keyrings with.
+    agent_home: PathBuf,
+    /// Whom to ask before gpg runs.
+    looks: Option<Arc<Looks>>,
+    /// When an answer is due.
+    deadline: Option<Instant>,
+}
+
+impl Catalog {
+    /// The keys of the state directory `root`.
+    pub fn new(root: &Path, gpg: Gpg) -> Self {
+        let agent_home = root.join("gnupg");
+        Self { homes: Homes::new(root), gpg, agent_home, looks: None, deadline: None }
+    }
+
+    /// The same keys; gpg looks at them when `looks` says so.
+    pub(crate) fn under(&self, looks: &Arc<Looks>) -> Self {
+        Self { looks: Some(Arc::clone(looks)), ..self.clone() }
+    }
+
+    /// The same keys for somebody who waits until `deadline` only.
+    pub fn until(&self, deadline: Instant) -> Self {
+        Self { deadline: Some(deadline), ..self.clone() }
+    }
+
+    /// The homes.
+    pub fn homes(&self) -> &Homes {
+        &self.homes
+    }
+
+    /// The key of an identity; [`Error::NoKey`] when there is none.
+    pub fn find(&self, name_email: &NameEmail) -> Result<Key> {
+        match self.homes.find(name_email)? {
+            Some(record) => self.complete(name_email.clone(), record),
+            None => Err(Error::NoKey(name_email.clone())),
+        }
+    }
+
+    /// All keys that `filter` lets through, in the order of the directory. What `key.json` says is
+    /// taken as it is. A key that cannot be read is an error, and the next one comes after it.
+    pub fn keys(&self, filter: Filter) -> Result<impl Iterator<Item = Result<Key>>> {
+        let by_name = filter.clone();
+        let names = self.homes.identities()?;
+        let names = names.filter(move |name_email| {
+            name_email.as_ref().map_or(true, |name| by_name.takes_name(name))
+        });
+        let look = |name_email: Result<NameEmail>| self.look(name_email?);
+        // None: gone since the directory was read.
+        let found = ahead(names, look).filter_map(Result::transpose);
+        Ok(found.filter(move |key| key.as_ref().map_or(true, |key| filter.takes(&key.record))))
+    }
+
+    /// The key of an identity if there is one. What `key.json` says is taken as it is.
+    pub fn look(&self, name_email: NameEmail) -> Result<Option<Key>> {
+        if let Some(record) = KeyRecord::read(&self.homes.path(&name_email)) {
+            return Ok(Some(Key { name_email, record }));
+        }
+        match self.homes.find(&name_email)? {
+            Some(record) => self.complete(name_email, record).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The certificate of an identity as gpg sees it, to decide something by it.
+    ///
+    /// [`gpg::Error::Clock`] when the clock says less than the certificate.
+    pub fn certificate(&self, name_email: &NameEmail) -> Result<Certificate> {
+        let file = self.homes.pubring(name_email);
+        let _look = self.may_look()?;
+        Ok(self.gpg.inspect_one(self.keyring(&file), self.look_time())?)
+    }
+
+    /// As [`Catalog::certificate`], to show it whatever the clock says.
+    pub fn view(&self, name_email: &NameEmail) -> Result<Certificate> {
+        let file = self.homes.pubring(name_email);
+        let _look = self.may_look()?;
+        Ok(self.gpg.view_one(self.keyring(&file), self.look_time())?)
+    }
+
+    /// The armored certificate of a key, with all its signatures.
+    pub fn pubkey(&self, key: &Key) -> Result<String> {
+        let file = self.homes.pubring(&key.name_email);
+        let _look = self.may_look()?;
+        let (print, deadline) = (&key.record.fingerprint, self.look_time());
+        let armored = self.gpg.export(self.keyring(&file), print, true, deadline)?;
+        String::from_utf8(armored)
+            .map_err(|e| Error::io(format!("exporting {}", file.display()), io::Error::other(e)))
+    }
+
+    /// Asks gpg for what the record does not know.
+    fn complete(&self, name_email: NameEmail, mut record: KeyRecord) -> Result<Key> {
+        if record.created == 0 {
+            record.learn(&self.view(&name_email)?);
+        }
+        Ok(Key { name_email, record })
+    }
+
+    fn may_look(&self) -> Result<Option<Look<'_>>> {
+        self.looks.as_deref().map(|looks| looks.take(self.deadline)).transpose()
+    }
+
+    /// When a gpg that starts now must have looked.
+    fn look_time(&self) -> Instant {
+        let own = Instant::now() + LOOK_TIME;
+        self.deadline.map_or(own, |deadline| deadline.min(own))
+    }
+
+    fn keyring<'a>(&'a self, file: &'a Path) -> Keyring<'a> {
+        Keyring { home: &self.agent_home, file }
+    }
+}

@@ -1,0 +1,258 @@
+//! Gives a key a later expiry. The new certificate is made and checked in staging, holds every earlier
+//! signature, and is renamed over the old one; whatever fails, the old one stays.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use gpg::{Certificate, Keyring, clock};
+
+use crate::error::{Error, Result};
+use crate::files::durable;
+use crate::files::lock::lock;
+use crate::home::record::RECORD;
+use crate::home::{self, PUBRING, SECRET_KEYS};
+use crate::identity::NameEmail;
+use crate::{Key, Store};
+
+/// How long all of gpg's work for one key may take, beyond `gpg_timeout` for each run.
+const KEY_TIME: Duration = Duration::from_secs(60);
+
+/// Which keys are to expire when.
+#[derive(Clone, Copy, Debug)]
+pub struct Term {
+    /// Keys that expire by then (Unix time) are prolonged.
+    pub due: u64,
+    /// Until then (Unix time).
+    pub until: u64,
+}
+
+impl Term {
+    /// Whether a key that expires at `expires` needs it. One that lasts longer does not.
+    pub fn is_for(self, expires: Option<u64>) -> bool {
+        expires.is_some_and(|at| at <= self.due && at < self.until)
+    }
+}
+
+/// What became of a key that was to be prolonged.
+#[derive(Debug)]
+pub enum Prolonged {
+    /// It has the new expiry, on the disk.
+    Done(Key),
+    /// It needed nothing, being prolonged already or revoked; `key.json` says so now.
+    Already(Key),
+}
+
+impl Store {
+    /// Makes the key of an identity expire later, if that is due.
+    ///
+    /// [`Error::InUse`] when another process works on this key.
+    pub fn prolong(&self, name_email: &NameEmail, term: Term) -> Result<Prolonged> {
+        let until = term.until;
+        let deadline = Instant::now() + KEY_TIME;
+        let home = self.homes.path(name_email);
+        let _held = match lock(&home) {
+            Ok(Some(held)) => held,
+            Ok(None) => return Err(Error::InUse(name_email.clone())),
+            Err(e) => return Err(Error::io(format!("locking {}", home.display()), e)),
+        };
+        let Some(mut record) = self.homes.find(name_email)? else {
+            return Err(Error::NoKey(name_email.clone()));
+        };
+
+        let staged = self.staging.create()?;
+        let work = staged.path();
+        copy(&home.join(PUBRING), &work.join(PUBRING))?;
+        let pubring = work.join(PUBRING);
+        let keyring = Keyring { home: work, file: &pubring };
+        let before = self.gpg.view_one(keyring, deadline)?;
+        let what = format!("the key of {name_email}");
+        // When `key.json` was changed does not count: that clock may have been ahead, and gpg did not sign.
+        clock::check(&what, before.created)?;
+        // gpg signs only later than the key has signed before, by its own clock.
+        let by_clock = |error| clock::check(&what, before.dated()).err().map_or(error, Error::from);
+        if before.fingerprint != record.fingerprint {
+            return Err(Error::Gpg(gpg::Error::DamagedHome {
+                path: home.join(PUBRING),
+                reason: format!("holds {} instead of {}", before.fingerprint, record.fingerprint),
+            }));
+        }
+        let cached = record.clone();
+        record.algorithm.clone_from(&before.algorithm);
+        record.created = before.created;
+        if before.revoked || !term.is_for(before.expires) {
+            record.expires = before.expires;
+            if record != cached {
+                record.changed = clock::believed()?;
+                record.write(work)?;
+                replace(&work.join(RECORD), &home)?;
+            }
+            return Ok(Prolonged::Already(Key { name_email: name_email.clone(), record }));
+        }
+
+        clock::check(&what, before.dated())?;
+        let secret = work.join(SECRET_KEYS);
+        fs::create_dir(&secret)
+            .map_err(|e| Error::io(format!("making {}", secret.display()), e))?;
+        copy(&record.secret_key(&home), &record.secret_key(work))?;
+        let old = staged.scratch().join("old.pgp");
+        fs::write(&old, self.gpg.export(keyring, &record.fingerprint, false, deadline)?)
+            .map_err(|e| Error::io(format!("writing {}", old.display()), e))?;
+        let phrase = self.passphrases.read(&home, &record.keygrip)?;
+        self.gpg
+            .set_expiry(work, &phrase, &record.fingerprint, until, deadline)
+            .and_then(|()| self.gpg.import(work, &old, None, deadline))
+            .map_err(Error::from)
+            .or_else(|error| self.check_space().and(Err(by_clock(error))))?;
+        let after = self.gpg.view_one(keyring, deadline)?;
+        check(&before, &after, until).map_err(|why| {
+            by_clock(Error::Gpg(gpg::Error::Failed {
+                how: format!("the new certificate is not as it must be, the old one stays: {why}"),
+                words: "nothing".into(),
+            }))
+        })?;
+
+        record.expires = Some(until);
+        record.changed = clock::believed()?;
+        record.write(work)?;
+        // In this order: a `key.json` that is behind makes the next run look again.
+        replace(&pubring, &home)?;
+        replace(&work.join(RECORD), &home)?;
+        Ok(Prolonged::Done(Key { name_email: name_email.clone(), record }))
+    }
+}
+
+/// Renames a finished file of staging over the one of the same name in `home`, durably.
+pub(crate) fn replace(fresh: &Path, home: &Path) -> Result<()> {
+    durable::sync(fresh)?;
+    let target = home.join(fresh.file_name().unwrap_or_default());
+    durable::rename(fresh, &target)
+        .map_err(|e| Error::io(format!("publishing {}", target.display()), e))?;
+    durable::sync(home)
+}
+
+/// Copies a file of a home, which must be a regular one with something in it.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
+    home::check_file(from.into())?;
+    let copied = fs::read(from).and_then(|bytes| fs::write(to, bytes));
+    copied.map_err(|e: io::Error| Error::io(format!("copying {}", from.display()), e))
+}
+
+/// Whether `after` is `before` with a new expiry, and nothing lost.
+fn check(before: &Certificate, after: &Certificate, until: u64) -> std::result::Result<(), String> {
+    if after.fingerprint != before.fingerprint || after.created != before.created {
+        return Err(format!("it is of {} now", after.fingerprint));
+    }
+    if after.expires != Some(until) {
+        return Err(format!(
+            "it expires {} instead of {}",
+            after.expires.map_or("never".into(), clock::timestamp),
+            clock::timestamp(until)
+        ));
+    }
+    let mut old_ids = before.user_ids.clone();
+    let mut new_ids = after.user_ids.clone();
+    old_ids.sort();
+    new_ids.sort();
+    if old_ids != new_ids {
+        return Err("its user IDs are others".into());
+    }
+    let (old, new) = (signatures(before), signatures(after));
+    if let Some(lost) = old.iter().find(|signature| !new.contains(signature)) {
+        return Err(format!("the signature of {} by {} is gone", clock::timestamp(lost.2), lost.1));
+    }
+    let is_fresh = |on: usize| {
+        after.signatures.iter().any(|signature| {
+            signature.on == on
+                && signature.good
+                && after.is_self_signature(signature)
+                && !old.contains(&identify(after, signature))
+        })
+    };
+    if !(1..=after.user_ids.len()).any(is_fresh) {
+        return Err("it has no new self-signature that is valid".into());
+    }
+    Ok(())
+}
+
+/// What makes a signature the same one, wherever its user ID stands.
+pub(crate) type SignatureIdentity<'a> = (&'a str, &'a str, u64, &'a str, bool);
+
+pub(crate) fn signatures(certificate: &Certificate) -> Vec<SignatureIdentity<'_>> {
+    certificate.signatures.iter().map(|signature| identify(certificate, signature)).collect()
+}
+
+fn identify<'a>(
+    certificate: &'a Certificate,
+    signature: &'a gpg::Signature,
+) -> SignatureIdentity<'a> {
+    (
+        certificate.signed_id(signature),
+        &signature.issuer,
+        signature.created,
+        &signature.class,
+        signature.good,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gpg::{Fingerprint, Signature};
+
+    fn certificate(expires: Option<u64>, created: &[u64]) -> Option<Certificate> {
+        let signature = |created: &u64| Signature {
+            on: 1,
+            issuer: "89ABCDEF01234567".into(),
+            created: *created,
+            class: "13x".into(),
+            good: true,
+        };
+        Some(Certificate {
+            fingerprint: Fingerprint::parse("0123456789ABCDEF0123456789ABCDEF01234567")?,
+            keygrip: None,
+            algorithm: "rsa2048".into(),
+            created: 1,
+            expires,
+            revoked: false,
+            signs: true,
+            user_ids: vec!["a <a#b@c>".into()],
+            subkeys: 0,
+            subkey_keygrips: Vec::new(),
+            signatures: created.iter().map(signature).collect(),
+        })
+    }
+
+    #[test]
+    fn a_certificate_is_published_only_when_nothing_is_lost() {
+        let (Some(old), Some(new)) = (certificate(Some(9), &[1]), certificate(Some(20), &[5, 1]))
+        else {
+            unreachable!("the fingerprint is one")
+        };
+        assert_eq!(check(&old, &new, 20), Ok(()));
+        let broken = |change: fn(&mut Certificate)| {
+            let mut new = new.clone();
+            change(&mut new);
+            check(&old, &new, 20).err().unwrap_or_default()
+        };
+        assert!(broken(|c| c.expires = Some(21)).contains("instead of"));
+        assert!(broken(|c| c.expires = None).contains("expires never"));
+        assert!(broken(|c| c.created = 2).contains("it is of"));
+        assert!(broken(|c| c.user_ids.clear()).contains("user IDs"));
+        assert!(broken(|c| c.signatures.truncate(1)).contains("is gone"));
+        assert!(broken(|c| c.signatures[0].good = false).contains("no new self-signature"));
+        assert!(broken(|c| c.signatures[1].good = false).contains("is gone"));
+        assert!(broken(|c| drop(c.signatures.remove(0))).contains("no new self-signature"));
+    }
+
+    #[test]
+    fn keys_without_expiry_are_never_due() {
+        let term = Term { due: 100, until: 200 };
+        for (expires, due) in
+            [(None, false), (Some(50), true), (Some(100), true), (Some(101), false)]
+        {
+            assert_eq!(term.is_for(expires), due, "{expires:?}");
+        }
+        assert!(!Term { due: 100, until: 60 }.is_for(Some(60)));
+    }
+}

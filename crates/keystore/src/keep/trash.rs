@@ -1,0 +1,361 @@
+//! Removed keys: `trash/<time>-<name_email>/home`, with the revoked certificate beside it, until they
+//! are purged. A home enters and leaves by one `rename`, so a key is in one place or in the other.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use gpg::{Protection, clock};
+
+use crate::error::{Error, Result};
+use crate::files::durable;
+use crate::files::lock::lock;
+use crate::home::record::KeyRecord;
+use crate::home::staging::{Publication, StagedHome, remove_tree};
+use crate::identity::NameEmail;
+use crate::remedy::quote_path;
+use crate::state::directory::own_part;
+use crate::transfer::archive::HomeFiles;
+use crate::transfer::import::OLD_SERVICE;
+use crate::{Store, home, interrupt};
+
+/// The home in an entry.
+const HOME: &str = "home";
+/// The revoked certificate in an entry.
+const REVOKED: &str = "revoked.asc";
+/// What the name of an entry begins with whose destruction has begun.
+const PURGING: &str = ".purging-";
+
+/// A removed key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// Whose it was.
+    pub name_email: NameEmail,
+    /// Unix time of its removal.
+    pub at: u64,
+    /// Its directory in the trash.
+    pub entry: PathBuf,
+}
+
+impl Removed {
+    /// The revoked certificate.
+    pub fn revoked_certificate(&self) -> PathBuf {
+        self.entry.join(REVOKED)
+    }
+
+    fn home(&self) -> PathBuf {
+        self.entry.join(HOME)
+    }
+
+    /// Reads the name of an entry.
+    fn parse(entry: PathBuf) -> Option<Self> {
+        let (time, name) = entry.file_name()?.to_str()?.split_once('-')?;
+        let (at, name_email) = (clock::parse_iso_basic(time)?, NameEmail::parse(name).ok()?);
+        Some(Self { name_email, at, entry })
+    }
+}
+
+impl Store {
+    /// Moves a key to the trash: obs-signd loses it first, then its home leaves `keys/`.
+    /// [`Error::InUse`] when another process works on it.
+    pub fn remove(&self, name_email: &NameEmail) -> Result<Removed> {
+        let no_key = || Error::NoKey(name_email.clone());
+        self.homes.find(name_email)?.ok_or_else(no_key)?;
+        let home = self.homes.path(name_email);
+        let _held = hold(&home, name_email)?;
+        let record = self.homes.find(name_email)?.ok_or_else(no_key)?;
+        let staged = self.staging.create()?;
+        let revoked = self.revoked_certificate(&staged, name_email, &record)?;
+
+        interrupt::check(|| format!("the key of {name_email} was not removed"))?;
+
+        let entry = staged.scratch().join("entry");
+        let making = |e| Error::io(format!("making {}", entry.display()), e);
+        DirBuilder::new().mode(0o700).create(&entry).map_err(making)?;
+        fs::write(entry.join(REVOKED), revoked).map_err(making)?;
+        durable::sync_tree(&entry)?;
+        // Held until the home is in it, so that no purge takes it for a hollow one.
+        let _entry_held = hold(&entry, name_email)?;
+        let removed = self.enter(&entry, name_email)?;
+
+        let moved = self.signd.remove(name_email, &record.keygrip, &removed.entry).and_then(|()| {
+            let moving = |e| Error::io(format!("moving {} to the trash", home.display()), e);
+            durable::rename(&home, &removed.home()).map_err(moving)
+        });
+        if let Err(e) = moved {
+            for undone in [self.relink(name_email).map(drop), remove_hollow(&removed.entry)] {
+                undone.unwrap_or_else(|e| log::warn!("{e}"));
+            }
+            return Err(e);
+        }
+        durable::sync(&removed.entry)?;
+        durable::sync(self.homes.directory())?;
+        // Somebody who was told that the key exists may have made its links again.
+        self.unlink(name_email, &record.keygrip)?;
+        self.signd.mark_changed(staged.scratch());
+        Ok(removed)
+    }
+
+    /// Renames the entry of a key into the trash.
+    fn enter(&self, entry: &Path, name_email: &NameEmail) -> Result<Removed> {
+        let (at, entry) = self.put_into_trash(entry, name_email.as_str())?;
+        Ok(Removed { name_email: name_email.clone(), at, entry })
+    }
+
+    /// Keeps the directories of the old service, as they were, until they are purged.
+    pub(crate) fn keep_old_service(&self, directory: &Path) -> Result<PathBuf> {
+        self.put_into_trash(directory, OLD_SERVICE).map(|(_, entry)| entry)
+    }
+
+    /// Renames a directory into the trash, under the time it is now or, should that be taken, the next.
+    fn put_into_trash(&self, entry: &Path, name: &str) -> Result<(u64, PathBuf)> {
+        own_part(&self.trash)?;
+        durable::sync(self.trash.parent().unwrap_or(&self.trash))?;
+        let mut at = clock::now()?;
+        loop {
+            let target = self.trash.join(format!("{}-{name}", clock::iso_basic(at)));
+            // An entry is never empty, so none is ever replaced.
+            match durable::rename(entry, &target) {
+                Ok(()) => {
+                    durable::sync(&self.trash)?;
+                    return Ok((at, target));
+                }
+                Err(e) if durable::is_taken(&e) => at += 1,
+                Err(e) => return Err(Error::io(format!("making {}", target.display()), e)),
+            }
+        }
+    }
+
+    /// What is kept of the old service: the Unix time since when, and where.
+    pub fn old_services(&self) -> Result<Vec<(u64, PathBuf)>> {
+        old_services(&self.trash)
+    }
+
+    /// Destroys what is kept of the old service.
+    pub fn purge_old_service(&self, entry: &Path) -> Result<()> {
+        self.destroy(entry, entry)
+    }
+
+    /// All keys in the trash, those that were removed first in front.
+    pub fn removed(&self) -> Result<Vec<Removed>> {
+        let removed: Vec<_> =
+            self.trash_entries()?.into_iter().filter_map(Removed::parse).collect();
+        let mut whole = Vec::with_capacity(removed.len());
+        for removed in removed {
+            if home::is_there(&removed.home())? {
+                whole.push(removed);
+            }
+        }
+        let mut removed = whole;
+        removed.sort_by(|a, b| (a.at, &a.name_email).cmp(&(b.at, &b.name_email)));
+        Ok(removed)
+    }
+
+    fn trash_entries(&self) -> Result<Vec<PathBuf>> {
+        entries(&self.trash)
+    }
+
+    /// Brings the key back that was removed last of an identity. It is tried before it is published.
+    pub fn undo(&self, name_email: &NameEmail) -> Result<KeyRecord> {
+        let removed = self.removed()?;
+        let Some(last) = removed.iter().rfind(|removed| removed.name_email == *name_email) else {
+            return Err(Error::Refused(not_in_trash(name_email, &removed)));
+        };
+        self.check_no_key(name_email)?;
+        let _held = hold(&last.entry, name_email)?;
+        let from = last.home();
+        let Some(files) = HomeFiles::read(&from)? else {
+            return Err(Error::InUse(name_email.clone()));
+        };
+        let staged = self.staging.create()?;
+        let (record, _) = self.assemble(staged.path(), name_email, &files)?;
+        interrupt::check(|| format!("the key of {name_email} is in the trash still"))?;
+        if files.protection() == Some(Protection::None) {
+            // The one of staging is protected. That of the trash stays until it is published.
+            self.bring_copy_back(staged, name_email, &record)?;
+            remove_tree(&from)?;
+        } else {
+            home::remove_leftovers(&from)?;
+            self.passphrases.renew(&from, &record.keygrip, staged.scratch())?;
+            durable::sync_tree(&from)?;
+            self.bring_back(&staged, &from, name_email, &record)?;
+        }
+        self.leave(&last.entry);
+        Ok(record)
+    }
+
+    fn bring_copy_back<'a>(
+        &'a self,
+        staged: StagedHome<'a>,
+        name_email: &NameEmail,
+        record: &KeyRecord,
+    ) -> Result<()> {
+        match self.publish(staged, name_email, &record.keygrip)? {
+            Publication::Done => self.relink(name_email).map(drop),
+            Publication::Lost => Err(Error::InUse(name_email.clone())),
+        }
+    }
+
+    /// As [`StagedHome::publish`], but straight from the trash: what is in staging may be deleted.
+    fn bring_back(
+        &self,
+        staged: &StagedHome,
+        from: &Path,
+        name_email: &NameEmail,
+        record: &KeyRecord,
+    ) -> Result<()> {
+        self.signd.check_is_free(name_email, &record.keygrip)?;
+        self.signd.add_secret_key(name_email, &record.keygrip)?;
+        let target = self.homes.path(name_email);
+        if let Err(e) = durable::rename(from, &target) {
+            self.signd.remove_dangling_secret_key(&record.keygrip);
+            self.check_no_key(name_email)?;
+            return Err(Error::io(format!("publishing {}", target.display()), e));
+        }
+        durable::sync(self.homes.directory())?;
+        self.signd.mark_changed(staged.scratch());
+        self.relink(name_email).map(drop)
+    }
+
+    fn check_no_key(&self, name_email: &NameEmail) -> Result<()> {
+        match self.homes.find(name_email)? {
+            None => Ok(()),
+            Some(present) => Err(Error::Refused(format!(
+                "{name_email} has a key: {}; to bring back the one in the trash, `copr-keygen remove` \
+                 this one, move its entry from {} to a safe place, and undo again",
+                present.fingerprint,
+                self.trash.display()
+            ))),
+        }
+    }
+
+    /// Destroys a removed key for good. What stood in place of its links was set aside in the same entry, and
+    /// stays: nobody was asked about it.
+    pub fn purge(&self, removed: &Removed) -> Result<()> {
+        let _held = hold(&removed.entry, &removed.name_email)?;
+        self.destroy(&removed.home(), &removed.entry)?;
+        self.leave(&removed.entry);
+        Ok(())
+    }
+
+    /// Removes the entry of a home that has left it, unless there is something else in it.
+    fn leave(&self, entry: &Path) {
+        if let Err(e) = remove_hollow(entry).and_then(|()| durable::sync(&self.trash)) {
+            log::warn!("{e}; there may be something in it that is worth to be kept");
+        }
+    }
+
+    /// Destroys `what`, which is the entry or the home in it. Once it has the name it gets first, any later
+    /// purge finishes the work.
+    fn destroy(&self, what: &Path, entry: &Path) -> Result<()> {
+        let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let doomed = self.trash.join(format!("{PURGING}{name}"));
+        durable::rename(what, &doomed)
+            .map_err(|e| Error::io(format!("purging {}", entry.display()), e))?;
+        durable::sync(&self.trash)?;
+        remove_tree(&doomed)?;
+        durable::sync(&self.trash)
+    }
+
+    /// Finishes what earlier removals, undos and purges left because they were interrupted; returns
+    /// how many keys an earlier purge had not wholly destroyed.
+    pub fn finish_purges(&self) -> Result<usize> {
+        let mut count = 0;
+        for entry in self.trash_entries()? {
+            let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with(PURGING) {
+                match remove_tree(&entry) {
+                    Ok(()) => count += 1,
+                    // It keeps no other key from being purged.
+                    Err(e) => log::warn!(
+                        "{e}; look at it and remove it by hand: rm -r {}",
+                        quote_path(&entry)
+                    ),
+                }
+            } else if Removed::parse(entry.clone()).is_some() && !home::is_there(&entry.join(HOME))?
+            {
+                // No home in it yet, or any more. Who is at work on it holds it.
+                if let Ok(Some(_held)) = lock(&entry) {
+                    if !home::is_there(&entry.join(HOME))? {
+                        remove_hollow(&entry).unwrap_or_else(|e| log::warn!("{e}"));
+                    }
+                }
+            }
+        }
+        Ok(count)
+    }
+}
+
+/// What is kept of the old service in the trash; see [`Store::old_services`].
+pub fn old_services(trash: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let read = |entry: PathBuf| {
+        let (time, name) = entry.file_name()?.to_str()?.split_once('-')?;
+        (name == OLD_SERVICE).then_some((clock::parse_iso_basic(time)?, entry))
+    };
+    Ok(entries(trash)?.into_iter().filter_map(read).collect())
+}
+
+fn entries(trash: &Path) -> Result<Vec<PathBuf>> {
+    let reading = |e| Error::io(format!("reading {}", trash.display()), e);
+    let entries = match fs::read_dir(trash) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(reading)?,
+    };
+    entries.map(|entry| entry.map(|entry| entry.path()).map_err(reading)).collect()
+}
+
+/// Removes an entry that has no home. Whatever else was put in there stays.
+fn remove_hollow(entry: &Path) -> Result<()> {
+    let removed = match fs::remove_file(entry.join(REVOKED)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => fs::remove_dir(entry),
+    };
+    removed.map_err(|e| Error::io(format!("removing {}", entry.display()), e))
+}
+
+/// Locks a directory, or says that another process works on this key.
+fn hold(directory: &Path, name_email: &NameEmail) -> Result<nix::fcntl::Flock<fs::File>> {
+    match lock(directory) {
+        Ok(Some(held)) => Ok(held),
+        Ok(None) => Err(Error::InUse(name_email.clone())),
+        Err(e) => Err(Error::io(format!("locking {}", directory.display()), e)),
+    }
+}
+
+/// Names at most so many of what is in the trash.
+const NAMED_MAX: usize = 20;
+
+fn not_in_trash(name_email: &NameEmail, removed: &[Removed]) -> String {
+    if removed.is_empty() {
+        return format!("there is no removed key of {name_email}; the trash is empty");
+    }
+    let name =
+        |removed: &Removed| format!("{} ({})", removed.name_email, clock::timestamp(removed.at));
+    let names: Vec<_> = removed.iter().rev().take(NAMED_MAX).map(name).collect();
+    let more = match removed.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        count => format!(" and {count} more"),
+    };
+    format!("there is no removed key of {name_email}; in the trash are: {}{more}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_read_by_their_names() {
+        let parse = |name: &str| Removed::parse(Path::new("/trash").join(name));
+        let found = parse("20231114T221320-a-b#c@d-e");
+        assert_eq!(
+            found.map(|found| (found.name_email.to_string(), found.at)),
+            Some(("a-b#c@d-e".into(), 1_700_000_000))
+        );
+        for bad in
+            ["", "20231114T221320", "20231114T221320-", "x-a#b@c", ".purging-20231114T221320-a#b@c"]
+        {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}

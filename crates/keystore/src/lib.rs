@@ -1,0 +1,59 @@
+//! Keeps the keys of a sign host: one identity, one GnuPG home below `keys/`, which is written by `rename`
+//! only. Everything in `gnupg/` and `phrases/` is derived from it and repaired on sight.
+//!
+//! The rooms follow the life of a key: [`identity`] is what comes from outside, `home` is one GnuPG home,
+//! `state` is the directory around the homes, `secrets` protect a home, `make` makes one, `view` is what
+//! obs-signd sees of them, `keep` looks after them, and `transfer` brings them in and out.
+
+pub mod ahead;
+pub mod error;
+mod files;
+mod home;
+pub mod identity;
+pub mod interrupt;
+mod keep;
+mod key_request;
+mod make;
+mod options;
+pub mod remedy;
+mod secrets;
+mod state;
+mod store;
+mod transfer;
+mod view;
+
+pub use error::{Error, Result};
+pub use files::durable::{rename, rename_by};
+pub use home::Homes;
+pub use home::evidence::Evidence;
+pub use home::examine::{DIRECTORY_MODE, Fault, Home, TRUST_DATABASE, judge};
+pub use home::record::KeyRecord;
+pub use home::staging::Work;
+pub use identity::NameEmail;
+pub use keep::catalog::{Catalog, Filter, Key};
+pub use keep::inspector::{Inspector, check_path_length};
+pub use keep::prolong::{Prolonged, Term};
+pub use keep::trash::Removed;
+pub use key_request::KeyRequest;
+pub use make::Outcome;
+pub use make::pool::Stock;
+pub use options::Options;
+pub use secrets::passphrase::{Form, Passphrases, needs_directory as needs_phrases_dir};
+pub use secrets::sealing::{CREDENTIAL, Conversion, Marker, Sealing, SealingKey, Talk};
+pub use state::directory::{
+    check_outside, check_root, check_user, is_volume, nobodys, owner_of, volume_group,
+};
+pub use state::nested;
+pub use state::old_keyring::find as old_keyring;
+pub use state::owners::{Owner, PARTS, Stranger, give_back, make_part, set_mode};
+pub use state::space::Space;
+pub use store::{Store, Workplace};
+pub use transfer::archive::{self, Archived, Restored, Summary};
+pub use transfer::export::{ExportReport, Unexported};
+pub use transfer::import::{
+    IMPORTING, ImportOptions, ImportReport, Keyless, LeftOut, Moved, OldLayout, Phrases, Shadowed,
+    Source, Unread, way_out,
+};
+pub use view::agent::{Agent, AgentHome, Configuration};
+pub use view::links::{LinkFault, OddLink};
+pub use view::relink::Provided;

@@ -1,0 +1,132 @@
+//! The one function that makes a key, whoever asks for it.
+
+pub(crate) mod assemble;
+pub(crate) mod looks;
+pub(crate) mod pool;
+pub(crate) mod turns;
+
+use std::time::Instant;
+
+use gpg::{Keygrip, clock};
+
+use crate::error::{Error, Result};
+use crate::home::record::KeyRecord;
+use crate::home::staging::Publication;
+use crate::identity::NameEmail;
+use crate::key_request::KeyRequest;
+use crate::secrets::passphrase::Passphrases;
+use crate::state::space::Space;
+use crate::{Store, home};
+
+/// What became of a request for a key.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The key was made for this request and is on the disk.
+    Made(KeyRecord),
+    /// It existed; nothing about it was changed.
+    Existed(KeyRecord),
+}
+
+impl Store {
+    /// Makes sure that the key of an identity exists and that obs-signd sees it.
+    ///
+    /// Fails with [`gpg::Error::Busy`] when no gpg job gets free in time, with [`gpg::Error::TimedOut`]
+    /// at `deadline`. Whatever fails, there is no key of this identity then, or a whole one.
+    pub fn ensure_key(&self, request: &KeyRequest, deadline: Instant) -> Result<Outcome> {
+        let name_email = request.name_email();
+        if let Some(existed) = self.find_linked(name_email)? {
+            return Ok(existed);
+        }
+        let patience = deadline.min(Instant::now() + self.queue_timeout);
+        let _turn = self.turns.take(name_email, patience)?;
+        if let Some(existed) = self.find_linked(name_email)? {
+            return Ok(existed);
+        }
+        let _permit = self.permits.take(patience)?;
+        self.make(request, deadline)
+    }
+
+    /// The key if it exists, its links repaired, all of it on the disk.
+    fn find_linked(&self, name_email: &NameEmail) -> Result<Option<Outcome>> {
+        Ok(self.relink(name_email)?.map(Outcome::Existed))
+    }
+
+    fn make(&self, request: &KeyRequest, deadline: Instant) -> Result<Outcome> {
+        let name_email = request.name_email();
+        if self.staging.has_leftovers() {
+            self.clear_staging();
+        }
+        self.signd.check_is_ours()?;
+        self.signd.check_phrase_is_free(name_email)?;
+        self.check_space()?;
+        let created = clock::believed()?;
+        let parameters = request.parameters();
+        let expires = parameters
+            .lifetime
+            .expiry(created)
+            .map_err(|reason| Error::Gpg(gpg::Error::Field { field: "expire", reason }))?;
+
+        // Before gpg has worked for nothing.
+        self.passphrases.form()?;
+        let staged = self.staging.create()?;
+        let generate = |keygrip: Option<&Keygrip>| {
+            let home = staged.path();
+            let phrase = match keygrip {
+                Some(keygrip) => self.passphrases.renew(home, keygrip, staged.scratch())?,
+                None => Passphrases::fresh()?,
+            };
+            let key = self.gpg.generate(home, &phrase, parameters, keygrip, created, deadline)?;
+            if keygrip.is_none() {
+                self.passphrases.write(home, &key.keygrip, &phrase)?;
+            }
+            Ok(key)
+        };
+        let ready = self.pool.claim(parameters.length, &staged)?;
+        let key = match (generate(ready.as_ref()), &ready) {
+            (
+                Err(error @ Error::Gpg(gpg::Error::Failed { .. } | gpg::Error::DamagedHome { .. })),
+                Some(keygrip),
+            ) if self.check_space().is_ok() => {
+                log::warn!("key {keygrip} of the pool was discarded: {error}");
+                staged.empty()?;
+                generate(None)
+            }
+            (result, _) => result,
+        }
+        // The agent of GnuPG 2.2 calls a disk that got full meanwhile an unknown error.
+        .or_else(|error| self.check_space().and(Err(error)))?;
+        let record = KeyRecord {
+            fingerprint: key.fingerprint,
+            keygrip: key.keygrip,
+            algorithm: parameters.length.to_string(),
+            created,
+            expires,
+            changed: created,
+        };
+        record.write(staged.path())?;
+        home::remove_leftovers(staged.path())?;
+        home::check_complete(staged.path(), &record).map_err(|error| {
+            Error::Gpg(gpg::Error::Failed {
+                how: "what it left is not a whole key".into(),
+                words: error.to_string(),
+            })
+        })?;
+        match self.publish(staged, name_email, &record.keygrip)? {
+            Publication::Done => {
+                self.relink(name_email)?;
+                Ok(Outcome::Made(record))
+            }
+            Publication::Lost => self.find_linked(name_email)?.ok_or_else(|| {
+                // Brought back, and removed again; whoever asks once more gets a key.
+                Error::Gpg(gpg::Error::Busy(format!("the key of {name_email} comes and goes")))
+            }),
+        }
+    }
+
+    pub(crate) fn check_space(&self) -> Result<()> {
+        match Space::of(self.homes.directory())? {
+            space if space.is_enough() => Ok(()),
+            space => Err(Error::state_full(space.to_string())),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Puts a key from elsewhere together in staging and tries whether it is what it claims to be, before
+//! anybody sees it. Believes no file: the certificate is inspected, a signature is made.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use gpg::{Certificate, Keyring, Protection, Signature, clock, time_of_signature};
+use zeroize::Zeroizing;
+
+use crate::Store;
+use crate::error::{Error, Result};
+use crate::home::record::KeyRecord;
+use crate::home::{self, PASSPHRASE, PUBRING};
+use crate::identity::NameEmail;
+use crate::secrets::passphrase::{Passphrases, Phrase};
+use crate::transfer::archive::HomeFiles;
+
+/// How long all of gpg's work for one key may take.
+pub const KEY_TIME: Duration = Duration::from_secs(60);
+
+impl Store {
+    /// Writes `files` into `home`, an empty home of staging, and tries the key. What comes out can be
+    /// published as the key of `name_email`. A key that is revoked cannot make a signature any more
+    /// and is believed by its keygrip.
+    pub(crate) fn assemble(
+        &self,
+        home: &Path,
+        name_email: &NameEmail,
+        files: &HomeFiles,
+    ) -> Result<(KeyRecord, Certificate)> {
+        let deadline = Instant::now() + KEY_TIME;
+        let now = clock::believed()?;
+        let refused = |why: &str| Err(Error::Refused(format!("this is not a whole key: {why}")));
+        if let Some(problem) = files.problem() {
+            return refused(&format!("it {problem}"));
+        }
+        let Some(mut record) = files.record() else { return refused("it has no name") };
+        let file = self.homes.path(name_email).join(PASSPHRASE);
+        let phrase = self.passphrases.open(&file, &record.keygrip, files.passphrase());
+        let phrase = phrase.map_err(|error| match error {
+            Error::Gpg(gpg::Error::DamagedHome { reason, .. }) => {
+                Error::Refused(format!("this is not a whole key: its passphrase {reason}"))
+            }
+            error => error,
+        })?;
+        files.write(home)?;
+        let phrase = match files.protection() {
+            Some(Protection::None) => self.protect(home, &record, deadline)?,
+            // Whether it is one at all, the signature tells.
+            _ => phrase,
+        };
+        self.passphrases.write(home, &record.keygrip, &phrase)?;
+        let pubring = home.join(PUBRING);
+        let keyring = Keyring { home, file: &pubring };
+        let certificate = self.gpg.inspect_one(keyring, deadline)?;
+        if certificate.fingerprint != record.fingerprint {
+            return refused(&format!(
+                "its certificate is of {}, the rest of {}",
+                certificate.fingerprint, record.fingerprint
+            ));
+        }
+        if certificate.keygrip.as_ref() != Some(&record.keygrip) {
+            return refused("its certificate and its secret key do not belong together");
+        }
+        let is_signed = |index: usize| {
+            let made = |signature: &&Signature| signature.on == index + 1 && signature.good;
+            certificate.signatures.iter().filter(made).any(|s| certificate.is_self_signature(s))
+        };
+        let mut ids =
+            certificate.user_ids.iter().enumerate().filter(|(_, id)| name_email.is_in(id));
+        if !ids.any(|(index, _)| is_signed(index)) {
+            return refused(&format!("its certificate is not of {name_email}"));
+        }
+        if !certificate.revoked {
+            let at = time_of_signature(now, certificate.created, certificate.expires);
+            self.gpg
+                .try_signature(home, &phrase, &certificate.fingerprint, at, None, deadline)
+                .or_else(|error| self.check_space().and(Err(error.into())))?;
+        }
+        // Of the cache only what gpg cannot know is taken over.
+        record.learn(&certificate);
+        record.changed = record.changed.clamp(record.created, now.max(record.created));
+        record.write(home)?;
+        home::remove_leftovers(home)?;
+        home::check_complete(home, &record)?;
+        Ok((record, certificate))
+    }
+
+    /// Protects the secret key in `home`, which is not, with a fresh passphrase: whatever lay in the clear
+    /// elsewhere, it does not here.
+    fn protect(&self, home: &Path, record: &KeyRecord, deadline: Instant) -> Result<Phrase> {
+        let phrase = Passphrases::fresh()?;
+        let secret = record.secret_key(home);
+        let reading = |e| Error::io(format!("reading {}", secret.display()), e);
+        let is_changed =
+            self.gpg.change_passphrase(home, &record.fingerprint, None, &phrase, deadline)?;
+        let is_protected = || -> Result<bool> {
+            let bytes = Zeroizing::new(fs::read(&secret).map_err(reading)?);
+            Ok(Protection::of(&bytes) == Some(Protection::Passphrase))
+        };
+        if is_changed && is_protected()? {
+            log::warn!(
+                "the secret key {} had no passphrase; it has a fresh one here",
+                record.fingerprint
+            );
+            return Ok(phrase);
+        }
+        Err(Error::Gpg(gpg::Error::Failed {
+            how: "it left the secret key unprotected".into(),
+            words: "it said nothing".into(),
+        }))
+    }
+}

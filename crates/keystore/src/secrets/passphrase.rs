@@ -1,0 +1,284 @@
+//! The passphrase of a secret key: 256 bits from the kernel, 64 hexadecimal digits, in a file of one line
+//! that only its owner can read: as it is, or sealed. In memory it is zeroed after use.
+
+use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use gpg::Keygrip;
+use rand::TryRng;
+use rand::rngs::SysRng;
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+use crate::home::{Homes, PASSPHRASE};
+use crate::options::Options;
+use crate::secrets::sealing::{self, Marker, Sealing, SealingKey};
+use crate::transfer::archive::read_file;
+
+/// A passphrase in the clear, without a line end.
+pub type Phrase = Zeroizing<Vec<u8>>;
+
+/// Longer than any passphrase file.
+const FILE_MAX: u64 = 4096;
+
+/// How a passphrase is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As it is.
+    Clear,
+    /// Encrypted under the sealing key.
+    Sealed,
+}
+
+/// Reads and writes the passphrases of a state.
+#[derive(Clone, Debug)]
+pub struct Passphrases {
+    root: PathBuf,
+    key: Option<SealingKey>,
+    /// Whether signd reads them elsewhere than in the homes.
+    apart: bool,
+}
+
+impl Passphrases {
+    /// The passphrases of the state that `options` name, with the key that they hold.
+    pub fn new(options: &Options) -> Self {
+        Self {
+            root: options.state_dir.clone(),
+            key: options.sealing_key.clone(),
+            apart: options.phrases_dir.is_some(),
+        }
+    }
+
+    /// The state directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A fresh one.
+    pub fn fresh() -> Result<Phrase> {
+        let mut bits = Zeroizing::new([0_u8; 32]);
+        SysRng
+            .try_fill_bytes(&mut *bits)
+            .map_err(|e| Error::io("asking for random numbers", io::Error::other(e)))?;
+        let mut digits = Zeroizing::new(String::with_capacity(64));
+        for byte in bits.iter() {
+            let _ = write!(digits, "{byte:02x}"); // writing to a String cannot fail
+        }
+        Ok(Zeroizing::new(std::mem::take(&mut *digits).into_bytes()))
+    }
+
+    /// The key, for those who seal.
+    pub fn key(&self) -> Option<&SealingKey> {
+        self.key.as_ref()
+    }
+
+    /// The marker.
+    pub fn marker(&self) -> Result<Option<Marker>> {
+        Marker::read(&self.marker_path())
+    }
+
+    /// Where the marker is.
+    pub fn marker_path(&self) -> PathBuf {
+        Marker::path(&self.root)
+    }
+
+    /// Whether this process can read all passphrases, and write new ones so that signd can: a sealed state
+    /// needs the right key, and `phrases_dir`.
+    pub fn verify(&self) -> Result<()> {
+        let Some(marker) = self.marker()? else { return Ok(()) };
+        self.verify_with(&marker)
+    }
+
+    /// As [`Passphrases::verify`], and that nothing is sealed where no marker says so: of `homes`, it looks at
+    /// the first only.
+    pub fn verify_state(&self, homes: &Homes) -> Result<()> {
+        self.verify()?;
+        if self.marker()?.is_some() {
+            return Ok(());
+        }
+        let keys = homes.directory();
+        match std::fs::metadata(keys) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Ok(()), // refused by whoever opens the state, with the reason
+            Err(e) if crate::home::is_missing(&e) => return Ok(()), // it is to be made
+            Err(e) => return Err(Error::io(format!("looking at {}", keys.display()), e)),
+        }
+        let first = homes.identities()?.next().transpose()?;
+        match first.map(|name| form_in(&homes.path(&name))) {
+            Some(Err(
+                error @ (Error::Gpg(gpg::Error::Io { .. }) | Error::Gpg(gpg::Error::Busy(_))),
+            )) => Err(error),
+            Some(Ok(Form::Sealed)) => Err(Error::Settings(format!(
+                "the state {} holds sealed passphrases, and sealing.json is missing; nothing was changed; \
+                 put it back from a backup, or run `copr-keygen seal` with the passphrase-key they were sealed \
+                 with, which makes it anew (docs/sealing.md)",
+                self.root.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn verify_with(&self, marker: &Marker) -> Result<()> {
+        marker.check_key(self.key.as_ref(), &format!("the state {}", self.root.display()))?;
+        if self.apart { Ok(()) } else { Err(needs_directory()) }
+    }
+
+    /// In which form a passphrase is to be written now. Asked anew each time, as sealing is turned on
+    /// and off while others work.
+    pub fn form(&self) -> Result<Form> {
+        let Some(marker) = self.marker()? else { return Ok(Form::Clear) };
+        self.verify_with(&marker)?;
+        Ok(match marker.state {
+            Sealing::Sealing | Sealing::Sealed => Form::Sealed,
+            Sealing::Unsealing => Form::Clear,
+        })
+    }
+
+    /// The passphrase in `home` of the secret key `keygrip`.
+    pub fn read(&self, home: &Path, keygrip: &Keygrip) -> Result<Phrase> {
+        let path = home.join(PASSPHRASE);
+        let content = Zeroizing::new(read_file(&path, FILE_MAX)?);
+        self.open(&path, keygrip, &content)
+    }
+
+    /// The passphrase in a file with this content, which is at `path`.
+    pub fn open(&self, path: &Path, keygrip: &Keygrip, content: &[u8]) -> Result<Phrase> {
+        let line = first_line(content);
+        if !sealing::is_sealed(line) {
+            return Ok(Zeroizing::new(line.to_vec()));
+        }
+        let Some(key) = &self.key else {
+            return Err(sealing::no_key(&path.display().to_string()));
+        };
+        key.open(&purpose(keygrip), line).ok_or_else(|| {
+            Error::Gpg(gpg::Error::DamagedHome {
+            path: path.into(),
+            reason:
+                "does not open with the passphrase-key: it was changed, is of another key, or was \
+                     sealed with another passphrase-key"
+                    .into(),
+        })
+        })
+    }
+
+    /// The content of a passphrase file in the given form.
+    pub fn content(&self, form: Form, keygrip: &Keygrip, phrase: &[u8]) -> Result<Phrase> {
+        if sealing::is_sealed(phrase) {
+            let why = "a passphrase that begins with \"sealed:\" cannot be kept; change it first";
+            return Err(Error::Refused(why.into()));
+        }
+        let sealed = match (form, &self.key) {
+            (Form::Clear, _) => None,
+            (Form::Sealed, Some(key)) => Some(key.seal(&purpose(keygrip), phrase)?),
+            (Form::Sealed, None) => {
+                return Err(sealing::no_key(&format!("the state {}", self.root.display())));
+            }
+        };
+        let line = sealed.as_deref().map_or(phrase, str::as_bytes);
+        let mut content = Zeroizing::new(Vec::with_capacity(line.len() + 1));
+        content.extend_from_slice(line);
+        content.push(b'\n');
+        Ok(content)
+    }
+
+    /// Writes the passphrase into a home of staging that has none, in the form that is due.
+    pub fn write(&self, home: &Path, keygrip: &Keygrip, phrase: &[u8]) -> Result<()> {
+        let content = self.content(self.form()?, keygrip, phrase)?;
+        put(&home.join(PASSPHRASE), &content)
+    }
+
+    /// Gives the passphrase in `home` the form that is due, and returns it. For a home that nobody else
+    /// works in; `scratch` is a directory of staging, so that nothing clear outlives whoever is killed here.
+    pub fn renew(&self, home: &Path, keygrip: &Keygrip, scratch: &Path) -> Result<Phrase> {
+        let path = home.join(PASSPHRASE);
+        let old = Zeroizing::new(read_file(&path, FILE_MAX)?);
+        let phrase = self.open(&path, keygrip, &old)?;
+        let form = self.form()?;
+        if form_of(&old) != form {
+            let content = self.content(form, keygrip, &phrase)?;
+            let fresh = scratch.join(PASSPHRASE);
+            put(&fresh, &content)?;
+            crate::files::durable::sync(&fresh)?;
+            crate::files::durable::rename(&fresh, &path)
+                .map_err(|e| Error::io(format!("writing {}", path.display()), e))?;
+        }
+        Ok(phrase)
+    }
+}
+
+/// In which form the passphrase of `home` is kept.
+pub fn form_in(home: &Path) -> Result<Form> {
+    Ok(form_of(&Zeroizing::new(read_file(&home.join(PASSPHRASE), FILE_MAX)?)))
+}
+
+fn form_of(content: &[u8]) -> Form {
+    if sealing::is_sealed(content) { Form::Sealed } else { Form::Clear }
+}
+
+/// Writes the new file `path`, mode 0600.
+pub(crate) fn put(path: &Path, content: &[u8]) -> Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(content))
+        .map_err(|e| Error::io(format!("writing {}", path.display()), e))
+}
+
+/// The beginning of a file that may be a passphrase, a copy of one or anything else: as much as any passphrase
+/// file holds. Follows no link and waits for no pipe.
+pub(crate) fn beginning(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    // Never grown, which would leave copies of a secret behind.
+    let mut content = Zeroizing::new(Vec::with_capacity(FILE_MAX as usize + 1));
+    file.take(FILE_MAX).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// The line of a passphrase file, without its end.
+pub(crate) fn first_line(content: &[u8]) -> &[u8] {
+    content.split(|byte| *byte == b'\n').next().unwrap_or_default()
+}
+
+/// What a passphrase is sealed for: the key it opens, which stays the same from the pool to the trash.
+fn purpose(keygrip: &Keygrip) -> Vec<u8> {
+    format!("copr-keygen passphrase 1 {keygrip}").into_bytes()
+}
+
+/// signd cannot open what is sealed.
+pub fn needs_directory() -> Error {
+    Error::Settings(
+        "phrases_dir: must be set where passphrases are sealed, to the tmpfs directory in which signd \
+         finds them, like /run/copr-keygen/phrases (docs/sealing.md); nothing was changed"
+            .into(),
+    )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_passphrase_that_is_renewed_is_in_the_clear_in_staging_only() {
+        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
+        let (home, scratch) = (root.join("home"), root.join("scratch"));
+        fs::create_dir_all(&home).unwrap();
+        let key = SealingKey::parse("0123456789abcdef".repeat(4).as_bytes()).ok();
+        let passphrases = Passphrases { root: root.clone(), key, apart: true };
+        let keygrip = Keygrip::parse("0123456789ABCDEF0123456789ABCDEF01234567").unwrap();
+        let sealed = passphrases.content(Form::Sealed, &keygrip, b"phrase").unwrap();
+        put(&home.join(PASSPHRASE), &sealed).unwrap();
+        // As good as killed: there is no scratch directory, and nothing of it gets anywhere else.
+        assert!(passphrases.renew(&home, &keygrip, &scratch).is_err());
+        assert_eq!(fs::read_dir(&home).unwrap().count(), 1);
+        assert_eq!(form_in(&home).unwrap(), Form::Sealed);
+        fs::create_dir(&scratch).unwrap();
+        assert_eq!(*passphrases.renew(&home, &keygrip, &scratch).unwrap(), b"phrase");
+        assert_eq!(fs::read(home.join(PASSPHRASE)).unwrap(), b"phrase\n");
+        assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0);
+        fs::remove_dir_all(&root).unwrap();
+    }
+}

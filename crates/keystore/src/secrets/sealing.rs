@@ -1,0 +1,182 @@
+//! Sealed passphrases: encrypted under a key that is not on this disk, so that the state directory or
+//! a backup alone signs nothing. The key is never written anywhere, nor any content of it said.
+
+mod convert;
+mod marker;
+pub(crate) mod places;
+pub(crate) mod strays;
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64ct::{Base64, Encoding};
+use chacha20poly1305::aead::{Aead, Payload};
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
+use rand::TryRng;
+use rand::rngs::SysRng;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+
+pub use convert::{Conversion, Talk};
+pub use marker::{Marker, Sealing, check_key, no_key};
+
+/// The name of the credential that holds the key.
+pub const CREDENTIAL: &str = "passphrase-key";
+
+/// What a sealed line begins with: the format and its number.
+const PREFIX: &[u8] = b"sealed:1:";
+
+/// Lengths of a key as it is given.
+const RAW_MIN: usize = 32;
+const RAW_MAX: usize = 4096;
+
+/// Length of a nonce: long enough that random ones never meet.
+const NONCE: usize = 24;
+
+/// The key that passphrases are sealed with.
+#[derive(Clone)]
+pub struct SealingKey(Arc<Zeroizing<[u8; 32]>>);
+
+/// Never what is in it.
+impl fmt::Debug for SealingKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("SealingKey")
+    }
+}
+
+impl SealingKey {
+    /// Parses 64 hexadecimal digits, with or without a line end, or at least 32 random bytes. Both forms
+    /// of the same bits are the same key.
+    pub fn parse(given: &[u8]) -> std::result::Result<Self, &'static str> {
+        let wrong = "holds no key: it must hold 64 hexadecimal digits, or 32 random bytes or more";
+        let line = given.strip_suffix(b"\n").unwrap_or(given);
+        let is_text = given.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace());
+        let mut bits = Zeroizing::new([0_u8; 32]);
+        let raw: &[u8] = match (is_text, line.len()) {
+            (true, 64) => {
+                for (bit, digits) in bits.iter_mut().zip(line.chunks(2)) {
+                    let digit = |at: usize| char::from(digits[at]).to_digit(16);
+                    let (Some(high), Some(low)) = (digit(0), digit(1)) else { return Err(wrong) };
+                    *bit = u8::try_from(high << 4 | low).map_err(|_| wrong)?;
+                }
+                bits.as_slice()
+            }
+            (false, _) if (RAW_MIN..=RAW_MAX).contains(&given.len()) => given,
+            _ => return Err(wrong),
+        };
+        // What is left of a file that was cut off, or never written, in many a file system.
+        if raw.iter().all(|byte| *byte == raw[0]) {
+            return Err("holds no key: all its bytes are the same");
+        }
+        // Whatever else these bits may be used for, this key is used here only.
+        let mut hash = Sha256::new_with_prefix(b"copr-keygen passphrase key 1\0");
+        hash.update(raw);
+        Ok(Self(Arc::new(Zeroizing::new(hash.finalize().into()))))
+    }
+
+    /// Seals `secret` for `purpose`: one line without its end.
+    pub(crate) fn seal(&self, purpose: &[u8], secret: &[u8]) -> Result<String> {
+        let failed = |e| Error::io("sealing a passphrase", std::io::Error::other(e));
+        let mut nonce = [0_u8; NONCE];
+        SysRng.try_fill_bytes(&mut nonce).map_err(|e| failed(e.to_string()))?;
+        let sealed = self
+            .cipher()
+            .encrypt(XNonce::from_slice(&nonce), Payload { msg: secret, aad: purpose })
+            .map_err(|e| failed(e.to_string()))?;
+        let text = Base64::encode_string(&[&nonce[..], &sealed].concat());
+        Ok(format!("{}{text}", String::from_utf8_lossy(PREFIX)))
+    }
+
+    /// Opens what [`SealingKey::seal`] sealed for the same purpose with the same key; `None` for
+    /// anything else.
+    pub(crate) fn open(&self, purpose: &[u8], line: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let text = std::str::from_utf8(line.strip_prefix(PREFIX)?).ok()?;
+        let bytes = Base64::decode_vec(text).ok()?;
+        let (nonce, sealed) = bytes.split_at_checked(NONCE)?;
+        let payload = Payload { msg: sealed, aad: purpose };
+        self.cipher().decrypt(XNonce::from_slice(nonce), payload).ok().map(Zeroizing::new)
+    }
+
+    /// Its memory is zeroed when it is dropped.
+    fn cipher(&self) -> XChaCha20Poly1305 {
+        XChaCha20Poly1305::new(self.0.as_slice().into())
+    }
+}
+
+/// Whether a line claims to be sealed, in this format or one to come.
+pub fn is_sealed(line: &[u8]) -> bool {
+    line.starts_with(b"sealed:")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(byte: u8) -> SealingKey {
+        let mut bits = [byte; 32];
+        bits[0] = 1;
+        let Ok(key) = SealingKey::parse(&bits) else { unreachable!("32 bytes") };
+        key
+    }
+
+    #[test]
+    fn what_is_sealed_opens_with_the_same_key_for_the_same_purpose_only() -> Result<()> {
+        let line = key(7).seal(b"A", b"phrase")?;
+        assert_ne!(line, key(7).seal(b"A", b"phrase")?, "a nonce was used twice");
+        let open = |key: SealingKey, purpose: &[u8], line: &str| {
+            key.open(purpose, line.as_bytes()).map(|opened| opened.to_vec())
+        };
+        assert_eq!(open(key(7), b"A", &line).as_deref(), Some(&b"phrase"[..]));
+        assert_eq!(open(key(8), b"A", &line), None);
+        assert_eq!(open(key(7), b"B", &line), None);
+        for length in 0..line.len() {
+            assert_eq!(open(key(7), b"A", &line[..length]), None, "{length}");
+        }
+        for at in 0..line.len() {
+            let mut spoilt = line.clone().into_bytes();
+            spoilt[at] = if spoilt[at] == b'A' { b'B' } else { b'A' };
+            assert_eq!(key(7).open(b"A", &spoilt).map(|_| at), None);
+        }
+        assert_eq!(open(key(7), b"A", &format!("{line}\n")), None);
+        Ok(())
+    }
+
+    #[test]
+    fn keys_are_digits_or_bytes_and_the_same_bits_are_the_same_key() {
+        let raw: Vec<u8> = (0..32).map(|byte| byte * 7).collect();
+        let digits: String = raw.iter().map(|byte| format!("{byte:02x}")).collect();
+        let parse = |given: &[u8]| SealingKey::parse(given).map(|key| **key.0);
+        let expected = parse(&raw);
+        assert!(expected.is_ok());
+        for same in [digits.clone(), format!("{digits}\n"), digits.to_uppercase()] {
+            assert_eq!(parse(same.as_bytes()), expected, "{same}");
+        }
+        let longer: Vec<u8> = (0..=255).collect();
+        assert!(parse(&longer).is_ok_and(|key| Ok(key) != expected));
+        let long = [&raw[..]; 200].concat();
+        for bad in [
+            &b""[..],
+            b"\n",
+            &raw[..31],
+            &digits.as_bytes()[..63],
+            format!("{digits}\n\n").as_bytes(),
+            format!(" {digits}").as_bytes(),
+            format!("{digits}0").as_bytes(),
+            "correct horse battery staple, and more".as_bytes(),
+            &[0; 32],
+            &[255; 64],
+            "0".repeat(64).as_bytes(),
+            &long,
+        ] {
+            let why = SealingKey::parse(bad).err().unwrap_or("it was taken");
+            assert!(why.starts_with("holds no key"), "{bad:?}: {why}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_key_is_shown() {
+        assert_eq!(format!("{:?}", Some(key(9))), "Some(SealingKey)");
+    }
+}

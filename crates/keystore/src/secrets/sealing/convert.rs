@@ -1,0 +1,333 @@
+//! Seals every passphrase of a state in place, or unseals it, while everything else goes on: each by one
+//! rename, after what is to be there has been read back. Can be killed at any time and run again.
+
+use std::fs::{self, File, FileTimes};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::Store;
+use crate::error::{Error, Result};
+use crate::files::durable;
+use crate::files::lock::lock;
+use crate::home::staging::{StagedHome, Work};
+use crate::home::{PASSPHRASE, is_there};
+use crate::secrets::passphrase::{self, Form};
+use crate::secrets::sealing::places::{self, Place, keygrip};
+use crate::secrets::sealing::{Marker, Sealing, no_key, strays};
+
+/// How long keys that are in the making, or in use by others, are waited for: longer than any takes.
+const WAIT_MAX: Duration = Duration::from_secs(900);
+/// How often they are looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// What sealing or unsealing has done, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Conversion {
+    /// Passphrases there are, those of keys in the pool and in the trash among them.
+    pub passphrases: usize,
+    /// Those that have, or would get, the new form.
+    pub converted: usize,
+    /// Those that could not be read; each has been logged.
+    pub failed: usize,
+    /// Copies of them in the clear that were found elsewhere in the state; each has been logged.
+    pub strays: usize,
+    /// Whether it was told to stop.
+    pub stopped: bool,
+}
+
+/// How a conversion talks to whoever has started it.
+pub struct Talk<'a> {
+    /// Called with how many are done and how many there are.
+    pub progress: &'a (dyn Fn(usize, usize) + Sync),
+    /// Whether it is to stop.
+    pub stop: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// What became of one passphrase.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Converted,
+    Right,
+    Failed,
+    Busy,
+    /// Not there, or not there any more.
+    None,
+}
+
+impl Store {
+    /// How many passphrases [`Store::convert`] would convert.
+    pub fn count_passphrases(&self, to: Form) -> Result<Conversion> {
+        let mut report = Conversion::default();
+        for place in self.places()? {
+            let form = match passphrase::form_in(&place.home) {
+                Ok(form) => form,
+                Err(Error::Gpg(gpg::Error::DamagedHome { .. })) => continue,
+                Err(e) => return Err(e),
+            };
+            report.passphrases += 1;
+            report.converted += usize::from(form != to);
+        }
+        Ok(report)
+    }
+
+    /// Gives every passphrase the form `to`, those that are made meanwhile too. Fails only before the
+    /// first one is touched, or when the marker could not be written.
+    pub fn convert(&self, to: Form, jobs: usize, talk: &Talk) -> Result<Conversion> {
+        let keys = self.homes.directory();
+        let locked = lock(keys).map_err(|e| Error::io(format!("locking {}", keys.display()), e))?;
+        let Some(_only) = locked else {
+            return Err(Error::Gpg(gpg::Error::Busy(
+                "another process seals or unseals this state".into(),
+            )));
+        };
+        self.passphrases.verify()?;
+        let marker = self.passphrases.marker()?;
+        let key = self.passphrases.key().ok_or_else(|| no_key("nothing"))?;
+        if marker.is_none() {
+            self.check_sealed_open()?;
+        }
+        match (to, &marker) {
+            (Form::Clear, None) => {}
+            (Form::Sealed, Some(found)) if found.state == Sealing::Sealed => {}
+            (Form::Clear, Some(_)) => self.mark(&Marker::new(Sealing::Unsealing, key)?)?,
+            (Form::Sealed, _) => self.mark(&Marker::new(Sealing::Sealing, key)?)?,
+        }
+        // Whoever has asked for the form before may still write the old one.
+        if !self.wait_for_work(talk)? {
+            return Ok(Conversion { stopped: true, ..Conversion::default() });
+        }
+        let mut report = self.convert_all(to, jobs, talk)?;
+        if to == Form::Sealed && !report.stopped {
+            report.strays = self.name_strays()?;
+        }
+        if report.failed + report.strays == 0 && !report.stopped {
+            match to {
+                Form::Sealed => self.mark(&Marker::new(Sealing::Sealed, key)?)?,
+                Form::Clear if self.passphrases.marker()?.is_some() => {
+                    Marker::remove(&self.passphrases.marker_path())?;
+                }
+                Form::Clear => {}
+            }
+        }
+        Ok(report)
+    }
+
+    /// Without a marker, what is sealed already must open with this key: another one would lock it up.
+    fn check_sealed_open(&self) -> Result<()> {
+        for Place { home, .. } in self.places()? {
+            match passphrase::form_in(&home) {
+                Ok(Form::Sealed) => {}
+                Ok(Form::Clear) | Err(Error::Gpg(gpg::Error::DamagedHome { .. })) => continue,
+                Err(e) => return Err(e),
+            }
+            let Some(keygrip) = keygrip(&home)? else { continue };
+            match self.passphrases.read(&home, &keygrip) {
+                Err(e) if is_there(&home)? => {
+                    return Err(Error::Settings(format!(
+                        "{e}; sealing.json, which says whose key it was, is missing; nothing was \
+                         changed; give the {} that it was sealed with (docs/sealing.md)",
+                        crate::secrets::sealing::CREDENTIAL
+                    )));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn mark(&self, marker: &Marker) -> Result<()> {
+        marker.write(&self.passphrases.marker_path(), self.staging.create()?.scratch())
+    }
+
+    /// Waits until nobody works any more who works now; `false` when it was told to stop.
+    fn wait_for_work(&self, talk: &Talk) -> Result<bool> {
+        let began = Instant::now();
+        let works = |wanted: Work| -> Result<Vec<PathBuf>> {
+            let all = self.staging.survey()?.into_iter();
+            Ok(all.filter(|(_, work)| *work == wanted).map(|(path, _)| path).collect())
+        };
+        if !works(Work::Foreign)?.is_empty() {
+            log::warn!(
+                "staging/ holds work of other hosts; run this again when they have finished it"
+            );
+        }
+        let mut before = works(Work::Alive)?;
+        while !before.is_empty() {
+            if (talk.stop)() {
+                return Ok(false);
+            }
+            if began.elapsed() > WAIT_MAX {
+                let count = before.len();
+                return Err(Error::Gpg(gpg::Error::Busy(format!(
+                    "{count} keys in the making are not finished"
+                ))));
+            }
+            std::thread::sleep(LOOK_AGAIN);
+            let now = works(Work::Alive)?;
+            before.retain(|path| now.contains(path));
+        }
+        Ok(true)
+    }
+
+    /// Converts until a whole round finds nothing more to convert: homes move from the pool to keys/, and
+    /// from there to the trash and back.
+    fn convert_all(&self, to: Form, jobs: usize, talk: &Talk) -> Result<Conversion> {
+        let began = Instant::now();
+        let mut converted = 0;
+        loop {
+            let fates = self.convert_round(to, jobs, talk)?;
+            let count = |wanted: Fate| fates.iter().filter(|fate| **fate == wanted).count();
+            converted += count(Fate::Converted);
+            let busy = count(Fate::Busy);
+            let stopped = (talk.stop)();
+            let waits = busy > 0 && began.elapsed() < WAIT_MAX;
+            if stopped || (!waits && (count(Fate::Converted) == 0 || busy > 0)) {
+                return Ok(Conversion {
+                    passphrases: fates.len() - count(Fate::None),
+                    converted,
+                    failed: count(Fate::Failed) + busy,
+                    strays: 0,
+                    stopped,
+                });
+            }
+            if waits {
+                std::thread::sleep(LOOK_AGAIN);
+            }
+        }
+    }
+
+    fn convert_round(&self, to: Form, jobs: usize, talk: &Talk) -> Result<Vec<Fate>> {
+        let places = self.places()?;
+        let (next, halt) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let (fates, fatal) = (Mutex::new(Vec::with_capacity(places.len())), Mutex::new(None));
+        let worker = || -> Result<()> {
+            let staged = self.staging.create()?;
+            while !halt.load(Ordering::Relaxed) && !(talk.stop)() {
+                let Some(place) = places.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+                let fate = match self.convert_one(place, to, &staged) {
+                    Ok(fate) => fate,
+                    Err(e @ (Error::Gpg(gpg::Error::NoSpace { .. }) | Error::Settings(_))) => {
+                        return Err(e);
+                    }
+                    Err(e) => {
+                        log::error!("{e}");
+                        Fate::Failed
+                    }
+                };
+                let mut fates = fates.lock().unwrap_or_else(PoisonError::into_inner);
+                fates.push(fate);
+                (talk.progress)(fates.len(), places.len());
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..jobs.clamp(1, places.len().max(1)) {
+                scope.spawn(|| {
+                    if let Err(e) = worker() {
+                        halt.store(true, Ordering::Relaxed);
+                        let mut fatal = fatal.lock().unwrap_or_else(PoisonError::into_inner);
+                        fatal.get_or_insert(e);
+                    }
+                });
+            }
+        });
+        match fatal.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(e) => Err(e),
+            None => Ok(fates.into_inner().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    fn convert_one(&self, place: &Place, to: Form, staged: &StagedHome) -> Result<Fate> {
+        let Place { home, lock: held } = place;
+        let form = match passphrase::form_in(home) {
+            Ok(form) => form,
+            Err(Error::Gpg(gpg::Error::DamagedHome { path, reason })) if home.is_dir() => {
+                log::warn!("{}: {reason}; there is nothing in it to be converted", path.display());
+                return Ok(Fate::None);
+            }
+            Err(e) => return gone_or(home, e),
+        };
+        if form == to {
+            let Some(keygrip) = keygrip(home)? else { return Ok(Fate::Right) };
+            return match self.passphrases.read(home, &keygrip) {
+                Ok(_) => Ok(Fate::Right),
+                Err(e) => gone_or(home, e),
+            };
+        }
+        let _held = match held.as_deref().map(lock) {
+            None => None,
+            Some(Ok(Some(held))) => Some(held),
+            Some(Ok(None)) if is_there(home)? => return Ok(Fate::Busy),
+            Some(Ok(None)) => return Ok(Fate::None),
+            Some(Err(e)) => return Err(Error::io(format!("locking {}", home.display()), e)),
+        };
+        match self.replace_passphrase(home, to, staged) {
+            Ok(()) => Ok(Fate::Converted),
+            // Claimed from the pool: whoever has it now gives it the form that is due.
+            Err(e) => gone_or(home, e),
+        }
+    }
+
+    fn replace_passphrase(&self, home: &Path, to: Form, staged: &StagedHome) -> Result<()> {
+        let damaged = |reason: &str| {
+            Error::Gpg(gpg::Error::DamagedHome { path: home.into(), reason: reason.into() })
+        };
+        let path = home.join(PASSPHRASE);
+        let keygrip = keygrip(home)?.ok_or_else(|| damaged("holds no single secret key"))?;
+        let failed = |e| Error::io(format!("writing {}", path.display()), e);
+        let modified = fs::symlink_metadata(&path).and_then(|found| found.modified());
+        let phrase = self.passphrases.read(home, &keygrip)?;
+        let content = self.passphrases.content(to, &keygrip, &phrase)?;
+        let fresh = staged.path().join(PASSPHRASE);
+        match fs::remove_file(&fresh) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+        passphrase::put(&fresh, &content)?;
+        // The phrase is the same one still; whoever has a copy of it can tell by this.
+        let times = FileTimes::new().set_modified(modified.map_err(failed)?);
+        File::open(&fresh).and_then(|file| file.set_times(times)).map_err(failed)?;
+        durable::sync(&fresh)?;
+        if *self.passphrases.read(staged.path(), &keygrip)? != *phrase {
+            return Err(damaged("its passphrase was not the same when it was read back"));
+        }
+        durable::rename(&fresh, &path).map_err(failed)?;
+        durable::sync(home)
+    }
+
+    /// Says where there are passphrases in the clear that are not where a conversion would find them.
+    fn name_strays(&self) -> Result<usize> {
+        let mut count = 0;
+        for path in strays::find(self.passphrases.root(), &self.places()?, &self.passphrases)? {
+            log::error!(
+                "{}: holds the passphrase of a key in the clear; remove it (shred -u), if it is a copy \
+                 that nobody needs, or move it out of the state",
+                path.display()
+            );
+            count += 1;
+        }
+        for (path, work) in self.staging.survey()? {
+            if work == Work::Foreign && self.staging.form_in(&path) == Some(Form::Clear) {
+                log::error!(
+                    "{}: a key that another host is making, with its passphrase in the clear; wait until \
+                     that has finished, or remove it if that host is no more",
+                    path.display()
+                );
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Every home with a passphrase.
+    fn places(&self) -> Result<Vec<Place>> {
+        places::all(&self.homes, self.pool.directory(), &self.trash)
+    }
+}
+
+/// What a failure with a home means: nothing when the home is gone.
+fn gone_or(home: &Path, error: Error) -> Result<Fate> {
+    if is_there(home)? { Err(error) } else { Ok(Fate::None) }
+}

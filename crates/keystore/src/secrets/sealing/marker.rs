@@ -1,0 +1,174 @@
+//! `sealing.json`: says that the passphrases of this state are sealed, or are being sealed or unsealed,
+//! and with which key. It is there before the first file is sealed and goes after the last one, so that
+//! no other key can ever be used half-way.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::files::durable;
+use crate::secrets::sealing::{CREDENTIAL, SealingKey};
+use crate::transfer::archive::read_file;
+
+/// Its name in the state directory.
+const MARKER: &str = "sealing.json";
+/// The number of its format, and of that of sealed files.
+const FORMAT: u32 = 1;
+/// Longer than any.
+const MARKER_MAX: u64 = 4096;
+/// What the check value is sealed for, and what is in it.
+const PURPOSE: &[u8] = b"copr-keygen check of the passphrase key 1";
+const CONSTANT: &[u8] = b"the passphrases of this state are sealed with this key";
+
+/// How far sealing has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sealing {
+    /// New passphrases are sealed, of those before some.
+    Sealing,
+    /// All are sealed.
+    Sealed,
+    /// New passphrases are in the clear, of those before some.
+    Unsealing,
+}
+
+/// What the marker says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marker {
+    format: u32,
+    /// How far it has come.
+    pub state: Sealing,
+    /// Opens with the right key only.
+    pub check: String,
+}
+
+impl Marker {
+    /// A marker of this key.
+    pub fn new(state: Sealing, key: &SealingKey) -> Result<Self> {
+        Ok(Self { format: FORMAT, state, check: key.seal(PURPOSE, CONSTANT)? })
+    }
+
+    /// Where the marker of the state directory `root` is.
+    pub fn path(root: &Path) -> PathBuf {
+        root.join(MARKER)
+    }
+
+    /// Reads the marker; `None` when the state is not sealed. One that is not understood is an error, as
+    /// nobody can tell what may be written then.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        let wrong = |why: String| {
+            Err(Error::Settings(format!(
+                "{}: {why}; put it back from a backup of this state",
+                path.display()
+            )))
+        };
+        let text = match fs::symlink_metadata(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // The state is no directory, which the store says better.
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => return Ok(None),
+            Err(e) => return Err(Error::io(format!("looking at {}", path.display()), e)),
+            Ok(_) => match read_file(path, MARKER_MAX) {
+                // Unsealed at this moment.
+                Err(Error::Gpg(gpg::Error::DamagedHome { .. }))
+                    if fs::symlink_metadata(path).is_err() =>
+                {
+                    return Ok(None);
+                }
+                Err(Error::Gpg(gpg::Error::DamagedHome { reason, .. })) => return wrong(reason),
+                text => text?,
+            },
+        };
+        match serde_json::from_slice::<Self>(&text) {
+            Ok(marker) if marker.format == FORMAT => Ok(Some(marker)),
+            Ok(marker) => wrong(format!(
+                "is of format {}, and this program knows {FORMAT} only",
+                marker.format
+            )),
+            Err(e) => wrong(format!("is not understood: {e}")),
+        }
+    }
+
+    /// Puts it at `path`, durably; `scratch` is a directory of staging.
+    pub fn write(&self, path: &Path, scratch: &Path) -> Result<()> {
+        let fresh = scratch.join(MARKER);
+        let failed = |e: io::Error| Error::io(format!("writing {}", path.display()), e);
+        let mut text = serde_json::to_vec(self).map_err(|e| failed(e.into()))?;
+        text.push(b'\n');
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh);
+        file.and_then(|mut file| file.write_all(&text)).map_err(failed)?;
+        durable::sync(&fresh)?;
+        durable::rename(&fresh, path).map_err(failed)?;
+        durable::sync(path.parent().unwrap_or(path))
+    }
+
+    /// Takes it away, durably.
+    pub fn remove(path: &Path) -> Result<()> {
+        fs::remove_file(path).map_err(|e| Error::io(format!("removing {}", path.display()), e))?;
+        durable::sync(path.parent().unwrap_or(path))
+    }
+
+    /// Fails when `key` is not the one of `what`, in words that say what to do.
+    pub fn check_key(&self, key: Option<&SealingKey>, what: &str) -> Result<()> {
+        check_key(&self.check, key, what)
+    }
+}
+
+/// Fails when `key` does not open the check value of `what`.
+pub fn check_key(check: &str, key: Option<&SealingKey>, what: &str) -> Result<()> {
+    let Some(key) = key else { return Err(no_key(what)) };
+    if key.open(PURPOSE, check.as_bytes()).is_some_and(|found| *found == CONSTANT) {
+        return Ok(());
+    }
+    Err(Error::Settings(format!(
+        "the {CREDENTIAL} given to this process is the wrong one: {what} was sealed with another; \
+         nothing was changed; give the right one, or put its copy back (docs/sealing.md)"
+    )))
+}
+
+/// The failure of a process without the key.
+pub fn no_key(what: &str) -> Error {
+    Error::Settings(format!(
+        "{what} is sealed, and this process has no {CREDENTIAL}; nothing was changed; its unit gets it \
+         from /etc/credstore.encrypted/{CREDENTIAL}, a command by: systemd-run --pipe --wait \
+         --property=LoadCredentialEncrypted={CREDENTIAL} copr-keygen …; without systemd, set \
+         passphrase_key_file"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_marker_tells_its_key_from_others_and_none() -> Result<()> {
+        let parse = |byte: &str| SealingKey::parse(format!("0{}", byte.repeat(63)).as_bytes());
+        let (Ok(right), Ok(wrong)) = (parse("a"), parse("b")) else { unreachable!("digits") };
+        let marker = Marker::new(Sealing::Sealed, &right)?;
+        let words = |key: Option<&SealingKey>| {
+            marker.check_key(key, "/state").err().map(|error| match error {
+                Error::Settings(words) => words,
+                other => panic!("{other}"),
+            })
+        };
+        assert_eq!(words(Some(&right)), None);
+        assert!(words(Some(&wrong)).is_some_and(|words| words.contains("wrong one")));
+        assert!(words(None).is_some_and(|words| words.contains("has no passphrase-key")));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_not_understood_is_an_error_and_never_unsealed() {
+        let path = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
+        assert_eq!(Marker::read(&path).ok(), Some(None));
+        for bad in ["", "{}", "nonsense", r#"{"format":2,"state":"sealed","check":""}"#] {
+            assert!(fs::write(&path, bad).is_ok());
+            assert!(matches!(Marker::read(&path), Err(Error::Settings(_))), "{bad}");
+        }
+        let _ = fs::remove_file(&path);
+    }
+}

@@ -1,0 +1,85 @@
+//! Everywhere a passphrase is kept: beside the keys of identities, in the pool, in the trash.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use gpg::Keygrip;
+
+use crate::error::{Error, Result};
+use crate::home::record::KeyRecord;
+use crate::home::{self, Homes};
+use crate::identity::NameEmail;
+
+/// A home with a passphrase, and the directory whose lock keeps others from moving it.
+pub struct Place {
+    /// The home.
+    pub home: PathBuf,
+    /// That directory; nobody locks a home of the pool, it is claimed by a rename.
+    pub lock: Option<PathBuf>,
+}
+
+/// All of them, in the order in which homes move on: from the pool to keys/, and to the trash.
+pub fn all(homes: &Homes, pool: &Path, trash: &Path) -> Result<Vec<Place>> {
+    let mut places = in_pool(pool)?;
+    places.extend(in_keys(homes)?);
+    places.extend(in_trash(trash)?);
+    Ok(places)
+}
+
+/// Those of the pool: secret keys that are nobody's yet.
+pub fn in_pool(pool: &Path) -> Result<Vec<Place>> {
+    let mut places = Vec::new();
+    for length in entries(pool)? {
+        for home in entries(&length)? {
+            if is_directory(&home)? {
+                places.push(Place { home, lock: None });
+            }
+        }
+    }
+    Ok(places)
+}
+
+/// Those of identities.
+fn in_keys(homes: &Homes) -> Result<Vec<Place>> {
+    let mut places = Vec::new();
+    for home in entries(homes.directory())? {
+        let name = home.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if NameEmail::parse(name).is_ok() {
+            places.push(Place { lock: Some(home.clone()), home });
+        }
+    }
+    Ok(places)
+}
+
+/// Those of keys that were removed.
+pub fn in_trash(trash: &Path) -> Result<Vec<Place>> {
+    let mut places = Vec::new();
+    for entry in entries(trash)? {
+        let home = entry.join("home");
+        if is_directory(&home)? {
+            places.push(Place { home, lock: Some(entry) });
+        }
+    }
+    Ok(places)
+}
+
+/// The secret key that the passphrase in `home` opens.
+pub fn keygrip(home: &Path) -> Result<Option<Keygrip>> {
+    if let Some(record) = KeyRecord::of(home)? {
+        return Ok(Some(record.keygrip));
+    }
+    Ok(<[_; 1]>::try_from(home::secret_keys(home)?).ok().map(|[keygrip]| keygrip))
+}
+
+/// The paths in a directory; none when it is none.
+fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+    Ok(home::names_in(directory)?.into_iter().map(|name| directory.join(name)).collect())
+}
+
+fn is_directory(path: &Path) -> Result<bool> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(found.is_dir()),
+        Err(e) if home::is_missing(&e) => Ok(false),
+        Err(e) => Err(Error::io(format!("looking at {}", path.display()), e)),
+    }
+}

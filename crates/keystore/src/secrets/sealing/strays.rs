@@ -1,0 +1,87 @@
+//! Copies of passphrases in the clear that lie about in a state: made by an administrator, a backup tool, or
+//! left where a link was replaced by what it led to. They are named, never removed: where nothing of ours
+//! should be, it is not for us to tell what is worth to be kept.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::home::record::RECORD;
+use crate::home::{PASSPHRASE, PUBRING, is_missing};
+use crate::secrets::passphrase::{Passphrases, beginning, first_line};
+use crate::secrets::sealing::is_sealed;
+use crate::secrets::sealing::places::{Place, keygrip};
+use crate::state::owners::DEPTH_MAX;
+
+/// Files below the state directory `root`, ordered, whose first line is the passphrase of one of `places`,
+/// other than where it belongs.
+pub fn find(root: &Path, places: &[Place], passphrases: &Passphrases) -> Result<Vec<PathBuf>> {
+    let mut known = Known { phrases: HashSet::new(), homes: HashSet::new() };
+    for Place { home, .. } in places {
+        known.homes.insert(home.join(PASSPHRASE));
+        let Some(keygrip) = keygrip(home)? else { continue };
+        // What cannot be read has been named already.
+        if let Ok(phrase) = passphrases.read(home, &keygrip) {
+            known.phrases.insert(Sha256::digest(&*phrase).into());
+        }
+    }
+    let mut strays = Vec::new();
+    known.walk(root, 0, &mut strays)?;
+    strays.sort();
+    Ok(strays)
+}
+
+struct Known {
+    /// Hashes of all passphrases.
+    phrases: HashSet<[u8; 32]>,
+    /// Where they are to be.
+    homes: HashSet<PathBuf>,
+}
+
+impl Known {
+    fn walk(&self, directory: &Path, depth: usize, strays: &mut Vec<PathBuf>) -> Result<()> {
+        let failed = |e| Error::io(format!("reading {}", directory.display()), e);
+        let entries = match fs::read_dir(directory) {
+            // It is gone, as work in staging is at any time.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let path = entry.path();
+            let kind = match entry.file_type() {
+                Err(e) if is_missing(&e) => continue,
+                kind => kind.map_err(failed)?,
+            };
+            if kind.is_dir() && depth < DEPTH_MAX {
+                self.walk(&path, depth + 1, strays)?;
+            } else if kind.is_file() && !self.is_ours(&path) && self.holds_phrase(&path)? {
+                strays.push(path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this is no place for a copy: a passphrase where it belongs, or what every home has.
+    fn is_ours(&self, path: &Path) -> bool {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_of_home = [PUBRING, RECORD].contains(&name);
+        let ends = [".key", ".rev"].iter().any(|end| name.ends_with(end));
+        is_of_home || ends || self.homes.contains(path)
+    }
+
+    fn holds_phrase(&self, path: &Path) -> Result<bool> {
+        let content = match beginning(path) {
+            Ok(content) => content,
+            // It is gone, or something else by now.
+            Err(e) if is_missing(&e) || e.raw_os_error() == Some(libc::ELOOP) => return Ok(false),
+            Err(e) => return Err(Error::io(format!("reading {}", path.display()), e)),
+        };
+        let line = first_line(&content);
+        let is_one = || self.phrases.contains(&<[u8; 32]>::from(Sha256::digest(line)));
+        Ok(!is_sealed(line) && is_one())
+    }
+}

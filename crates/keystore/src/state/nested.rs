@@ -1,0 +1,60 @@
+//! Finds a state inside of a state: what `mv NEW OLD` makes where OLD is still there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::home::Homes;
+use crate::remedy::quote_path;
+use crate::state::owners::PARTS;
+use crate::transfer::import::IMPORTING;
+
+/// Directories directly below the state directory `root` that hold keys as a state does.
+pub fn states(root: &Path) -> Result<Vec<PathBuf>> {
+    let reading = |e| Error::io(format!("reading {}", root.display()), e);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root).map_err(reading)? {
+        let entry = entry.map_err(reading)?;
+        let is_part = entry.file_name().to_str().is_some_and(is_part);
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_directory && !is_part && has_keys(&entry.path()) {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Fails when the state has no key of its own, but one inside of it does: keys that exist would be made anew.
+pub fn check(root: &Path) -> Result<()> {
+    // At every start: the keys are looked at only where there is something to doubt.
+    match &states(root)?[..] {
+        [inner, ..] if !has_keys(root) => Err(Error::Settings(format!(
+            "{} has no keys, but {} inside of it has: one directory was moved into the other, and nothing was \
+             changed; put it in place with: {}",
+            root.display(),
+            inner.display(),
+            put_in_place(root, inner)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The command that puts the state `inner` in the place of the one around it.
+pub fn put_in_place(root: &Path, inner: &Path) -> String {
+    let mut outer = root.as_os_str().to_owned();
+    outer.push(".outer");
+    let outer = PathBuf::from(outer);
+    let moved = outer.join(inner.file_name().unwrap_or_default());
+    let (root, outer, moved) = (quote_path(root), quote_path(&outer), quote_path(&moved));
+    format!("mv -T {root} {outer} && mv -T {moved} {root}")
+}
+
+/// Whether a state has a directory of this name.
+fn is_part(name: &str) -> bool {
+    PARTS.contains(&name) || ["trash", IMPORTING].contains(&name)
+}
+
+fn has_keys(root: &Path) -> bool {
+    Homes::new(root).identities().is_ok_and(|mut names| names.next().is_some())
+}

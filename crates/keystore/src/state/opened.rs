@@ -1,0 +1,86 @@
+//! Whether the state directory is still the one that was opened, and keys can be made in it.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use nix::unistd::{AccessFlags, eaccess};
+
+use crate::state::space::Space;
+
+/// What keys are published in. Another directory in its place is another state, or none.
+const SAME: [&str; 2] = ["", "keys"];
+/// What else is written to for every key.
+const WRITTEN: [&str; 3] = ["staging", "gnupg", "gnupg/private-keys-v1.d"];
+/// Written to as well where phrases are links.
+const PHRASES: &str = "phrases";
+
+/// The state directory as it was opened.
+#[derive(Debug)]
+pub struct Opened {
+    root: PathBuf,
+    /// Device and inode of each of [`SAME`].
+    same: [(u64, u64); SAME.len()],
+    /// Whether phrases are links in the state.
+    has_phrases: bool,
+}
+
+impl Opened {
+    /// Remembers which directory is at `root` now. One that is not there is never ready. `has_phrases` says
+    /// whether phrases are links in it.
+    pub fn new(root: &Path, has_phrases: bool) -> Self {
+        let same = SAME.map(|part| identity_of(&root.join(part)).unwrap_or((0, 0)));
+        Self { root: root.into(), same, has_phrases }
+    }
+
+    /// Looks whether a key could be made now. Says why not, without a path: whoever asks need not know
+    /// where the keys are.
+    pub fn look(&self) -> std::result::Result<(), String> {
+        for (part, opened) in SAME.into_iter().zip(self.same) {
+            match identity_of(&self.root.join(part)) {
+                Ok(now) if now == opened => {}
+                Ok(_) => {
+                    return Err(format!(
+                        "{} is not the one that was opened; see whether its volume is mounted, then restart \
+                         the service",
+                        name(part)
+                    ));
+                }
+                Err(e) => return Err(format!("{} {}", name(part), reason(&e))),
+            }
+        }
+        let phrases = self.has_phrases.then_some(PHRASES);
+        for part in SAME.into_iter().chain(WRITTEN).chain(phrases) {
+            if part.is_empty() {
+                continue; // nothing is made in it
+            }
+            let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
+            if let Err(errno) = eaccess(&self.root.join(part), wanted) {
+                return Err(format!("{} cannot be written to: {}", name(part), errno.desc()));
+            }
+        }
+        match Space::of(&self.root.join("keys")) {
+            Ok(space) if space.is_enough() => Ok(()),
+            Ok(space) => Err(format!("no space for another key: {space}")),
+            Err(_) => Err(format!("{} does not tell how much space there is", name("keys"))),
+        }
+    }
+}
+
+fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
+    fs::metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+fn name(part: &str) -> String {
+    if part.is_empty() { "the state directory".into() } else { format!("{part}/ of the state") }
+}
+
+fn reason(e: &io::Error) -> String {
+    match e.kind() {
+        io::ErrorKind::NotFound => "is not there".into(),
+        _ => format!(
+            "cannot be looked at: {}",
+            nix::errno::Errno::from_raw(e.raw_os_error().unwrap_or(0)).desc()
+        ),
+    }
+}

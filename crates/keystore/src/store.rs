@@ -1,0 +1,248 @@
+//! The store: the homes of `keys/`, and everything that works on them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gpg::{Gpg, Keygrip, clock};
+
+use crate::error::{Error, Result};
+use crate::home::Homes;
+use crate::home::on_disk::OnDisk;
+use crate::home::staging::{self, Publication, StagedHome, Staging};
+use crate::identity::NameEmail;
+use crate::keep::catalog::Catalog;
+use crate::make::looks::Looks;
+use crate::make::pool::Pool;
+use crate::make::turns::{Permits, Turns};
+use crate::options::Options;
+use crate::remedy;
+use crate::secrets::passphrase::Passphrases;
+use crate::state::opened::Opened;
+use crate::state::owners::PARTS;
+use crate::state::{directory, nested};
+use crate::transfer::import::IMPORTING;
+use crate::view::phrases::PhraseFiles;
+use crate::view::signd::SigndView;
+
+/// The keys of this sign host and all it takes to make another one.
+#[derive(Debug)]
+pub struct Store {
+    pub(crate) catalog: Catalog,
+    pub(crate) looks: Arc<Looks>,
+    pub(crate) homes: Homes,
+    pub(crate) signd: SigndView,
+    pub(crate) on_disk: OnDisk,
+    pub(crate) passphrases: Passphrases,
+    pub(crate) staging: Staging,
+    pub(crate) pool: Pool,
+    /// `trash/`, made when the first key is removed.
+    pub(crate) trash: PathBuf,
+    pub(crate) gpg: Gpg,
+    pub(crate) opened: Opened,
+    pub(crate) turns: Turns,
+    pub(crate) permits: Arc<Permits>,
+    pub(crate) queue_timeout: Duration,
+}
+
+impl Store {
+    /// Opens the state directory: makes what is missing of its layout, refuses what somebody else
+    /// owns, takes away permissions of others, and clears up after processes that died.
+    ///
+    /// [`Error::OldKeyring`] when it holds the keys of another service, or their import has not finished.
+    pub fn open(options: &Options, gpg: Gpg) -> Result<Self> {
+        Self::check_is_ours(&options.state_dir)?;
+        Self::open_unfinished(options, gpg)
+    }
+
+    /// Fails with [`Error::OldKeyring`] when the state directory holds the keys of another service, or their
+    /// import has not finished.
+    pub fn check_is_ours(root: &Path) -> Result<()> {
+        SigndView::new(root).check_is_ours()?;
+        let path = root.join(IMPORTING);
+        match fs::symlink_metadata(&path) {
+            Ok(_) => Err(Error::OldKeyring { path, remedy: remedy::command(root, "import") }),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// As [`Store::open`], for the import that is to be finished.
+    pub(crate) fn open_unfinished(options: &Options, gpg: Gpg) -> Result<Self> {
+        let root = &options.state_dir;
+        Self::make_parts(root, &PARTS)?;
+        let store = Self::with(options, gpg, root, |signd| signd)?;
+        nested::check(root)?;
+        store.clear_staging();
+        store.prepare_signd()?;
+        Ok(store)
+    }
+
+    /// Opens a state whose `gnupg/` and `phrases/` are still those of the old service. What signd is to see
+    /// is made in `importing` and `phrases`.
+    pub(crate) fn beside_old(
+        options: &Options,
+        gpg: Gpg,
+        importing: &Path,
+        phrases: PathBuf,
+    ) -> Result<Self> {
+        let root = &options.state_dir;
+        Self::make_parts(root, &["keys", "pool", "staging"])?;
+        let store = Self::with(options, gpg, root, |signd| signd.beside(importing, phrases))?;
+        store.clear_staging();
+        store.prepare_signd()?;
+        Ok(store)
+    }
+
+    /// Whatever gpg writes goes to `staging/` in the directory `above`. Looking leaves no other trace.
+    pub(crate) fn with(
+        options: &Options,
+        gpg: Gpg,
+        above: &Path,
+        view: impl FnOnce(SigndView) -> SigndView,
+    ) -> Result<Self> {
+        let root = &options.state_dir;
+        let permits = Arc::new(Permits::new(options.jobs));
+        let looks = Looks::new(Arc::clone(&permits), options.queue_timeout);
+        let passphrases = Passphrases::new(options);
+        let homes = Homes::new(root);
+        let signd = view(SigndView::of(options, &passphrases));
+        signd.check_phrases_are_ours()?;
+        let opened = Opened::new(root, signd.phrase_links().is_some());
+        let mut directories = vec![homes.directory().into(), signd.secret_keys().into()];
+        directories.extend(signd.phrase_links().map(Into::into));
+        Ok(Self {
+            catalog: Catalog::new(root, gpg.clone()),
+            looks: Arc::new(looks),
+            homes,
+            signd,
+            on_disk: OnDisk::new(directories),
+            passphrases,
+            staging: Staging::new(above.join("staging")),
+            pool: Pool::new(root, options.pool_max_age),
+            trash: root.join("trash"),
+            gpg,
+            opened,
+            turns: Turns::default(),
+            permits,
+            queue_timeout: options.queue_timeout,
+        })
+    }
+
+    pub(crate) fn make_parts(root: &Path, parts: &[&str]) -> Result<()> {
+        staging::check_path_length(root)?;
+        directory::own_root(root)?;
+        parts.iter().try_for_each(|part| directory::own_part(&root.join(part)))
+    }
+
+    pub(crate) fn prepare_signd(&self) -> Result<()> {
+        match self.signd.is_prepared() {
+            true => Ok(()),
+            false => self.signd.prepare(self.staging.create()?.scratch()),
+        }
+    }
+
+    /// Publishes a home of staging; see [`StagedHome::publish`].
+    pub(crate) fn publish<'a>(
+        &'a self,
+        staged: StagedHome<'a>,
+        name_email: &NameEmail,
+        keygrip: &Keygrip,
+    ) -> Result<Publication> {
+        staged.publish(&self.homes, &self.signd, &self.on_disk, name_email, keygrip)
+    }
+
+    /// Makes sure that signd can be given phrases where no disk keeps them.
+    pub fn check_phrases_in_memory(&self) -> Result<()> {
+        self.signd.phrase_files().map_or(Ok(()), PhraseFiles::prepare_in_memory)
+    }
+
+    /// Whether it could be made sure of.
+    pub fn foresee_phrases_in_memory(&self) -> Result<()> {
+        self.signd.phrase_files().map_or(Ok(()), PhraseFiles::foresee_in_memory)
+    }
+
+    /// Where signd finds phrases.
+    pub fn phrases_directory(&self) -> &Path {
+        self.signd.phrases()
+    }
+
+    /// Removes links to passphrases that signd does not read; returns how many.
+    pub fn remove_old_phrases(&self) -> Result<usize> {
+        self.signd.remove_old_phrases()
+    }
+
+    /// Makes sure that signd can be given phrases, where they are files.
+    pub fn prepare_phrases(&self) -> Result<()> {
+        self.signd.phrase_files().map_or(Ok(()), PhraseFiles::prepare)
+    }
+
+    /// Removes the work of processes of this host that did not live to finish it.
+    pub fn clear_staging(&self) {
+        match self.staging.clear(&self.signd) {
+            Ok(0) => {}
+            Ok(count) => {
+                log::info!("removed {count} unfinished keys of processes that ended early")
+            }
+            Err(e) => log::warn!("clearing up staging/: {e}; it will be tried again"),
+        }
+    }
+
+    /// The keys, to look at.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// The keys for many who look at once. Where that takes gpg, it takes one of the permits too.
+    pub fn shared_catalog(&self) -> Catalog {
+        self.catalog.under(&self.looks)
+    }
+
+    /// Tells signd that keys have changed.
+    pub fn tell_signd(&self) -> Result<()> {
+        self.signd.mark_changed(self.staging.create()?.scratch());
+        Ok(())
+    }
+
+    /// A home of staging in which gpg can work on what is not to be published.
+    pub fn workplace(&self) -> Result<Workplace<'_>> {
+        Ok(Workplace { staged: self.staging.create()?, gpg: &self.gpg })
+    }
+
+    /// Why no key could be made now, if so.
+    pub fn ready(&self) -> std::result::Result<(), String> {
+        clock::believed().map_err(|_| "the clock of this host cannot be right".to_owned())?;
+        self.signd.check_is_ours().map_err(|e| match e {
+            Error::OldKeyring { .. } => "the keys of another service have not been taken over",
+            _ => "gnupg/ of the state cannot be looked at",
+        })?;
+        self.signd
+            .check_phrases_are_ours()
+            .map_err(|_| "phrases_dir holds what is not of this state, or cannot be read")?;
+        self.opened.look()
+    }
+
+    /// gpg jobs that run now, and requests that wait for one to end.
+    pub fn load(&self) -> (usize, usize) {
+        self.permits.load()
+    }
+}
+
+/// A home of staging, and gpg to work in it. Gone when dropped.
+#[derive(Debug)]
+pub struct Workplace<'a> {
+    staged: StagedHome<'a>,
+    gpg: &'a Gpg,
+}
+
+impl Workplace<'_> {
+    /// The home.
+    pub fn path(&self) -> &Path {
+        self.staged.path()
+    }
+
+    /// gpg.
+    pub fn gpg(&self) -> &Gpg {
+        self.gpg
+    }
+}

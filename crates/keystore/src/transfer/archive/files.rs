@@ -1,0 +1,351 @@
+//! The files of one home in memory: read in one piece while `prolong` and `remove` go on, named,
+//! limited, and written into a staged home.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use gpg::{Fingerprint, Keygrip, Protection};
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+use crate::home::record::{KeyRecord, RECORD, RECORD_MAX};
+use crate::home::{PASSPHRASE, PUBRING, REVOCATIONS, SECRET_KEYS};
+use crate::transfer::archive::sha256;
+
+/// How often a home is read that changes under our eyes.
+const TRIES: usize = 10;
+/// More secret keys or revocation certificates than any key of ours has.
+const FILES_MAX: usize = 16;
+
+/// A file that belongs into a home.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FileName {
+    /// `key.json`
+    Record,
+    /// `openpgp-revocs.d/<FINGERPRINT>.rev`
+    Revocation(String),
+    /// `private-keys-v1.d/<KEYGRIP>.key`
+    SecretKey(String),
+    /// `passphrase`
+    Passphrase,
+    /// `pubring.kbx`
+    Pubring,
+}
+
+impl FileName {
+    /// Parses a path inside of a home.
+    pub fn parse(path: &str) -> Option<Self> {
+        match (path, path.split_once('/')) {
+            (RECORD, _) => Some(Self::Record),
+            (PASSPHRASE, _) => Some(Self::Passphrase),
+            (PUBRING, _) => Some(Self::Pubring),
+            (_, Some((SECRET_KEYS, name))) => Keygrip::parse(name.strip_suffix(".key")?)
+                .map(|grip| Self::SecretKey(grip.to_string())),
+            (_, Some((REVOCATIONS, name))) => Fingerprint::parse(name.strip_suffix(".rev")?)
+                .map(|fingerprint| Self::Revocation(fingerprint.to_string())),
+            _ => None,
+        }
+    }
+
+    /// The most bytes it may have. Keyrings grow with every signature they keep.
+    pub fn limit(&self) -> u64 {
+        match self {
+            Self::Record => RECORD_MAX,
+            Self::Passphrase => 4096,
+            Self::Revocation(_) | Self::SecretKey(_) => 64 * 1024,
+            Self::Pubring => 4 * 1024 * 1024,
+        }
+    }
+}
+
+impl fmt::Display for FileName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Record => out.write_str(RECORD),
+            Self::Passphrase => out.write_str(PASSPHRASE),
+            Self::Pubring => out.write_str(PUBRING),
+            Self::SecretKey(grip) => write!(out, "{SECRET_KEYS}/{grip}.key"),
+            Self::Revocation(fingerprint) => write!(out, "{REVOCATIONS}/{fingerprint}.rev"),
+        }
+    }
+}
+
+/// All files of a home.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct HomeFiles(BTreeMap<FileName, Zeroizing<Vec<u8>>>);
+
+/// Never what is in them.
+impl fmt::Debug for HomeFiles {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl HomeFiles {
+    /// Reads a home as it was at one moment; `None` when there is none (any more).
+    ///
+    /// No lock is taken, so that neither `prolong` nor `remove` ever waits or fails because of a
+    /// backup. `prolong` renames `pubring.kbx` into place and then `key.json`; both are looked at
+    /// again after all was read. A directory that is not the same one any more was removed.
+    pub fn read(home: &Path) -> Result<Option<Self>> {
+        let mut tries = 0;
+        loop {
+            let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+            // Held open: as long as it is, no other directory can have its inode number.
+            let held = match OpenOptions::new().read(true).custom_flags(flags).open(home) {
+                Ok(held) => held,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => {
+                    return Err(damaged(home.into(), "is not a directory"));
+                }
+                Err(e) => return Err(Error::io(format!("opening {}", home.display()), e)),
+            };
+            let before = stamps(home);
+            let files = Self::read_once(home);
+            let is_same = fs::symlink_metadata(home)
+                .and_then(|now| Ok(is_same_file(&now, &held.metadata()?)))
+                .unwrap_or(false);
+            if is_same && stamps(home) == before {
+                return files.map(Some);
+            }
+            tries += 1;
+            if tries == TRIES {
+                return Err(Error::Gpg(gpg::Error::Busy(format!(
+                    "{} changes all the time",
+                    home.display()
+                ))));
+            }
+        }
+    }
+
+    fn read_once(home: &Path) -> Result<Self> {
+        let mut files = Self::default();
+        let mut names = vec![FileName::Record, FileName::Passphrase, FileName::Pubring];
+        names.extend(names_in(home, SECRET_KEYS)?);
+        names.extend(names_in(home, REVOCATIONS)?);
+        for name in names {
+            let path = home.join(name.to_string());
+            match read_file(&path, name.limit()) {
+                Ok(bytes) => drop(files.0.insert(name, Zeroizing::new(bytes))),
+                // A cache that can be made again.
+                Err(Error::Gpg(gpg::Error::DamagedHome { .. })) if name == FileName::Record => {}
+                Err(e) => return Err(e),
+            }
+        }
+        match files.problem() {
+            None => Ok(files),
+            Some(problem) => Err(damaged(home.into(), problem)),
+        }
+    }
+
+    /// What keeps this from being a whole key, if anything does.
+    pub fn problem(&self) -> Option<&'static str> {
+        let Some(record) = self.record() else {
+            return Some("holds no single secret key with its revocation certificate");
+        };
+        let needed = [
+            (FileName::Pubring, "holds no pubring.kbx"),
+            (FileName::Passphrase, "holds no passphrase"),
+            (FileName::SecretKey(record.keygrip.to_string()), "holds no secret key"),
+            (
+                FileName::Revocation(record.fingerprint.to_string()),
+                "holds no revocation certificate of its key",
+            ),
+        ];
+        let is_missing = |name: &FileName| self.0.get(name).is_none_or(|bytes| bytes.is_empty());
+        needed.iter().find(|(name, _)| is_missing(name)).map(|(_, problem)| *problem)
+    }
+
+    /// What `key.json` says, if it is about a secret key that is here, or else the names of the
+    /// files; not yet compared with the certificate.
+    pub fn record(&self) -> Option<KeyRecord> {
+        let cached = self.0.get(&FileName::Record).and_then(|text| KeyRecord::parse(text));
+        let is_here = |record: &KeyRecord| {
+            self.0.contains_key(&FileName::SecretKey(record.keygrip.to_string()))
+        };
+        if cached.as_ref().is_some_and(is_here) {
+            return cached;
+        }
+        self.record_of_names().or(cached)
+    }
+
+    fn record_of_names(&self) -> Option<KeyRecord> {
+        let mut grips = self.0.keys().filter_map(|name| match name {
+            FileName::SecretKey(grip) => Keygrip::parse(grip),
+            _ => None,
+        });
+        let mut fingerprints = self.0.keys().filter_map(|name| match name {
+            FileName::Revocation(fingerprint) => Fingerprint::parse(fingerprint),
+            _ => None,
+        });
+        match (grips.next(), grips.next(), fingerprints.next(), fingerprints.next()) {
+            (Some(keygrip), None, Some(fingerprint), None) => Some(KeyRecord {
+                fingerprint,
+                keygrip,
+                algorithm: String::new(),
+                created: 0,
+                expires: None,
+                changed: 0,
+            }),
+            _ => None,
+        }
+    }
+
+    /// Adds a file; `false` when it is there already, or there are too many.
+    pub fn add(&mut self, name: FileName, bytes: Vec<u8>) -> bool {
+        self.0.len() < FILES_MAX && self.0.insert(name, Zeroizing::new(bytes)).is_none()
+    }
+
+    /// The content of `passphrase`.
+    pub fn passphrase(&self) -> &[u8] {
+        self.0.get(&FileName::Passphrase).map_or(&[], |bytes| bytes.as_slice())
+    }
+
+    /// How the secret key is kept; `None` when that is none.
+    pub fn protection(&self) -> Option<Protection> {
+        let is_secret = |name: &FileName| matches!(name, FileName::SecretKey(_));
+        let secret = self.0.iter().find(|(name, _)| is_secret(name));
+        secret.and_then(|(_, bytes)| Protection::of(bytes))
+    }
+
+    /// Every file, in an order that never changes.
+    pub fn iter(&self) -> impl Iterator<Item = (&FileName, &[u8])> {
+        self.0.iter().map(|(name, bytes)| (name, bytes.as_slice()))
+    }
+
+    /// The SHA-256 of every file, by its path in the home.
+    pub fn digests(&self) -> BTreeMap<String, String> {
+        self.0.iter().map(|(name, bytes)| (name.to_string(), sha256(bytes))).collect()
+    }
+
+    /// Writes all files but `key.json` and `passphrase` into a staged home.
+    pub fn write(&self, home: &Path) -> Result<()> {
+        for directory in [SECRET_KEYS, REVOCATIONS] {
+            let path = home.join(directory);
+            let made = fs::DirBuilder::new().mode(0o700).create(&path);
+            made.map_err(|e| Error::io(format!("making {}", path.display()), e))?;
+        }
+        let is_copied = |name: &FileName| !matches!(name, FileName::Record | FileName::Passphrase);
+        for (name, bytes) in self.iter().filter(|(name, _)| is_copied(name)) {
+            let path = home.join(name.to_string());
+            OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)
+                .and_then(|mut file| file.write_all(bytes))
+                .map_err(|e| Error::io(format!("writing {}", path.display()), e))?;
+        }
+        Ok(())
+    }
+}
+
+/// What tells whether the files that `prolong` replaces are still the same ones.
+type Stamp = Option<(u64, u64, i64, i64)>;
+
+fn stamps(home: &Path) -> [Stamp; 2] {
+    [PUBRING, RECORD].map(|name| {
+        let found = fs::symlink_metadata(home.join(name)).ok()?;
+        Some((found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
+    })
+}
+
+fn is_same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// The files of a directory in a home that belong there.
+fn names_in(home: &Path, directory: &str) -> Result<Vec<FileName>> {
+    let path = home.join(directory);
+    let reading = |e| Error::io(format!("reading {}", path.display()), e);
+    match fs::symlink_metadata(&path) {
+        Ok(found) if found.is_dir() => {}
+        Ok(_) => return Err(damaged(path, "is not a directory")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(reading(e)),
+    }
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&path).map_err(reading)? {
+        let name = entry.map_err(reading)?.file_name();
+        names
+            .extend(name.to_str().and_then(|name| FileName::parse(&format!("{directory}/{name}"))));
+        if names.len() > FILES_MAX {
+            return Err(damaged(path, "holds more files than a key has"));
+        }
+    }
+    Ok(names)
+}
+
+/// Reads a regular file that is not longer than `limit`. Whatever else lies there neither makes us
+/// wait nor leads elsewhere.
+pub fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let reading = |e| Error::io(format!("reading {}", path.display()), e);
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    let file: File = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(damaged(path.into(), "is missing"));
+        }
+        Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
+            return Err(damaged(path.into(), "is a symbolic link"));
+        }
+        Err(e) => return Err(reading(e)),
+    };
+    let found = file.metadata().map_err(reading)?;
+    if !found.is_file() || found.len() == 0 {
+        return Err(damaged(path.into(), "is empty or not a regular file"));
+    }
+    // Never grown, which would leave copies of a secret behind.
+    let room = usize::try_from(found.len().min(limit) + 1).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(room);
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(reading)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > limit) {
+        return Err(damaged(path.into(), &format!("is longer than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+fn damaged(path: PathBuf, reason: &str) -> Error {
+    Error::Gpg(gpg::Error::DamagedHome { path, reason: reason.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_a_home_and_nothing_else() {
+        let digits = "0123456789ABCDEF0123456789ABCDEF01234567";
+        for good in [
+            "key.json",
+            "passphrase",
+            "pubring.kbx",
+            &format!("private-keys-v1.d/{digits}.key"),
+            &format!("openpgp-revocs.d/{digits}.rev"),
+        ] {
+            assert_eq!(FileName::parse(good).map(|name| name.to_string()).as_deref(), Some(good));
+        }
+        for bad in [
+            "",
+            "/",
+            "./passphrase",
+            "passphrase/",
+            "passphrase\0",
+            "../passphrase",
+            "gpg.conf",
+            "private-keys-v1.d",
+            "private-keys-v1.d/../passphrase",
+            "private-keys-v1.d/a.key",
+            &format!("private-keys-v1.d//{digits}.key"),
+            &format!("private-keys-v1.d/{digits}.rev"),
+            &format!("openpgp-revocs.d/{digits}.key"),
+            &format!("private-keys-v1.d/{}.key", digits.to_lowercase()),
+        ] {
+            assert_eq!(FileName::parse(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Takes an archive apart. Every byte of it may be hostile: only members that a backup writes are
+//! taken, in its order, within limits, each once; the rest of the program sees names and files only.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+
+use sha2::{Digest, Sha256};
+use tar::{Entry as Member, EntryType, PaxExtensions};
+
+use crate::error::{Error, Result};
+use crate::identity::NameEmail;
+use crate::transfer::archive::files::{FileName, HomeFiles};
+use crate::transfer::archive::{HEADER, Header, MANIFEST, SUMS, VERSION, manifest, sums};
+
+/// Longer than any extension header or first member of ours.
+const SMALL_MAX: u64 = 8192;
+
+/// What is found in an archive, in this order: its header, keys, then what the manifest says of identities.
+#[derive(Debug)]
+pub enum Piece {
+    /// What the archive says of itself, before anything else.
+    Header(Header),
+    /// The files of a key, with the names they must have; otherwise not looked at.
+    Key(NameEmail, HomeFiles),
+    /// A key whose files are not those that were archived.
+    Spoilt(NameEmail),
+    /// An identity that the manifest lists.
+    Listed(NameEmail, Listed),
+    /// A key that is in the archive and not in its manifest.
+    Unlisted(NameEmail),
+}
+
+/// What the manifest says of an identity, compared with what was in the archive.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// Its key was in the archive, as it should be.
+    Here,
+    /// Its key was in the archive, and has been reported as spoilt.
+    Spoilt,
+    /// Its files are not those that were archived.
+    Altered,
+    /// Its key should have been in the archive.
+    Gone,
+    /// Its key is not in this archive; its fingerprint, if that was known.
+    Elsewhere(Option<String>),
+}
+
+/// Reads an archive to its end. `Ok` says that it is whole. Every piece is given to `take` as soon as
+/// it has been read; what `take` fails with ends the reading.
+pub fn read(mut input: impl Read, take: impl FnMut(Piece) -> Result<()>) -> Result<Header> {
+    let mut first = Vec::new();
+    input.by_ref().take(512).read_to_end(&mut first).map_err(reading)?;
+    recognise(&first)?;
+    let mut archive = tar::Archive::new(first.as_slice().chain(input));
+    let mut reader = Reader { take, header: None, current: None, digests: HashMap::new() };
+    let mut path = None;
+    let mut is_whole = false;
+    for member in archive.entries().map_err(reading)?.raw(true) {
+        let mut member = member.map_err(reading)?;
+        if is_whole {
+            return Err(refused("goes on after its manifest"));
+        }
+        match member.header().entry_type() {
+            EntryType::XHeader if path.is_none() => {
+                path = Some(path_of_extension(&read_member(&mut member, SMALL_MAX)?)?);
+            }
+            EntryType::Regular => {
+                let bytes = match path.take().flatten() {
+                    Some(path) => path,
+                    None => member.path_bytes().into_owned(),
+                };
+                let path = String::from_utf8(bytes)
+                    .map_err(|e| unexpected(&String::from_utf8_lossy(e.as_bytes())))?;
+                is_whole = reader.member(&path, &mut member)?;
+            }
+            _ => return Err(unexpected(&String::from_utf8_lossy(&member.path_bytes()))),
+        }
+    }
+    match reader.header {
+        Some(header) if is_whole => {
+            // Whoever pipes it to us shall end well, and say if the message was damaged.
+            io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(reading)?;
+            Ok(header)
+        }
+        _ => Err(refused("ends before its manifest, which comes last")),
+    }
+}
+
+/// The first block of an archive, or words about what else it is.
+fn recognise(block: &[u8]) -> Result<()> {
+    let armored = block.starts_with(b"-----BEGIN PGP");
+    // Every OpenPGP packet begins with a byte above 127 (RFC 9580, 4.2).
+    if armored || block.first().is_some_and(|byte| byte & 0x80 != 0) {
+        return Err(Error::Refused(
+            "this is an encrypted archive; where its secret key is, run: gpg --decrypt FILE, and \
+             pipe that to: copr-keygen restore --from -"
+                .into(),
+        ));
+    }
+    if block.is_empty() {
+        return Err(Error::Refused(
+            "the archive is empty; if it comes from gpg --decrypt, gpg has said why".into(),
+        ));
+    }
+    if !block.starts_with(HEADER.as_bytes()) {
+        return Err(Error::Refused("this is no archive that copr-keygen backup has made".into()));
+    }
+    Ok(())
+}
+
+struct Reader<F> {
+    take: F,
+    header: Option<Header>,
+    current: Option<Current>,
+    /// Of every key that was there, a digest of its files' digests; `None` when it was spoilt.
+    digests: HashMap<NameEmail, Option<[u8; 32]>>,
+}
+
+/// The key that is being read.
+struct Current {
+    name_email: NameEmail,
+    sums: Vec<u8>,
+    files: HomeFiles,
+}
+
+impl<F: FnMut(Piece) -> Result<()>> Reader<F> {
+    /// Takes one regular file; `true` when it was the manifest.
+    fn member(&mut self, path: &str, member: &mut Member<impl Read>) -> Result<bool> {
+        if self.header.is_none() {
+            if path != HEADER {
+                return Err(unexpected(path));
+            }
+            let header = parse_header(&read_member(member, SMALL_MAX)?)?;
+            self.header = Some(header.clone());
+            (self.take)(Piece::Header(header))?;
+            return Ok(false);
+        }
+        if path == MANIFEST {
+            self.finish_key()?;
+            self.manifest(member)?;
+            return Ok(true);
+        }
+        let (name_email, file) = parse_path(path).ok_or_else(|| unexpected(path))?;
+        if file == SUMS {
+            self.finish_key()?;
+            if self.digests.contains_key(&name_email) {
+                return Err(unexpected(path));
+            }
+            let sums = read_member(member, SMALL_MAX)?;
+            self.current = Some(Current { name_email, sums, files: HomeFiles::default() });
+            return Ok(false);
+        }
+        let file = FileName::parse(file).ok_or_else(|| unexpected(path))?;
+        let bytes = read_member(member, file.limit())?;
+        match &mut self.current {
+            Some(current) if current.name_email == name_email => {
+                if current.files.add(file, bytes) {
+                    Ok(false)
+                } else {
+                    Err(unexpected(path))
+                }
+            }
+            _ => Err(unexpected(path)),
+        }
+    }
+
+    fn finish_key(&mut self) -> Result<()> {
+        let Some(Current { name_email, sums: archived, files }) = self.current.take() else {
+            return Ok(());
+        };
+        let found = sums(&files.digests());
+        let is_whole = found.as_bytes() == archived;
+        let digest = is_whole.then(|| Sha256::digest(found).into());
+        self.digests.insert(name_email.clone(), digest);
+        (self.take)(if is_whole {
+            Piece::Key(name_email, files)
+        } else {
+            Piece::Spoilt(name_email)
+        })
+    }
+
+    fn manifest(&mut self, member: &mut Member<impl Read>) -> Result<()> {
+        let size = member.header().entry_size().map_err(reading)?;
+        let mut failed = Ok(());
+        let mut counted = Counted { from: member, count: 0 };
+        let read = manifest::read(&mut counted, |entry| {
+            if failed.is_ok() {
+                failed = self.entry(entry);
+            }
+        });
+        if counted.count < size && read.as_ref().is_err_and(serde_json::Error::is_eof) {
+            return Err(refused("ends in the middle of its manifest"));
+        }
+        read.map_err(|e| refused(&format!("has a manifest that is none: {}", shown(&e))))?;
+        failed?;
+        self.digests.drain().try_for_each(|(name, _)| (self.take)(Piece::Unlisted(name)))
+    }
+
+    fn entry(&mut self, entry: manifest::Entry) -> Result<()> {
+        let wrong =
+            |_| refused(&format!("lists {:?}, which is no name of a key", entry.name_email));
+        let name_email = NameEmail::parse(&entry.name_email).map_err(wrong)?;
+        let listed = match (entry.files, self.digests.remove(&name_email)) {
+            (_, Some(None)) => Listed::Spoilt,
+            (Some(files), Some(found)) if found == Some(Sha256::digest(sums(&files)).into()) => {
+                Listed::Here
+            }
+            (Some(_), None) => Listed::Gone,
+            (None, None) => Listed::Elsewhere(entry.fingerprint),
+            _ => Listed::Altered,
+        };
+        (self.take)(Piece::Listed(name_email, listed))
+    }
+}
+
+struct Counted<R> {
+    from: R,
+    count: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.from.read(buffer)?;
+        self.count += u64::try_from(count).unwrap_or_default();
+        Ok(count)
+    }
+}
+
+fn parse_header(text: &[u8]) -> Result<Header> {
+    #[derive(serde::Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    let none = |e| refused(&format!("has a first member that is none: {}", shown(&e)));
+    let Version { version } = serde_json::from_slice(text).map_err(none)?;
+    if version != VERSION {
+        return Err(refused(&format!(
+            "has format version {version}, this copr-keygen reads version {VERSION}"
+        )));
+    }
+    serde_json::from_slice(text).map_err(none)
+}
+
+/// `keys/<name_email>/<rest>`.
+fn parse_path(path: &str) -> Option<(NameEmail, &str)> {
+    let (name, rest) = path.strip_prefix("keys/")?.split_once('/')?;
+    Some((NameEmail::parse(name).ok()?, rest))
+}
+
+/// The path that an extension header gives the next member, if it gives one. What would make that
+/// member longer, sparse or a link is refused.
+fn path_of_extension(bytes: &[u8]) -> Result<Option<Vec<u8>>> {
+    let mut path = None;
+    for extension in PaxExtensions::new(bytes) {
+        let extension = extension.map_err(reading)?;
+        match extension.key() {
+            Ok("path") => path = Some(extension.value_bytes().to_vec()),
+            Ok("mtime" | "atime" | "ctime" | "uid" | "gid" | "uname" | "gname" | "comment") => {}
+            _ => return Err(refused("has an extension header that no backup writes")),
+        }
+    }
+    Ok(path)
+}
+
+fn read_member(member: &mut Member<impl Read>, limit: u64) -> Result<Vec<u8>> {
+    let size = member.header().entry_size().map_err(reading)?;
+    if size > limit {
+        let path = String::from_utf8_lossy(&member.path_bytes()).into_owned();
+        return Err(refused(&format!("has a member {path:?} of {size} bytes, too long for one")));
+    }
+    let mut bytes = Vec::new();
+    member.read_to_end(&mut bytes).map_err(reading)?;
+    if u64::try_from(bytes.len()).ok() != Some(size) {
+        return Err(refused("ends in the middle of a file"));
+    }
+    Ok(bytes)
+}
+
+fn reading(e: io::Error) -> Error {
+    refused(&format!("cannot be read on: {}", shown(&e)))
+}
+
+fn unexpected(path: &str) -> Error {
+    let path: String = path.chars().take(300).collect();
+    refused(&format!("has a member {path:?} that is not what a backup has at this place"))
+}
+
+/// What an error of serde_json or tar says, which may quote what was found, as a terminal can take it.
+fn shown(error: &impl std::fmt::Display) -> String {
+    let mut words = String::new();
+    for c in error.to_string().chars() {
+        match c {
+            '"' | '\'' | '\\' => words.push(c),
+            _ => words.extend(c.escape_debug()),
+        }
+    }
+    words
+}
+
+fn refused(why: &str) -> Error {
+    Error::Refused(format!("the archive {why}"))
+}

@@ -1,0 +1,154 @@
+//! Writes an archive of the keys while everything goes on. Nothing in the state is changed, no lock
+//! is taken.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use gpg::clock;
+use tar::{Builder, EntryType};
+
+use crate::error::{Error, Result};
+use crate::home::PUBRING;
+use crate::home::record::RECORD;
+use crate::identity::NameEmail;
+use crate::transfer::archive::files::HomeFiles;
+use crate::transfer::archive::manifest::{Draft, Entry};
+use crate::transfer::archive::{HEADER, Header, MANIFEST, SUMS, VERSION, sums};
+use crate::{KeyRecord, Store, interrupt};
+
+/// How much earlier than asked for a home may have changed and still be taken: the clock of a file
+/// server is not ours, and one key too many costs nothing.
+const SLACK: u64 = 600;
+
+/// What became of one identity. Errors name the key.
+pub type Archived = std::result::Result<bool, (NameEmail, Error)>;
+
+impl Store {
+    /// Writes an archive of every key whose home changed at `since` (Unix time) or later, or of all,
+    /// to `out`. Calls `report` with each identity: whether its key is in the archive, or why it
+    /// could not be read. Every key that was published when this is called is looked at.
+    pub fn archive(
+        &self,
+        out: impl Write,
+        since: Option<u64>,
+        mut report: impl FnMut(Archived),
+    ) -> Result<Header> {
+        let writing = |e| Error::io("writing the archive", e);
+        let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
+        let host = host.unwrap_or_default();
+        let sealing = self.passphrases.marker()?.map(|marker| marker.check);
+        let header = Header { version: VERSION, host, time: clock::now()?, since, sealing };
+        // Read at once: a key that is removed and brought back may stand in the directory twice.
+        let mut names = self.homes.identities()?.collect::<Result<Vec<_>>>()?;
+        names.sort_unstable();
+        names.dedup();
+
+        let staged = self.staging.create()?;
+        let mut manifest = Draft::begin(&staged.scratch().join("manifest")).map_err(writing)?;
+        let mut archive = Archive { tar: Builder::new(out), time: header.time };
+        let text = serde_json::to_vec(&header).map_err(|e| writing(e.into()))?;
+        archive.add(HEADER, &text).map_err(writing)?;
+        for name_email in names {
+            interrupt::check(|| "the archive is not whole and must not be kept".into())?;
+            let name = name_email.to_string();
+            let (fingerprint, files) = match self.changed_files(&name_email, since) {
+                Ok(Found::Nothing) => continue,
+                Ok(Found::Unchanged(fingerprint)) => {
+                    report(Ok(false));
+                    (fingerprint, None)
+                }
+                Ok(Found::Files(files)) => {
+                    let digests = files.digests();
+                    let path = format!("keys/{name}/{SUMS}");
+                    archive.add(&path, sums(&digests).as_bytes()).map_err(writing)?;
+                    for (file, bytes) in files.iter() {
+                        archive.add(&format!("keys/{name}/{file}"), bytes).map_err(writing)?;
+                    }
+                    report(Ok(true));
+                    let fingerprint = files.record().map(|record| record.fingerprint.to_string());
+                    (fingerprint, Some(digests))
+                }
+                Err(e) => {
+                    report(Err((name_email, e)));
+                    (None, None)
+                }
+            };
+            manifest.add(&Entry { name_email: name, fingerprint, files }).map_err(writing)?;
+        }
+        let (manifest, length) = manifest.finish().map_err(writing)?;
+        archive.add_from(MANIFEST, manifest, length).map_err(writing)?;
+        archive.tar.into_inner().and_then(|mut out| out.flush()).map_err(writing)?;
+        Ok(header)
+    }
+
+    fn changed_files(&self, name_email: &NameEmail, since: Option<u64>) -> Result<Found> {
+        let home = self.homes.path(name_email);
+        if let Some(since) = since {
+            let record = KeyRecord::read(&home);
+            let changed = record.as_ref().map_or(u64::MAX, |record| record.changed);
+            if changed.max(newest_ctime(&home)) < since.saturating_sub(SLACK) {
+                return Ok(Found::Unchanged(record.map(|record| record.fingerprint.to_string())));
+            }
+        }
+        match HomeFiles::read(&home) {
+            Ok(Some(files)) => Ok(Found::Files(files)),
+            Ok(None) => Ok(Found::Nothing),
+            // An empty directory is no key.
+            Err(e @ Error::Gpg(gpg::Error::DamagedHome { .. })) => {
+                match self.homes.find(name_email) {
+                    Ok(None) => Ok(Found::Nothing),
+                    _ => Err(e),
+                }
+            }
+            Err(e) => Err(e),
+        }
+    }
+}
+
+enum Found {
+    Nothing,
+    Unchanged(Option<String>),
+    Files(HomeFiles),
+}
+
+/// When the home or a file that is ever replaced in it came to be there: the kernel's own word, which
+/// a key's time of creation, told before gpg began, is not.
+fn newest_ctime(home: &Path) -> u64 {
+    let ctime = |path: &Path| fs::symlink_metadata(path).map_or(i64::MAX, |found| found.ctime());
+    let newest = ctime(home).max(ctime(&home.join(PUBRING))).max(ctime(&home.join(RECORD)));
+    u64::try_from(newest).unwrap_or_default()
+}
+
+/// A tar, pax format (POSIX.1-2001).
+struct Archive<W: Write> {
+    tar: Builder<W>,
+    time: u64,
+}
+
+impl<W: Write> Archive<W> {
+    fn add(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        let length = u64::try_from(bytes.len()).map_err(io::Error::other)?;
+        self.add_from(path, bytes, length)
+    }
+
+    fn add_from(&mut self, path: &str, from: impl io::Read, length: u64) -> io::Result<()> {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(EntryType::Regular);
+        header.set_mode(0o600);
+        header.set_mtime(self.time);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(length);
+        // Only short ASCII names fit everywhere; any other is told by an extension.
+        if path.is_ascii() && path.len() <= 100 {
+            header.set_path(path)?;
+        } else {
+            self.tar.append_pax_extensions([("path", path.as_bytes())])?;
+            header.set_path("keys/see-the-pax-header")?;
+        }
+        header.set_cksum();
+        self.tar.append(&header, from)
+    }
+}

@@ -1,0 +1,352 @@
+//! Takes over the layout of the old service in the state directory itself, where its `gnupg/` and
+//! `phrases/` stand in the place of ours.
+//!
+//! Everything is made beside the old directories, in `importing/`: the old service signs meanwhile. When
+//! every key has been proved, the new directories change places with the old ones, and the old ones go to
+//! `trash/` as they were. Nothing of them is written or removed. Where `importing/` stands, an import has not
+//! finished: no other mode makes keys, and the next import goes on.
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use gpg::{Gpg, Keygrip};
+
+use crate::error::{Error, Result};
+use crate::files::durable;
+use crate::files::lock::lock;
+use crate::keep::trash::old_services;
+use crate::options::Options;
+use crate::remedy::quote_path;
+use crate::state::directory::own_part;
+use crate::state::old_keyring;
+use crate::transfer::import::switch::{finish_swap, old_name, swap};
+use crate::transfer::import::{ImportOptions, ImportReport, Source};
+use crate::view::signd::SigndView;
+use crate::{Passphrases, Store, TRUST_DATABASE, interrupt};
+
+/// Where the new directories are made, and the old ones wait for the trash.
+pub const IMPORTING: &str = "importing";
+/// What the name of the entry in the trash ends with.
+pub const OLD_SERVICE: &str = "old-service";
+/// The directories that change places.
+const GNUPG: &str = "gnupg";
+const PHRASES: &str = "phrases";
+
+/// The layout of the old service in a state directory.
+#[derive(Debug)]
+pub struct OldLayout {
+    options: Options,
+    state: PathBuf,
+    importing: PathBuf,
+}
+
+/// Which directory holds the old keyring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The state's own: the old service signs.
+    Before,
+    /// That in `importing/`: the new directories are in place.
+    After,
+    /// None.
+    Nowhere,
+}
+
+impl OldLayout {
+    /// The old layout in the state directory; `None` when there is none, and no import that has to be
+    /// finished.
+    pub fn find(options: Options) -> Result<Option<Self>> {
+        let state = options.state_dir.clone();
+        let importing = state.join(IMPORTING);
+        let layout = Self { options, state, importing };
+        let is_there = layout.is_begun() || layout.stage()? != Stage::Nowhere;
+        if is_there {
+            layout.check_directories()?;
+        }
+        Ok(is_there.then_some(layout))
+    }
+
+    /// Fails where the old directories are somewhere else: they could not be set aside with what is in them.
+    fn check_directories(&self) -> Result<()> {
+        for part in [GNUPG, PHRASES] {
+            let path = self.state.join(part);
+            let found = match fs::symlink_metadata(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                found => {
+                    found.map_err(|e| Error::io(format!("looking at {}", path.display()), e))?
+                }
+            };
+            let word = quote_path(&path);
+            if found.is_symlink() {
+                return Err(Error::Refused(format!(
+                    "{} is a symbolic link, and what it leads to could not be set aside; nothing was changed; \
+                     stop signd and put the directory itself in its place: T=$(readlink -f {word}) && rm {word} \
+                     && mv -T \"$T\" {word}",
+                    path.display()
+                )));
+            }
+            if !found.is_dir() {
+                return Err(Error::Refused(format!(
+                    "{} is not a directory; nothing was changed",
+                    path.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the directories of the old service are kept whose keys have been taken over.
+    pub fn kept(state: &Path) -> Result<Vec<PathBuf>> {
+        let entries = old_services(&state.join("trash"))?;
+        Ok(entries.into_iter().map(|(_, entry)| entry).collect())
+    }
+
+    /// Secret keys in `gnupg/` that are files of their own, in a state without the old service's keyring:
+    /// their certificates are lost.
+    pub fn orphans(state: &Path) -> usize {
+        let entries = fs::read_dir(state.join("gnupg/private-keys-v1.d"));
+        let is_orphan = |entry: &fs::DirEntry| {
+            Keygrip::from_file_name(&entry.file_name()).is_some()
+                && entry.file_type().is_ok_and(|kind| kind.is_file())
+        };
+        entries.into_iter().flatten().flatten().filter(is_orphan).count()
+    }
+
+    /// Says what would be done. Changes nothing: what gpg writes goes to the directory `scratch`.
+    pub fn dry_run(
+        &self,
+        gpg: Gpg,
+        scratch: &Path,
+        options: ImportOptions,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<ImportReport> {
+        let store = Store::with(&self.options, gpg, scratch, |signd| signd)?;
+        let (home, phrases) = match self.stage()? {
+            Stage::Before => self.old_directories()?,
+            Stage::After => (self.importing.join(GNUPG), self.importing.join(PHRASES)),
+            // Nothing but the rest of an import.
+            Stage::Nowhere => return Ok(ImportReport::default()),
+        };
+        store.import(&Source::in_place(home, phrases)?, options, progress)
+    }
+
+    /// Takes the keys over and puts the new directories in place. [`Error::Partly`] in the report when a key
+    /// that signed until now could not be taken over, unless `leave_out` is set: then nothing is put in
+    /// place, and the old service goes on. Returns where the old directories are.
+    pub fn import(
+        &self,
+        gpg: Gpg,
+        options: ImportOptions,
+        leave_out: bool,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<(ImportReport, Option<PathBuf>)> {
+        let _work = interrupt::work();
+        // Before a trace of an import is made, which only an import can finish.
+        SigndView::of(&self.options, &Passphrases::new(&self.options)).check_phrases_are_ours()?;
+        self.prepare()?;
+        let Some(_held) = lock(&self.importing)
+            .map_err(|e| Error::io(format!("locking {}", self.importing.display()), e))?
+        else {
+            return Err(Error::Refused(format!(
+                "another import is at work in {}; wait for it",
+                self.importing.display()
+            )));
+        };
+        self.finish_renames()?;
+        let mut report = ImportReport::default();
+        let mut seen = None;
+        if self.stage()? == Stage::Before {
+            let (home, phrases) = self.old_directories()?;
+            let source = Source::in_place(home, phrases)?;
+            seen = source.pubring().and_then(stamp);
+            let phrases = self.new_phrases()?;
+            let store =
+                Store::beside_old(&self.options, gpg.clone(), &self.importing, phrases.clone())?;
+            report = self.take_over(&store, &source, options, leave_out, progress)?;
+            if report.stopped.is_some() {
+                return Ok((report, None));
+            }
+            // Phrases first: an unprotected key signs with any of them.
+            let (theirs, gnupg) = (self.state.join(PHRASES), self.state.join(GNUPG));
+            if phrases.starts_with(&self.importing) {
+                swap(&phrases, &theirs)?;
+            }
+            if let Err(error) = swap(&self.importing.join(GNUPG), &gnupg) {
+                // Protected keys sign with their own phrases only.
+                let back = self.importing.join(PHRASES);
+                if holds_files(&back)? {
+                    swap(&back, &theirs)?;
+                }
+                return Err(error);
+            }
+        }
+        let store = Store::open_unfinished(&self.options, gpg.clone())?;
+        if self.stage()? == Stage::After {
+            let [home, phrases] = [GNUPG, PHRASES].map(|part| self.importing.join(part));
+            // It has the old keys in its memory, and would go on looking where they were.
+            gpg.end_agent(&home);
+            let source = Source::in_place(home, phrases)?;
+            // What the old service made since its keyring was read.
+            if seen.is_none() || source.pubring().and_then(stamp) != seen {
+                let more = self.take_over(&store, &source, options, true, progress)?;
+                report.add(more);
+            }
+            if report.stopped.is_some() {
+                return Ok((report, None));
+            }
+        }
+        store.provide_phrases(&|| {})?;
+        store.tell_signd()?;
+        // Made by a gpg that was at work when the directory under it became a new one.
+        let _ = fs::remove_file(self.state.join(GNUPG).join(TRUST_DATABASE));
+        let kept = self.set_aside(&store)?;
+        Ok((report, kept))
+    }
+
+    /// Makes homes of all keys and proves them.
+    fn take_over(
+        &self,
+        store: &Store,
+        source: &Source,
+        options: ImportOptions,
+        leave_out: bool,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<ImportReport> {
+        let mut report = store.import(source, options, progress)?;
+        if report.stopped.is_some() {
+            return Ok(report);
+        }
+        let moved: Vec<_> = report.imported.iter().chain(&report.already).cloned().collect();
+        for (key, error) in store.prove(source, &moved, options.jobs, progress)? {
+            if matches!(error, Error::Gpg(gpg::Error::NoSpace { .. }) | Error::Interrupted { .. }) {
+                return Err(error);
+            }
+            report.fail(&key, format!("it does not sign as the old key did: {error}"));
+        }
+        store.provide_phrases(&|| {})?;
+        let missed = report.missed().count() + report.unread.len();
+        if missed > 0 && !leave_out {
+            report.stopped = Some(Error::Partly(format!(
+                "{missed} keys, or files with keys, cannot be taken over, see above, so the old service's \
+                 keyring stays in place and goes on signing; mend them and run the same command again, or \
+                 leave them behind with --leave-out"
+            )));
+        }
+        Ok(report)
+    }
+
+    fn is_begun(&self) -> bool {
+        fs::symlink_metadata(&self.importing).is_ok()
+    }
+
+    fn stage(&self) -> Result<Stage> {
+        if old_keyring::find(&self.state.join(GNUPG))?.is_some() {
+            return Ok(Stage::Before);
+        }
+        Ok(match old_keyring::find(&self.importing.join(GNUPG))? {
+            Some(_) => Stage::After,
+            None => Stage::Nowhere,
+        })
+    }
+
+    /// Home and phrases of the old service before the new directories are in place. A killed import may have
+    /// put the phrases there already.
+    fn old_directories(&self) -> Result<(PathBuf, PathBuf)> {
+        let [ours, theirs] = [&self.importing, &self.state].map(|at| at.join(PHRASES));
+        let phrases = if holds_files(&ours)? { ours } else { theirs };
+        Ok((self.state.join(GNUPG), phrases))
+    }
+
+    /// The new phrases at that time.
+    fn new_phrases(&self) -> Result<PathBuf> {
+        let [ours, theirs] = [&self.importing, &self.state].map(|at| at.join(PHRASES));
+        Ok(if holds_files(&ours)? { theirs } else { ours })
+    }
+
+    /// Makes `importing/`, in which the links of signd lead where they will lead.
+    fn prepare(&self) -> Result<()> {
+        own_part(&self.importing)?;
+        for part in ["gnupg", "gnupg/private-keys-v1.d", "phrases"] {
+            let path = self.importing.join(part);
+            if fs::symlink_metadata(&path).is_err() {
+                own_part(&path)?;
+            }
+        }
+        match symlink("../keys", self.importing.join("keys")) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                Err(Error::io(format!("linking below {}", self.importing.display()), e))
+            }
+            _ => durable::sync(&self.state),
+        }
+    }
+
+    /// Finishes exchanges that were cut off on a file system that cannot exchange at once.
+    fn finish_renames(&self) -> Result<()> {
+        for part in [PHRASES, GNUPG] {
+            let (fresh, target) = (self.importing.join(part), self.state.join(part));
+            let old = old_name(&fresh);
+            if fs::symlink_metadata(&old).is_ok() {
+                finish_swap(&fresh, &target, &old)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves `importing/` with the old directories to the trash.
+    fn set_aside(&self, store: &Store) -> Result<Option<PathBuf>> {
+        let failed = |e| Error::io(format!("setting {} aside", self.importing.display()), e);
+        match fs::remove_file(self.importing.join("keys")) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+        if self.stage()? == Stage::Nowhere && is_ours_alone(&self.importing, 0)? {
+            // It was begun and nothing was there to be taken over; what is in it are links.
+            crate::home::staging::remove_tree(&self.importing)?;
+            durable::sync(&self.state)?;
+            return Ok(None);
+        }
+        store.keep_old_service(&self.importing).map(Some)
+    }
+}
+
+/// Whether there is anything but links in a directory; one that is missing holds nothing.
+fn holds_files(directory: &Path) -> Result<bool> {
+    let reading = |e| Error::io(format!("reading {}", directory.display()), e);
+    let entries = match fs::read_dir(directory) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        entries => entries.map_err(reading)?,
+    };
+    for entry in entries {
+        let kind = entry.and_then(|entry| entry.file_type()).map_err(reading)?;
+        if !kind.is_symlink() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a directory holds nothing that an import did not make: links, empty files, the configuration of
+/// the agent.
+fn is_ours_alone(directory: &Path, depth: usize) -> Result<bool> {
+    let reading = |e| Error::io(format!("reading {}", directory.display()), e);
+    for entry in fs::read_dir(directory).map_err(reading)? {
+        let entry = entry.map_err(reading)?;
+        let found = entry.metadata().map_err(reading)?;
+        let is_ours = match found.is_dir() {
+            true => depth < 3 && is_ours_alone(&entry.path(), depth + 1)?,
+            false if found.is_file() => found.len() == 0 || entry.file_name() == "gpg-agent.conf",
+            false => true,
+        };
+        if !is_ours {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What changes when somebody writes a keyring.
+fn stamp(keyring: &Path) -> Option<(u64, u64, std::time::SystemTime)> {
+    use std::os::unix::fs::MetadataExt;
+    let found = fs::metadata(keyring).ok()?;
+    Some((found.ino(), found.len(), found.modified().ok()?))
+}

@@ -1,0 +1,369 @@
+//! The passphrases that signd reads when they are not links into `keys/`: files in the clear in a
+//! directory that is in memory only (`phrases_dir`). Derived from `keys/` like the links, and never
+//! written where a disk could keep them while the state is sealed.
+//!
+//! Only an empty directory is claimed for a state, by the file `.state`. In a directory that this state has
+//! claimed every file is derived, so it is replaced and removed without a look at what it holds. In any other
+//! one nothing is written or removed.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use gpg::clock;
+use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+use crate::files::durable;
+use crate::home::record::KeyRecord;
+use crate::home::{Homes, PASSPHRASE, is_missing};
+use crate::identity::NameEmail;
+use crate::secrets::passphrase::Passphrases;
+
+/// The other file system without a disk (linux/magic.h).
+const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
+
+/// How old a half-written file must be for its writer to be dead.
+const ABANDONED: Duration = Duration::from_secs(60);
+
+/// The file in `phrases_dir` that says whose phrases these are: the path of the state.
+const OWNER: &str = ".state";
+
+/// How many digits the name of a half-written file has, behind its dot.
+const FRESH_DIGITS: usize = 16;
+
+/// What is wrong with a directory on a disk.
+const ON_A_DISK: &str = "is not on a tmpfs, so passphrases would get to a disk";
+
+/// What tells one passphrase file of a home from its successor.
+type Stamp = (u64, u64, SystemTime);
+
+/// `phrases_dir`.
+#[derive(Clone, Debug)]
+pub struct PhraseFiles {
+    directory: PathBuf,
+    homes: Homes,
+    passphrases: Passphrases,
+}
+
+impl PhraseFiles {
+    /// The phrases of `homes` in `directory`.
+    pub fn new(directory: PathBuf, homes: Homes, passphrases: Passphrases) -> Self {
+        Self { directory, homes, passphrases }
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Makes the directory if its parent is there, and fails when passphrases must not be written to
+    /// it: it is not this user's alone or, where they are sealed, a disk could keep them.
+    pub fn prepare(&self) -> Result<()> {
+        let wrong = |why: String| Err(self.wrong(why));
+        let keys = self.homes.directory();
+        let state = keys.parent().unwrap_or(keys);
+        if self.directory.starts_with(state) || state.starts_with(&self.directory) {
+            return wrong("must be a directory of its own, not one of the state".into());
+        }
+        match DirBuilder::new().mode(0o700).create(&self.directory) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                return wrong(format!(
+                    "cannot be made: {e}; copr-keygen-phrases.service makes what is above it"
+                ));
+            }
+            _ => {}
+        }
+        let found = fs::symlink_metadata(&self.directory)
+            .map_err(|e| Error::io(format!("looking at {}", self.directory.display()), e))?;
+        if !found.is_dir() {
+            return wrong("is not a directory".into());
+        }
+        if found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o077 != 0 {
+            return wrong(format!(
+                "belongs to uid {} and has mode {:03o}; it must be of the owner of the keys, 700",
+                found.uid(),
+                found.mode() & 0o777
+            ));
+        }
+        if self.passphrases.marker()?.is_some() && !is_in_memory(&self.directory)? {
+            return wrong(ON_A_DISK.into());
+        }
+        if !self.is_claimed()? {
+            let claimed = self.put_file(OWNER, self.owner().as_bytes(), SystemTime::now());
+            claimed
+                .map_err(|e| Error::io(format!("writing in {}", self.directory.display()), e))?;
+        }
+        Ok(())
+    }
+
+    /// Whether this state has claimed the directory; `false` when nobody has, and it is empty or missing. Fails
+    /// when it holds what may be somebody's only copy. Whatever writes or removes here asks first.
+    pub fn is_claimed(&self) -> Result<bool> {
+        if self.names_this_state()? {
+            return Ok(true);
+        }
+        let Some(foreign) = self.first_file()? else { return Ok(false) };
+        // Another process may have claimed it meanwhile. The phrases come after the claim.
+        if self.names_this_state()? {
+            return Ok(true);
+        }
+        Err(self.wrong(format!(
+            "holds files that copr-keygen did not write, {} for one; nothing there was touched; name an empty \
+             directory (phrases_dir in config.toml, or COPR_KEYGEN_PHRASES_DIR), or move these files away",
+            foreign.display()
+        )))
+    }
+
+    /// A file of the directory that signd takes for a user. Names with a dot in front are not looked at: a
+    /// process that was killed while it claimed the directory has left one.
+    fn first_file(&self) -> Result<Option<PathBuf>> {
+        let reading = |e| Error::io(format!("reading {}", self.directory.display()), e);
+        let entries = match fs::read_dir(&self.directory) {
+            Err(e) if is_missing(&e) => return Ok(None),
+            entries => entries.map_err(reading)?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(reading)?;
+            if !is_no_user(&entry.file_name().to_string_lossy()) {
+                return Ok(Some(entry.file_name().into()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the directory is said to hold the phrases of this state. Fails when it is another's: what signd
+    /// signs with would be taken away by a backup that is tried out.
+    fn names_this_state(&self) -> Result<bool> {
+        let found = match fs::read(self.directory.join(OWNER)) {
+            Ok(found) => String::from_utf8_lossy(&found).into_owned(),
+            Err(e) if is_missing(&e) => return Ok(false), // there is none yet
+            Err(e) => {
+                let file = self.directory.join(OWNER);
+                return Err(Error::io(
+                    format!("reading whose phrases {} names", file.display()),
+                    e,
+                ));
+            }
+        };
+        let owner = self.owner();
+        if found == owner {
+            return Ok(true);
+        }
+        Err(self.wrong(format!(
+            "holds the phrases of the state {}, not of {}; name another directory in memory for this one \
+             (COPR_KEYGEN_PHRASES_DIR), or remove {} if that state has moved here",
+            found.trim_end().escape_debug(),
+            owner.trim_end().escape_debug(),
+            self.directory.display()
+        )))
+    }
+
+    /// The line that names the state.
+    fn owner(&self) -> String {
+        let keys = self.homes.directory();
+        let state = keys.parent().unwrap_or(keys);
+        let state = state.canonicalize().unwrap_or_else(|_| state.into());
+        format!("{}\n", state.display())
+    }
+
+    /// Makes sure of a directory that can hold the phrases of a sealed state.
+    pub fn prepare_in_memory(&self) -> Result<()> {
+        self.foresee_in_memory()?;
+        self.prepare()
+    }
+
+    /// Whether [`PhraseFiles::prepare_in_memory`] would do so, as far as the directory, or what is above it,
+    /// tells.
+    pub fn foresee_in_memory(&self) -> Result<()> {
+        self.is_claimed()?;
+        let above = self.directory.parent().unwrap_or(&self.directory);
+        let place = if self.directory.exists() { &self.directory } else { above };
+        match is_in_memory(place) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.wrong(ON_A_DISK)),
+            Err(e) => Err(self.wrong(format!("cannot be made: {e}"))),
+        }
+    }
+
+    /// What is wrong with the directory, under the name of its setting.
+    fn wrong(&self, why: impl fmt::Display) -> Error {
+        Error::Settings(format!("phrases_dir = {}: {why}", self.directory.display()))
+    }
+
+    /// Whether signd finds the phrase of this identity as it is now. Opens nothing.
+    pub fn is_current(&self, name_email: &NameEmail) -> bool {
+        let found = fs::symlink_metadata(self.path(name_email)).ok();
+        let made = found.filter(|found| found.is_file()).and_then(|found| found.modified().ok());
+        let wanted = self.stamp(name_email).ok().flatten();
+        made.is_some() && made == wanted.map(|(_, _, time)| time)
+    }
+
+    /// Writes the phrase of an identity, unless signd finds it already.
+    pub fn add(&self, name_email: &NameEmail) -> Result<()> {
+        if self.is_current(name_email) { Ok(()) } else { self.put(name_email) }
+    }
+
+    /// Writes the phrase of an identity that has a key. Whoever writes looks again afterwards, so of
+    /// several the last one has written what is in `keys/`.
+    pub fn put(&self, name_email: &NameEmail) -> Result<()> {
+        self.prepare()?;
+        let home = self.homes.path(name_email);
+        while let Some(stamp) = self.stamp(name_email)? {
+            let Some(record) = KeyRecord::of(&home)? else { break };
+            let phrase = self.passphrases.read(&home, &record.keygrip);
+            match phrase {
+                Ok(phrase) => self.write(name_email, &phrase, stamp.2)?,
+                // It has been removed, or made anew.
+                Err(_) if self.stamp(name_email)? != Some(stamp) => continue,
+                Err(e) => return Err(e),
+            }
+            if self.stamp(name_email)? == Some(stamp) {
+                return Ok(());
+            }
+        }
+        self.remove_dangling(name_email);
+        Ok(())
+    }
+
+    fn write(&self, name_email: &NameEmail, phrase: &[u8], time: SystemTime) -> Result<()> {
+        let mut line = Zeroizing::new(Vec::with_capacity(phrase.len() + 1));
+        line.extend_from_slice(phrase);
+        line.push(b'\n');
+        self.put_file(name_email.as_str(), &line, time).map_err(|e| {
+            self.wrong(format!(
+                "the phrase of {name_email} cannot be written, so signd cannot use its key yet: {e}; mend \
+                 that or make room there, then run `copr-keygen phrases` (docs/sealing.md)"
+            ))
+        })
+    }
+
+    /// Puts a file with this content and time of modification in place.
+    fn put_file(&self, name: &str, content: &[u8], time: SystemTime) -> io::Result<()> {
+        // signd takes no name that begins with a dot for a user.
+        let fresh = format!(".{:0FRESH_DIGITS$x}", rand::random::<u64>());
+        let fresh = self.directory.join(fresh);
+        let mut options = OpenOptions::new();
+        let opened = options.write(true).create_new(true).mode(0o600).open(&fresh);
+        let written = opened.and_then(|mut file: File| {
+            file.write_all(content)?;
+            file.set_times(FileTimes::new().set_modified(time))?;
+            durable::rename(&fresh, &self.directory.join(name))
+        });
+        written.inspect_err(|_| {
+            let _ = fs::remove_file(&fresh); // what matters is why it was not written
+        })
+    }
+
+    /// Removes the phrase of an identity.
+    pub fn remove(&self, name_email: &NameEmail) -> Result<()> {
+        match self.is_claimed()? {
+            true => remove_file(&self.path(name_email)),
+            false => Ok(()), // nothing is there
+        }
+    }
+
+    /// Removes the phrase of an identity that has no passphrase in `keys/`.
+    pub fn remove_dangling(&self, name_email: &NameEmail) {
+        let source = self.homes.path(name_email).join(PASSPHRASE);
+        if fs::symlink_metadata(source).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+            if let Err(e) = self.remove(name_email) {
+                log::warn!("{e}; signd takes it for a user without a key");
+            }
+        }
+    }
+
+    /// Removes what no identity with a key has, and what writers have left who are dead; returns how
+    /// many phrases those were.
+    pub fn remove_strangers(&self) -> Result<usize> {
+        if !self.is_claimed()? {
+            return Ok(0); // nothing is there
+        }
+        let reading = |e| Error::io(format!("reading {}", self.directory.display()), e);
+        let mut count = 0;
+        for entry in fs::read_dir(&self.directory).map_err(reading)? {
+            let entry = entry.map_err(reading)?;
+            let name = entry.file_name();
+            let name = name.to_str().unwrap_or_default();
+            if is_no_user(name) {
+                if !is_half_written(name) {
+                    continue;
+                }
+                // By its last change: it is given the time of the passphrase at the end, and not every
+                // kernel knows when a file was made.
+                let found = match entry.metadata() {
+                    Err(e) if is_missing(&e) => continue, // its writer lives
+                    found => found.map_err(reading)?,
+                };
+                let age = clock::now()?.saturating_sub(found.ctime().unsigned_abs());
+                if age > ABANDONED.as_secs() {
+                    remove_file(&entry.path())?;
+                }
+                continue;
+            }
+            match NameEmail::parse(name) {
+                Ok(name_email) if !matches!(self.homes.find(&name_email), Ok(None)) => {}
+                Ok(name_email) => {
+                    self.remove(&name_email)?;
+                    count += 1;
+                    // Its key may have come into being at this very moment.
+                    if self.stamp(&name_email)?.is_some() {
+                        self.put(&name_email)?;
+                    }
+                }
+                Err(_) => log::warn!("{}: is of no key, left alone", entry.path().display()),
+            }
+        }
+        Ok(count)
+    }
+
+    fn path(&self, name_email: &NameEmail) -> PathBuf {
+        self.directory.join(name_email.as_str())
+    }
+
+    /// What tells the passphrase of an identity from another one; `None` when it has none.
+    fn stamp(&self, name_email: &NameEmail) -> Result<Option<Stamp>> {
+        let path = self.homes.path(name_email).join(PASSPHRASE);
+        let looking = |e| Error::io(format!("looking at {}", path.display()), e);
+        match fs::symlink_metadata(&path) {
+            Ok(found) => {
+                let modified = found.modified().map_err(looking)?;
+                Ok(Some((found.dev(), found.ino(), modified)))
+            }
+            Err(e) if is_missing(&e) => Ok(None),
+            Err(e) => Err(looking(e)),
+        }
+    }
+}
+
+/// Whether signd takes this name for no user: that of a file that is being written, or of the one that names
+/// the state.
+pub fn is_no_user(name: &str) -> bool {
+    name.starts_with('.')
+}
+
+/// Whether this is the name of a file that is being written, or was when its writer died.
+fn is_half_written(name: &str) -> bool {
+    name.strip_prefix('.').is_some_and(|digits| {
+        digits.len() == FRESH_DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    })
+}
+
+fn is_in_memory(directory: &Path) -> Result<bool> {
+    let found = statfs(directory)
+        .map_err(|e| Error::io(format!("looking at {}", directory.display()), e.into()))?;
+    Ok([TMPFS_MAGIC, RAMFS_MAGIC].contains(&found.filesystem_type()))
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io(format!("removing {}", path.display()), e))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,351 @@
+//! What obs-signd sees of the keys, all of it derived: `gnupg/` is the home of the one agent that
+//! signs, with a link to every secret key; `phrases/` has a link to every passphrase, or `phrases_dir` a
+//! file with it. signd takes each of those for a user who can sign, so they are always made last.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use gpg::Keygrip;
+use gpg::agent::AgentOption;
+
+use crate::error::{Error, Result};
+use crate::files::durable;
+use crate::home::{Homes, PASSPHRASE};
+use crate::identity::NameEmail;
+use crate::options::Options;
+use crate::remedy;
+use crate::secrets::passphrase::{self, Form, Passphrases};
+use crate::state::old_keyring;
+use crate::view::agent::{AgentHome, Configuration};
+use crate::view::phrases::PhraseFiles;
+use crate::view::slot::{Occupant, Slot, remove_dangling};
+
+/// `gnupg/`, and `phrases/` or what stands for it.
+#[derive(Debug)]
+pub struct SigndView {
+    agent_home: AgentHome,
+    secret_keys: PathBuf,
+    phrases: PathBuf,
+    /// The phrases as files, in place of links.
+    files: Option<PhraseFiles>,
+    /// Says whether phrases are sealed, so that a link would lead signd to what it cannot read.
+    passphrases: Option<Passphrases>,
+}
+
+impl SigndView {
+    /// The links of the state directory `root`.
+    pub fn new(root: &Path) -> Self {
+        Self {
+            agent_home: AgentHome::of(root),
+            secret_keys: root.join("gnupg/private-keys-v1.d"),
+            phrases: root.join("phrases"),
+            files: None,
+            passphrases: None,
+        }
+    }
+
+    /// What signd sees according to `options`: files with phrases, where those name a directory.
+    pub fn of(options: &Options, passphrases: &Passphrases) -> Self {
+        let root = &options.state_dir;
+        let files = options.phrases_dir.as_ref().map(|directory| {
+            PhraseFiles::new(directory.clone(), Homes::new(root), passphrases.clone())
+        });
+        Self { files, passphrases: Some(passphrases.clone()), ..Self::new(root) }
+    }
+
+    /// As it is, but made beside what stands in its place: the agent's home in `directory`, the links to
+    /// passphrases in `phrases`.
+    pub fn beside(self, directory: &Path, phrases: PathBuf) -> Self {
+        Self { phrases, files: self.files, passphrases: self.passphrases, ..Self::new(directory) }
+    }
+
+    /// Whether the agent's home has its files, and those say what they must.
+    pub fn is_prepared(&self) -> bool {
+        matches!(self.agent_home.configuration(), Configuration::Whole) && self.has_marker()
+    }
+
+    /// Makes the files of the agent's home that are missing, and brings up to date what an older version
+    /// wrote; `scratch` is an empty directory that nobody else uses.
+    pub fn prepare(&self, scratch: &Path) -> Result<()> {
+        let added = self.agent_home.update(scratch)?;
+        let path = self.agent_home.configuration_path();
+        if !added.is_empty() {
+            log::warn!(
+                "{}: added {}, which an agent needs that signs for many clients; the one that runs reads it \
+                 only when it is started anew: restart signd",
+                path.display(),
+                lines(added)
+            );
+        }
+        if let Configuration::Foreign(what, missing) = self.agent_home.configuration() {
+            log::warn!(
+                "{}: {what}, so it was left alone; the agent that signs needs these lines in it: {}",
+                path.display(),
+                lines(missing)
+            );
+        }
+        if !self.has_marker() {
+            self.mark_changed(scratch);
+        }
+        Ok(())
+    }
+
+    /// Tells signd that a key was made, changed or removed: its keycache holds as long as mtime,
+    /// size and inode of `pubring.kbx` stay. The file itself is empty, keyrings are in `keys/`.
+    pub fn mark_changed(&self, scratch: &Path) {
+        let fresh = scratch.join("pubring.kbx");
+        let marker = self.marker();
+        let may_go = |path: &Path| old_keyring::holds_keys(path).is_ok_and(|holds| !holds);
+        let marked =
+            fs::write(&fresh, "").and_then(|()| durable::exchange(&fresh, &marker, may_go));
+        let why = match marked {
+            Ok(true) => return,
+            Ok(false) => "it holds keys of another service".to_owned(),
+            Err(e) => e.to_string(),
+        };
+        log::warn!(
+            "{}: signd could not be told of a changed key: {why}; restart signd if it uses a keycache",
+            marker.display()
+        );
+    }
+
+    /// Fails when the agent's home is that of another service, which keeps keys in it: nothing may be made
+    /// there before they have been taken over.
+    pub fn check_is_ours(&self) -> Result<()> {
+        let gnupg = self.agent_home.path();
+        let Some(path) = old_keyring::find(gnupg)? else { return Ok(()) };
+        let state = gnupg.parent().unwrap_or(gnupg);
+        Err(Error::OldKeyring { path, remedy: remedy::command(state, "import") })
+    }
+
+    /// Files in the agent's home that keep signd from signing, or change what is signed, and why.
+    pub fn misled(&self) -> Vec<(PathBuf, &'static str)> {
+        let mut found = Vec::new();
+        let conf = self.agent_home.path().join("gpg.conf");
+        if conf.exists() {
+            found.push((conf, "changes how everything is signed; nothing of ours writes it"));
+        }
+        let path = self.agent_home.configuration_path();
+        if self.agent_home.says("no-allow-loopback-pinentry") {
+            found.push((path, "keeps signd from giving passphrases: no-allow-loopback-pinentry"));
+        }
+        found
+    }
+
+    /// The home of the agent that signs.
+    pub fn agent_home(&self) -> &AgentHome {
+        &self.agent_home
+    }
+
+    fn marker(&self) -> PathBuf {
+        self.agent_home.path().join("pubring.kbx")
+    }
+
+    /// Whether signd has its marker for changes.
+    pub fn has_marker(&self) -> bool {
+        self.marker().exists()
+    }
+
+    /// Where the links to secret keys are.
+    pub fn secret_keys(&self) -> &Path {
+        &self.secret_keys
+    }
+
+    /// Where signd finds passphrases.
+    pub fn phrases(&self) -> &Path {
+        self.files.as_ref().map_or(&self.phrases, PhraseFiles::directory)
+    }
+
+    /// The phrases, where they are files and no links.
+    pub fn phrase_files(&self) -> Option<&PhraseFiles> {
+        self.files.as_ref()
+    }
+
+    /// Fails when phrases are files, and their directory holds what is not of this state.
+    pub fn check_phrases_are_ours(&self) -> Result<()> {
+        self.files.as_ref().map_or(Ok(false), PhraseFiles::is_claimed).map(drop)
+    }
+
+    /// Removes the links of `phrases/` that signd does not read where phrases are files, of keys whose
+    /// phrase it finds; returns how many.
+    pub fn remove_old_phrases(&self) -> Result<usize> {
+        let Some(files) = &self.files else { return Ok(0) };
+        let failed = |e| Error::io(format!("clearing {}", self.phrases.display()), e);
+        let mut count = 0;
+        for entry in fs::read_dir(&self.phrases).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let is_ours = fs::read_link(&path).is_ok_and(|to| to.starts_with("../keys"));
+            let name = path.file_name().and_then(|name| NameEmail::parse(name.to_str()?).ok());
+            // One that leads nowhere has no key, and no phrase.
+            let is_found = name.is_none_or(|name| files.is_current(&name)) || !path.exists();
+            if is_ours && is_found {
+                fs::remove_file(&path).map_err(failed)?;
+                count += 1;
+            }
+        }
+        durable::sync(&self.phrases)?;
+        Ok(count)
+    }
+
+    /// Where links to passphrases are that a disk keeps; `None` where phrases are files in memory.
+    pub fn phrase_links(&self) -> Option<&Path> {
+        self.files.is_none().then_some(&self.phrases)
+    }
+
+    /// Links the secret key, durably: a phrase must not survive a power cut that its key's link
+    /// did not. `false` when the link was there; then it may not be on the disk yet.
+    pub fn add_secret_key(&self, name_email: &NameEmail, keygrip: &Keygrip) -> Result<bool> {
+        let is_new = self.secret_key_slot(name_email, keygrip).fill()?;
+        if is_new {
+            durable::sync(&self.secret_keys)?;
+        }
+        Ok(is_new)
+    }
+
+    /// Links the passphrase, or writes it to its file; from here on signd knows the key. `true` when
+    /// there is a new link, which is not on the disk yet.
+    pub fn add_phrase(&self, name_email: &NameEmail) -> Result<bool> {
+        if let Some(files) = &self.files {
+            return files.add(name_email).map(|()| false);
+        }
+        if let Some(passphrases) = &self.passphrases {
+            if passphrases.marker()?.is_some() {
+                return Ok(false); // signd reads elsewhere, where this process does not know
+            }
+        }
+        let slot = self.phrase_slot(name_email);
+        if slot.is_ours() {
+            return Ok(false);
+        }
+        let home = self.phrases.join("../keys").join(name_email.as_str());
+        if matches!(passphrase::form_in(&home), Ok(Form::Sealed)) {
+            return Err(Error::Settings(format!(
+                "the passphrase of {name_email} is sealed, and sealing.json, which says so of the state, is \
+                 missing: put it back from a backup, or run `copr-keygen seal` with the passphrase-key it \
+                 was sealed with (docs/sealing.md)"
+            )));
+        }
+        slot.fill()
+    }
+
+    /// Fails when signd cannot be given this key: something that may not go stands where its links have to
+    /// be, or its secret key is that of another identity. Asked before a key is published.
+    pub fn check_is_free(&self, name_email: &NameEmail, keygrip: &Keygrip) -> Result<()> {
+        self.check_phrase_is_free(name_email)?;
+        let slot = self.secret_key_slot(name_email, keygrip);
+        slot.check()?;
+        match slot.look() {
+            Ok(Occupant::Link(target)) if slot.path().exists() => Err(Error::Refused(format!(
+                "its secret key {keygrip} is in use as {}, and cannot be of two identities",
+                target.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// As [`SigndView::check_is_free`], as far as it can be told before there is a key.
+    pub fn check_phrase_is_free(&self, name_email: &NameEmail) -> Result<()> {
+        match self.files {
+            Some(_) => self.check_phrases_are_ours(),
+            None => self.phrase_slot(name_email).check(),
+        }
+    }
+
+    /// Takes a key from signd, durably: first the phrase, which makes the user, then the secret key.
+    /// What stands in place of a link may be somebody's only copy, so it is moved to `aside`.
+    pub fn remove(&self, name_email: &NameEmail, keygrip: &Keygrip, aside: &Path) -> Result<()> {
+        let secret_key = self.secret_key_slot(name_email, keygrip);
+        match &self.files {
+            Some(files) => files.remove(name_email)?,
+            None => {
+                self.phrase_slot(name_email).clear(&aside.join("phrase"))?;
+                durable::sync(&self.phrases)?;
+            }
+        }
+        match secret_key.look() {
+            Ok(Occupant::Link(target)) if secret_key.path().exists() => {
+                let link = secret_key.path().display();
+                log::warn!("{link}: leads to {}, left alone", target.display());
+            }
+            _ => secret_key.clear(&aside.join(keygrip.file_name()))?,
+        }
+        durable::sync(&self.secret_keys)
+    }
+
+    /// Removes the link to a passphrase that is not there, or the file with it.
+    pub fn remove_dangling_phrase(&self, name_email: &NameEmail) {
+        match &self.files {
+            Some(files) => files.remove_dangling(name_email),
+            None => remove_dangling(&self.phrases.join(name_email.as_str())),
+        }
+    }
+
+    /// Removes the link to a secret key that was never published, or is not there any more.
+    pub fn remove_dangling_secret_key(&self, keygrip: &Keygrip) {
+        remove_dangling(&self.secret_keys.join(keygrip.file_name()));
+    }
+
+    /// Where the link to a secret key is.
+    pub fn secret_key_slot(&self, name_email: &NameEmail, keygrip: &Keygrip) -> Slot {
+        let path = self.secret_keys.join(keygrip.file_name());
+        Slot::new(path, Self::secret_key_target(name_email, keygrip))
+    }
+
+    /// Where the link to a passphrase is, when it is a link.
+    pub fn phrase_slot(&self, name_email: &NameEmail) -> Slot {
+        let original = self.phrases.join("../keys").join(name_email.as_str()).join(PASSPHRASE);
+        let path = self.phrases.join(name_email.as_str());
+        Slot::new(path, Self::phrase_target(name_email)).with_original(original)
+    }
+
+    /// What the link to a secret key says.
+    fn secret_key_target(name_email: &NameEmail, keygrip: &Keygrip) -> PathBuf {
+        format!("../../keys/{name_email}/private-keys-v1.d/{}", keygrip.file_name()).into()
+    }
+
+    /// What the link to a passphrase says.
+    fn phrase_target(name_email: &NameEmail) -> PathBuf {
+        format!("../keys/{name_email}/passphrase").into()
+    }
+}
+
+fn lines(options: Vec<AgentOption>) -> String {
+    let lines: Vec<_> = options.into_iter().map(AgentOption::line).collect();
+    lines.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    #[test]
+    fn a_link_that_others_make_and_remove_meanwhile_is_no_failure() -> Result<()> {
+        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
+        assert!(fs::create_dir_all(root.join("gnupg/private-keys-v1.d")).is_ok());
+        let signd = SigndView::new(&root);
+        let name = NameEmail::parse("a#b@c")?;
+        let digits = "0123456789ABCDEF0123456789ABCDEF01234567";
+        let Some(keygrip) = Keygrip::parse(digits) else { unreachable!("it is one") };
+        let done = AtomicBool::new(false);
+        let failed = thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        signd.remove_dangling_secret_key(&keygrip); // it never leads anywhere here
+                    }
+                });
+            }
+            let put = || (0..20_000).find_map(|_| signd.add_secret_key(&name, &keygrip).err());
+            let makers: Vec<_> = (0..3).map(|_| scope.spawn(put)).collect();
+            let failed: Vec<_> =
+                makers.into_iter().filter_map(|maker| maker.join().ok().flatten()).collect();
+            done.store(true, Ordering::Relaxed);
+            failed
+        });
+        assert!(failed.is_empty(), "{failed:?}");
+        let _ = fs::remove_dir_all(&root);
+        Ok(())
+    }
+}

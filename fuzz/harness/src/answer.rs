@@ -1,0 +1,34 @@
+//! The chunks of a long answer.
+
+use std::io::Write;
+
+use copr_keygen::http::stream::Chunks;
+
+/// Writes `data` as the body of a long answer, cut up and flushed where it says so, and takes the
+/// chunks apart again as RFC 9112 (7.1) has it. The first byte says what a cut is.
+pub fn answer(data: &[u8]) {
+    let Some((cut, body)) = data.split_first() else { return };
+    let mut sent = Vec::new();
+    let mut chunks = Chunks::new(&mut sent, true);
+    for part in body.split_inclusive(|byte| byte == cut) {
+        let written = chunks.write_all(part);
+        assert!(written.is_ok() && (!part.ends_with(&[*cut]) || chunks.flush().is_ok()));
+    }
+    assert!(chunks.finish().is_ok());
+    assert_eq!(dechunk(&sent).as_deref(), Some(body));
+}
+
+/// The body in `sent`, when that is chunks with an end and nothing behind it.
+fn dechunk(mut sent: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let end = sent.windows(2).position(|two| two == b"\r\n")?;
+        let size = usize::from_str_radix(std::str::from_utf8(&sent[..end]).ok()?, 16).ok()?;
+        let (chunk, rest) = sent[end + 2..].split_at_checked(size)?;
+        body.extend_from_slice(chunk);
+        sent = rest.strip_prefix(b"\r\n")?;
+        if size == 0 {
+            return sent.is_empty().then_some(body);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Files of ours that somebody else may have written: `key.json` and the configuration.
+
+use std::path::Path;
+
+use copr_keygen::settings::Settings;
+use keystore::KeyRecord;
+
+use super::accepted;
+
+/// `key.json`.
+pub fn record(data: &[u8]) {
+    let Some(record) = KeyRecord::parse(data) else { return };
+    assert!(record.changed >= record.created);
+    assert_eq!(record.fingerprint.as_str().len(), 40);
+    assert!(
+        !record.keygrip.file_name().contains('/') && !record.keygrip.file_name().contains("..")
+    );
+    let text = record.text().unwrap_or_default();
+    assert_eq!(KeyRecord::parse(&text).as_ref(), Some(&record));
+}
+
+/// A configuration file.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let path = Path::new("/etc/copr-keygen/config.toml");
+    let Some(settings) = accepted(Settings::of_file(path, text)) else { return };
+    assert!(
+        settings.state_dir.is_absolute() && settings.gpg.get().is_ok_and(|gpg| gpg.is_absolute())
+    );
+    assert!(settings.listen.get().is_ok_and(|listen| !listen.is_empty()));
+    assert!(settings.jobs.get().is_ok_and(|jobs| (1..=256).contains(jobs)));
+    for time in [&settings.gpg_timeout, &settings.pool_max_age] {
+        assert!(time.get().is_ok_and(|time| !time.is_zero()));
+    }
+
+    let written =
+        settings.origins.iter().map(|(name, text, _)| (name.clone(), text.clone().into()));
+    let written = toml::Table::from_iter(written);
+    let again = accepted(Settings::of_file(path, &written.to_string()));
+    let shown = |mut settings: Settings| {
+        settings.origins.clear();
+        format!("{settings:?}")
+    };
+    assert_eq!(again.map(shown), Some(shown(settings)));
+}

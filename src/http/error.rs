@@ -1,0 +1,186 @@
+//! Every way in which a request can fail, and what each failure means to the HTTP client and the log.
+
+use std::time::Duration;
+
+/// The result of everything here that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong. `Display` is the sentence for the log; [`Error::client_text`] is the one for an HTTP client.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The key store failed.
+    #[error(transparent)]
+    Keys(#[from] keystore::Error),
+
+    /// The request is not what HTTP or this service understands.
+    #[error("{0}")]
+    Malformed(String),
+
+    /// The request needs a token and has no right one. What is wrong with it is not said.
+    #[error(
+        "this needs a token, as Authorization: Bearer TOKEN or as the password of HTTP Basic \
+         authentication"
+    )]
+    Unauthorized,
+
+    /// Who asks is known, and may not ask for this.
+    #[error("{0}")]
+    Forbidden(String),
+
+    /// There is no such resource.
+    #[error(
+        "there is nothing at this path; this service answers POST /gen_key, and GET /ping, /ready, /keys, \
+         /keys/NAME_EMAIL, /keys/NAME_EMAIL/pubkey and /metrics"
+    )]
+    NotFound,
+
+    /// The resource exists, the method does not fit.
+    #[error("this path answers {allow} only")]
+    MethodNotAllowed {
+        /// The value of the `Allow` header.
+        allow: &'static str,
+    },
+
+    /// The client took too long to send its request.
+    #[error("the request did not arrive within {} s", .0.as_secs())]
+    RequestTimeout(Duration),
+
+    /// The announced body is over the limit.
+    #[error("the body may be at most {0} bytes")]
+    BodyTooLarge(usize),
+
+    /// Request line and headers are over the limit.
+    #[error("request line and headers may be at most {bytes} bytes and {headers} headers")]
+    HeadTooLarge {
+        /// The limit in bytes.
+        bytes: usize,
+        /// The limit in header lines.
+        headers: usize,
+    },
+}
+
+impl From<gpg::Error> for Error {
+    fn from(error: gpg::Error) -> Self {
+        Self::Keys(error.into())
+    }
+}
+
+impl Error {
+    /// Wraps a system error; see [`gpg::Error::io`].
+    pub fn io(doing: impl Into<String>, source: std::io::Error) -> Self {
+        gpg::Error::io(doing, source).into()
+    }
+
+    /// Too much is going on; the same request may succeed later.
+    pub fn busy(why: impl Into<String>) -> Self {
+        gpg::Error::Busy(why.into()).into()
+    }
+
+    /// A field of a request is missing or holds what it may not hold.
+    pub fn field(field: &'static str, reason: impl Into<String>) -> Self {
+        gpg::Error::Field { field, reason: reason.into() }.into()
+    }
+
+    /// Whether too much is going on.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Keys(keystore::Error::Gpg(gpg::Error::Busy(_))))
+    }
+
+    /// The HTTP status this failure is answered with.
+    pub fn http_status(&self) -> u16 {
+        match self {
+            Self::Malformed(_) => 400,
+            Self::Unauthorized => 401,
+            Self::Forbidden(_) => 403,
+            Self::NotFound => 404,
+            Self::MethodNotAllowed { .. } => 405,
+            Self::RequestTimeout(_) => 408,
+            Self::BodyTooLarge(_) => 413,
+            Self::HeadTooLarge { .. } => 431,
+            Self::Keys(error) => status_of(error),
+        }
+    }
+
+    /// The one line an HTTP client reads. What concerns the inside of the sign host stays in its
+    /// log, where `request_id` finds it.
+    pub fn client_text(&self, request_id: &str) -> String {
+        match (self.http_status(), self) {
+            (500, _) => format!("the sign host failed; its log has the reason under {request_id}"),
+            (503, Self::Keys(error)) => unavailable(error).into(),
+            _ => self.to_string(),
+        }
+    }
+
+    /// How loudly the log says it: a client's mistake is news, not a fault of the host.
+    pub fn priority(&self) -> log::Level {
+        use keystore::Error::{Gpg, OldKeyring};
+        match (self.http_status(), self) {
+            (500, _) | (503, Self::Keys(Gpg(gpg::Error::Clock(_)) | OldKeyring { .. })) => {
+                log::Level::Error
+            }
+            (503, _) => log::Level::Warn,
+            _ => log::Level::Info,
+        }
+    }
+}
+
+/// The status of a failure of the key store.
+fn status_of(error: &keystore::Error) -> u16 {
+    use gpg::Error as Gpg;
+    use keystore::Error as Keys;
+    match error {
+        Keys::Gpg(Gpg::Field { .. }) => 400,
+        Keys::NoKey(_) => 404,
+        Keys::Gpg(Gpg::Busy(_) | Gpg::NoSpace { .. } | Gpg::Clock(_))
+        | Keys::InUse(_)
+        | Keys::OldKeyring { .. } => 503,
+        Keys::Gpg(
+            Gpg::Missing { .. }
+            | Gpg::TimedOut { .. }
+            | Gpg::Failed { .. }
+            | Gpg::DamagedHome { .. }
+            | Gpg::Io { .. },
+        )
+        | Keys::Settings(_)
+        | Keys::Arguments(_)
+        | Keys::Usage(_)
+        | Keys::Refused(_)
+        | Keys::Partly(_)
+        | Keys::Interrupted { .. }
+        | Keys::Occupied { .. } => 500,
+    }
+}
+
+/// What a client reads who may ask again later.
+fn unavailable(error: &keystore::Error) -> &'static str {
+    match error {
+        keystore::Error::Gpg(gpg::Error::NoSpace { .. }) => {
+            "the sign host has no space left for another key; try again later"
+        }
+        keystore::Error::OldKeyring { .. } => {
+            "the sign host holds keys of another service that have not been taken over, so it makes \
+             none; its administrator must run copr-keygen import"
+        }
+        keystore::Error::Gpg(gpg::Error::Clock(_)) => {
+            "the clock of the sign host is wrong, its log has more; try again later"
+        }
+        _ => "the sign host is too busy; try again in a few seconds",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_shortage_may_be_waited_out() {
+        for (code, status) in
+            [(libc::ENOSPC, 503), (libc::EDQUOT, 503), (libc::EROFS, 500), (libc::EFBIG, 500)]
+        {
+            let error = Error::io("writing /x", io::Error::from_raw_os_error(code));
+            assert_eq!(error.http_status(), status);
+        }
+    }
+}
