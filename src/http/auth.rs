@@ -63,7 +63,7 @@ impl Access {
             None => Ok(()),
             Some(address) => Err(keystore::Error::Settings(format!(
                 "other hosts can reach {address} and there are no tokens, so anybody could have keys \
-                 made: give the service tokens (copr-keygen token, docs/operations.md), or set \
+                 made: give the service tokens (copr-keygen token, docs/backend.md), or set \
                  allow_anonymous = true"
             ))),
         }

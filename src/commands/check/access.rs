@@ -93,7 +93,7 @@ fn judge_passed(host: &Host, passed: &Passed, section: &mut Section) {
         Passed::NotEncrypted(_) => section.failed(
             NAME,
             format!("{shown}: is not encrypted, and the unit decrypts it: it does not start"),
-            "encrypt the file (docs/operations.md, \"Encrypted on the disk\"), or take \
+            "encrypt the file (docs/backend.md, \"Encrypted on the disk\"), or take \
              LoadCredentialEncrypted= out of the unit",
         ),
         _ if !host.as_root => section.note(NAME, format!("{shown}: only root can look")),
@@ -162,7 +162,7 @@ fn judge_addresses(host: &Host, addresses: &[SocketAddr], has_tokens: bool, sect
             section.failed(
                 address,
                 "can be reached by other hosts, and there are no tokens: serve does not start",
-                "make tokens (copr-keygen token NAME; docs/operations.md says where they go)",
+                "make tokens (copr-keygen token NAME; docs/backend.md says where they go)",
             );
         }
     }
