@@ -12,6 +12,7 @@ use super::agent::S2K_COUNT;
 use super::status::Status;
 use crate::error::{Error, Place, Result, Shortage};
 use crate::process::{self, End, Finished, Job};
+use crate::text::printable;
 
 /// Options of every gpg here: no question, no agent it would start itself, no trust database.
 const ALWAYS: [&str; 5] =
@@ -173,7 +174,7 @@ pub fn succeeded_at(
     took: Duration,
     doing: &str,
 ) -> Result<Output> {
-    let words = printable(&finished.stderr);
+    let words = one_line(&finished.stderr);
     let failed = |how: String| Err(Error::Failed { how, words: words.clone() });
     match finished.end {
         None => return Err(Error::TimedOut { after: took, words }),
@@ -198,11 +199,10 @@ fn named(words: &str) -> Option<Shortage> {
         .or(named("Disk quota exceeded", Shortage::Quota))
 }
 
-/// gpg's words in one line that a terminal and a log can take, at most about 2,000 bytes.
-fn printable(bytes: &[u8]) -> String {
+/// gpg's words in one line that a terminal and a log can take, from at most 2,000 bytes.
+fn one_line(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(2000)]);
-    let lines: Vec<_> =
-        text.lines().map(|line| line.trim().replace(char::is_control, "?")).collect();
+    let lines: Vec<_> = text.lines().map(|line| printable(line.trim())).collect();
     match lines.join("; ") {
         words if words.is_empty() => "it said nothing".into(),
         words => words,
@@ -215,8 +215,11 @@ mod tests {
 
     #[test]
     fn words_are_one_short_printable_line() {
-        assert_eq!(printable(b"gpg: a\x1b[31m\ngpg: b\xff\r\n"), "gpg: a?[31m; gpg: b\u{fffd}");
-        assert!(printable(&[b'x'; 5000]).len() <= 2000);
-        assert_eq!(printable(b""), "it said nothing");
+        assert_eq!(
+            one_line(b"gpg: a\x1b[31m\ngpg: b\xff\r\n"),
+            "gpg: a\\u{1b}[31m; gpg: b\u{fffd}"
+        );
+        assert!(one_line(&[b'x'; 5000]).len() <= 2000);
+        assert_eq!(one_line(b""), "it said nothing");
     }
 }

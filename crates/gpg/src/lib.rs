@@ -21,6 +21,7 @@ pub mod process;
 mod secret;
 mod signature;
 pub mod status;
+pub mod text;
 mod user_id;
 mod version;
 

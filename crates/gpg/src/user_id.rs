@@ -1,6 +1,7 @@
 //! The user ID of a key, parsed once and valid ever after: nothing in it is syntax of gpg.
 
 use crate::error::{Error, Result};
+use crate::text::is_control;
 
 /// The longest part of a user ID, in bytes.
 pub const PART_MAX: usize = 200;
@@ -58,12 +59,6 @@ fn parse_part(field: &'static str, text: &str, forbidden: &[char]) -> Result<Str
         return refuse(format!("must not hold '{c}'"));
     }
     Ok(text.trim().into())
-}
-
-/// Control characters, line and paragraph separators, and the bidirectional overrides that make
-/// a user ID read as another one.
-fn is_control(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
