@@ -1,15 +1,16 @@
 //! What is done with a keyring of many certificates at once: read it in one pass. It is never written,
 //! and nothing is left beside it.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Certificate, Gpg, Keyring, call, listing};
+use crate::call::{GpgCall, Keyring, LISTING};
 use crate::error::{Error, Result};
-use crate::process::{self, Job};
+use crate::inspect::parse_listing;
+use crate::listing::Certificate;
+use crate::programs::Gpg;
 
 /// How long gpg may take to read a whole keyring; `gpg_timeout` is about one key.
 const BULK_TIME: Duration = Duration::from_secs(3600);
@@ -17,14 +18,11 @@ const BULK_TIME: Duration = Duration::from_secs(3600);
 /// A listing is parsed in pieces of about this many bytes.
 const PIECE: usize = 1024 * 1024;
 
-/// How a listing is to look.
-const LISTING: [&str; 3] = ["--with-colons", "--with-keygrip", "--fixed-list-mode"];
-
 impl Gpg {
     /// Writes all certificates of a keyring to the new file `into`, one behind the other.
     pub fn export_all(&self, keyring: Keyring, into: &Path) -> Result<()> {
-        let arguments = ["--no-armor", "--export"].map(Into::into);
-        self.run_bulk(keyring, &arguments, into, "exporting a keyring")
+        let call = self.bulk_call(keyring).words(["--no-armor", "--export"]);
+        run_into(call, into, "exporting a keyring")
     }
 
     /// Hands every certificate of a keyring to `each`, in the keyring's order, with keygrips and
@@ -35,9 +33,8 @@ impl Gpg {
         through: &Path,
         each: impl FnMut(Certificate),
     ) -> Result<()> {
-        let mut arguments = LISTING.map(OsString::from).to_vec();
-        arguments.push("--list-keys".into());
-        self.run_bulk(keyring, &arguments, through, "listing a keyring")?;
+        let call = self.bulk_call(keyring).words(LISTING).words(["--list-keys"]);
+        run_into(call, through, "listing a keyring")?;
         read_listing(keyring.file, through, each)
     }
 
@@ -50,39 +47,22 @@ impl Gpg {
         through: &Path,
         each: impl FnMut(Certificate),
     ) -> Result<()> {
-        let mut arguments = LISTING.map(OsString::from).to_vec();
-        arguments.extend(["--show-keys".into(), "--".into(), file.into()]);
         // gpg wants a keyring, and makes an empty one.
         let keyring = Keyring { home: work, file: &work.join("none.kbx") };
-        self.run_bulk(keyring, &arguments, through, "listing secret keys")?;
+        let call = self.bulk_call(keyring).words(LISTING).words(["--show-keys"]).on(file);
+        run_into(call, through, "listing secret keys")?;
         read_listing(file, through, each)
     }
 
-    fn run_bulk(
-        &self,
-        keyring: Keyring,
-        command: &[OsString],
-        into: &Path,
-        doing: &str,
-    ) -> Result<()> {
-        let file = File::options().write(true).create_new(true).open(into);
-        let file = file.map_err(|e| Error::io(format!("making {}", into.display()), e))?;
-        let mut arguments = call::gpg_arguments(keyring.home);
-        arguments.extend(super::certificate::reading(keyring));
-        arguments.push("--quiet".into());
-        arguments.extend_from_slice(command);
-        let started = Instant::now();
-        let job = Job {
-            program: &self.gpg,
-            arguments,
-            stdin: b"",
-            deadline: started + BULK_TIME,
-            background: None,
-        };
-        let finished = process::run_into(&job, file)
-            .map_err(|e| Error::io(format!("running {}", self.gpg.display()), e))?;
-        call::succeeded(finished, started.elapsed(), doing).map(drop)
+    fn bulk_call<'a>(&'a self, keyring: Keyring<'a>) -> GpgCall<'a> {
+        self.long_call(keyring.home, Instant::now() + BULK_TIME).reading(keyring).words(["--quiet"])
     }
+}
+
+fn run_into(call: GpgCall, into: &Path, doing: &str) -> Result<()> {
+    let file = File::options().write(true).create_new(true).open(into);
+    let file = file.map_err(|e| Error::io(format!("making {}", into.display()), e))?;
+    call.stdout_to(file).run()?.succeeded(doing).map(drop)
 }
 
 /// Reads what gpg has listed of `file` into the file `path`.
@@ -96,11 +76,7 @@ fn read_listing(file: &Path, path: &Path, mut each: impl FnMut(Certificate)) -> 
         let begins = |line: &[u8]| line.starts_with(b"pub:") || line.starts_with(b"sec:");
         if is_end || (begin >= PIECE && begins(&piece[begin..])) {
             let next = piece.split_off(begin);
-            let certificates = listing::parse(&piece).map_err(|words| Error::Failed {
-                how: format!("its listing of {} is not understood", file.display()),
-                words,
-            })?;
-            certificates.into_iter().for_each(&mut each);
+            parse_listing(file, &piece)?.into_iter().for_each(&mut each);
             piece = next;
         }
         if is_end {

@@ -1,130 +1,105 @@
-//! One call of gpg in a home of staging, with or without an agent of its own, and what became of it.
+//! One call of gpg: its command line, its streams and its limits, with or without an agent of its own.
+//! Every gpg of this program but `--version` gets its command line here.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
-use super::Gpg;
-use super::agent::S2K_COUNT;
-use super::status::Status;
-use crate::error::{Error, Place, Result, Shortage};
+use crate::agent::S2K_COUNT;
+use crate::error::{Error, FullDisk, Result, Shortage};
+use crate::feed::Feed;
 use crate::process::{self, End, Finished, Job};
+use crate::programs::Gpg;
+use crate::status::Status;
 use crate::text::printable;
 
 /// Options of every gpg here: no question, no agent it would start itself, no trust database.
 const ALWAYS: [&str; 5] =
     ["--batch", "--no-tty", "--no-autostart", "--no-auto-check-trustdb", "--trust-model=always"];
 
-/// Options under which gpg takes the first line of its standard input for the passphrase. It reads that
-/// line byte by byte, so whatever comes behind it is still there for the command.
-pub(super) const PASSPHRASE_ON_STDIN: [&str; 2] = ["--pinentry-mode=loopback", "--passphrase-fd=0"];
+/// Has gpg print status lines among its output. A gpg with an agent always does.
+pub(crate) const STATUS: &str = "--status-fd=1";
 
-/// Standard input for [`PASSPHRASE_ON_STDIN`]: the passphrase, and what the command reads.
-pub(super) fn passphrase_and(passphrase: &[u8], rest: &[u8]) -> Zeroizing<Vec<u8>> {
-    // Never grown, which would leave a copy behind.
-    let mut stdin = Zeroizing::new(Vec::with_capacity(passphrase.len() + 1 + rest.len()));
-    stdin.extend_from_slice(passphrase);
-    stdin.push(b'\n');
-    stdin.extend_from_slice(rest);
-    stdin
-}
+/// Options for a listing that [`crate::listing::parse`] reads in full.
+pub(crate) const LISTING: [&str; 3] = ["--with-colons", "--with-keygrip", "--fixed-list-mode"];
+
+/// Options of every agent here. Its passphrases are 256 random bits: stretching them (`--s2k-count`) would
+/// add time and nothing else. It need not watch its socket and its home either: the kernel takes some 15 ms
+/// to end a process that has watched files (inotify), and each agent here is waited for.
+const AGENT: [&str; 8] = [
+    "--no-detach",
+    "--quiet",
+    "--s2k-count",
+    S2K_COUNT,
+    "--disable-scdaemon",
+    "--extra-socket=none",
+    "--browser-socket=none",
+    "--disable-check-own-socket",
+];
 
 /// How long gpgconf may take.
 const GPGCONF_TIME: Duration = Duration::from_secs(2);
 
-/// What gpg is to do.
-pub struct Call<'a> {
-    /// Its home; `--homedir`.
+/// Where a certificate is read from.
+#[derive(Clone, Copy, Debug)]
+pub struct Keyring<'a> {
+    /// A GnuPG home; nothing is written there.
     pub home: &'a Path,
-    /// Options and the command.
-    pub arguments: Vec<OsString>,
-    /// At most 4096 bytes.
-    pub stdin: &'a [u8],
-    /// The setting `gpg_timeout` counts as well.
-    pub deadline: Instant,
+    /// The file with the public keys.
+    pub file: &'a Path,
+}
+
+/// A gpg that is about to be run in a home of staging.
+pub(crate) struct GpgCall<'a> {
+    gpg: &'a Gpg,
+    pub(crate) home: &'a Path,
+    arguments: Vec<OsString>,
+    input: Zeroizing<Vec<u8>>,
+    stdin: Stdio,
+    stdout: Stdio,
+    deadline: Instant,
+    stop: Option<BorrowedFd<'a>>,
 }
 
 /// What a gpg said that did what it was asked to do.
 #[derive(Debug)]
-pub struct Output {
+pub(crate) struct Output {
     /// Status lines, and whatever the command prints.
-    pub stdout: Vec<u8>,
+    pub(crate) stdout: Vec<u8>,
     /// Its words on stderr, in one printable line.
-    pub words: String,
+    pub(crate) words: String,
 }
 
 impl Gpg {
-    /// Runs gpg without an agent: for what needs no secret key.
-    pub(super) fn run(&self, mut call: Call) -> Result<(Finished, Duration)> {
-        call.arguments.insert(0, "--status-fd=1".into());
-        self.run_silent(call)
+    /// A call in `home` that ends by `deadline` and within the setting `gpg_timeout`.
+    pub(crate) fn call<'a>(&'a self, home: &'a Path, deadline: Instant) -> GpgCall<'a> {
+        self.long_call(home, deadline.min(Instant::now() + self.timeout))
     }
 
-    /// As [`Gpg::run`], without status lines: for what prints something itself.
-    pub(super) fn run_silent(&self, call: Call) -> Result<(Finished, Duration)> {
-        let mut arguments = gpg_arguments(call.home);
-        arguments.extend(call.arguments.iter().cloned());
-        self.run_program(&self.gpg, arguments, &call, None)
-    }
-
-    /// Runs gpg with an agent of its own, which is gone afterwards.
-    pub(super) fn run_with_agent(&self, call: Call) -> Result<(Finished, Duration)> {
-        self.run_program(&self.agent, self.agent_arguments(&call)?, &call, None)
-    }
-
-    /// As [`Gpg::run_with_agent`], at idle priority, without regard to `gpg_timeout`, and ended as
-    /// soon as `stop` becomes readable.
-    pub(super) fn run_in_background(
-        &self,
-        call: Call,
-        stop: BorrowedFd,
-    ) -> Result<(Finished, Duration)> {
-        self.run_program(&self.agent, self.agent_arguments(&call)?, &call, Some(stop))
-    }
-
-    /// gpg-agent makes its sockets, turns gpg into its own parent and watches it; both are in one
-    /// process group. So the agent needs no polling to start and cannot outlive the group. Its
-    /// passphrases are 256 random bits: stretching them (`--s2k-count`) would add time and nothing
-    /// else. It need not watch its socket and its home either: the kernel takes some 15 ms to end
-    /// a process that has watched files (inotify), and each agent here is waited for.
-    fn agent_arguments(&self, call: &Call) -> Result<Vec<OsString>> {
-        self.check_installed()?;
-        let mut arguments = vec!["--homedir".into(), call.home.into()];
-        arguments.extend(
-            ["--no-detach", "--quiet", "--s2k-count", S2K_COUNT, "--disable-scdaemon"]
-                .map(Into::into),
-        );
-        arguments.extend(["--extra-socket=none", "--browser-socket=none"].map(Into::into));
-        arguments.push("--disable-check-own-socket".into());
-        arguments.extend(["--daemon".into(), "--".into(), self.gpg.clone().into()]);
-        arguments.extend(gpg_arguments(call.home));
-        arguments.push("--status-fd=1".into());
-        arguments.extend(call.arguments.iter().cloned());
-        Ok(arguments)
-    }
-
-    fn run_program(
-        &self,
-        program: &Path,
-        arguments: Vec<OsString>,
-        call: &Call,
-        background: Option<BorrowedFd>,
-    ) -> Result<(Finished, Duration)> {
-        let started = Instant::now();
-        let deadline = match background {
-            Some(_) => call.deadline,
-            None => call.deadline.min(started + self.timeout),
-        };
-        let job = Job { program, arguments, stdin: call.stdin, deadline, background };
-        let result =
-            process::run(&job).map_err(|e| Error::io(format!("running {}", program.display()), e));
-        if program == self.agent {
-            self.remove_socket_directory(call.home, deadline);
+    /// As [`Gpg::call`], without regard to `gpg_timeout`, which is about one key.
+    pub(crate) fn long_call<'a>(&'a self, home: &'a Path, deadline: Instant) -> GpgCall<'a> {
+        GpgCall {
+            gpg: self,
+            home,
+            arguments: vec!["--homedir".into(), home.into()],
+            input: Zeroizing::default(),
+            stdin: Stdio::piped(),
+            stdout: Stdio::piped(),
+            deadline,
+            stop: None,
         }
-        Ok((result?, started.elapsed()))
+        .words(ALWAYS)
+    }
+
+    /// Ends the agent of a home that is not in staging, if one runs there.
+    pub fn end_agent(&self, home: &Path) {
+        self.run_gpgconf(home, &["--kill", "gpg-agent"], Instant::now() + GPGCONF_TIME);
     }
 
     /// For a user who is logged in, gpg binds the sockets of a home in a directory of their own
@@ -139,11 +114,6 @@ impl Gpg {
         self.run_gpgconf(home, &["--remove-socketdir"], most);
     }
 
-    /// Ends the agent of a home that is not in staging, if one runs there.
-    pub fn end_agent(&self, home: &Path) {
-        self.run_gpgconf(home, &["--kill", "gpg-agent"], Instant::now() + GPGCONF_TIME);
-    }
-
     fn run_gpgconf(&self, home: &Path, words: &[&str], deadline: Instant) {
         let mut arguments = vec!["--homedir".into(), home.into()];
         arguments.extend(words.iter().map(Into::into));
@@ -155,45 +125,129 @@ impl Gpg {
     }
 }
 
-pub(super) fn gpg_arguments(home: &Path) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = vec!["--homedir".into(), home.into()];
-    arguments.extend(ALWAYS.map(Into::into));
-    arguments
+impl<'a> GpgCall<'a> {
+    /// Adds options, a command or its arguments.
+    pub(crate) fn words<W: Into<OsString>>(mut self, words: impl IntoIterator<Item = W>) -> Self {
+        self.arguments.extend(words.into_iter().map(Into::into));
+        self
+    }
+
+    /// Adds what the command works on: a word that is no option, whatever it begins with.
+    pub(crate) fn on(self, what: impl Into<OsString>) -> Self {
+        self.words(["--".into(), what.into()])
+    }
+
+    /// Reads `keyring` without leaving a trace there. What it says of signatures that were verified before is
+    /// not believed.
+    pub(crate) fn reading(self, keyring: Keyring) -> Self {
+        self.words(["--no-options", "--lock-never", "--no-sig-cache", "--no-default-keyring"])
+            .words(["--keyring".into(), keyring.file.as_os_str().to_owned()])
+    }
+
+    /// Gives gpg this Unix time in the place of now. With "!" the time stands still, however long gpg takes.
+    pub(crate) fn at(self, time: Option<u64>) -> Self {
+        self.words(time.map(|at| format!("--faked-system-time={at}!")))
+    }
+
+    /// Answers gpg's question for a passphrase with the first line of standard input. gpg reads that line
+    /// byte by byte, so that `rest` is still there for the command.
+    pub(crate) fn passphrase(self, passphrase: &[u8], rest: &[u8]) -> Self {
+        self.words(["--pinentry-mode=loopback", "--passphrase-fd=0"])
+            .input(&[passphrase, b"\n", rest])
+    }
+
+    /// Writes these pieces to standard input, at most 4096 bytes.
+    pub(crate) fn input(mut self, pieces: &[&[u8]]) -> Self {
+        // Never grown, which would leave a copy of a secret behind.
+        let mut input = Vec::with_capacity(pieces.iter().map(|piece| piece.len()).sum());
+        pieces.iter().for_each(|piece| input.extend_from_slice(piece));
+        self.input = Zeroizing::new(input);
+        self
+    }
+
+    /// Gives gpg `file` as its standard input.
+    pub(crate) fn stdin_from(mut self, file: File) -> Self {
+        self.stdin = file.into();
+        self
+    }
+
+    /// Gives gpg `file` as its standard output.
+    pub(crate) fn stdout_to(mut self, file: File) -> Self {
+        self.stdout = file.into();
+        self
+    }
+
+    /// Runs at idle priority, and no longer than until `stop` becomes readable.
+    pub(crate) fn in_background_until(mut self, stop: BorrowedFd<'a>) -> Self {
+        self.stop = Some(stop);
+        self
+    }
+
+    /// Starts gpg without an agent, to be fed through its standard input.
+    pub(crate) fn start(self, stdout: Stdio, patience: Duration) -> Result<Feed> {
+        let program = &self.gpg.gpg;
+        Feed::start(program, &self.arguments, stdout, patience).map_err(|e| not_run(program, e))
+    }
+
+    /// Runs gpg without an agent: for what needs no secret key.
+    pub(crate) fn run(self) -> Result<Finished> {
+        let program = &self.gpg.gpg;
+        self.run_program(program)
+    }
+
+    /// Runs gpg with an agent of its own, which is gone afterwards. gpg-agent makes its sockets, turns gpg
+    /// into its own parent and watches it; both are in one process group. So the agent needs no polling to
+    /// start and cannot outlive the group.
+    pub(crate) fn run_with_agent(mut self) -> Result<Finished> {
+        let Self { gpg, home, deadline, .. } = self;
+        gpg.check_installed()?;
+        let mut arguments = vec!["--homedir".into(), home.into()];
+        arguments.extend(AGENT.map(Into::into));
+        arguments.extend(["--daemon".into(), "--".into(), gpg.gpg.clone().into(), STATUS.into()]);
+        arguments.append(&mut self.arguments);
+        self.arguments = arguments;
+        let finished = self.run_program(&gpg.agent);
+        gpg.remove_socket_directory(home, deadline);
+        finished
+    }
+
+    fn run_program(self, program: &Path) -> Result<Finished> {
+        let (stdin, deadline) = (&self.input[..], self.deadline);
+        let job =
+            Job { program, arguments: self.arguments, stdin, deadline, background: self.stop };
+        process::run_with(&job, self.stdin, self.stdout).map_err(|e| not_run(program, e))
+    }
 }
 
-/// What it said, if it ended with exit status 0. `doing` is for a file system that was full: that of
-/// the state directory, as gpg works in staging.
-pub fn succeeded(finished: Finished, took: Duration, doing: &str) -> Result<Output> {
-    succeeded_at(Place::State, finished, took, doing)
+fn not_run(program: &Path, error: io::Error) -> Error {
+    Error::io(format!("running {}", program.display()), error)
 }
 
-/// As [`succeeded`], for a gpg that writes to `place`.
-pub fn succeeded_at(
-    place: Place,
-    finished: Finished,
-    took: Duration,
-    doing: &str,
-) -> Result<Output> {
-    let words = one_line(&finished.stderr);
-    let failed = |how: String| Err(Error::Failed { how, words: words.clone() });
-    match finished.end {
-        None => return Err(Error::TimedOut { after: took, words }),
-        Some(End::Exited(0)) => {}
-        Some(end) => {
-            if let Some(shortage) = Status::parse(&finished.stdout).shortage.or(named(&words)) {
-                return Err(Error::NoSpace { doing: doing.into(), place, shortage });
-            }
-            return match end {
-                End::Exited(code) => failed(format!("exit status {code}")),
-                End::Killed(signal) => failed(format!("killed by {signal}")),
-            };
+impl Finished {
+    /// What gpg said, if it ended with exit status 0. `doing` is for a file system that was full: that of
+    /// the state directory, as gpg works in staging.
+    pub(crate) fn succeeded(self, doing: &str) -> Result<Output> {
+        self.succeeded_on(FullDisk::State, doing)
+    }
+
+    /// As [`Finished::succeeded`], for a gpg that writes to `disk`.
+    pub(crate) fn succeeded_on(self, disk: FullDisk, doing: &str) -> Result<Output> {
+        let words = one_line(&self.stderr);
+        let how = match self.end {
+            None => return Err(Error::TimedOut { after: self.took, words }),
+            Some(End::Exited(0)) => return Ok(Output { stdout: self.stdout, words }),
+            Some(End::Exited(code)) => format!("exit status {code}"),
+            Some(End::Killed(signal)) => format!("killed by {signal}"),
+        };
+        match Status::parse(&self.stdout).shortage.or(named_shortage(&words)) {
+            Some(shortage) => Err(Error::NoSpace { doing: doing.into(), disk, shortage }),
+            None => Err(Error::Failed { how, words }),
         }
     }
-    Ok(Output { stdout: finished.stdout, words })
 }
 
 /// What there was too little of, by the words of strerror(3) among gpg's own.
-fn named(words: &str) -> Option<Shortage> {
+fn named_shortage(words: &str) -> Option<Shortage> {
     let named = |text, shortage| words.contains(text).then_some(shortage);
     named("No space left on device", Shortage::Space)
         .or(named("Disk quota exceeded", Shortage::Quota))

@@ -1,16 +1,14 @@
 //! Encrypts a stream to certificates. What is encrypted reaches gpg through a pipe and is never on a
 //! disk in the clear.
 
-use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use super::call::{self, Call, gpg_arguments};
-use super::feed::Feed;
-use super::{Gpg, is_program};
-use crate::error::{Error, Place, Result};
+use crate::error::{Error, FullDisk, Result};
+use crate::feed::Feed;
+use crate::programs::{Gpg, check_program};
 
 /// How long gpg may take no byte. Its output may go over a network to somebody who is slow, so this
 /// is more than the setting `gpg_timeout`.
@@ -18,24 +16,21 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A running encryption; what is written to it is encrypted. Dropped, it is broken off, so that
 /// nobody can take what it has written for a whole message.
-pub struct Encryption {
-    feed: Feed,
-    started: Instant,
-}
+pub struct Encryption(Feed);
 
 impl Gpg {
     /// Begins to encrypt to the certificates in `recipients`, one in each file. `home` is in staging.
     pub fn encrypt(&self, home: &Path, recipients: &[PathBuf], to: Stdio) -> Result<Encryption> {
-        is_program(&self.gpg, "gpg")?;
-        let mut arguments = gpg_arguments(home);
-        arguments.extend(["--no-options", "--no-encrypt-to", "--no-armor"].map(Into::into));
+        check_program(&self.gpg, "gpg")?;
+        let mut call = self.long_call(home, Instant::now()).words([
+            "--no-options",
+            "--no-encrypt-to",
+            "--no-armor",
+        ]);
         for recipient in recipients {
-            arguments.extend([OsString::from("--recipient-file"), recipient.into()]);
+            call = call.words(["--recipient-file".into(), recipient.as_os_str().to_owned()]);
         }
-        arguments.extend(["--output", "-", "--encrypt"].map(Into::into));
-        let feed = Feed::start(&self.gpg, &arguments, to, PATIENCE)
-            .map_err(|e| Error::io(format!("running {}", self.gpg.display()), e))?;
-        Ok(Encryption { feed, started: Instant::now() })
+        call.words(["--output", "-", "--encrypt"]).start(to, PATIENCE).map(Encryption)
     }
 
     /// Checks that `file` holds one certificate that can be encrypted to, and no secret key. `Err`
@@ -48,19 +43,16 @@ impl Gpg {
     ) -> Result<std::result::Result<(), String>> {
         // gpg asks the trust database about a key that has expired, and fails if there is none; under
         // this model it makes one in its home.
-        let arguments = ["--no-options", "--trust-model=pgp", "--with-colons", "--show-keys", "--"];
-        let mut arguments: Vec<OsString> = arguments.map(Into::into).into();
-        arguments.push(file.into());
-        let (finished, took) = self.run_silent(Call { home, arguments, stdin: b"", deadline })?;
+        let options = ["--no-options", "--trust-model=pgp", "--with-colons", "--show-keys"];
+        let shown = self.call(home, deadline).words(options).on(file).run()?;
         // gpg takes a file without any certificate for a failure.
-        let output = match call::succeeded(finished, took, "looking at a certificate") {
-            Ok(output) => output,
+        match shown.succeeded("looking at a certificate") {
+            Ok(output) => Ok(judge(&output.stdout)),
             Err(Error::Failed { words, .. }) => {
-                return Ok(Err(format!("gpg does not take it for a certificate: {words}")));
+                Ok(Err(format!("gpg does not take it for a certificate: {words}")))
             }
-            Err(e) => return Err(e),
-        };
-        Ok(judge(&output.stdout))
+            Err(e) => Err(e),
+        }
     }
 }
 
@@ -90,20 +82,20 @@ fn judge(listing: &[u8]) -> std::result::Result<(), String> {
 impl Encryption {
     /// Whether gpg does not take what is written to it; [`Encryption::finish`] tells why.
     pub fn is_broken(&self) -> bool {
-        self.feed.is_broken()
+        self.0.is_broken()
     }
 
     /// Ends the message. An error means that what was written is none; `doing` is for a file system
     /// that was full.
     pub fn finish(self, doing: &str) -> Result<()> {
-        let finished = self.feed.finish().map_err(|e| Error::io("waiting for gpg", e))?;
-        call::succeeded_at(Place::Named, finished, self.started.elapsed(), doing).map(drop)
+        let finished = self.0.finish().map_err(|e| Error::io("waiting for gpg", e))?;
+        finished.succeeded_on(FullDisk::Named, doing).map(drop)
     }
 }
 
 impl Write for Encryption {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.feed.write(bytes)
+        self.0.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -29,12 +29,12 @@ pub enum Error {
     Busy(String),
 
     /// There is no room for what was to be written.
-    #[error("{shortage}: {doing}; {}", .shortage.remedy(.place))]
+    #[error("{shortage}: {doing}; {}", .shortage.remedy(.disk))]
     NoSpace {
         /// What was being done, to which file or stream.
         doing: String,
         /// Where there is no room.
-        place: Place,
+        disk: FullDisk,
         /// Of what there is too little.
         shortage: Shortage,
     },
@@ -91,7 +91,7 @@ pub enum Error {
 
 /// Where there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum FullDisk {
     /// On the file system of the state directory, where gpg works and keys are kept.
     State,
     /// Where the file or stream is that the sentence names.
@@ -117,12 +117,12 @@ impl std::fmt::Display for Shortage {
 }
 
 impl Shortage {
-    fn remedy(self, place: &Place) -> &'static str {
-        match (self, place) {
-            (Self::Space, Place::State) => {
+    fn remedy(self, disk: &FullDisk) -> &'static str {
+        match (self, disk) {
+            (Self::Space, FullDisk::State) => {
                 "make room on the file system of the state directory, nothing was changed"
             }
-            (Self::Space, Place::Named) => "make room there, then try again",
+            (Self::Space, FullDisk::Named) => "make room there, then try again",
             (Self::Quota, _) => "raise the quota or make room within it, then try again",
         }
     }
@@ -149,7 +149,7 @@ impl Error {
     /// need not be one of the state.
     pub fn io(doing: impl Into<String>, source: io::Error) -> Self {
         let doing = doing.into();
-        let no_space = |doing, shortage| Self::NoSpace { doing, place: Place::Named, shortage };
+        let no_space = |doing, shortage| Self::NoSpace { doing, disk: FullDisk::Named, shortage };
         match source.raw_os_error() {
             Some(libc::ENOSPC) => no_space(doing, Shortage::Space),
             Some(libc::EDQUOT) => no_space(doing, Shortage::Quota),
@@ -162,7 +162,7 @@ impl Error {
 
     /// The file system of the state directory is full: `doing` is what that kept from being done.
     pub fn state_full(doing: impl Into<String>) -> Self {
-        Self::NoSpace { doing: doing.into(), place: Place::State, shortage: Shortage::Space }
+        Self::NoSpace { doing: doing.into(), disk: FullDisk::State, shortage: Shortage::Space }
     }
 }
 

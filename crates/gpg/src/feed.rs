@@ -2,39 +2,25 @@
 //! longer than a limit for the program to move on, and leaves nothing of it alive.
 
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{ChildStdin, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags};
 
-use crate::process::{Finished, Group, pidfd_open, spawn, wait_readable};
-
-/// What is kept of what the program says on stderr; the rest is read and dropped.
-const WORDS_MAX: usize = 4096;
+use crate::process::{Event, Finished, Running, set_nonblocking};
 
 /// A running program that is fed through its stdin. Dropped, it is killed.
 pub struct Feed {
-    group: Group,
-    stdin: Option<ChildStdin>,
-    ended: OwnedFd,
-    words: Vec<u8>,
-    words_open: bool,
+    running: Running,
+    stdin: ChildStdin,
     /// How long it may take no byte, or take to end after the last one.
     patience: Duration,
     timed_out: bool,
     /// Whether something could not be written to it.
     broken: bool,
-}
-
-/// What a program is waited for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    Room,
-    End,
 }
 
 impl Feed {
@@ -45,19 +31,11 @@ impl Feed {
         stdout: Stdio,
         patience: Duration,
     ) -> io::Result<Self> {
-        let child = spawn(program, arguments, Stdio::piped(), stdout, Stdio::piped(), false)?;
-        let mut group = Group::new(child);
-        let (stdin, ended) = prepare(&mut group)?;
-        Ok(Self {
-            group,
-            stdin: Some(stdin),
-            ended,
-            words: Vec::new(),
-            words_open: true,
-            patience,
-            timed_out: false,
-            broken: false,
-        })
+        let mut running = Running::start(program, arguments, Stdio::piped(), stdout, false)?;
+        let stdin = running.group.child.stdin.take();
+        let stdin = stdin.ok_or_else(|| io::Error::other("a child without pipes"))?;
+        set_nonblocking(&stdin)?;
+        Ok(Self { running, stdin, patience, timed_out: false, broken: false })
     }
 
     /// Whether writing to it has failed, which [`Feed::finish`] explains.
@@ -67,79 +45,38 @@ impl Feed {
 
     /// Ends its input and waits for it to end.
     pub fn finish(mut self) -> io::Result<Finished> {
-        drop(self.stdin.take());
-        let waited = if self.timed_out { Ok(()) } else { self.wait(Wait::End).map(drop) };
-        let end = self.group.finish();
-        self.read_words()?;
-        match waited {
-            Err(e) if !self.timed_out => return Err(e),
-            _ => {}
-        }
-        let end = if self.timed_out { None } else { end };
-        Ok(Finished {
-            end,
-            stopped: false,
-            stdout: Vec::new(),
-            stderr: std::mem::take(&mut self.words),
-        })
+        drop(self.stdin);
+        let last = match self.timed_out {
+            true => Ok(Event::TimedOut),
+            false => self.running.wait(Instant::now() + self.patience, None),
+        };
+        self.running.finish(last)
     }
 
-    /// Waits until it can take more (`true`) or has ended (`false`).
-    fn wait(&mut self, what: Wait) -> io::Result<bool> {
-        let deadline = Instant::now() + self.patience;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                self.timed_out = true;
-                return Err(io::Error::from(io::ErrorKind::TimedOut));
-            }
-            let mut fds = vec![PollFd::new(self.ended.as_fd(), PollFlags::POLLIN)];
-            if let (Wait::Room, Some(stdin)) = (what, &self.stdin) {
-                fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLOUT));
-            }
-            if let (true, Some(words)) = (self.words_open, &self.group.child.stderr) {
-                fds.push(PollFd::new(words.as_fd(), PollFlags::POLLIN));
-            }
-            wait_readable(&mut fds, left)?;
-            if fds[0].any().unwrap_or(true) {
-                return Ok(false);
-            }
-            let room = what == Wait::Room && fds[1].any().unwrap_or(true);
-            self.read_words()?;
-            if room {
-                return Ok(true);
-            }
-        }
-    }
-
-    /// Reads what it has said without waiting.
-    fn read_words(&mut self) -> io::Result<()> {
-        let Some(from) = &mut self.group.child.stderr else { return Ok(()) };
-        let mut chunk = [0; 1024];
-        while self.words_open {
-            match from.read(&mut chunk) {
-                Ok(0) => self.words_open = false,
-                Ok(count) => {
-                    let room = WORDS_MAX.saturating_sub(self.words.len());
-                    self.words.extend_from_slice(&chunk[..count.min(room)]);
+    fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        while !self.timed_out {
+            let room = PollFd::new(self.stdin.as_fd(), PollFlags::POLLOUT);
+            match self.running.wait(Instant::now() + self.patience, Some(room))? {
+                Event::Ready => {}
+                Event::Ended => {
+                    return Err(io::Error::other("it ended before it had read everything"));
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+                Event::TimedOut => {
+                    self.timed_out = true;
+                    break;
+                }
+            }
+            match self.stdin.write(bytes) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                // Not an error of that kind: nobody may take it for our own reader having left.
+                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
+                    return Err(io::Error::other("it stopped reading"));
+                }
+                written => return written,
             }
         }
-        Ok(())
+        Err(io::ErrorKind::TimedOut.into())
     }
-}
-
-fn prepare(group: &mut Group) -> io::Result<(ChildStdin, OwnedFd)> {
-    let ended = pidfd_open(&group.child)?;
-    let (Some(stdin), Some(words)) = (group.child.stdin.take(), &group.child.stderr) else {
-        return Err(io::Error::other("a child without pipes"));
-    };
-    fcntl(stdin.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    fcntl(words.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok((stdin, ended))
 }
 
 impl Write for Feed {
@@ -155,32 +92,10 @@ impl Write for Feed {
     }
 }
 
-impl Feed {
-    fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            if self.timed_out {
-                return Err(io::Error::from(io::ErrorKind::TimedOut));
-            }
-            if !self.wait(Wait::Room)? {
-                return Err(io::Error::other("it ended before it had read everything"));
-            }
-            let Some(stdin) = &mut self.stdin else { return Ok(0) };
-            match stdin.write(bytes) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                // Not an error of that kind: nobody may take it for our own reader having left.
-                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
-                    return Err(io::Error::other("it stopped reading"));
-                }
-                written => return written,
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::End;
+    use crate::process::{End, WORDS_MAX};
 
     fn feed(script: &str, patience: u64) -> io::Result<Feed> {
         let arguments = ["-c".into(), script.into()];

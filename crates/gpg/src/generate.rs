@@ -1,18 +1,18 @@
 //! Generates a key in a home: the one place that runs `gpg --gen-key`.
 
-use std::ffi::OsString;
 use std::fs;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Instant;
 
-use super::call::{self, Call};
-use super::status::Status;
-use super::{Fingerprint, Gpg, Keygrip, parameters};
+use crate::call::GpgCall;
 use crate::error::{Error, Result};
+use crate::fingerprint::{Fingerprint, Keygrip};
 use crate::key::KeyLength;
-use crate::parameters::KeyParameters;
+use crate::parameters::{self, KeyParameters};
 use crate::process::Finished;
+use crate::programs::Gpg;
+use crate::status::Status;
 
 /// A key that gpg has just made.
 #[derive(Debug)]
@@ -37,13 +37,8 @@ impl Gpg {
         deadline: Instant,
     ) -> Result<Generated> {
         let parameters = parameters::parameter_file(request, keygrip, created);
-        let (finished, took) = self.run_with_agent(Call {
-            home,
-            arguments: generating(),
-            stdin: &call::passphrase_and(passphrase, parameters.as_bytes()),
-            deadline,
-        })?;
-        let fingerprint = created_fingerprint(finished, took)?;
+        let call = generating(self.call(home, deadline), passphrase, &parameters);
+        let fingerprint = created_fingerprint(call.run_with_agent()?)?;
         let keygrip = only_secret_key(&home.join("private-keys-v1.d"))?;
         Ok(Generated { fingerprint, keygrip })
     }
@@ -59,24 +54,23 @@ impl Gpg {
         stop: BorrowedFd,
     ) -> Result<Option<Keygrip>> {
         let parameters = parameters::secret_only(length);
-        let stdin = call::passphrase_and(passphrase, parameters.as_bytes());
-        let call = Call { home, arguments: generating(), stdin: &stdin, deadline };
-        let (finished, took) = self.run_in_background(call, stop)?;
+        let call = generating(self.long_call(home, deadline), passphrase, &parameters);
+        let finished = call.in_background_until(stop).run_with_agent()?;
         if finished.stopped {
             return Ok(None);
         }
-        created_fingerprint(finished, took)?;
+        created_fingerprint(finished)?;
         only_secret_key(&home.join("private-keys-v1.d")).map(Some)
     }
 }
 
-fn generating() -> Vec<OsString> {
-    let command = ["--cert-digest-algo=SHA256", "--gen-key"];
-    call::PASSPHRASE_ON_STDIN.into_iter().chain(command).map(Into::into).collect()
+fn generating<'a>(call: GpgCall<'a>, passphrase: &[u8], parameters: &str) -> GpgCall<'a> {
+    call.passphrase(passphrase, parameters.as_bytes())
+        .words(["--cert-digest-algo=SHA256", "--gen-key"])
 }
 
-fn created_fingerprint(finished: Finished, took: std::time::Duration) -> Result<Fingerprint> {
-    let output = call::succeeded(finished, took, "generating a key")?;
+fn created_fingerprint(finished: Finished) -> Result<Fingerprint> {
+    let output = finished.succeeded("generating a key")?;
     match &Status::parse(&output.stdout).created[..] {
         [fingerprint] => Ok(fingerprint.clone()),
         _ => Err(Error::Failed {
@@ -114,15 +108,15 @@ mod tests {
     use std::time::Duration;
 
     fn finished(end: Option<End>, stdout: &str, stderr: &str) -> Finished {
-        Finished { end, stopped: false, stdout: stdout.into(), stderr: stderr.into() }
+        let took = Duration::from_secs(1);
+        Finished { end, stopped: false, stdout: stdout.into(), stderr: stderr.into(), took }
     }
 
     #[test]
     fn believes_in_a_key_only_with_exit_zero_and_one_status_line() {
         let line = "[GNUPG:] KEY_CREATED P C736DB1B28C783E150C8F0BCF189EC9B614804D3\n";
-        let read = |end, stdout: &str, stderr: &str| {
-            created_fingerprint(finished(end, stdout, stderr), Duration::from_secs(1))
-        };
+        let read =
+            |end, stdout: &str, stderr: &str| created_fingerprint(finished(end, stdout, stderr));
         assert!(read(Some(End::Exited(0)), line, "").is_ok());
         let twice = format!("{line}{line}");
         for (end, stdout) in [

@@ -2,23 +2,29 @@
 //! created after its own time, and would show it without expiry and without capabilities. Who decides
 //! something by a certificate is told when the clock contradicts it; who only shows it is not stopped.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Seek};
+use std::path::Path;
 use std::time::Instant;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::certificate::{Keyring, reading};
-use super::{Certificate, Gpg, call, listing};
+use crate::call::{GpgCall, Keyring, LISTING};
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::process::{self, End, Finished, Job};
-
-/// What makes a listing one that [`listing::parse`] reads in full.
-const LISTING: [&str; 3] = ["--with-colons", "--with-keygrip", "--fixed-list-mode"];
+use crate::listing::{self, Certificate};
+use crate::process::{End, Finished};
+use crate::programs::Gpg;
 
 impl Gpg {
+    /// The certificates gpg finds under `user`, without signatures, in the order of the keyring: to sign as
+    /// `user`, it takes the first whose secret key it has. None when there is none, or gpg says why not.
+    pub fn found_as(&self, keyring: Keyring, user: &str, deadline: Instant) -> Vec<Certificate> {
+        let call = self.call(keyring.home, deadline).reading(keyring).words(LISTING);
+        let listed = call.words(["--list-keys"]).on(user).run();
+        listed.and_then(|finished| listed_certificates(keyring, finished)).unwrap_or_default()
+    }
+
     /// The only certificate of a keyring, its signatures checked, to decide something by it.
     ///
     /// [`Error::Clock`] when its key was created, or has signed it, after what the clock says.
@@ -51,54 +57,36 @@ impl Gpg {
         at: Option<u64>,
         deadline: Instant,
     ) -> Result<Vec<Certificate>> {
-        let list = |command: &str| {
-            let mut arguments = reading(keyring);
-            arguments.extend(living_at(at));
-            arguments.extend(LISTING.iter().chain([&command]).map(Into::into));
-            self.run_silent(call::Call { home: keyring.home, arguments, stdin: b"", deadline })
-        };
-        let (finished, took) = list("--check-sigs")?;
+        let call = || self.call(keyring.home, deadline).reading(keyring).at(at);
+        let list = |command| call().words(LISTING).words([command]).run();
+        let checked = list("--check-sigs")?;
         // GnuPG 2.2.40 frees the unknown issuer of a signature twice, and the C library ends it.
-        if let Some(End::Killed(_)) = finished.end {
-            let own = self.list_own_signatures(keyring, at, deadline)?;
-            let (finished, took) = list("--list-sigs")?;
-            let mut all = parse(keyring, finished, took)?;
+        if let Some(End::Killed(_)) = checked.end {
+            let own = own_signatures(keyring, call)?;
+            let mut all = listed_certificates(keyring, list("--list-sigs")?)?;
             all.iter_mut().for_each(|certificate| certificate.take_verdicts(&own));
             return Ok(all);
         }
-        parse(keyring, finished, took)
+        listed_certificates(keyring, checked)
     }
+}
 
-    /// The certificates of a keyring without signatures by others. gpg can leave these out only when it
-    /// imports, so it gets its own export and is told to show what it would take.
-    fn list_own_signatures(
-        &self,
-        keyring: Keyring,
-        at: Option<u64>,
-        deadline: Instant,
-    ) -> Result<Vec<Certificate>> {
-        let failed = |e: io::Error| Error::io("handing a certificate to gpg", e);
-        let memory = memfd_create("certificate", MFdFlags::MFD_CLOEXEC);
-        let mut certificate = File::from(memory.map_err(|errno| failed(errno.into()))?);
-        let job = |arguments: Vec<OsString>| {
-            let mut all = call::gpg_arguments(keyring.home);
-            all.extend(reading(keyring));
-            all.extend(living_at(at));
-            all.extend(arguments);
-            let deadline = deadline.min(Instant::now() + self.timeout);
-            Job { program: &self.gpg, arguments: all, stdin: b"", deadline, background: None }
-        };
-        let started = Instant::now();
-        let export = job(["--no-armor", "--export"].map(Into::into).into());
-        let exported = process::run_into(&export, certificate.try_clone().map_err(failed)?);
-        call::succeeded(exported.map_err(failed)?, started.elapsed(), "exporting a certificate")?;
-        certificate.rewind().map_err(failed)?;
-        let mut arguments: Vec<OsString> = LISTING.map(Into::into).into();
-        arguments.push("--with-sig-check".into());
-        arguments.extend(["--import-options=show-only,self-sigs-only", "--import"].map(Into::into));
-        let shown = process::run_on(&job(arguments), certificate).map_err(failed)?;
-        parse(keyring, shown, started.elapsed())
-    }
+/// The certificates of a keyring without signatures by others. gpg can leave these out only when it
+/// imports, so it gets its own export and is told to show what it would take.
+fn own_signatures<'a>(
+    keyring: Keyring,
+    call: impl Fn() -> GpgCall<'a>,
+) -> Result<Vec<Certificate>> {
+    let failed = |e: io::Error| Error::io("handing a certificate to gpg", e);
+    let memory = memfd_create("certificate", MFdFlags::MFD_CLOEXEC);
+    let mut memory = File::from(memory.map_err(|errno| failed(errno.into()))?);
+    let export = call().words(["--no-armor", "--export"]);
+    let exported = export.stdout_to(memory.try_clone().map_err(failed)?).run()?;
+    exported.succeeded("exporting a certificate")?;
+    memory.rewind().map_err(failed)?;
+    let options = ["--with-sig-check", "--import-options=show-only,self-sigs-only"];
+    let show = call().words(LISTING).words(options).words(["--import"]);
+    listed_certificates(keyring, show.stdin_from(memory).run()?)
 }
 
 /// When gpg believes a certificate that is dated `dated`, if that is not now.
@@ -106,19 +94,14 @@ pub fn believable_at(now: u64, dated: u64) -> Option<u64> {
     (dated > now).then(|| dated.saturating_add(1).min(u32::MAX.into()))
 }
 
-/// Makes gpg live at the time `at`. With "!" the time stands still, however long gpg takes.
-pub(super) fn living_at(at: Option<u64>) -> Option<OsString> {
-    at.map(|at| format!("--faked-system-time={at}!").into())
+fn listed_certificates(keyring: Keyring, finished: Finished) -> Result<Vec<Certificate>> {
+    parse_listing(keyring.file, &finished.succeeded("listing a keyring")?.stdout)
 }
 
-fn parse(
-    keyring: Keyring,
-    finished: Finished,
-    took: std::time::Duration,
-) -> Result<Vec<Certificate>> {
-    let output = call::succeeded(finished, took, "listing a keyring")?.stdout;
-    listing::parse(&output).map_err(|why| Error::Failed {
-        how: format!("its listing of {} is not understood", keyring.file.display()),
-        words: why,
+/// The certificates in what gpg has listed of `file`.
+pub(crate) fn parse_listing(file: &Path, listing: &[u8]) -> Result<Vec<Certificate>> {
+    listing::parse(listing).map_err(|words| Error::Failed {
+        how: format!("its listing of {} is not understood", file.display()),
+        words,
     })
 }

@@ -1,6 +1,6 @@
 //! Reads what gpg lists with `--with-colons` (doc/DETAILS of GnuPG, "Format of the colon listings").
 
-use super::{Fingerprint, Keygrip};
+use crate::fingerprint::{Fingerprint, Keygrip};
 
 /// A certificate as gpg sees it: a primary key with its user IDs and the signatures on them.
 #[derive(Clone, Debug, PartialEq, Eq)]

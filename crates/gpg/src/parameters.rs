@@ -1,7 +1,7 @@
 //! The parameter file that tells gpg what to generate ("Unattended key generation" in the GnuPG
 //! manual). Its values come from types that hold neither line breaks nor gpg syntax.
 
-use super::Keygrip;
+use crate::fingerprint::Keygrip;
 use crate::key::{KeyLength, Lifetime};
 use crate::user_id::UserId;
 

@@ -1,28 +1,29 @@
 //! Runs one program to its end: cleared environment, a process group of its own, a deadline, and
-//! nothing of the group left alive afterwards. The only place with `unsafe` in it.
+//! nothing of the group left alive afterwards. `unsafe` is only here and in [`group`].
 
 mod group;
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{getpid, getppid};
 
-pub use group::{End, Group, pidfd_open};
+pub use group::{End, Group, pidfd_open, wait_readable};
 
-/// What a child may print on one descriptor before it is taken for broken.
+/// How much a child may print on its standard output before it is taken for broken.
 const OUTPUT_MAX: usize = 256 * 1024;
+/// How much is kept of a child's standard error; the rest is read and dropped.
+pub(crate) const WORDS_MAX: usize = 4096;
 
 /// A program to run.
 pub struct Job<'a> {
@@ -46,8 +47,10 @@ pub struct Finished {
     pub stopped: bool,
     /// What it wrote to its standard output.
     pub stdout: Vec<u8>,
-    /// What it wrote to its standard error.
+    /// The beginning of what it wrote to its standard error.
     pub stderr: Vec<u8>,
+    /// How long it ran.
+    pub took: Duration,
 }
 
 /// Makes this process the parent of its orphaned grandchildren. A gpg-agent started by
@@ -61,34 +64,122 @@ pub fn run(job: &Job) -> io::Result<Finished> {
     run_with(job, Stdio::piped(), Stdio::piped())
 }
 
-/// As [`run`], with `file` for its standard input, however much that is.
-pub fn run_on(job: &Job, file: File) -> io::Result<Finished> {
-    run_with(job, file.into(), Stdio::piped())
-}
-
-/// As [`run`], with what it prints going to `file`, however much that is.
-pub fn run_into(job: &Job, file: File) -> io::Result<Finished> {
-    run_with(job, Stdio::piped(), file.into())
-}
-
-fn run_with(job: &Job, stdin: Stdio, stdout: Stdio) -> io::Result<Finished> {
+/// As [`run`]. A `stdin` that is a file takes the place of the job's bytes, and a `stdout` that is a file
+/// takes what it prints. Neither is limited in size.
+pub fn run_with(job: &Job, stdin: Stdio, stdout: Stdio) -> io::Result<Finished> {
     debug_assert!(job.stdin.len() <= 4096);
-    let idle = job.background.is_some();
-    let child = spawn(job.program, &job.arguments, stdin, stdout, Stdio::piped(), idle)?;
-    let mut group = Group::new(child);
-    let result = watch(&mut group.child, job);
-    let end = group.finish();
-    let (why, mut stdout, mut stderr) = result?;
-    // Every writer of the group is gone, or will not write again: what is left in the pipes is all
-    // there will be.
-    if let Some(out) = &mut group.child.stdout {
-        read_available(out, &mut stdout)?;
+    let is_idle = job.background.is_some();
+    let mut running = Running::start(job.program, &job.arguments, stdin, stdout, is_idle)?;
+    if let Some(mut stdin) = running.group.child.stdin.take() {
+        match stdin.write_all(job.stdin) {
+            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(e),
+            _ => {}
+        }
     }
-    if let Some(err) = &mut group.child.stderr {
-        read_available(err, &mut stderr)?;
+    let stop = job.background.map(|stop| PollFd::new(stop, PollFlags::POLLIN));
+    let last = running.wait(job.deadline, stop);
+    running.finish(last)
+}
+
+/// What a running program was waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// It has ended.
+    Ended,
+    /// The other descriptor that was watched is ready.
+    Ready,
+    /// Neither, until the deadline.
+    TimedOut,
+}
+
+/// A running program whose output is gathered while it is waited for. Dropped, its group is killed.
+pub(crate) struct Running {
+    pub(crate) group: Group,
+    ended: OwnedFd,
+    out: Option<ChildStdout>,
+    err: Option<ChildStderr>,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    started: Instant,
+}
+
+impl Running {
+    /// Starts a program. Its stderr is gathered, and its stdout if that is piped.
+    pub(crate) fn start(
+        program: &Path,
+        arguments: &[OsString],
+        stdin: Stdio,
+        stdout: Stdio,
+        is_idle: bool,
+    ) -> io::Result<Self> {
+        let started = Instant::now();
+        let child = spawn(program, arguments, stdin, stdout, Stdio::piped(), is_idle)?;
+        let mut group = Group::new(child);
+        let ended = pidfd_open(&group.child)?;
+        let (out, err) = (group.child.stdout.take(), group.child.stderr.take());
+        out.as_ref().map(set_nonblocking).transpose()?;
+        err.as_ref().map(set_nonblocking).transpose()?;
+        Ok(Self { group, ended, out, err, stdout: Vec::new(), stderr: Vec::new(), started })
     }
-    let end = if why == Because::Ended { end } else { None };
-    Ok(Finished { end, stopped: why == Because::Stopped, stdout, stderr })
+
+    /// Waits until the program has ended, or `other` is ready, or the deadline has come.
+    pub(crate) fn wait(&mut self, deadline: Instant, other: Option<PollFd>) -> io::Result<Event> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(Event::TimedOut);
+            }
+            let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+            let mut fds = vec![readable(self.ended.as_fd())];
+            fds.extend(other.clone());
+            fds.extend(self.out.as_ref().map(|out| readable(out.as_fd())));
+            fds.extend(self.err.as_ref().map(|err| readable(err.as_fd())));
+            wait_readable(&mut fds, left)?;
+            let is_ready = |fd: &PollFd| fd.any().unwrap_or(true);
+            let (has_ended, is_other_ready) = (is_ready(&fds[0]), fds.get(1).is_some_and(is_ready));
+            if has_ended {
+                return Ok(Event::Ended);
+            }
+            self.read_stdout()?;
+            self.read_stderr()?;
+            if other.is_some() && is_other_ready {
+                return Ok(Event::Ready);
+            }
+        }
+    }
+
+    /// Kills what is left of the group. `last` is what the last [`Running::wait`] returned.
+    pub(crate) fn finish(mut self, last: io::Result<Event>) -> io::Result<Finished> {
+        let end = self.group.finish();
+        let last = last?;
+        // Every writer of the group is gone, or will not write again: what is left in the pipes is all
+        // there will be.
+        while self.read_stdout()? {}
+        while self.read_stderr()? {}
+        Ok(Finished {
+            end: end.filter(|_| last == Event::Ended),
+            stopped: last == Event::Ready,
+            stdout: self.stdout,
+            stderr: self.stderr,
+            took: self.started.elapsed(),
+        })
+    }
+
+    /// Reads some of its standard output; `true` when there may be more.
+    fn read_stdout(&mut self) -> io::Result<bool> {
+        let more = read_chunk(&mut self.out, &mut self.stdout)?;
+        if self.stdout.len() > OUTPUT_MAX {
+            return Err(io::Error::other("it printed more than 256 KiB"));
+        }
+        Ok(more)
+    }
+
+    /// Reads some of its standard error; `true` when there may be more that is to be kept.
+    fn read_stderr(&mut self) -> io::Result<bool> {
+        let more = read_chunk(&mut self.err, &mut self.stderr)?;
+        self.stderr.truncate(WORDS_MAX);
+        Ok(more && self.stderr.len() < WORDS_MAX)
+    }
 }
 
 /// Starts a program as the leader of a process group that does not outlive the calling thread.
@@ -154,88 +245,25 @@ fn become_idle() {
     }
 }
 
-/// Why a program is watched no longer.
-#[derive(PartialEq, Eq)]
-enum Because {
-    Ended,
-    TimedOut,
-    Stopped,
+/// Has reads and writes of a pipe return at once instead of waiting.
+pub(crate) fn set_nonblocking(pipe: &impl AsFd) -> io::Result<()> {
+    fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(())
 }
 
-/// Feeds stdin and gathers the output until the program ends or must end.
-fn watch(child: &mut Child, job: &Job) -> io::Result<(Because, Vec<u8>, Vec<u8>)> {
-    let ended = pidfd_open(child)?;
-    // There is none when stdout goes to a file.
-    let mut out = child.stdout.as_mut();
-    let Some(err) = child.stderr.as_mut() else {
-        return Err(io::Error::other("a child without pipes"));
-    };
-    // There is none when stdin comes from a file.
-    if let Some(mut stdin) = child.stdin.take() {
-        match stdin.write_all(job.stdin) {
-            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(e),
-            _ => drop(stdin),
-        }
-    }
-    if let Some(out) = &out {
-        fcntl(out.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    }
-    fcntl(err.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let mut err_open = true;
-    loop {
-        let left = job.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok((Because::TimedOut, stdout, stderr));
-        }
-        let mut fds = vec![PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
-        fds.extend(job.background.map(|stop| PollFd::new(stop, PollFlags::POLLIN)));
-        if let Some(out) = &out {
-            fds.push(PollFd::new(out.as_fd(), PollFlags::POLLIN));
-        }
-        if err_open {
-            fds.push(PollFd::new(err.as_fd(), PollFlags::POLLIN));
-        }
-        wait_readable(&mut fds, left)?;
-        if fds[0].any().unwrap_or(true) {
-            return Ok((Because::Ended, stdout, stderr));
-        }
-        if job.background.is_some() && fds[1].any().unwrap_or(true) {
-            return Ok((Because::Stopped, stdout, stderr));
-        }
-        if let Some(open) = &mut out {
-            if !read_available(open, &mut stdout)? {
-                out = None;
-            }
-        }
-        err_open = err_open && read_available(err, &mut stderr)?;
-    }
-}
-
-/// Waits for an event on one of `fds`, at most about a minute of `limit`.
-pub fn wait_readable(fds: &mut [PollFd], limit: Duration) -> io::Result<()> {
-    let milliseconds = u16::try_from(limit.as_millis() + 1).unwrap_or(u16::MAX);
-    match poll(fds, PollTimeout::from(milliseconds)) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-/// Reads what is there without waiting; `false` at the end of the file.
-fn read_available(from: &mut impl Read, into: &mut Vec<u8>) -> io::Result<bool> {
+/// Appends a chunk of what can be read without waiting; `false` when nothing is there. `from` becomes
+/// `None` at its end.
+fn read_chunk(from: &mut Option<impl Read>, into: &mut Vec<u8>) -> io::Result<bool> {
+    let Some(pipe) = from else { return Ok(false) };
     let mut chunk = [0; 8192];
-    loop {
-        match from.read(&mut chunk) {
-            Ok(0) => return Ok(false),
-            Ok(count) if into.len() + count > OUTPUT_MAX => {
-                return Err(io::Error::other("it printed more than 256 KiB"));
-            }
-            Ok(count) => into.extend_from_slice(&chunk[..count]),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
+    match pipe.read(&mut chunk) {
+        Ok(0) => *from = None,
+        Ok(count) => into.extend_from_slice(&chunk[..count]),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+        Err(e) => return Err(e),
     }
+    Ok(from.is_some())
 }
 
 #[cfg(test)]
@@ -325,7 +353,7 @@ mod tests {
             deadline: Instant::now() + LONG,
             background: None,
         };
-        let done = run_into(&job, File::create(&path)?)?;
+        let done = run_with(&job, Stdio::piped(), std::fs::File::create(&path)?.into())?;
         let length = std::fs::metadata(&path)?.len();
         std::fs::remove_file(&path)?;
         assert_eq!((length, done.stdout.len(), &done.stderr[..]), (1_000_000, 0, &b"err\n"[..]));

@@ -1,18 +1,18 @@
 //! What is done with the secret key of a staged home: look how it is protected, give it another
 //! passphrase, revoke it in advance. Passphrases go through pipes.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
 use zeroize::Zeroizing;
 
-use super::call::{self, Call};
-use super::{Fingerprint, Gpg, status};
 use crate::error::{Error, Result};
+use crate::fingerprint::Fingerprint;
+use crate::programs::Gpg;
+use crate::status::{self, error_code};
 
-/// libgpg-error's number of a wrong passphrase; the upper half of a printed code names its source.
+/// libgpg-error's number of a wrong passphrase.
 const BAD_PASSPHRASE: u32 = 11;
 
 /// How a file of `private-keys-v1.d/` keeps its key.
@@ -59,35 +59,25 @@ impl Gpg {
         new: &[u8],
         deadline: Instant,
     ) -> Result<bool> {
-        let answers = match old {
-            Some(old) => call::passphrase_and(old, &call::passphrase_and(new, b"")),
-            None => call::passphrase_and(new, b""),
+        let answers: &[&[u8]] = match old {
+            Some(old) => &[old, b"\n", new, b"\n"],
+            None => &[new, b"\n"],
         };
-        let (finished, took) = self.run_with_agent(Call {
-            home,
-            arguments: vec![
-                "--pinentry-mode=loopback".into(),
-                "--command-fd=0".into(),
-                "--change-passphrase".into(),
-                fingerprint.as_str().into(),
-            ],
-            stdin: &answers,
-            deadline,
-        })?;
+        let finished = self
+            .call(home, deadline)
+            .input(answers)
+            .words(["--pinentry-mode=loopback", "--command-fd=0", "--change-passphrase"])
+            .words([fingerprint.as_str()])
+            .run_with_agent()?;
         // GnuPG 2.2 ends with exit status 0 when the passphrase was wrong; the status lines tell.
         if status::lines(&finished.stdout, "SUCCESS").any(|words| words[..] == ["keyedit.passwd"]) {
-            return call::succeeded(finished, took, "changing a passphrase").map(|_| true);
+            return finished.succeeded("changing a passphrase").map(|_| true);
         }
-        let is_bad = |words: Vec<&str>| match words[..] {
-            ["keyedit.passwd", code, ..] => {
-                code.parse::<u32>().is_ok_and(|code| code & 0xffff == BAD_PASSPHRASE)
-            }
-            _ => false,
-        };
+        let is_bad = |words: Vec<&str>| matches!(words[..], ["keyedit.passwd", code, ..] if error_code(code) == BAD_PASSPHRASE);
         if old.is_some() && status::lines(&finished.stdout, "ERROR").any(is_bad) {
             return Ok(false);
         }
-        let words = call::succeeded(finished, took, "changing a passphrase")?.words;
+        let words = finished.succeeded("changing a passphrase")?.words;
         Err(Error::Failed { how: "the passphrase was not changed".into(), words })
     }
 
@@ -101,15 +91,13 @@ impl Gpg {
         deadline: Instant,
     ) -> Result<Vec<u8>> {
         let file = scratch.join("revocation.asc");
-        let mut arguments: Vec<OsString> = vec!["--no-batch".into()];
-        arguments.extend(call::PASSPHRASE_ON_STDIN.map(Into::into));
-        arguments.extend(["--command-fd=0", "--output"].map(Into::into));
-        let command = ["--gen-revoke".into(), fingerprint.as_str().into()];
-        arguments.extend([file.clone().into()].into_iter().chain(command));
         // Make one: yes. Reason: none. Description: none. Is that right: yes.
-        let stdin = &call::passphrase_and(passphrase, b"y\n0\n\ny\n");
-        let (finished, took) = self.run_with_agent(Call { home, arguments, stdin, deadline })?;
-        call::succeeded(finished, took, "making a revocation certificate")?;
+        let call = self.call(home, deadline).passphrase(passphrase, b"y\n0\n\ny\n");
+        call.words(["--no-batch", "--command-fd=0", "--output"])
+            .words([&file])
+            .words(["--gen-revoke", fingerprint.as_str()])
+            .run_with_agent()?
+            .succeeded("making a revocation certificate")?;
         fs::read(&file).map_err(|e| Error::io(format!("reading {}", file.display()), e))
     }
 }

@@ -1,16 +1,15 @@
 //! Makes signatures for the only purpose of finding out whether a key can, or which key it is that
 //! gpg takes. All of it in homes of staging.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::call::{self, Call};
-use super::certificate::reading;
-use super::inspect::living_at;
-use super::{Fingerprint, Gpg, Keyring, status};
+use crate::call::{GpgCall, Keyring, STATUS};
 use crate::error::{Error, Result};
+use crate::fingerprint::Fingerprint;
+use crate::programs::Gpg;
+use crate::status;
 
 /// What is signed. It says nothing, so that the signature is of no use to anybody.
 const SAMPLE: &[u8] = b"copr-keygen made this signature to see whether the key signs.\n";
@@ -36,13 +35,13 @@ impl Gpg {
         apart: Option<Keyring>,
         deadline: Instant,
     ) -> Result<()> {
-        let user = format!("{fingerprint}!");
-        let options = doubting(at);
-        let (signature, signer) = self.sign(home, &options, passphrase, &user, deadline)?;
-        let mut options = options;
-        options.extend(apart.map(reading).unwrap_or_default());
-        let home = apart.map_or(home, |keyring| keyring.home);
-        let words = self.verify(home, &options, &signature, fingerprint, deadline)?;
+        let call = |home| doubting(self.call(home, deadline), at);
+        let (signature, signer) = sign(call(home), passphrase, &format!("{fingerprint}!"))?;
+        let verifying = match apart {
+            Some(keyring) => call(keyring.home).reading(keyring),
+            None => call(home),
+        };
+        let words = verify(verifying, &signature, fingerprint)?;
         if signer != *fingerprint {
             return Err(not_of(fingerprint, words));
         }
@@ -60,31 +59,11 @@ impl Gpg {
         at: Option<u64>,
         deadline: Instant,
     ) -> Result<Fingerprint> {
-        let mut options = reading(keyring);
-        options.extend(doubting(at));
-        let home = keyring.home;
-        let (signature, signer) = self.sign(home, &options, passphrase, user, deadline)?;
-        self.verify(home, &options, &signature, &signer, deadline)?;
+        let call = || doubting(self.call(keyring.home, deadline), at).reading(keyring);
+        let (signature, signer) = sign(call(), passphrase, user)?;
+        verify(call(), &signature, &signer)?;
         remove(&signature)?;
         Ok(signer)
-    }
-
-    /// Fails unless the signature is a good one of `fingerprint`; returns what gpg said.
-    fn verify(
-        &self,
-        home: &Path,
-        options: &[OsString],
-        signature: &Path,
-        fingerprint: &Fingerprint,
-        deadline: Instant,
-    ) -> Result<String> {
-        let mut arguments = options.to_vec();
-        arguments.extend(["--verify".into(), "--".into(), signature.into(), "-".into()]);
-        let (finished, took) = self.run(Call { home, arguments, stdin: SAMPLE, deadline })?;
-        let output = call::succeeded(finished, took, "verifying a signature")?;
-        let is_its_own = status::lines(&output.stdout, "VALIDSIG")
-            .any(|words| words.first() == Some(&fingerprint.as_str()));
-        if is_its_own { Ok(output.words) } else { Err(not_of(fingerprint, output.words)) }
     }
 
     /// The key gpg takes when it is told to sign as `user`: the fingerprint of what it signed with.
@@ -96,46 +75,47 @@ impl Gpg {
         at: Option<u64>,
         deadline: Instant,
     ) -> Result<Fingerprint> {
-        let (signature, signer) = self.sign(home, &doubting(at), passphrase, user, deadline)?;
+        let (signature, signer) = sign(doubting(self.call(home, deadline), at), passphrase, user)?;
         remove(&signature)?;
         Ok(signer)
     }
+}
 
-    fn sign(
-        &self,
-        home: &Path,
-        options: &[OsString],
-        passphrase: &[u8],
-        user: &str,
-        deadline: Instant,
-    ) -> Result<(PathBuf, Fingerprint)> {
-        let signature = home.join("sample.sig");
-        let mut arguments = options.to_vec();
-        arguments.extend(call::PASSPHRASE_ON_STDIN.map(Into::into));
-        arguments.push("--digest-algo=SHA256".into());
-        arguments.extend(["--local-user".into(), user.into(), "--output".into()]);
-        arguments.extend([signature.clone().into(), "--detach-sign".into()]);
-        let stdin = &call::passphrase_and(passphrase, SAMPLE);
-        let (finished, took) = self.run_with_agent(Call { home, arguments, stdin, deadline })?;
-        let output = call::succeeded(finished, took, "making a signature")?;
-        let created: Vec<_> = status::lines(&output.stdout, "SIG_CREATED")
-            .filter_map(|words| Fingerprint::parse(words.last()?))
-            .collect();
-        match <[_; 1]>::try_from(created) {
-            Ok([signer]) => Ok((signature, signer)),
-            Err(_) => Err(Error::Failed {
-                how: "it did not report one signature".into(),
-                words: output.words,
-            }),
+/// Has gpg sign the sample as `user`; returns the file with the signature, and whose it is.
+fn sign(call: GpgCall, passphrase: &[u8], user: &str) -> Result<(PathBuf, Fingerprint)> {
+    let signature = call.home.join("sample.sig");
+    let output = call
+        .passphrase(passphrase, SAMPLE)
+        .words(["--digest-algo=SHA256", "--local-user", user, "--output"])
+        .words([&signature])
+        .words(["--detach-sign"])
+        .run_with_agent()?
+        .succeeded("making a signature")?;
+    let created: Vec<_> = status::lines(&output.stdout, "SIG_CREATED")
+        .filter_map(|words| Fingerprint::parse(words.last()?))
+        .collect();
+    match <[_; 1]>::try_from(created) {
+        Ok([signer]) => Ok((signature, signer)),
+        Err(_) => {
+            let how = "it did not report one signature".into();
+            Err(Error::Failed { how, words: output.words })
         }
     }
 }
 
-/// A keyring from elsewhere may claim that its self-signatures have been verified.
-fn doubting(at: Option<u64>) -> Vec<OsString> {
-    let mut arguments = vec!["--no-sig-cache".into()];
-    arguments.extend(living_at(at));
-    arguments
+/// Fails unless the signature is a good one of `fingerprint`; returns what gpg said.
+fn verify(call: GpgCall, signature: &Path, fingerprint: &Fingerprint) -> Result<String> {
+    let call = call.input(&[SAMPLE]).words([STATUS, "--verify"]).on(signature).words(["-"]);
+    let output = call.run()?.succeeded("verifying a signature")?;
+    let is_its_own = status::lines(&output.stdout, "VALIDSIG")
+        .any(|words| words.first() == Some(&fingerprint.as_str()));
+    if is_its_own { Ok(output.words) } else { Err(not_of(fingerprint, output.words)) }
+}
+
+/// Has gpg verify every self-signature itself: a keyring from elsewhere may claim that they have been
+/// verified.
+fn doubting(call: GpgCall, at: Option<u64>) -> GpgCall {
+    call.at(at).words(["--no-sig-cache"])
 }
 
 fn not_of(fingerprint: &Fingerprint, words: String) -> Error {

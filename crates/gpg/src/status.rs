@@ -1,11 +1,10 @@
 //! The lines gpg prints on its status descriptor (doc/DETAILS of GnuPG, "Format of the --status-fd
 //! output").
 
-use super::Fingerprint;
 use crate::error::Shortage;
+use crate::fingerprint::Fingerprint;
 
-/// "No space left on device" as libgpg-error numbers it. The upper half of a printed code names
-/// its source.
+/// "No space left on device" as libgpg-error numbers it.
 const GPG_ERR_ENOSPC: u32 = 32859;
 /// "Disk quota exceeded" likewise.
 const GPG_ERR_EDQUOT: u32 = 32802;
@@ -24,32 +23,27 @@ pub struct Status {
 impl Status {
     /// Reads the status lines in `output`; everything else is passed over.
     pub fn parse(output: &[u8]) -> Self {
-        let mut status = Self::default();
-        for line in output.split(|b| *b == b'\n') {
-            let words: Vec<_> = match std::str::from_utf8(line) {
-                Ok(line) => line.split(' ').collect(),
-                Err(_) => continue,
-            };
-            match words[..] {
-                ["[GNUPG:]", "KEY_CREATED", "P" | "B", fingerprint, ..] => {
-                    status.created.extend(Fingerprint::parse(fingerprint));
-                }
-                ["[GNUPG:]", "IMPORT_OK", _, fingerprint] => {
-                    status.imported.extend(Fingerprint::parse(fingerprint));
-                }
-                ["[GNUPG:]", "ERROR" | "FAILURE", _, code, ..] => {
-                    let code = code.parse::<u32>().unwrap_or_default() & 0xffff;
-                    status.shortage = status.shortage.or(match code {
-                        GPG_ERR_ENOSPC => Some(Shortage::Space),
-                        GPG_ERR_EDQUOT => Some(Shortage::Quota),
-                        _ => None,
-                    });
-                }
-                _ => {}
-            }
-        }
-        status
+        let created = lines(output, "KEY_CREATED").filter_map(|words| match words[..] {
+            ["P" | "B", fingerprint, ..] => Fingerprint::parse(fingerprint),
+            _ => None,
+        });
+        let imported = lines(output, "IMPORT_OK").filter_map(|words| match words[..] {
+            [_, fingerprint] => Fingerprint::parse(fingerprint),
+            _ => None,
+        });
+        let mut failures = lines(output, "ERROR").chain(lines(output, "FAILURE"));
+        let shortage = failures.find_map(|words| match error_code(words.get(1)?) {
+            GPG_ERR_ENOSPC => Some(Shortage::Space),
+            GPG_ERR_EDQUOT => Some(Shortage::Quota),
+            _ => None,
+        });
+        Self { created: created.collect(), imported: imported.collect(), shortage }
     }
+}
+
+/// The error in a code that is printed, whose upper half names its source (libgpg-error).
+pub fn error_code(printed: &str) -> u32 {
+    printed.parse::<u32>().unwrap_or_default() & 0xffff
 }
 
 /// The words behind `keyword` in each status line with it.

@@ -1,13 +1,12 @@
 //! Which GnuPG is installed.
 
-use std::cmp::Ordering;
 use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Gpg, call, is_program};
 use crate::error::{Error, Result};
 use crate::process::{self, Job};
+use crate::programs::{Gpg, check_program};
 
 /// How long a program may take to say its version.
 const VERSION_TIME: Duration = Duration::from_secs(5);
@@ -31,7 +30,7 @@ impl Version {
 
     /// Whether it is older than this one.
     pub fn is_before(&self, numbers: [u32; 3]) -> bool {
-        self.numbers.cmp(&numbers) == Ordering::Less
+        self.numbers < numbers
     }
 }
 
@@ -54,17 +53,15 @@ impl Gpg {
 }
 
 fn version(program: &Path, setting: &'static str) -> Result<Version> {
-    is_program(program, setting)?;
-    let started = Instant::now();
-    let arguments = vec!["--version".into()];
-    let job =
-        Job { program, arguments, stdin: b"", deadline: started + VERSION_TIME, background: None };
+    check_program(program, setting)?;
+    let (arguments, deadline) = (vec!["--version".into()], Instant::now() + VERSION_TIME);
+    let job = Job { program, arguments, stdin: b"", deadline, background: None };
     let finished = process::run(&job).map_err(|source| Error::Missing {
         program: program.into(),
         setting,
         source,
     })?;
-    let output = call::succeeded(finished, started.elapsed(), "asking for a version")?;
+    let output = finished.succeeded("asking for a version")?;
     Version::parse(&String::from_utf8_lossy(&output.stdout)).ok_or_else(|| Error::Failed {
         how: format!("{} does not tell its version", program.display()),
         words: output.words,

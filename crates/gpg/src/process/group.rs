@@ -7,12 +7,10 @@ use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-
-use super::wait_readable;
 
 /// How long a killed group is waited for. A process that waits for a dead disk inside the kernel does
 /// not end on SIGKILL, and whoever waits for this call is still to have an answer in time.
@@ -153,5 +151,14 @@ pub fn pidfd_open(child: &Child) -> io::Result<OwnedFd> {
             Ok(fd) if fd >= 0 => Ok(OwnedFd::from_raw_fd(fd)),
             _ => Err(io::Error::last_os_error()),
         }
+    }
+}
+
+/// Waits for an event on one of `fds`, at most about a minute of `limit`.
+pub fn wait_readable(fds: &mut [PollFd], limit: Duration) -> io::Result<()> {
+    let milliseconds = u16::try_from(limit.as_millis() + 1).unwrap_or(u16::MAX);
+    match poll(fds, PollTimeout::from(milliseconds)) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }

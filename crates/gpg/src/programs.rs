@@ -1,0 +1,46 @@
+//! Which GnuPG programs are run, and how long one run may take.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::unistd::{AccessFlags, access};
+
+use crate::error::{Error, Result};
+use crate::process;
+
+/// The GnuPG programs of this host.
+#[derive(Clone, Debug)]
+pub struct Gpg {
+    pub(crate) gpg: PathBuf,
+    pub(crate) agent: PathBuf,
+    pub(crate) timeout: Duration,
+}
+
+impl Gpg {
+    /// The programs `gpg` and `agent`. One run of gpg takes no longer than `timeout`. This process adopts the
+    /// orphans of the processes that it starts from now on, so that it can wait for each of them.
+    pub fn new(gpg: PathBuf, agent: PathBuf, timeout: Duration) -> Result<Self> {
+        process::adopt_orphans().map_err(|e| Error::io("becoming the reaper of gpg-agents", e))?;
+        Ok(Self { gpg, agent, timeout })
+    }
+
+    /// The programs gpg and gpg-agent.
+    pub fn programs(&self) -> [&Path; 2] {
+        [&self.gpg, &self.agent]
+    }
+
+    /// Checks that both programs can be run.
+    pub fn check_installed(&self) -> Result<()> {
+        check_program(&self.gpg, "gpg")?;
+        check_program(&self.agent, "gpg_agent")
+    }
+}
+
+/// Checks that the program at `path`, which is the value of `setting`, can be run.
+pub(crate) fn check_program(path: &Path, setting: &'static str) -> Result<()> {
+    access(path, AccessFlags::X_OK).map_err(|errno| Error::Missing {
+        program: path.into(),
+        setting,
+        source: errno.into(),
+    })
+}
