@@ -29,71 +29,26 @@ pub enum Call {
 }
 
 /// Commands that read public keys.
-const READING: [&str; 12] = [
-    "--export",
-    "--locate-key",
-    "--locate-keys",
-    "--list-key",
-    "--list-keys",
-    "--list-public-keys",
-    "--list-secret-keys",
-    "--list-sigs",
-    "--check-sigs",
-    "--fingerprint",
-    "-k",
-    "-K",
-];
+const READING: &str = "--export --locate-key --locate-keys --list-key --list-keys \
+    --list-public-keys --list-secret-keys --list-sigs --check-sigs --fingerprint -k -K";
 
 /// Commands that sign.
-const SIGNING: [&str; 6] = ["--sign", "--detach-sign", "--clearsign", "--clear-sign", "-s", "-b"];
+const SIGNING: &str = "--sign --detach-sign --clearsign --clear-sign -s -b";
 
 /// Commands about gpg itself.
-const ABOUT: [&str; 5] = ["--version", "--help", "-h", "--warranty", "--dump-options"];
+const ABOUT: &str = "--version --help -h --warranty --dump-options";
 
 /// Options without a value.
-const FLAGS: [&str; 22] = [
-    "--armor",
-    "--no-armor",
-    "-a",
-    "--batch",
-    "--no-batch",
-    "--no-tty",
-    "--yes",
-    "--quiet",
-    "-q",
-    "--verbose",
-    "-v",
-    "--no-verbose",
-    "--no-secmem-warning",
-    "--ignore-time-conflict",
-    "--force-v3-sigs",
-    "--files-are-digests",
-    "--with-colons",
-    "--with-fingerprint",
-    "--with-keygrip",
-    "--with-secret",
-    "--with-sig-list",
-    "--fixed-list-mode",
-];
+const FLAGS: &str = "--armor --no-armor -a --batch --no-batch --no-tty --yes --quiet -q --verbose -v \
+    --no-verbose --no-secmem-warning --ignore-time-conflict --force-v3-sigs --files-are-digests \
+    --with-colons --with-fingerprint --with-keygrip --with-secret --with-sig-list --fixed-list-mode";
 
 /// Options with a value, as `--option=value` or in the next word.
-const VALUED: [&str; 12] = [
-    "--digest-algo",
-    "--pinentry-mode",
-    "--passphrase-fd",
-    "--status-fd",
-    "--logger-fd",
-    "--keyid-format",
-    "--list-options",
-    "--export-options",
-    "--faked-system-time",
-    "--output",
-    "-o",
-    "--comment",
-];
+const VALUED: &str = "--digest-algo --pinentry-mode --passphrase-fd --status-fd --logger-fd \
+    --keyid-format --list-options --export-options --faked-system-time --output -o --comment";
 
 /// Options whose value is the user.
-const USER: [&str; 2] = ["--local-user", "-u"];
+const USER: &str = "--local-user -u";
 
 /// Reads `arguments`, which do not contain the program's name. `Err` is a sentence.
 pub fn parse(arguments: &[OsString]) -> Result<Call, String> {
@@ -104,7 +59,7 @@ pub fn parse(arguments: &[OsString]) -> Result<Call, String> {
             return Ok(Call::Read { options, users: vec![user.clone()] });
         }
     }
-    let mut found = Found::default();
+    let mut found = Words::default();
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         if word == "--" {
@@ -120,12 +75,21 @@ pub fn parse(arguments: &[OsString]) -> Result<Call, String> {
     found.into_call()
 }
 
-fn takes_value(option: &str) -> bool {
-    VALUED.contains(&option) || USER.contains(&option)
+fn is_in(table: &str, name: &str) -> bool {
+    table.split_whitespace().any(|one| one == name)
 }
 
+fn takes_value(name: &str) -> bool {
+    is_in(VALUED, name) || is_in(USER, name)
+}
+
+fn unknown(word: &OsStr) -> String {
+    format!("option {word:?} is not known here")
+}
+
+/// The words of a command line, each with its kind.
 #[derive(Default)]
-struct Found {
+struct Words {
     options: Vec<OsString>,
     users: Vec<OsString>,
     rest: Vec<OsString>,
@@ -134,29 +98,23 @@ struct Found {
     signing: bool,
 }
 
-impl Found {
+impl Words {
     fn long_option<'a>(
         &mut self,
         word: &OsStr,
         words: &mut impl Iterator<Item = &'a OsString>,
     ) -> Result<(), String> {
-        let (name, value) = match word.as_bytes().iter().position(|b| *b == b'=') {
-            Some(at) => {
-                let (name, value) = word.as_bytes().split_at(at);
-                (OsStr::from_bytes(name), Some(OsStr::from_bytes(&value[1..])))
-            }
-            None => (word, None),
+        let bytes = word.as_bytes();
+        let Some(at) = bytes.iter().position(|byte| *byte == b'=') else {
+            return self.option(word.to_str().unwrap_or_default(), word, || words.next().cloned());
         };
-        let name = name.to_str().unwrap_or_default();
-        if value.is_some() && !takes_value(name) {
-            return Err(format!("option {word:?} is not known here"));
-        }
-        self.option(name, word)?;
-        match value {
-            Some(value) if USER.contains(&name) => self.users.push(value.into()),
-            Some(_) => self.options.push(word.into()),
-            None if takes_value(name) => self.next_value(name, words)?,
-            None => {}
+        let name = std::str::from_utf8(&bytes[..at]).unwrap_or_default();
+        if is_in(USER, name) {
+            self.users.push(OsStr::from_bytes(&bytes[at + 1..]).into());
+        } else if is_in(VALUED, name) {
+            self.options.push(word.into());
+        } else {
+            return Err(unknown(word));
         }
         Ok(())
     }
@@ -167,54 +125,44 @@ impl Found {
         word: &OsStr,
         words: &mut impl Iterator<Item = &'a OsString>,
     ) -> Result<(), String> {
-        let letters = word.to_str().ok_or_else(|| format!("option {word:?} is not known here"))?;
+        let letters = word.to_str().ok_or_else(|| unknown(word))?;
         for (at, letter) in letters.char_indices().skip(1) {
             let name = format!("-{letter}");
-            self.option(&name, word)?;
+            let attached = &letters[at + letter.len_utf8()..];
+            self.option(&name, word, || match attached {
+                "" => words.next().cloned(),
+                attached => Some(attached.into()),
+            })?;
             if takes_value(&name) {
-                match &letters[at + letter.len_utf8()..] {
-                    "" => self.next_value(&name, words)?,
-                    attached => self.value(&name, attached.into()),
-                }
-                return Ok(());
+                break;
             }
         }
         Ok(())
     }
 
-    /// Takes note of the option `name`, found in `word`; one with a value is kept by the caller.
-    fn option(&mut self, name: &str, word: &OsStr) -> Result<(), String> {
-        self.about |= ABOUT.contains(&name);
-        self.reading |= READING.contains(&name);
-        self.signing |= SIGNING.contains(&name);
-        if takes_value(name) {
-            return Ok(());
-        }
-        let tables = [&ABOUT[..], &READING[..], &SIGNING[..], &FLAGS[..]];
-        if !tables.iter().any(|table| table.contains(&name)) {
-            return Err(format!("option {word:?} is not known here"));
-        }
-        self.options.push(name.into());
-        Ok(())
-    }
-
-    /// Keeps the value of the option `name`, which is the next word.
-    fn next_value<'a>(
+    /// Takes the option `name`, found in `word`, and its value if it has one.
+    fn option(
         &mut self,
         name: &str,
-        words: &mut impl Iterator<Item = &'a OsString>,
+        word: &OsStr,
+        value: impl FnOnce() -> Option<OsString>,
     ) -> Result<(), String> {
-        let value = words.next().ok_or_else(|| format!("option {name:?} needs a value"))?.clone();
-        self.value(name, value);
-        Ok(())
-    }
-
-    fn value(&mut self, name: &str, value: OsString) {
-        if USER.contains(&name) {
-            self.users.push(value);
-        } else {
-            self.options.extend([name.into(), value]);
+        if takes_value(name) {
+            let value = value().ok_or_else(|| format!("option {name:?} needs a value"))?;
+            match is_in(USER, name) {
+                true => self.users.push(value),
+                false => self.options.extend([name.into(), value]),
+            }
+            return Ok(());
         }
+        if ![ABOUT, READING, SIGNING, FLAGS].iter().any(|table| is_in(table, name)) {
+            return Err(unknown(word));
+        }
+        self.about |= is_in(ABOUT, name);
+        self.reading |= is_in(READING, name);
+        self.signing |= is_in(SIGNING, name);
+        self.options.push(name.into());
+        Ok(())
     }
 
     fn into_call(mut self) -> Result<Call, String> {
