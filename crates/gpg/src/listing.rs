@@ -96,92 +96,75 @@ impl Certificate {
 /// The certificates in a listing. `Err` is a sentence; a line that is not understood spoils all, as
 /// nothing may be decided on half a listing.
 pub fn parse(listing: &[u8]) -> Result<Vec<Certificate>, String> {
-    let mut certificates = Vec::new();
-    let mut current: Option<Draft> = None;
-    for line in listing.split(|b| *b == b'\n') {
-        // gpg passes user IDs through as they are, and they need not be UTF-8.
-        let line = String::from_utf8_lossy(line);
-        let fields: Vec<_> = line.split(':').collect();
-        let field = |index: usize| fields.get(index).copied().unwrap_or_default();
-        if matches!(field(0), "pub" | "sec") {
-            certificates.extend(current.take().map(Draft::finish).transpose()?);
-            current = Some(Draft::begin(&fields)?);
-            continue;
-        }
-        let Some(draft) = &mut current else { continue };
-        match field(0) {
-            "sub" | "ssb" => draft.subkeys += 1,
-            // Those behind a subkey are the subkey's.
-            "fpr" if draft.subkeys == 0 && draft.fingerprint.is_none() => {
-                draft.fingerprint = Fingerprint::parse(field(9));
-            }
-            "grp" if draft.subkeys > 0 => draft.subkey_keygrips.extend(Keygrip::parse(field(9))),
-            "grp" if draft.keygrip.is_none() => draft.keygrip = Keygrip::parse(field(9)),
-            "uid" if draft.subkeys == 0 => draft.user_ids.push(unescape(field(9))),
+    // gpg passes user IDs through as they are, and they need not be UTF-8.
+    let text = String::from_utf8_lossy(listing);
+    let lines: Vec<Line> = text.split('\n').map(Line::new).collect();
+    let begins = |line: &Line| matches!(line.kind(), "pub" | "sec");
+    let groups = lines.chunk_by(|_, next| !begins(next));
+    groups.filter(|group| begins(&group[0])).map(certificate).collect()
+}
+
+/// A line of a listing, cut at its colons.
+struct Line<'a>(Vec<&'a str>);
+
+impl<'a> Line<'a> {
+    fn new(line: &'a str) -> Self {
+        Self(line.split(':').collect())
+    }
+
+    /// A field by its number in doc/DETAILS, where the first is 1; empty when it is not there.
+    fn field(&self, number: usize) -> &'a str {
+        self.0.get(number - 1).copied().unwrap_or_default()
+    }
+
+    fn kind(&self) -> &'a str {
+        self.field(1)
+    }
+
+    /// The fingerprint or keygrip in a line of this kind.
+    fn digits(&self, kind: &str) -> Option<&'a str> {
+        (self.kind() == kind).then(|| self.field(10))
+    }
+}
+
+/// The certificate of a line "pub" or "sec" and the lines that follow it.
+fn certificate(lines: &[Line]) -> Result<Certificate, String> {
+    let is_subkey = |line: &Line| matches!(line.kind(), "sub" | "ssb");
+    // What comes behind a subkey is the subkey's.
+    let end = lines.iter().position(is_subkey).unwrap_or(lines.len());
+    let (own, subkeys) = lines.split_at(end);
+    let keygrip = |line: &Line| Keygrip::parse(line.digits("grp")?);
+    let fingerprint = own.iter().find_map(|line| Fingerprint::parse(line.digits("fpr")?));
+    let key = &lines[0];
+    let mut found = Certificate {
+        fingerprint: fingerprint.ok_or("a key without a version 4 fingerprint")?,
+        keygrip: own.iter().find_map(keygrip),
+        algorithm: algorithm(key.field(4), key.field(3), key.field(17)),
+        created: time(key.field(6))?.ok_or("a key without a time of creation")?,
+        expires: time(key.field(7))?,
+        revoked: key.field(2).starts_with('r'),
+        signs: key.field(12).contains('s'),
+        user_ids: Vec::new(),
+        subkeys: subkeys.iter().filter(|line| is_subkey(line)).count(),
+        subkey_keygrips: subkeys.iter().filter_map(keygrip).collect(),
+        signatures: Vec::new(),
+    };
+    for line in own {
+        match line.kind() {
+            "uid" => found.user_ids.push(unescape(line.field(10))),
             // A user attribute (a photo); its signatures are counted like those on user IDs.
-            "uat" if draft.subkeys == 0 => draft.user_ids.push(String::new()),
-            "sig" | "rev" if draft.subkeys == 0 => draft.signatures.push(Signature {
-                on: draft.user_ids.len(),
-                issuer: field(4).into(),
-                created: time(field(5))?.unwrap_or_default(),
-                class: field(10).split(',').next().unwrap_or_default().into(),
-                good: field(1).starts_with('!'),
+            "uat" => found.user_ids.push(String::new()),
+            "sig" | "rev" => found.signatures.push(Signature {
+                on: found.user_ids.len(),
+                issuer: line.field(5).into(),
+                created: time(line.field(6))?.unwrap_or_default(),
+                class: line.field(11).split(',').next().unwrap_or_default().into(),
+                good: line.field(2).starts_with('!'),
             }),
             _ => {}
         }
     }
-    certificates.extend(current.map(Draft::finish).transpose()?);
-    Ok(certificates)
-}
-
-/// A certificate whose lines are still coming in.
-struct Draft {
-    fingerprint: Option<Fingerprint>,
-    keygrip: Option<Keygrip>,
-    algorithm: String,
-    created: u64,
-    expires: Option<u64>,
-    revoked: bool,
-    signs: bool,
-    user_ids: Vec<String>,
-    subkeys: usize,
-    subkey_keygrips: Vec<Keygrip>,
-    signatures: Vec<Signature>,
-}
-
-impl Draft {
-    fn begin(fields: &[&str]) -> Result<Self, String> {
-        let field = |index: usize| fields.get(index).copied().unwrap_or_default();
-        Ok(Self {
-            fingerprint: None,
-            keygrip: None,
-            algorithm: algorithm(field(3), field(2), field(16)),
-            created: time(field(5))?.ok_or("a key without a time of creation")?,
-            expires: time(field(6))?,
-            revoked: field(1).starts_with('r'),
-            signs: field(11).contains('s'),
-            user_ids: Vec::new(),
-            subkeys: 0,
-            subkey_keygrips: Vec::new(),
-            signatures: Vec::new(),
-        })
-    }
-
-    fn finish(self) -> Result<Certificate, String> {
-        Ok(Certificate {
-            fingerprint: self.fingerprint.ok_or("a key without a version 4 fingerprint")?,
-            keygrip: self.keygrip,
-            algorithm: self.algorithm,
-            created: self.created,
-            expires: self.expires,
-            revoked: self.revoked,
-            signs: self.signs,
-            user_ids: self.user_ids,
-            subkeys: self.subkeys,
-            subkey_keygrips: self.subkey_keygrips,
-            signatures: self.signatures,
-        })
-    }
+    Ok(found)
 }
 
 /// Seconds since 1970; empty and zero are none.
