@@ -4,10 +4,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
+pub use crate::key::DAY;
 use crate::key::Lifetime;
-
-/// Seconds of a day.
-pub const DAY: u64 = 86_400;
 
 /// How far a key may be dated after the clock before one of the two is taken to be wrong. Hosts that
 /// share a state differ by seconds, minutes when nobody looks after their clocks; five minutes is also
@@ -86,16 +84,17 @@ pub fn iso_basic(at: u64) -> String {
 
 /// Reads what [`iso_basic`] writes.
 pub fn parse_iso_basic(text: &str) -> Option<u64> {
-    let (date, time) = text.split_once('T')?;
-    let is_digits =
-        |part: &str, length| part.len() == length && part.bytes().all(|byte| byte.is_ascii_digit());
-    if !is_digits(date, 8) || !is_digits(time, 6) {
-        return None;
-    }
-    let (year, month, day) = (&date[..4], &date[4..6], &date[6..]);
-    let (hour, minute, second) = (&time[..2], &time[2..4], &time[4..]);
-    let full = format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z");
-    let at = humantime::parse_rfc3339(&full).ok()?;
+    let part = |range| text.get(range);
+    let date = format!("{}-{}-{}", part(0..4)?, part(4..6)?, part(6..8)?);
+    let time = format!("{}:{}:{}", part(9..11)?, part(11..13)?, part(13..text.len())?);
+    let at = parse_timestamp(&format!("{date}T{time}Z"))?;
+    // Nothing is read that would be written in another way.
+    (iso_basic(at) == text).then_some(at)
+}
+
+/// Reads what [`timestamp`] writes, and other forms of RFC 3339.
+fn parse_timestamp(text: &str) -> Option<u64> {
+    let at = humantime::parse_rfc3339(text).ok()?;
     Some(at.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 
@@ -143,8 +142,8 @@ impl std::str::FromStr for Moment {
             return digits.parse().map(Self::At).map_err(|_| wrong());
         }
         let full = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
-        if let Ok(at) = humantime::parse_rfc3339(&full) {
-            return Ok(Self::At(at.duration_since(UNIX_EPOCH).map_err(|_| wrong())?.as_secs()));
+        if let Some(at) = parse_timestamp(&full) {
+            return Ok(Self::At(at));
         }
         let ends_in_unit = text.ends_with(['d', 'w', 'm', 'y']);
         match text.parse::<Lifetime>() {

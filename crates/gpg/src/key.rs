@@ -4,15 +4,18 @@
 use std::fmt;
 use std::str::FromStr;
 
+/// Seconds of a day.
+pub const DAY: u64 = 86_400;
+
 /// The length of an RSA modulus in bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyLength {
     /// 2048 bits.
-    Rsa2048,
+    Rsa2048 = 2048,
     /// 3072 bits.
-    Rsa3072,
+    Rsa3072 = 3072,
     /// 4096 bits.
-    Rsa4096,
+    Rsa4096 = 4096,
 }
 
 impl KeyLength {
@@ -21,11 +24,7 @@ impl KeyLength {
 
     /// The length in bits.
     pub fn bits(self) -> u16 {
-        match self {
-            Self::Rsa2048 => 2048,
-            Self::Rsa3072 => 3072,
-            Self::Rsa4096 => 4096,
-        }
+        self as u16
     }
 }
 
@@ -33,12 +32,8 @@ impl FromStr for KeyLength {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "2048" => Ok(Self::Rsa2048),
-            "3072" => Ok(Self::Rsa3072),
-            "4096" => Ok(Self::Rsa4096),
-            _ => Err("must be 2048, 3072 or 4096".into()),
-        }
+        let found = Self::ALL.into_iter().find(|length| length.bits().to_string() == text);
+        found.ok_or_else(|| "must be 2048, 3072 or 4096".into())
     }
 }
 
@@ -81,17 +76,17 @@ impl FromStr for Lifetime {
 
     /// Days, or a number with gpg's unit: `d`, `w`, `m` (30 days), `y` (365 days).
     fn from_str(text: &str) -> Result<Self, String> {
-        let (digits, days) = match text.as_bytes().last() {
-            Some(b'd') => (&text[..text.len() - 1], 1),
-            Some(b'w') => (&text[..text.len() - 1], 7),
-            Some(b'm') => (&text[..text.len() - 1], 30),
-            Some(b'y') => (&text[..text.len() - 1], 365),
-            _ => (text, 1),
+        let days = match text.as_bytes().last() {
+            Some(b'w') => 7,
+            Some(b'm') => 30,
+            Some(b'y') => 365,
+            _ => 1,
         };
+        let digits = text.strip_suffix(['d', 'w', 'm', 'y']).unwrap_or(text);
         if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
             return Err("must be a number of days, or like 2w, 18m, 5y; 0 is never".into());
         }
-        let seconds = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(days * 86_400));
+        let seconds = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(days * DAY));
         match seconds.map(u32::try_from) {
             Some(Ok(seconds)) => Ok(Self(seconds)),
             _ => Err("a key must expire before the year 2106; 0 is never".into()),

@@ -22,10 +22,8 @@ impl UserId {
         if name_real.is_empty() {
             return Err(Error::Field { field: "name_real", reason: "is empty".into() });
         }
-        let name_comment = match name_comment {
-            Some(text) => Some(parse_part("name_comment", text, &['<', '>', '(', ')'])?),
-            None => None,
-        };
+        let parse_comment = |text| parse_part("name_comment", text, &['<', '>', '(', ')']);
+        let name_comment = name_comment.map(parse_comment).transpose()?;
         let name_comment = name_comment.filter(|text| !text.is_empty());
         let name_email = parse_part("name_email", name_email, &['<', '>'])?;
         Ok(Self { name_real, name_comment, name_email })
