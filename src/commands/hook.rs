@@ -89,8 +89,8 @@ fn run(hook: &Path, names: &str, limit: Duration) -> Result<()> {
     // Whatever it prints belongs into the log, not between our JSON.
     let ours = || std::io::stderr().as_fd().try_clone_to_owned();
     let stdout = ours().map_or_else(|_| Stdio::null(), Stdio::from);
-    let mut group = match process::spawn(hook, &[], Stdio::piped(), stdout, Stdio::inherit(), false)
-    {
+    let mut command = process::command(hook, false);
+    let mut group = match command.stdin(Stdio::piped()).stdout(stdout).spawn() {
         Ok(child) => Group::new(child),
         Err(e) => return failed(format!("could not be started: {e}")),
     };

@@ -186,7 +186,9 @@ impl<'a> GpgCall<'a> {
     /// Starts gpg without an agent, to be fed through its standard input.
     pub(crate) fn start(self, stdout: Stdio, patience: Duration) -> Result<Feed> {
         let program = &self.gpg.gpg;
-        Feed::start(program, &self.arguments, stdout, patience).map_err(|e| not_run(program, e))
+        let mut command = process::command(program, false);
+        command.args(&self.arguments).stdout(stdout);
+        Feed::start(command, patience).map_err(|e| not_run(program, e))
     }
 
     /// Runs gpg without an agent: for what needs no secret key.

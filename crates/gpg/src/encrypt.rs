@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, FullDisk, Result};
 use crate::feed::Feed;
+use crate::listing;
 use crate::programs::{Gpg, check_program};
 
 /// How long gpg may take no byte. Its output may go over a network to somebody who is slow, so this
@@ -58,20 +59,19 @@ impl Gpg {
 
 /// What a listing says about a file that is to hold a recipient's certificate.
 fn judge(listing: &[u8]) -> std::result::Result<(), String> {
-    let listing = String::from_utf8_lossy(listing);
-    let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
-    let lines: Vec<_> = listing.lines().map(fields).collect();
-    if lines.iter().any(|line| matches!(line[0].as_str(), "sec" | "ssb")) {
+    let text = String::from_utf8_lossy(listing);
+    let lines = listing::lines(&text);
+    if lines.iter().any(|line| matches!(line.kind(), "sec" | "ssb")) {
         return Err(
             "holds a secret key, which must never be on this host; export the certificate \
                     alone, with gpg --export"
                 .into(),
         );
     }
-    let keys: Vec<_> = lines.iter().filter(|line| line[0] == "pub").collect();
+    let keys: Vec<_> = lines.iter().filter(|line| line.kind() == "pub").collect();
     match keys[..] {
         // Capital letters are what the key as a whole can still do.
-        [key] if key.get(11).is_some_and(|can| can.contains('E')) => Ok(()),
+        [key] if key.field(12).contains('E') => Ok(()),
         [_] => {
             Err("cannot be encrypted to: it has expired, is revoked, or has no key for that".into())
         }

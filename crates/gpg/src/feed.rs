@@ -1,11 +1,9 @@
 //! Runs a program that reads a long stream from us and writes its output elsewhere. Never waits
 //! longer than a limit for the program to move on, and leaves nothing of it alive.
 
-use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::path::Path;
-use std::process::{ChildStdin, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
@@ -24,14 +22,10 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Starts `program` with `stdout` as its stdout.
-    pub fn start(
-        program: &Path,
-        arguments: &[OsString],
-        stdout: Stdio,
-        patience: Duration,
-    ) -> io::Result<Self> {
-        let mut running = Running::start(program, arguments, Stdio::piped(), stdout, false)?;
+    /// Starts a program whose stdin is fed.
+    pub fn start(mut command: Command, patience: Duration) -> io::Result<Self> {
+        command.stdin(Stdio::piped());
+        let mut running = Running::start(command)?;
         let stdin = running.group.child.stdin.take();
         let stdin = stdin.ok_or_else(|| io::Error::other("a child without pipes"))?;
         set_nonblocking(&stdin)?;
@@ -95,12 +89,13 @@ impl Write for Feed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::{End, WORDS_MAX};
+    use crate::process::{End, WORDS_MAX, command};
+    use std::path::Path;
 
     fn feed(script: &str, patience: u64) -> io::Result<Feed> {
-        let arguments = ["-c".into(), script.into()];
-        let patience = Duration::from_millis(patience);
-        Feed::start(Path::new("/bin/sh"), &arguments, Stdio::null(), patience)
+        let mut shell = command(Path::new("/bin/sh"), false);
+        shell.args(["-c", script]).stdout(Stdio::null());
+        Feed::start(shell, Duration::from_millis(patience))
     }
 
     #[test]

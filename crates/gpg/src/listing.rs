@@ -98,26 +98,28 @@ impl Certificate {
 pub fn parse(listing: &[u8]) -> Result<Vec<Certificate>, String> {
     // gpg passes user IDs through as they are, and they need not be UTF-8.
     let text = String::from_utf8_lossy(listing);
-    let lines: Vec<Line> = text.split('\n').map(Line::new).collect();
+    let lines = lines(&text);
     let begins = |line: &Line| matches!(line.kind(), "pub" | "sec");
     let groups = lines.chunk_by(|_, next| !begins(next));
     groups.filter(|group| begins(&group[0])).map(certificate).collect()
 }
 
+/// The lines of a listing.
+pub(crate) fn lines(listing: &str) -> Vec<Line<'_>> {
+    listing.split('\n').map(|line| Line(line.split(':').collect())).collect()
+}
+
 /// A line of a listing, cut at its colons.
-struct Line<'a>(Vec<&'a str>);
+pub(crate) struct Line<'a>(Vec<&'a str>);
 
 impl<'a> Line<'a> {
-    fn new(line: &'a str) -> Self {
-        Self(line.split(':').collect())
-    }
-
     /// A field by its number in doc/DETAILS, where the first is 1; empty when it is not there.
-    fn field(&self, number: usize) -> &'a str {
+    pub(crate) fn field(&self, number: usize) -> &'a str {
         self.0.get(number - 1).copied().unwrap_or_default()
     }
 
-    fn kind(&self) -> &'a str {
+    /// The kind of record, like "pub" or "uid".
+    pub(crate) fn kind(&self) -> &'a str {
         self.field(1)
     }
 

@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::process::{ChildStderr, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -68,8 +68,9 @@ pub fn run(job: &Job) -> io::Result<Finished> {
 /// takes what it prints. Neither is limited in size.
 pub fn run_with(job: &Job, stdin: Stdio, stdout: Stdio) -> io::Result<Finished> {
     debug_assert!(job.stdin.len() <= 4096);
-    let is_idle = job.background.is_some();
-    let mut running = Running::start(job.program, &job.arguments, stdin, stdout, is_idle)?;
+    let mut command = command(job.program, job.background.is_some());
+    command.args(&job.arguments).stdin(stdin).stdout(stdout);
+    let mut running = Running::start(command)?;
     if let Some(mut stdin) = running.group.child.stdin.take() {
         match stdin.write_all(job.stdin) {
             Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(e),
@@ -105,16 +106,9 @@ pub(crate) struct Running {
 
 impl Running {
     /// Starts a program. Its stderr is gathered, and its stdout if that is piped.
-    pub(crate) fn start(
-        program: &Path,
-        arguments: &[OsString],
-        stdin: Stdio,
-        stdout: Stdio,
-        is_idle: bool,
-    ) -> io::Result<Self> {
+    pub(crate) fn start(mut command: Command) -> io::Result<Self> {
         let started = Instant::now();
-        let child = spawn(program, arguments, stdin, stdout, Stdio::piped(), is_idle)?;
-        let mut group = Group::new(child);
+        let mut group = Group::new(command.stderr(Stdio::piped()).spawn()?);
         let ended = pidfd_open(&group.child)?;
         let (out, err) = (group.child.stdout.take(), group.child.stderr.take());
         out.as_ref().map(set_nonblocking).transpose()?;
@@ -182,29 +176,18 @@ impl Running {
     }
 }
 
-/// Starts a program as the leader of a process group that does not outlive the calling thread.
-pub fn spawn(
-    program: &Path,
-    arguments: &[OsString],
-    stdin: Stdio,
-    stdout: Stdio,
-    stderr: Stdio,
-    idle: bool,
-) -> io::Result<Child> {
+/// A program that will lead a process group and not outlive the calling thread, at idle priority on request.
+pub fn command(program: &Path, is_idle: bool) -> Command {
     let mut command = Command::new(program);
     command
-        .args(arguments)
         .env_clear()
         .env("LC_ALL", "C.UTF-8")
         .env("PATH", "/usr/bin:/bin")
         .current_dir("/")
-        .process_group(0)
-        .stdin(stdin)
-        .stdout(stdout)
-        .stderr(stderr);
+        .process_group(0);
     let parent = getpid();
     let before_exec = move || {
-        if idle {
+        if is_idle {
             become_idle();
         }
         prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -220,7 +203,8 @@ pub fn spawn(
     unsafe {
         command.pre_exec(before_exec);
     }
-    unblock_signals(&mut command).spawn()
+    unblock_signals(&mut command);
+    command
 }
 
 /// Has `command` begin with no signal blocked. This process blocks those that it waits for, or that must not

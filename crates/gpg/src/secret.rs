@@ -73,7 +73,10 @@ impl Gpg {
         if status::lines(&finished.stdout, "SUCCESS").any(|words| words[..] == ["keyedit.passwd"]) {
             return finished.succeeded("changing a passphrase").map(|_| true);
         }
-        let is_bad = |words: Vec<&str>| matches!(words[..], ["keyedit.passwd", code, ..] if error_code(code) == BAD_PASSPHRASE);
+        let is_bad = |words: Vec<&str>| match words[..] {
+            ["keyedit.passwd", code, ..] => error_code(code) == BAD_PASSPHRASE,
+            _ => false,
+        };
         if old.is_some() && status::lines(&finished.stdout, "ERROR").any(is_bad) {
             return Ok(false);
         }
