@@ -1,5 +1,5 @@
-//! What a gpg-agent is told in its `gpg-agent.conf`: the one place that says what an agent needs that
-//! signs for many clients at once, and the one that tells whether a configuration says it.
+//! Options in `gpg-agent.conf` for an agent that signs for many clients at once: their text, and the search for
+//! them in a configuration.
 
 /// How often a passphrase is hashed. Ours are 256 random bits: more rounds add time and nothing else.
 pub const S2K_COUNT: &str = "65536";
@@ -31,13 +31,13 @@ impl AgentOption {
     }
 }
 
-/// What an agent needs to sign for many clients at once with protected keys.
+/// The options of an agent that signs for many clients at once with protected keys.
 ///
 /// A protected key is opened in secure memory, of which gpg-agent has 64 KiB: enough for some eight RSA-4096
-/// keys. A client more, and signatures fail with "Cannot allocate memory". `auto-expand-secmem` makes
-/// libgcrypt add areas of the size named here, each enough for more than a hundred. Unlike the first area
-/// they are not locked into memory, so the unit of signd has `MemorySwapMax=0`. An agent reads the option
-/// only when it starts, not on SIGHUP (GnuPG 2.2.40 and 2.4.7).
+/// keys. With one more client, signatures fail with "Cannot allocate memory". `auto-expand-secmem` makes
+/// libgcrypt add areas of the size named here, each enough for more than a hundred keys. Unlike the first
+/// area they are not locked into memory, so the unit of signd has `MemorySwapMax=0`. An agent reads the
+/// option only when it starts, not on SIGHUP (GnuPG 2.2.40 and 2.4.7).
 pub const FOR_MANY_CLIENTS: [AgentOption; 3] = [
     AgentOption::flag("allow-loopback-pinentry"),
     AgentOption::with("s2k-count", S2K_COUNT),
@@ -49,8 +49,8 @@ pub fn agent_configuration<'a>(options: impl IntoIterator<Item = &'a AgentOption
     options.into_iter().map(|option| format!("{}\n", option.line())).collect()
 }
 
-/// What an agent needs that signs for many, and `configuration` has no line about. Another value than ours
-/// is somebody's decision, and so is the opposite (`no-…`).
+/// The options of [`FOR_MANY_CLIENTS`] that `configuration` does not mention. An option with another value, or
+/// its opposite (`no-…`), is an operator's decision and not missing.
 pub fn missing_for_many_clients(configuration: &[u8]) -> Vec<AgentOption> {
     let mut missing = FOR_MANY_CLIENTS.to_vec();
     for line in configuration.split(|byte| *byte == b'\n') {
@@ -61,7 +61,7 @@ pub fn missing_for_many_clients(configuration: &[u8]) -> Vec<AgentOption> {
     missing
 }
 
-/// `configuration` with these options behind what is there, of which nothing is changed.
+/// `configuration`, unchanged, with these options added at its end.
 pub fn with_options(configuration: &[u8], options: &[AgentOption]) -> Vec<u8> {
     let mut text = configuration.to_vec();
     if text.last().is_some_and(|byte| *byte != b'\n') {

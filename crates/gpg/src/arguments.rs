@@ -1,11 +1,11 @@
-//! Reads a gpg command line as obs-signd and operators write it: finds the users (`-u`, the
-//! positional ones) and keeps the rest as it is. Only options in the tables below are understood,
-//! because what an option means for the word behind it must be known.
+//! Reads a gpg command line as obs-signd and operators write it. It finds the users (`-u` and the positional
+//! ones) and keeps the rest as it is. Only the options in the tables below are accepted: for an unknown option it
+//! cannot be told whether the next word is its value.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-/// What a command line asks for.
+/// The meaning of a command line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Call {
     /// About gpg itself (`--version`): there is no user in it.
@@ -14,16 +14,16 @@ pub enum Call {
     Read {
         /// All options, the command among them.
         options: Vec<OsString>,
-        /// Whose keys; none for all.
+        /// The users whose keys are read; empty for all keys.
         users: Vec<OsString>,
     },
     /// Signs.
     Sign {
         /// All options, the command among them, less the user.
         options: Vec<OsString>,
-        /// Whose key.
+        /// The user who signs.
         user: OsString,
-        /// What follows the options.
+        /// The words behind the options.
         files: Vec<OsString>,
     },
 }

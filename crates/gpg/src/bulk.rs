@@ -1,5 +1,4 @@
-//! What is done with a keyring of many certificates at once: read it in one pass. It is never written,
-//! and nothing is left beside it.
+//! Reads a keyring of many certificates in one pass. The keyring is never written, and no file is left beside it.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -19,7 +18,7 @@ const BULK_TIME: Duration = Duration::from_secs(3600);
 const PIECE: usize = 1024 * 1024;
 
 impl Gpg {
-    /// Writes all certificates of a keyring to the new file `into`, one behind the other.
+    /// Writes all certificates of a keyring to the new file `into`, one after the other.
     pub fn export_all(&self, keyring: Keyring, into: &Path) -> Result<()> {
         let call = self.bulk_call(keyring).words(["--no-armor", "--export"]);
         run_into(call, into, "exporting a keyring")
@@ -47,7 +46,7 @@ impl Gpg {
         through: &Path,
         each: impl FnMut(Certificate),
     ) -> Result<()> {
-        // gpg wants a keyring, and makes an empty one.
+        // gpg needs a keyring for this, and makes an empty one.
         let keyring = Keyring { home: work, file: &work.join("none.kbx") };
         let call = self.bulk_call(keyring).words(LISTING).words(["--show-keys"]).on(file);
         run_into(call, through, "listing secret keys")?;
@@ -65,7 +64,7 @@ fn run_into(call: GpgCall, into: &Path, doing: &str) -> Result<()> {
     call.stdout_to(file).run()?.succeeded(doing).map(drop)
 }
 
-/// Reads what gpg has listed of `file` into the file `path`.
+/// Reads the listing of `file` that gpg has written to the file `path`.
 fn read_listing(file: &Path, path: &Path, mut each: impl FnMut(Certificate)) -> Result<()> {
     let reading = |e| Error::io(format!("reading {}", path.display()), e);
     let mut listing = BufReader::new(File::open(path).map_err(reading)?);

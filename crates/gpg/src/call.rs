@@ -67,12 +67,12 @@ pub(crate) struct GpgCall<'a> {
     stop: Option<BorrowedFd<'a>>,
 }
 
-/// What a gpg said that did what it was asked to do.
+/// The output of a gpg that has succeeded.
 #[derive(Debug)]
 pub(crate) struct Output {
-    /// Status lines, and whatever the command prints.
+    /// Status lines, and the output of the command.
     pub(crate) stdout: Vec<u8>,
-    /// Its words on stderr, in one printable line.
+    /// Its messages on stderr, in one printable line.
     pub(crate) words: String,
 }
 
@@ -109,7 +109,7 @@ impl Gpg {
             return;
         }
         let now = Instant::now();
-        // Whoever waits for this call is still to have an answer in time.
+        // The caller must still be able to answer in time.
         let most = (now + GPGCONF_TIME).min(deadline.max(now) + Duration::from_millis(250));
         self.run_gpgconf(home, &["--remove-socketdir"], most);
     }
@@ -132,13 +132,12 @@ impl<'a> GpgCall<'a> {
         self
     }
 
-    /// Adds what the command works on: a word that is no option, whatever it begins with.
+    /// Adds the object of the command: a word that is not an option, even if it begins with a hyphen.
     pub(crate) fn on(self, what: impl Into<OsString>) -> Self {
         self.words(["--".into(), what.into()])
     }
 
-    /// Reads `keyring` without leaving a trace there. What it says of signatures that were verified before is
-    /// not believed.
+    /// Reads `keyring` without leaving a file there. Its claims that signatures were verified before are ignored.
     pub(crate) fn reading(self, keyring: Keyring) -> Self {
         self.words(["--no-options", "--lock-never", "--no-sig-cache", "--no-default-keyring"])
             .words(["--keyring".into(), keyring.file.as_os_str().to_owned()])
@@ -191,7 +190,7 @@ impl<'a> GpgCall<'a> {
         Feed::start(command, patience).map_err(|e| not_run(program, e))
     }
 
-    /// Runs gpg without an agent: for what needs no secret key.
+    /// Runs gpg without an agent, for commands that need no secret key.
     pub(crate) fn run(self) -> Result<Finished> {
         let program = &self.gpg.gpg;
         self.run_program(program)
@@ -226,8 +225,8 @@ fn not_run(program: &Path, error: io::Error) -> Error {
 }
 
 impl Finished {
-    /// What gpg said, if it ended with exit status 0. `doing` is for a file system that was full: that of
-    /// the state directory, as gpg works in staging.
+    /// The output of gpg, if it ended with exit status 0. `doing` names its task in the error for a full file
+    /// system, which is that of the state directory: gpg works in staging.
     pub(crate) fn succeeded(self, doing: &str) -> Result<Output> {
         self.succeeded_on(FullDisk::State, doing)
     }
@@ -248,14 +247,14 @@ impl Finished {
     }
 }
 
-/// What there was too little of, by the words of strerror(3) among gpg's own.
+/// The shortage that gpg's messages name in the words of strerror(3).
 fn named_shortage(words: &str) -> Option<Shortage> {
     let named = |text, shortage| words.contains(text).then_some(shortage);
     named("No space left on device", Shortage::Space)
         .or(named("Disk quota exceeded", Shortage::Quota))
 }
 
-/// gpg's words in one line that a terminal and a log can take, from at most 2,000 bytes.
+/// The first 2,000 bytes of gpg's messages as one printable line.
 fn one_line(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(2000)]);
     let lines: Vec<_> = text.lines().map(|line| printable(line.trim())).collect();

@@ -1,5 +1,4 @@
-//! What is done with certificates: export, merge, give a new expiry, revoke. All of it in homes of
-//! staging, but for the export.
+//! Exports, merges, prolongs and revokes certificates. All but the export happens in homes of staging.
 
 use std::path::Path;
 use std::time::Instant;
@@ -32,8 +31,8 @@ impl Gpg {
     }
 
     /// Merges the certificates in `file` into the keyring of `home`, which is in staging; returns the
-    /// fingerprints gpg found in it. `at` is what gpg is told in place of the time: it takes no key of
-    /// tomorrow.
+    /// fingerprints that gpg found in the file. gpg works at the time `at`, as it takes no key that was created
+    /// later than now.
     pub fn import(
         &self,
         home: &Path,
@@ -46,9 +45,8 @@ impl Gpg {
         Ok(Status::parse(&output.stdout).imported)
     }
 
-    /// Merges the revocation in `file` into the keyring of `home`, which is in staging. gpg forgets
-    /// the owner trust of a key that is revoked, and fails when there is no trust database for that;
-    /// this is the one call that may make one. `at` is what gpg is told in place of the time.
+    /// Merges the revocation in `file` into the keyring of `home`, which is in staging, at the time `at`. gpg
+    /// clears the owner trust of a revoked key, and fails without a trust database. So this call may make one.
     pub fn import_revocation(
         &self,
         home: &Path,

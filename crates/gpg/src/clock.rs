@@ -1,5 +1,5 @@
-//! Times: what the clock says, how operators write a moment, and how one is shown to them. Times are
-//! Unix times in seconds, as OpenPGP keeps them in 32 bits (RFC 9580, 3.5).
+//! The clock of this host, moments as operators write them, and times as text. A time is a Unix time in seconds,
+//! which OpenPGP keeps in 32 bits (RFC 9580, 3.5).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,17 +7,17 @@ use crate::error::{Error, Result};
 pub use crate::key::DAY;
 use crate::key::Lifetime;
 
-/// How far a key may be dated after the clock before one of the two is taken to be wrong. Hosts that
-/// share a state differ by seconds, minutes when nobody looks after their clocks; five minutes is also
-/// what Kerberos allows. A clock that was never set is wrong by more.
+/// How far a key may be dated after the clock before one of the two is taken to be wrong. The clocks of hosts
+/// that share a state differ by seconds, or by minutes when they are not synchronized. Kerberos allows five
+/// minutes too. A clock that was never set is wrong by more.
 pub const SLACK: u64 = 300;
 
 /// 2024-01-01: this program did not exist yet, so a clock that says less is wrong. A host without a
 /// battery for its clock starts in 1970, or at the date of its firmware.
 const EARLIEST: u64 = 1_704_067_200;
 
-/// What the clock says, right or wrong: for what is shown, and for what ends after a while. Whatever
-/// outlives this process is decided by [`believed`].
+/// The time of the clock, right or wrong. It is for display and for time limits; decisions whose effect outlives
+/// this process use [`believed`].
 pub fn now() -> Result<u64> {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) if u32::try_from(since.as_secs()).is_ok() => Ok(since.as_secs()),
@@ -29,7 +29,7 @@ pub fn now() -> Result<u64> {
     }
 }
 
-/// Now, for decisions about keys. [`Error::Clock`] when no clock can say that and be right.
+/// The time of the clock, for decisions about keys. [`Error::Clock`] when the clock is certainly wrong.
 pub fn believed() -> Result<u64> {
     match now()? {
         now if now < EARLIEST => Err(Error::Clock(format!(
@@ -41,12 +41,12 @@ pub fn believed() -> Result<u64> {
     }
 }
 
-/// Whether what is dated `dated` (Unix time) cannot have been made by `now`.
+/// Whether the clock, which says `now`, is behind a key or file that is dated `dated`.
 pub fn is_behind(now: u64, dated: u64) -> bool {
     dated > now.saturating_add(SLACK)
 }
 
-/// Refuses to decide anything by a clock that is behind what it is about. `what` is dated `dated`.
+/// Fails with [`Error::Clock`] when the clock is behind `what`, which is dated `dated`.
 pub fn check(what: &dyn std::fmt::Display, dated: u64) -> Result<()> {
     match believed()? {
         now if is_behind(now, dated) => Err(Error::Clock(format!(
@@ -58,7 +58,7 @@ pub fn check(what: &dyn std::fmt::Display, dated: u64) -> Result<()> {
     }
 }
 
-/// Says that the clock and `what`, which is dated `dated`, contradict each other.
+/// The sentence that the clock and `what`, which is dated `dated`, contradict each other.
 pub fn disagreement(now: u64, what: &dyn std::fmt::Display, dated: u64) -> String {
     format!(
         "the clock of this host says {}, but {what} is dated {}",
@@ -82,23 +82,23 @@ pub fn iso_basic(at: u64) -> String {
     timestamp(at).chars().filter(|c| !matches!(c, '-' | ':' | 'Z')).collect()
 }
 
-/// Reads what [`iso_basic`] writes.
+/// Reads a time in the form of [`iso_basic`], and in no other.
 pub fn parse_iso_basic(text: &str) -> Option<u64> {
     let part = |range| text.get(range);
     let date = format!("{}-{}-{}", part(0..4)?, part(4..6)?, part(6..8)?);
     let time = format!("{}:{}:{}", part(9..11)?, part(11..13)?, part(13..text.len())?);
     let at = parse_timestamp(&format!("{date}T{time}Z"))?;
-    // Nothing is read that would be written in another way.
+    // A time in any other form is written differently.
     (iso_basic(at) == text).then_some(at)
 }
 
-/// Reads what [`timestamp`] writes, and other forms of RFC 3339.
+/// Reads a time in the form of [`timestamp`], or in another of RFC 3339.
 fn parse_timestamp(text: &str) -> Option<u64> {
     let at = humantime::parse_rfc3339(text).ok()?;
     Some(at.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 
-/// The last second of the year 9999, which is what can be written.
+/// The last second of the year 9999, the latest one that can be written.
 const LATEST: u64 = 253_402_300_799;
 
 /// Parses a moment: a Unix time with `@`, a date, a time as RFC 3339 has it, or a span like `90d`

@@ -1,5 +1,4 @@
-//! Encrypts a stream to certificates. What is encrypted reaches gpg through a pipe and is never on a
-//! disk in the clear.
+//! Encrypts a stream to certificates. The stream reaches gpg through a pipe and is never on a disk in the clear.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -11,12 +10,12 @@ use crate::feed::Feed;
 use crate::listing;
 use crate::programs::{Gpg, check_program};
 
-/// How long gpg may take no byte. Its output may go over a network to somebody who is slow, so this
-/// is more than the setting `gpg_timeout`.
+/// How long gpg may read no byte. Its output may go over a slow network, so this is more than the setting
+/// `gpg_timeout`.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// A running encryption; what is written to it is encrypted. Dropped, it is broken off, so that
-/// nobody can take what it has written for a whole message.
+/// A running encryption of the bytes that are written to it. When it is dropped, gpg is killed before it ends
+/// the message, so that the output cannot pass for a whole message.
 pub struct Encryption(Feed);
 
 impl Gpg {
@@ -34,19 +33,19 @@ impl Gpg {
         call.words(["--output", "-", "--encrypt"]).start(to, PATIENCE).map(Encryption)
     }
 
-    /// Checks that `file` holds one certificate that can be encrypted to, and no secret key. `Err`
-    /// is what is wrong with it.
+    /// Checks that `file` holds one certificate that can be encrypted to, and no secret key. The inner `Err`
+    /// says why not.
     pub fn check_recipient(
         &self,
         home: &Path,
         file: &Path,
         deadline: Instant,
     ) -> Result<std::result::Result<(), String>> {
-        // gpg asks the trust database about a key that has expired, and fails if there is none; under
-        // this model it makes one in its home.
+        // gpg looks an expired key up in the trust database, and fails without one. Under this trust model it
+        // makes one in its home.
         let options = ["--no-options", "--trust-model=pgp", "--with-colons", "--show-keys"];
         let shown = self.call(home, deadline).words(options).on(file).run()?;
-        // gpg takes a file without any certificate for a failure.
+        // gpg fails on a file without any certificate.
         match shown.succeeded("looking at a certificate") {
             Ok(output) => Ok(judge(&output.stdout)),
             Err(Error::Failed { words, .. }) => {
@@ -57,7 +56,7 @@ impl Gpg {
     }
 }
 
-/// What a listing says about a file that is to hold a recipient's certificate.
+/// Checks the listing of a file that is to hold a recipient's certificate.
 fn judge(listing: &[u8]) -> std::result::Result<(), String> {
     let text = String::from_utf8_lossy(listing);
     let lines = listing::lines(&text);
@@ -70,7 +69,7 @@ fn judge(listing: &[u8]) -> std::result::Result<(), String> {
     }
     let keys: Vec<_> = lines.iter().filter(|line| line.kind() == "pub").collect();
     match keys[..] {
-        // Capital letters are what the key as a whole can still do.
+        // Capital letters are the capabilities that the certificate as a whole still has.
         [key] if key.field(12).contains('E') => Ok(()),
         [_] => {
             Err("cannot be encrypted to: it has expired, is revoked, or has no key for that".into())
@@ -80,13 +79,13 @@ fn judge(listing: &[u8]) -> std::result::Result<(), String> {
 }
 
 impl Encryption {
-    /// Whether gpg does not take what is written to it; [`Encryption::finish`] tells why.
+    /// Whether a write to gpg has failed; [`Encryption::finish`] returns the reason.
     pub fn is_broken(&self) -> bool {
         self.0.is_broken()
     }
 
-    /// Ends the message. An error means that what was written is none; `doing` is for a file system
-    /// that was full.
+    /// Ends the message. After an error the output is not a whole message. `doing` names the output in the error
+    /// for a full file system.
     pub fn finish(self, doing: &str) -> Result<()> {
         let finished = self.0.finish().map_err(|e| Error::io("waiting for gpg", e))?;
         finished.succeeded_on(FullDisk::Named, doing).map(drop)

@@ -8,19 +8,19 @@ use std::time::Duration;
 /// The result of everything here that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong. `Display` is the sentence for the operator, in the log or on the terminal.
+/// A failure. `Display` is the sentence for the operator, in the log or on the terminal.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The clock contradicts a key, or cannot be right whatever the keys say. Nothing is decided by it.
+    /// The clock contradicts a key, or is certainly wrong. Nothing is decided by it.
     #[error("{0}")]
     Clock(String),
 
-    /// A part of a user ID holds what it may not hold.
+    /// A part of a user ID is not acceptable.
     #[error("{field}: {reason}")]
     Field {
         /// The name of the part.
         field: &'static str,
-        /// What is wrong with it, and what it may hold.
+        /// Why it is not acceptable.
         reason: String,
     },
 
@@ -28,14 +28,14 @@ pub enum Error {
     #[error("too busy: {0}")]
     Busy(String),
 
-    /// There is no room for what was to be written.
+    /// A file system is full, or a quota used up.
     #[error("{shortage}: {doing}; {}", .shortage.remedy(.disk))]
     NoSpace {
-        /// What was being done, to which file or stream.
+        /// The action that failed, with its file or stream.
         doing: String,
-        /// Where there is no room.
+        /// The file system.
         disk: FullDisk,
-        /// Of what there is too little.
+        /// What ran out.
         shortage: Shortage,
     },
 
@@ -57,16 +57,16 @@ pub enum Error {
     TimedOut {
         /// How long it had run.
         after: Duration,
-        /// What it had said on stderr until then.
+        /// Its messages on stderr until then.
         words: String,
     },
 
-    /// gpg ended without doing what it was asked to do.
+    /// gpg ended without doing its task.
     #[error("gpg failed ({how}): {words}")]
     Failed {
-        /// Exit status, or what was missing from its answer.
+        /// Its exit status, or the part that its answer lacks.
         how: String,
-        /// gpg's own words on stderr.
+        /// Its messages on stderr.
         words: String,
     },
 
@@ -75,30 +75,30 @@ pub enum Error {
     DamagedHome {
         /// The file or directory that is not as it must be.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
 
     /// A system call failed.
     #[error("{doing}: {source}{}", remedy(.source))]
     Io {
-        /// What was being done, to which path.
+        /// The action that failed, with its path.
         doing: String,
         /// The system's reason.
         source: io::Error,
     },
 }
 
-/// Where there is no room.
+/// The file system that is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FullDisk {
-    /// On the file system of the state directory, where gpg works and keys are kept.
+    /// That of the state directory, where gpg works and keys are kept.
     State,
-    /// Where the file or stream is that the sentence names.
+    /// That of the file or stream which the sentence names.
     Named,
 }
 
-/// Of what there is too little.
+/// What ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage {
     /// The file system is full, or out of inodes (`ENOSPC`).
@@ -128,7 +128,7 @@ impl Shortage {
     }
 }
 
-/// What to do about a file that may not be written, whoever asks; nothing for any other failure.
+/// The remedy for a file that cannot be written; empty for any other failure.
 fn remedy(source: &io::Error) -> &'static str {
     match source.raw_os_error() {
         Some(libc::EROFS) => {
@@ -144,9 +144,8 @@ fn remedy(source: &io::Error) -> &'static str {
 }
 
 impl Error {
-    /// Wraps a system error, telling apart the two conditions that a client may wait out: no
-    /// space, and no descriptors, processes or memory. `doing` must name the file or stream, which
-    /// need not be one of the state.
+    /// Wraps a system error. A client may wait for two conditions to pass, which have variants of their own: no
+    /// space, and no descriptors, processes or memory. `doing` must name the file or stream.
     pub fn io(doing: impl Into<String>, source: io::Error) -> Self {
         let doing = doing.into();
         let no_space = |doing, shortage| Self::NoSpace { doing, disk: FullDisk::Named, shortage };
@@ -160,7 +159,7 @@ impl Error {
         }
     }
 
-    /// The file system of the state directory is full: `doing` is what that kept from being done.
+    /// The file system of the state directory is full, so that `doing` failed.
     pub fn state_full(doing: impl Into<String>) -> Self {
         Self::NoSpace { doing: doing.into(), disk: FullDisk::State, shortage: Shortage::Space }
     }

@@ -1,5 +1,5 @@
-//! Runs a program that reads a long stream from us and writes its output elsewhere. Never waits
-//! longer than a limit for the program to move on, and leaves nothing of it alive.
+//! Runs a program that reads a long stream from us and writes its output elsewhere. A program that makes no
+//! progress for too long is killed.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -10,14 +10,14 @@ use nix::poll::{PollFd, PollFlags};
 
 use crate::process::{Event, Finished, Running, set_nonblocking};
 
-/// A running program that is fed through its stdin. Dropped, it is killed.
+/// A running program that is fed through its stdin. When this is dropped, the program is killed.
 pub struct Feed {
     running: Running,
     stdin: ChildStdin,
-    /// How long it may take no byte, or take to end after the last one.
+    /// How long it may read no byte, and how long it may run after the last one.
     patience: Duration,
     timed_out: bool,
-    /// Whether something could not be written to it.
+    /// Whether a write has failed.
     broken: bool,
 }
 
@@ -32,7 +32,7 @@ impl Feed {
         Ok(Self { running, stdin, patience, timed_out: false, broken: false })
     }
 
-    /// Whether writing to it has failed, which [`Feed::finish`] explains.
+    /// Whether a write has failed; [`Feed::finish`] returns the reason.
     pub fn is_broken(&self) -> bool {
         self.broken
     }
@@ -62,7 +62,7 @@ impl Feed {
             }
             match self.stdin.write(bytes) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                // Not an error of that kind: nobody may take it for our own reader having left.
+                // Callers take `BrokenPipe` for the end of their own reader.
                 Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
                     return Err(io::Error::other("it stopped reading"));
                 }
@@ -74,7 +74,7 @@ impl Feed {
 }
 
 impl Write for Feed {
-    /// Fails when the program has ended, or takes nothing for too long; [`Feed::finish`] tells why.
+    /// Fails when the program has ended, or reads nothing for too long.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.write_some(bytes);
         self.broken |= written.is_err();

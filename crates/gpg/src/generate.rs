@@ -1,4 +1,4 @@
-//! Generates a key in a home: the one place that runs `gpg --gen-key`.
+//! Generates keys. This is the one place that runs `gpg --gen-key`.
 
 use std::fs;
 use std::os::fd::BorrowedFd;
@@ -24,9 +24,9 @@ pub struct Generated {
 }
 
 impl Gpg {
-    /// Makes the key of `request` in `home`, which is empty or holds the secret key of `keygrip`, its
-    /// secret part protected by `passphrase`, created at `created` (Unix time). Takes no longer than
-    /// `deadline` and the setting `gpg_timeout` allow.
+    /// Makes the key of `request` in `home`, which is empty or holds the secret key of `keygrip`. The secret key is
+    /// protected by `passphrase`; `created` is the Unix time of its creation. The setting `gpg_timeout` applies
+    /// too.
     pub fn generate(
         &self,
         home: &Path,
@@ -43,8 +43,8 @@ impl Gpg {
         Ok(Generated { fingerprint, keygrip })
     }
 
-    /// Makes a secret key in the empty `home`, at idle priority. The certificate around it is of
-    /// nobody and to be thrown away. `None` when `stop` became readable meanwhile.
+    /// Makes a secret key in the empty `home`, at idle priority. The certificate that gpg makes with it has no
+    /// identity and is not kept. `None` when `stop` became readable meanwhile.
     pub fn generate_secret(
         &self,
         home: &Path,

@@ -1,6 +1,6 @@
-//! Reads a certificate as gpg sees it, whatever the clock says: gpg believes nothing of a key that was
-//! created after its own time, and would show it without expiry and without capabilities. Who decides
-//! something by a certificate is told when the clock contradicts it; who only shows it is not stopped.
+//! Reads a certificate as gpg sees it, even when the clock is wrong. gpg lists a key that was created later than
+//! now without expiry and without capabilities, so it is given the time of the key. A decision by a certificate
+//! that contradicts the clock is refused; a display is not.
 
 use std::fs::File;
 use std::io::{self, Seek};
@@ -17,17 +17,16 @@ use crate::process::{End, Finished};
 use crate::programs::Gpg;
 
 impl Gpg {
-    /// The certificates gpg finds under `user`, without signatures, in the order of the keyring: to sign as
-    /// `user`, it takes the first whose secret key it has. None when there is none, or gpg says why not.
+    /// The certificates that gpg finds under `user`, without signatures, in the order of the keyring. To sign as
+    /// `user`, gpg takes the first one whose secret key it has. Empty when gpg finds none or fails.
     pub fn found_as(&self, keyring: Keyring, user: &str, deadline: Instant) -> Vec<Certificate> {
         let call = self.call(keyring.home, deadline).reading(keyring).words(LISTING);
         let listed = call.words(["--list-keys"]).on(user).run();
         listed.and_then(|finished| listed_certificates(keyring, finished)).unwrap_or_default()
     }
 
-    /// The only certificate of a keyring, its signatures checked, to decide something by it.
-    ///
-    /// [`Error::Clock`] when its key was created, or has signed it, after what the clock says.
+    /// The only certificate of a keyring, its signatures checked, for a decision. [`Error::Clock`] when the
+    /// certificate is dated after the clock.
     pub fn inspect_one(&self, keyring: Keyring, deadline: Instant) -> Result<Certificate> {
         let certificate = self.view_one(keyring, deadline)?;
         let what = format!("the certificate of {}", certificate.fingerprint);
@@ -35,7 +34,7 @@ impl Gpg {
         Ok(certificate)
     }
 
-    /// As [`Gpg::inspect_one`], whatever the clock says: to show it, and to take it out of use.
+    /// As [`Gpg::inspect_one`], with any clock: to show the certificate, and to take it out of use.
     pub fn view_one(&self, keyring: Keyring, deadline: Instant) -> Result<Certificate> {
         let found = self.list_checked(keyring, None, deadline)?;
         let dated = found.iter().map(Certificate::dated_at_most).max().unwrap_or_default();
@@ -60,7 +59,7 @@ impl Gpg {
         let call = || self.call(keyring.home, deadline).reading(keyring).at(at);
         let list = |command| call().words(LISTING).words([command]).run();
         let checked = list("--check-sigs")?;
-        // GnuPG 2.2.40 frees the unknown issuer of a signature twice, and the C library ends it.
+        // GnuPG 2.2.40 frees the unknown issuer of a signature twice, and the C library kills it.
         if let Some(End::Killed(_)) = checked.end {
             let own = own_signatures(keyring, call)?;
             let mut all = listed_certificates(keyring, list("--list-sigs")?)?;
@@ -71,8 +70,8 @@ impl Gpg {
     }
 }
 
-/// The certificates of a keyring without signatures by others. gpg can leave these out only when it
-/// imports, so it gets its own export and is told to show what it would take.
+/// The certificates of a keyring without signatures by other keys. gpg can leave these out only when it imports.
+/// So it imports its own export, with the option to show the result and store nothing.
 fn own_signatures<'a>(
     keyring: Keyring,
     call: impl Fn() -> GpgCall<'a>,
@@ -89,7 +88,7 @@ fn own_signatures<'a>(
     listed_certificates(keyring, show.stdin_from(memory).run()?)
 }
 
-/// When gpg believes a certificate that is dated `dated`, if that is not now.
+/// The time at which gpg accepts a certificate that is dated `dated`; `None` when it does so now.
 pub fn believable_at(now: u64, dated: u64) -> Option<u64> {
     (dated > now).then(|| dated.saturating_add(1).min(u32::MAX.into()))
 }
@@ -98,7 +97,7 @@ fn listed_certificates(keyring: Keyring, finished: Finished) -> Result<Vec<Certi
     parse_listing(keyring.file, &finished.succeeded("listing a keyring")?.stdout)
 }
 
-/// The certificates in what gpg has listed of `file`.
+/// The certificates in gpg's listing of `file`.
 pub(crate) fn parse_listing(file: &Path, listing: &[u8]) -> Result<Vec<Certificate>> {
     listing::parse(listing).map_err(|words| Error::Failed {
         how: format!("its listing of {} is not understood", file.display()),

@@ -1,5 +1,4 @@
-//! What kind of key GnuPG is asked for: its length and its lifetime, each parsed into a type that cannot hold
-//! anything gpg would refuse or misread.
+//! The length and the lifetime of a key, each a type that holds no value that gpg would refuse or misread.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,13 +1,13 @@
-//! Takes a keybox file (`pubring.kbx`) apart at its framing, to put the certificates of many homes
-//! into one. What is inside a blob is gpg's (kbx/keybox-blob.c of GnuPG, "The keybox data format").
-//! gpg copies the whole file with every certificate it imports; joining blobs copies each once.
+//! Cuts a keybox file (`pubring.kbx`) into its blobs, so that the certificates of many homes can be joined in one
+//! file (kbx/keybox-blob.c of GnuPG, "The keybox data format"). The content of a blob is not read. gpg would copy
+//! the whole file for every certificate that it imports; joining blobs copies each once.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
 /// Length, type and version of a blob.
 const BLOB_HEADER: usize = 6;
-/// Type of the first blob, which says what the file is.
+/// Type of the first blob, the header of the file.
 const FIRST: u8 = 1;
 /// Type of a blob with an OpenPGP certificate.
 const OPENPGP: u8 = 2;
@@ -52,8 +52,8 @@ pub fn one_certificate(file: &[u8]) -> Result<OneCertificate<'_>, String> {
     }
 }
 
-/// Whether a keybox holds a certificate, of whatever kind. What is no keybox may hold anything, so it counts
-/// as one that does.
+/// Whether a keybox holds a certificate of any kind. A file that is not a keybox may hold anything, so the answer
+/// is `true`.
 pub fn holds_certificates(mut file: impl Read + Seek) -> bool {
     loop {
         let mut head = [0; BLOB_HEADER];
@@ -72,15 +72,15 @@ pub fn holds_certificates(mut file: impl Read + Seek) -> bool {
     }
 }
 
-/// Whether an open file begins as a keybox does. It is read from its beginning afterwards.
+/// Whether an open file begins as a keybox does. Afterwards the file is at its beginning again.
 pub fn is_keybox(mut file: &File) -> bool {
     let mut head = [0; 12];
     let begins = file.read_exact(&mut head).is_ok() && head[8..] == *b"KBXf";
     begins && file.rewind().is_ok()
 }
 
-/// Whether a keybox that begins with `head` is or was used for OpenPGP. gpg looks into an old
-/// `pubring.gpg` beside one that is not.
+/// Whether a keybox that begins with `head` is or was used for OpenPGP. Beside one that is not, gpg uses an old
+/// `pubring.gpg`.
 pub fn is_for_openpgp(head: &[u8]) -> bool {
     head.get(8..12) == Some(b"KBXf") && head[7] & 2 != 0
 }

@@ -1,5 +1,5 @@
-//! Runs gpg, the only OpenPGP implementation here: under a deadline, in a home that is named, with
-//! an agent of its own, and never with a secret in its arguments or its environment.
+//! Runs GnuPG, the only OpenPGP implementation here. Each gpg has a deadline, a home of its own and an agent of
+//! its own. No secret ever is in its arguments or its environment.
 
 pub mod agent;
 pub mod arguments;

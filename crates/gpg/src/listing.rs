@@ -1,4 +1,4 @@
-//! Reads what gpg lists with `--with-colons` (doc/DETAILS of GnuPG, "Format of the colon listings").
+//! Reads the listings of `gpg --with-colons` (doc/DETAILS of GnuPG, "Format of the colon listings").
 
 use crate::fingerprint::{Fingerprint, Keygrip};
 
@@ -56,14 +56,14 @@ impl Certificate {
         user_id.map_or("", String::as_str)
     }
 
-    /// When its key last did something to it (Unix time): was created, or made a self-signature. A
-    /// clock that says less is wrong, or was wrong then.
+    /// The time of its newest self-signature, or of its creation (Unix time). An earlier clock is wrong, or was
+    /// wrong then.
     pub fn dated(&self) -> u64 {
         self.newest(|signature| signature.good)
     }
 
-    /// As [`Certificate::dated`], with what gpg could not verify, as it can nothing before a key was
-    /// created.
+    /// As [`Certificate::dated`], with signatures that gpg could not verify: before the creation of a key it
+    /// verifies none.
     pub fn dated_at_most(&self) -> u64 {
         self.newest(|_| true)
     }
@@ -73,7 +73,7 @@ impl Certificate {
         own.map(|signature| signature.created).max().unwrap_or_default().max(self.created)
     }
 
-    /// Takes over which signatures `verified` found good, where it has this certificate.
+    /// Marks those signatures as good that are good in `verified`, if that holds this certificate.
     pub fn take_verdicts(&mut self, verified: &[Self]) {
         let Some(same) = verified.iter().find(|one| one.fingerprint == self.fingerprint) else {
             return;
@@ -93,8 +93,8 @@ impl Certificate {
     }
 }
 
-/// The certificates in a listing. `Err` is a sentence; a line that is not understood spoils all, as
-/// nothing may be decided on half a listing.
+/// The certificates in a listing. `Err` is a sentence. One line that is not understood is an error for the whole
+/// listing, as nothing may be decided by half of it.
 pub fn parse(listing: &[u8]) -> Result<Vec<Certificate>, String> {
     // gpg passes user IDs through as they are, and they need not be UTF-8.
     let text = String::from_utf8_lossy(listing);
@@ -132,7 +132,7 @@ impl<'a> Line<'a> {
 /// The certificate of a line "pub" or "sec" and the lines that follow it.
 fn certificate(lines: &[Line]) -> Result<Certificate, String> {
     let is_subkey = |line: &Line| matches!(line.kind(), "sub" | "ssb");
-    // What comes behind a subkey is the subkey's.
+    // The lines behind a subkey are about the subkey.
     let end = lines.iter().position(is_subkey).unwrap_or(lines.len());
     let (own, subkeys) = lines.split_at(end);
     let keygrip = |line: &Line| Keygrip::parse(line.digits("grp")?);

@@ -1,10 +1,10 @@
-//! Cuts a stream of certificates, as `gpg --export` writes it, into single ones. This is packet
-//! framing and no more (RFC 9580, 4.2): gpg makes and judges what is inside. gpg itself cannot cut, and
-//! asking it for one certificate after the other reads the whole keyring each time.
+//! Cuts a stream of certificates, as `gpg --export` writes it, into single ones. Only the framing of packets is
+//! read (RFC 9580, 4.2), never their content. gpg itself cannot cut a stream, and to export one certificate after
+//! the other it would read the whole keyring each time.
 
 use std::io::{self, BufRead, Read};
 
-/// A certificate longer than this is not one of a build system's keys, and is not read into memory.
+/// A longer certificate is not that of a build system's key, and is not read into memory.
 const CERTIFICATE_MAX: usize = 8 * 1024 * 1024;
 
 /// Packet type of a primary public key: a certificate begins.
@@ -19,18 +19,18 @@ pub struct RawCertificate {
     pub offset: u64,
     /// Its packets.
     pub bytes: Vec<u8>,
-    /// How many of them are signatures.
+    /// How many of the packets are signatures.
     pub signatures: usize,
 }
 
-/// The certificates of a stream, in their order. The first error ends it, as nothing behind it can be
-/// trusted to begin where it seems to.
+/// The certificates of a stream, in their order. The first error ends it, as the beginning of the next packet is
+/// unknown then.
 #[derive(Debug)]
 pub struct Certificates<R> {
     stream: R,
     /// Of the next byte of the stream.
     offset: u64,
-    /// What has been read of the next certificate.
+    /// The packets of the next certificate that have been read.
     begun: Option<RawCertificate>,
     ended: bool,
 }

@@ -1,5 +1,5 @@
-//! The parameter file that tells gpg what to generate ("Unattended key generation" in the GnuPG
-//! manual). Its values come from types that hold neither line breaks nor gpg syntax.
+//! The parameter file of `gpg --gen-key` ("Unattended key generation" in the GnuPG manual). Its values come from
+//! types that hold neither line breaks nor gpg syntax.
 
 use crate::fingerprint::Keygrip;
 use crate::key::{KeyLength, Lifetime};
@@ -16,12 +16,12 @@ pub struct KeyParameters {
     pub lifetime: Lifetime,
 }
 
-/// The text for `gpg --batch --gen-key`: an RSA key for certification and signatures only, created
-/// at `created` (Unix time); with a keygrip, one around the secret key of this keygrip that is there.
+/// The parameters of an RSA key for certification and signatures only, created at `created` (Unix time). With a
+/// keygrip, gpg uses the secret key of that keygrip, which must be in its home.
 pub fn parameter_file(request: &KeyParameters, keygrip: Option<&Keygrip>, created: u64) -> String {
     let user_id = &request.user_id;
     let mut lines = vec![
-        // First, and with Key-Grip too: GnuPG 2.2 would make another kind of key.
+        // Must come first, also with Key-Grip: GnuPG 2.2 would make another kind of key.
         "Key-Type: RSA".to_owned(),
         match keygrip {
             Some(keygrip) => format!("Key-Grip: {keygrip}"),
@@ -41,7 +41,7 @@ pub fn parameter_file(request: &KeyParameters, keygrip: Option<&Keygrip>, create
     lines.join("\n")
 }
 
-/// The text for a key of which only the secret part will be kept.
+/// The parameters of a key of which only the secret part will be kept.
 pub fn secret_only(length: KeyLength) -> String {
     format!(
         "Key-Type: RSA\nKey-Length: {}\nKey-Usage: sign\nExpire-Date: 0\nName-Real: pool\n%commit\n",

@@ -82,7 +82,7 @@ pub fn run_with(job: &Job, stdin: Stdio, stdout: Stdio) -> io::Result<Finished> 
     running.finish(last)
 }
 
-/// What a running program was waited for.
+/// The event that ended a wait.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
     /// It has ended.
@@ -93,7 +93,7 @@ pub(crate) enum Event {
     TimedOut,
 }
 
-/// A running program whose output is gathered while it is waited for. Dropped, its group is killed.
+/// A running program whose output is gathered while it is waited for. When this is dropped, its group is killed.
 pub(crate) struct Running {
     pub(crate) group: Group,
     ended: OwnedFd,
@@ -207,8 +207,8 @@ pub fn command(program: &Path, is_idle: bool) -> Command {
     command
 }
 
-/// Has `command` begin with no signal blocked. This process blocks those that it waits for, or that must not
-/// end it. A child inherits that from std, and would never see the SIGTERM that asks it to end.
+/// Has `command` begin with no signal blocked. This process blocks the signals that it waits for, or that must not
+/// end it. A child would inherit that, and never see the SIGTERM that asks it to end.
 pub fn unblock_signals(command: &mut Command) -> &mut Command {
     let before_exec = || Ok(SigSet::empty().thread_set_mask()?);
     // SAFETY: the closure makes two calls, sigemptyset and pthread_sigmask, which are async-signal-safe.
@@ -218,8 +218,8 @@ pub fn unblock_signals(command: &mut Command) -> &mut Command {
     }
 }
 
-/// Leaves the processor to everybody else (sched(7), SCHED_IDLE). Where a sandbox forbids that, its
-/// unit has set it already.
+/// Gives this process idle priority (sched(7), SCHED_IDLE). Where a sandbox forbids the call, its unit has set
+/// the priority already.
 fn become_idle() {
     // SAFETY: sched_param is plain data for which zero is valid, and the call only reads it.
     #[allow(unsafe_code)]

@@ -1,4 +1,4 @@
-//! Which GnuPG programs are run, and how long one run may take.
+//! The GnuPG programs of this host, and how long one run may take.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,8 +17,8 @@ pub struct Gpg {
 }
 
 impl Gpg {
-    /// The programs `gpg` and `agent`. One run of gpg takes no longer than `timeout`. This process adopts the
-    /// orphans of the processes that it starts from now on, so that it can wait for each of them.
+    /// The programs `gpg` and `agent`. A run of gpg that takes longer than `timeout` is killed. From now on this
+    /// process adopts the orphans of its children, so that it can wait for each of them.
     pub fn new(gpg: PathBuf, agent: PathBuf, timeout: Duration) -> Result<Self> {
         process::adopt_orphans().map_err(|e| Error::io("becoming the reaper of gpg-agents", e))?;
         Ok(Self { gpg, agent, timeout })

@@ -1,5 +1,5 @@
-//! What is done with the secret key of a staged home: look how it is protected, give it another
-//! passphrase, revoke it in advance. Passphrases go through pipes.
+//! The secret key of a staged home: how it is protected, a new passphrase for it, and a revocation made in advance.
+//! Passphrases go through pipes.
 
 use std::fs;
 use std::path::Path;
@@ -15,30 +15,30 @@ use crate::status::{self, error_code};
 /// libgpg-error's number of a wrong passphrase.
 const BAD_PASSPHRASE: u32 = 11;
 
-/// How a file of `private-keys-v1.d/` keeps its key.
+/// How the secret key in a file of `private-keys-v1.d/` is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protection {
-    /// As it is.
+    /// It is in the clear.
     None,
-    /// Encrypted with a passphrase.
+    /// It is encrypted with a passphrase.
     Passphrase,
-    /// Not at all: it only names a smart card, or is sealed to a TPM.
+    /// The file only names a smart card, or the key is sealed to a TPM.
     Card,
 }
 
 impl Protection {
-    /// Tells it from the content of the file; `None` when that is no secret key
+    /// Finds the protection in the content of the file; `None` when that is not a secret key
     /// (agent/keyformat.txt of GnuPG).
     pub fn of(file: &[u8]) -> Option<Self> {
-        // gpg wraps long lines, wherever.
+        // gpg wraps long lines at any byte.
         let text: Vec<u8> = file.iter().copied().filter(|b| !b.is_ascii_whitespace()).collect();
         let text = Zeroizing::new(text);
         let holds = |marker: &[u8]| text.windows(marker.len()).any(|bytes| bytes == marker);
         let is_open = || holds(b"(protectionnone)") || holds(b"(10:protection4:none)");
         match () {
             () if holds(b"shadowed-private-key") => Some(Self::Card),
-            // Brought in by `gpg --import` and not used since: in the form of OpenPGP, protected as it was
-            // there.
+            // A key that came by `gpg --import` and was not used since is still in the form of OpenPGP, with
+            // the protection it had there.
             () if holds(b"openpgp-native") && is_open() => Some(Self::None),
             () if holds(b"protected-private-key") => Some(Self::Passphrase),
             () if holds(b"private-key") => Some(Self::None),
@@ -48,9 +48,9 @@ impl Protection {
 }
 
 impl Gpg {
-    /// Gives the secret key in `home` the passphrase `new`. `old` must be given when it has one, and
-    /// must not when it has none: gpg asks for what it needs, and takes what comes first. `false`
-    /// when `old` is not its passphrase.
+    /// Gives the secret key in `home` the passphrase `new`. `old` must be its passphrase, or `None` when it has
+    /// none: gpg asks for an old passphrase only when there is one, and takes the answers in their order. `false`
+    /// when `old` is wrong.
     pub fn change_passphrase(
         &self,
         home: &Path,
@@ -69,7 +69,7 @@ impl Gpg {
             .words(["--pinentry-mode=loopback", "--command-fd=0", "--change-passphrase"])
             .words([fingerprint.as_str()])
             .run_with_agent()?;
-        // GnuPG 2.2 ends with exit status 0 when the passphrase was wrong; the status lines tell.
+        // With a wrong passphrase GnuPG 2.2 ends with exit status 0. Only the status lines tell.
         if status::lines(&finished.stdout, "SUCCESS").any(|words| words[..] == ["keyedit.passwd"]) {
             return finished.succeeded("changing a passphrase").map(|_| true);
         }

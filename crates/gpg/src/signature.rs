@@ -1,5 +1,4 @@
-//! Makes signatures for the only purpose of finding out whether a key can, or which key it is that
-//! gpg takes. All of it in homes of staging.
+//! Makes trial signatures in homes of staging, to find out whether a key can sign, and which key gpg takes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,11 +10,11 @@ use crate::fingerprint::Fingerprint;
 use crate::programs::Gpg;
 use crate::status;
 
-/// What is signed. It says nothing, so that the signature is of no use to anybody.
+/// The text that is signed. It states nothing, so that the signature is of no use.
 const SAMPLE: &[u8] = b"copr-keygen made this signature to see whether the key signs.\n";
 
-/// The time gpg must be told for it to sign with a key that has expired, or that is of tomorrow; `None`
-/// when now will do. All are Unix times.
+/// The time that gpg needs to sign with a key which has expired, or was created later than now; `None` when it
+/// can sign now. All are Unix times.
 pub fn time_of_signature(now: u64, created: u64, expires: Option<u64>) -> Option<u64> {
     // A minute is more than the signature may take.
     let expired = expires.filter(|at| *at <= now + 60).map(|at| at.saturating_sub(1));
@@ -23,9 +22,9 @@ pub fn time_of_signature(now: u64, created: u64, expires: Option<u64>) -> Option
 }
 
 impl Gpg {
-    /// Makes a signature with the key in `home` and `passphrase`, and verifies it with the keyring there, or
-    /// with `apart`, the keyring of another home: then what was made is held against what was there before.
-    /// `at` is what gpg is told in place of the time. A key that is revoked cannot be tried.
+    /// Makes a signature with the key in `home` and `passphrase`, and verifies it with the keyring there. With
+    /// `apart`, the keyring of another home verifies it, as one that was there before. gpg works at the time `at`.
+    /// A revoked key cannot be tried.
     pub fn try_signature(
         &self,
         home: &Path,
@@ -48,9 +47,9 @@ impl Gpg {
         remove(&signature)
     }
 
-    /// Makes a signature as `user`, whose key gpg is to find in `keyring` by itself, and verifies it: the
-    /// fingerprint of what it signed with. The secret keys are in the home of `keyring`. `at` is what gpg
-    /// is told in place of the time.
+    /// Makes a signature as `user`, whose key gpg finds in `keyring` by itself, and verifies it. The secret keys
+    /// are in the home of `keyring`, and gpg works at the time `at`. Returns the fingerprint of the key that
+    /// signed.
     pub fn sign_as(
         &self,
         keyring: Keyring,
@@ -66,7 +65,7 @@ impl Gpg {
         Ok(signer)
     }
 
-    /// The key gpg takes when it is told to sign as `user`: the fingerprint of what it signed with.
+    /// The fingerprint of the key that gpg takes to sign as `user`.
     pub fn who_signs(
         &self,
         home: &Path,
@@ -81,7 +80,7 @@ impl Gpg {
     }
 }
 
-/// Has gpg sign the sample as `user`; returns the file with the signature, and whose it is.
+/// Has gpg sign the sample as `user`; returns the file with the signature, and the fingerprint of its key.
 fn sign(call: GpgCall, passphrase: &[u8], user: &str) -> Result<(PathBuf, Fingerprint)> {
     let signature = call.home.join("sample.sig");
     let output = call
@@ -103,7 +102,7 @@ fn sign(call: GpgCall, passphrase: &[u8], user: &str) -> Result<(PathBuf, Finger
     }
 }
 
-/// Fails unless the signature is a good one of `fingerprint`; returns what gpg said.
+/// Fails unless the signature is a good one of `fingerprint`; returns gpg's messages.
 fn verify(call: GpgCall, signature: &Path, fingerprint: &Fingerprint) -> Result<String> {
     let call = call.input(&[SAMPLE]).words([STATUS, "--verify"]).on(signature).words(["-"]);
     let output = call.run()?.succeeded("verifying a signature")?;
@@ -112,8 +111,7 @@ fn verify(call: GpgCall, signature: &Path, fingerprint: &Fingerprint) -> Result<
     if is_its_own { Ok(output.words) } else { Err(not_of(fingerprint, output.words)) }
 }
 
-/// Has gpg verify every self-signature itself: a keyring from elsewhere may claim that they have been
-/// verified.
+/// Has gpg verify every self-signature itself. A keyring from another host may claim that they have been verified.
 fn doubting(call: GpgCall, at: Option<u64>) -> GpgCall {
     call.at(at).words(["--no-sig-cache"])
 }

@@ -9,7 +9,7 @@ const GPG_ERR_ENOSPC: u32 = 32859;
 /// "Disk quota exceeded" likewise.
 const GPG_ERR_EDQUOT: u32 = 32802;
 
-/// What a run of gpg said.
+/// The results that a run of gpg reported.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// Fingerprints of the primary keys that were created.
@@ -21,7 +21,7 @@ pub struct Status {
 }
 
 impl Status {
-    /// Reads the status lines in `output`; everything else is passed over.
+    /// Reads the status lines in `output` and skips everything else.
     pub fn parse(output: &[u8]) -> Self {
         let created = lines(output, "KEY_CREATED").filter_map(|words| match words[..] {
             ["P" | "B", fingerprint, ..] => Fingerprint::parse(fingerprint),
@@ -41,7 +41,7 @@ impl Status {
     }
 }
 
-/// The error in a code that is printed, whose upper half names its source (libgpg-error).
+/// The number of an error without the upper half of the printed code, which names the source (libgpg-error).
 pub fn error_code(printed: &str) -> u32 {
     printed.parse::<u32>().unwrap_or_default() & 0xffff
 }

@@ -1,4 +1,4 @@
-//! The user ID of a key, parsed once and valid ever after: nothing in it is syntax of gpg.
+//! The user ID of a key. It is parsed once, and holds no syntax of gpg.
 
 use crate::error::{Error, Result};
 use crate::text::is_control;

@@ -1,4 +1,4 @@
-//! Which GnuPG is installed.
+//! The version of GnuPG that is installed.
 
 use std::fmt;
 use std::path::Path;

@@ -12,22 +12,22 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// How long a killed group is waited for. A process that waits for a dead disk inside the kernel does
-/// not end on SIGKILL, and whoever waits for this call is still to have an answer in time.
+/// How long a killed group is waited for. A process that waits for a dead disk inside the kernel does not end on
+/// SIGKILL, and the caller must still be able to answer in time.
 const KILL_TIME: Duration = Duration::from_millis(250);
 /// How often the reaper looks at groups that have not ended yet.
 const REAP_PAUSE: Duration = Duration::from_millis(500);
 
-/// How a program ended by itself.
+/// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// By itself, with this exit status.
+    /// It exited, with this status.
     Exited(i32),
-    /// By this signal.
+    /// A signal killed it.
     Killed(Signal),
 }
 
-/// The process group of a child that leads it. Dropped, all of it is killed and waited for.
+/// The process group of a child that leads it. When this is dropped, the group is killed and waited for.
 pub struct Group {
     /// The leader.
     pub child: Child,
@@ -87,8 +87,8 @@ impl Drop for Group {
     }
 }
 
-/// Waits, without blocking, for those of a group that have ended; `true` when none is left. Notes how
-/// the leader ended.
+/// Collects the processes of a group that have ended, without blocking; `true` when none is left. Sets `end` when
+/// the leader was among them.
 fn reap(leader: Pid, end: &mut Option<End>) -> bool {
     loop {
         match waitpid(Pid::from_raw(-leader.as_raw()), Some(WaitPidFlag::WNOHANG)) {
