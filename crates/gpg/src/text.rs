@@ -1,23 +1,35 @@
-//! Text from outside, made safe for a terminal and a log: the one escaper of this program.
+//! Text from outside, made safe for a terminal and a log. This is the one escaper of the whole program.
 
-/// Whether `c` controls how text is displayed instead of being displayed: control characters, line and
-/// paragraph separators, and the overrides that make a line read in another order.
-pub fn is_control(c: char) -> bool {
+/// Whether a character moves the cursor, ends a line, or turns the direction of the text around it, so that
+/// the text reads as another one.
+pub fn is_misleading(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// `text` on one line that no terminal obeys: control characters ([`is_control`]) and direction marks are
-/// written as escapes, like `\n` or `\u{1b}`. Everything else stays as it is.
+/// Characters without a glyph. They are harmless in a user ID, and worth seeing in a message.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// `text` on one line that cannot steer a terminal. Misleading and invisible characters are written as escapes,
+/// like `\n` or `\u{1b}`; everything else stays as it is.
 pub fn printable(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
-        match c {
-            '\u{200e}' | '\u{200f}' => line.extend(c.escape_default()),
-            c if is_control(c) => line.extend(c.escape_default()),
-            c => line.push(c),
+        match is_misleading(c) || is_invisible(c) {
+            true => line.extend(c.escape_default()),
+            false => line.push(c),
         }
     }
     line
+}
+
+/// The first `max` characters of `text` on one such line; `…` stands for the others.
+pub fn printable_start(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        Some((end, _)) => printable(&text[..end]) + "…",
+        None => printable(text),
+    }
 }
 
 #[cfg(test)]
@@ -27,17 +39,23 @@ mod tests {
     #[test]
     fn a_terminal_gets_one_line_and_nothing_to_obey() {
         for (text, expected) in [
-            ("", ""),
-            ("Zoë (\"a\\b\") <ü@c>", "Zoë (\"a\\b\") <ü@c>"),
             ("a\x1b[2J\r\n\tb\x07\0\x7f", r"a\u{1b}[2J\r\n\tb\u{7}\u{0}\u{7f}"),
             ("\u{85}\u{9b}31m", r"\u{85}\u{9b}31m"),
-            (
-                "\u{2028}\u{202e}\u{2066}\u{2069}\u{200f}",
-                r"\u{2028}\u{202e}\u{2066}\u{2069}\u{200f}",
-            ),
+            ("\u{2028}\u{202e}\u{2066}\u{2069}", r"\u{2028}\u{202e}\u{2066}\u{2069}"),
+            ("\u{61c}\u{200b}\u{200f}\u{2060}\u{feff}", r"\u{61c}\u{200b}\u{200f}\u{2060}\u{feff}"),
         ] {
             assert_eq!(printable(text), expected, "{text:?}");
-            assert!(!printable(text).contains(is_control), "{text:?}");
+            assert!(!printable(text).contains(is_misleading), "{text:?}");
         }
+        for plain in ["", "Zoë (\"a\\b\") <ü@c> 'x'", "日本語", "e\u{301}"] {
+            assert_eq!(printable(plain), plain);
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        assert_eq!(printable_start("äöü", 3), "äöü");
+        assert_eq!(printable_start("äöüß", 3), "äöü…");
+        assert_eq!(printable_start("\n\n", 1), "\\n…");
     }
 }

@@ -1,7 +1,7 @@
 //! The user ID of a key. It is parsed once, and holds no syntax of gpg.
 
 use crate::error::{Error, Result};
-use crate::text::is_control;
+use crate::text::is_misleading;
 
 /// The longest part of a user ID, in bytes.
 pub const PART_MAX: usize = 200;
@@ -50,7 +50,7 @@ fn parse_part(field: &'static str, text: &str, forbidden: &[char]) -> Result<Str
     if text.len() > PART_MAX {
         return refuse(format!("is longer than {PART_MAX} bytes"));
     }
-    if text.chars().any(is_control) {
+    if text.chars().any(is_misleading) {
         return refuse("holds a control character or a line break".into());
     }
     if let Some(c) = text.chars().find(|c| forbidden.contains(c)) {
