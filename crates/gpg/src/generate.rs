@@ -12,6 +12,7 @@ use crate::key::KeyLength;
 use crate::parameters::{self, KeyParameters};
 use crate::process::Finished;
 use crate::programs::Gpg;
+use crate::secret::Protection;
 use crate::status::Status;
 
 /// A key that gpg has just made.
@@ -94,11 +95,10 @@ fn only_secret_key(directory: &Path) -> Result<Keygrip> {
         Err(_) => return Err(broken("it did not make exactly one secret key")),
     };
     let key = fs::read(directory.join(grip.file_name())).map_err(|e| Error::io(reading(), e))?;
-    let marker = b"protected-private-key";
-    if !key.windows(marker.len()).any(|bytes| bytes == marker) {
-        return Err(broken("it left the secret key unprotected"));
+    match Protection::of(&key) {
+        Some(Protection::Passphrase) => Ok(grip),
+        _ => Err(broken("it left the secret key unprotected")),
     }
-    Ok(grip)
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub fn one_certificate(file: &[u8]) -> Result<OneCertificate<'_>, String> {
         let (blob, behind) = rest.split_at(length);
         match blob[4] {
             0 => {} // a blob that was deleted
-            FIRST if offset == 0 && blob.get(8..12) == Some(b"KBXf") => first = Some(blob),
+            FIRST if offset == 0 && has_magic(blob) => first = Some(blob),
             OPENPGP if certificate.is_none() => certificate = Some(blob),
             OPENPGP => return Err("holds more than one certificate".into()),
             kind => return Err(format!("has a blob of type {kind} at byte {offset}")),
@@ -75,14 +75,17 @@ pub fn holds_certificates(mut file: impl Read + Seek) -> bool {
 /// Whether an open file begins as a keybox does. Afterwards the file is at its beginning again.
 pub fn is_keybox(mut file: &File) -> bool {
     let mut head = [0; 12];
-    let begins = file.read_exact(&mut head).is_ok() && head[8..] == *b"KBXf";
-    begins && file.rewind().is_ok()
+    file.read_exact(&mut head).is_ok() && has_magic(&head) && file.rewind().is_ok()
 }
 
 /// Whether a keybox that begins with `head` is or was used for OpenPGP. Beside one that is not, gpg uses an old
 /// `pubring.gpg`.
 pub fn is_for_openpgp(head: &[u8]) -> bool {
-    head.get(8..12) == Some(b"KBXf") && head[7] & 2 != 0
+    has_magic(head) && head[7] & 2 != 0
+}
+
+fn has_magic(head: &[u8]) -> bool {
+    head.get(8..12) == Some(b"KBXf")
 }
 
 #[cfg(test)]
