@@ -31,8 +31,9 @@ pub(crate) const LISTING: [&str; 3] = ["--with-colons", "--with-keygrip", "--fix
 
 /// Options of every agent here. Its passphrases are 256 random bits: stretching them (`--s2k-count`) would
 /// add time and nothing else. It need not watch its socket and its home either: the kernel takes some 15 ms
-/// to end a process that has watched files (inotify), and each agent here is waited for.
-const AGENT: [&str; 8] = [
+/// to end a process that has watched files (inotify), and each agent here is waited for. Passphrases come
+/// through gpg, whatever `/etc/gnupg/gpg-agent.conf` says.
+const AGENT: [&str; 9] = [
     "--no-detach",
     "--quiet",
     "--s2k-count",
@@ -41,6 +42,7 @@ const AGENT: [&str; 8] = [
     "--extra-socket=none",
     "--browser-socket=none",
     "--disable-check-own-socket",
+    "--allow-loopback-pinentry",
 ];
 
 /// How long gpgconf may take.
