@@ -56,8 +56,10 @@ pub enum Command {
     /// Say whether this sign host is well, and what to do about what is not
     ///
     /// Goes through settings, gpg, directories, homes, the links of obs-signd, the agent that signs,
-    /// obs-signd itself, units and expiring keys, in the order in which one thing needs the other. Each
-    /// line that is not well says what to do. Changes nothing unless told to with --repair. The exit status is 0 when all is well.
+    /// obs-signd itself, units and expiring keys, in the order in which one thing needs the other. Makes one
+    /// signature with the newest key, by the agent that signs here. Each line that is not well says what to do,
+    /// with a command that works as it stands or in words. Changes nothing unless told to with --repair. The
+    /// exit status is 0 when no line failed.
     ///
     /// As root it looks at the system as well, and can give files back to their owner.
     Check(Check),
@@ -188,13 +190,17 @@ pub struct Check {
     #[arg(long)]
     pub deep: bool,
 
+    /// Print only what is wrong: nothing when all is well
+    #[arg(long)]
+    pub quiet: bool,
+
     /// Print a JSON array, one object a finding
     #[arg(long)]
     pub json: bool,
 
-    /// The configuration of obs-signd
-    #[arg(long, value_name = "FILE", default_value = "/etc/sign.conf")]
-    pub sign_conf: PathBuf,
+    /// The configuration of obs-signd [default: /etc/sign.conf]
+    #[arg(long, value_name = "FILE")]
+    pub sign_conf: Option<PathBuf>,
 
     /// Leave systemd out, on a host that starts copr-keygen and obs-signd in another way
     #[arg(long)]

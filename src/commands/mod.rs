@@ -15,6 +15,7 @@ mod remove;
 mod restore;
 mod seal;
 pub mod serve;
+mod sign_conf;
 mod token;
 mod unread;
 

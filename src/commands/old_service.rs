@@ -9,8 +9,8 @@ use keystore::remedy::{self, quote};
 use nix::unistd::User;
 use serde::Serialize;
 
-use super::check::SignConf;
 use super::gpg::CALLED_AS;
+use super::sign_conf::SignConf;
 
 /// The configuration of obs-signd.
 const SIGN_CONF: &str = "/etc/sign.conf";
@@ -132,12 +132,12 @@ impl OldHost<'_> {
     fn sign_conf(&self, steps: &mut Vec<Step>) {
         let Ok(conf) = SignConf::read(&self.at(SIGN_CONF)) else { return };
         let part = |name: &str| self.state.join(name);
-        let is_gpg_copr = |path: &PathBuf| path.file_name() == Some(CALLED_AS[0].as_ref());
-        let is_done = conf.phrases == Some(part("phrases"))
-            && conf.gnupghome == Some(part("gnupg"))
-            && conf.gpg.as_ref().is_some_and(is_gpg_copr)
-            && conf.pidfile == Some("/run/signd/signd.pid".into())
-            && conf.tmpdir == Some("/run/signd".into());
+        let is_gpg_copr = |path: &Path| path.file_name() == Some(CALLED_AS[0].as_ref());
+        let is_done = conf.path("phrases:") == Some(&part("phrases"))
+            && conf.path("gnupghome:") == Some(&part("gnupg"))
+            && conf.path("gpg:").is_some_and(is_gpg_copr)
+            && conf.word("pidfile:") == Some("/run/signd/signd.pid")
+            && conf.word("tmpdir:") == Some("/run/signd");
         if is_done {
             return;
         }
@@ -267,8 +267,8 @@ mod tests {
         let status = std::process::Command::new("sh").args(["-c", &command]).status().unwrap();
         assert!(status.success(), "{command}");
         let conf = SignConf::read(&conf).unwrap();
-        assert_eq!(conf.allow, ["192.0.2.1"]);
-        assert_eq!(conf.phrases.unwrap(), Path::new("/var/lib/copr-keygen/phrases"));
+        assert_eq!(conf.allow(), ["192.0.2.1"]);
+        assert_eq!(conf.path("phrases:").unwrap(), Path::new("/var/lib/copr-keygen/phrases"));
         assert!(!commands(root).iter().any(|line| line.starts_with("cp -p")), "it is done");
     }
 }

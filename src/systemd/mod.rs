@@ -4,5 +4,7 @@
 pub mod credentials;
 pub mod journal;
 pub mod notify;
+pub(crate) mod passed;
 pub mod signals;
 pub mod sockets;
+pub(crate) mod systemctl;

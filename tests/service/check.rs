@@ -30,9 +30,12 @@ fn a_host_that_is_well_is_told_so_and_left_as_it_is() {
         "copr-keygen answers",
         "not under systemd",
         "none expires within a year",
+        "signs by the agent in gnupg/, verified apart",
     ] {
         assert!(page.contains(words), "{words}: {page}");
     }
+    // What nobody has set is no news.
+    assert!(!page.contains("the default") && !page.contains("key_length"), "{page}");
     assert_eq!(snapshot(&sign_host.host.state()), before);
     sign_host.assert_well(&["--repair"]);
     assert_eq!(snapshot(&sign_host.host.state()), before, "there was nothing to repair");
@@ -94,7 +97,7 @@ fn what_belongs_to_somebody_else_is_given_back_by_root() {
     for path in ["gnupg", &home, &format!("{home}/pubring.kbx"), &format!("{home}/key.json")] {
         chown(sign_host.path(path), Some(65534), Some(65534)).unwrap();
         let found = sign_host.check(&[]);
-        found.assert_failed(path, "not to root", "as root: copr-keygen check --repair");
+        found.assert_failed(path, "not to root", "copr-keygen check --repair");
         sign_host.assert_mended(path, ID);
         assert_eq!(fs::metadata(sign_host.path(path)).unwrap().uid(), 0);
     }
@@ -147,7 +150,7 @@ fn a_link_leads_no_repair_out_of_the_state() {
         fs::rename(&path, &away).unwrap();
         symlink(&victim, &path).unwrap();
         let found = sign_host.check(&["--repair", "--deep"]);
-        found.assert_failed(part, "is not a directory", "move ");
+        found.assert_failed(part, "is not a directory", "mv ");
         assert_eq!(snapshot(&victim), before, "{part}");
         fs::remove_file(&path).unwrap();
         fs::rename(&away, &path).unwrap();

@@ -97,6 +97,35 @@ impl SignHost {
         Found { code: output.status.code(), lines }
     }
 
+    /// Types in, as it stands, the remedy of the finding with this subject and these words. It must be a command,
+    /// and the finding is gone afterwards.
+    pub fn assert_remedy_mends(&self, subject: &str, words: &str) {
+        let is_it = |line: &&Value| {
+            let level = line["level"].as_str().unwrap();
+            let message = line["message"].as_str().unwrap();
+            ["warning", "failed"].contains(&level)
+                && line["subject"].as_str().unwrap().ends_with(subject)
+                && message.contains(words)
+        };
+        let found = self.check(&[]);
+        let line = found.lines.iter().find(is_it);
+        let line = line.unwrap_or_else(|| panic!("{subject}: {words}: {:#?}", found.lines));
+        assert_eq!(line["is_command"], true, "{line}");
+        let mut shell = self.command(Path::new("sh"));
+        // Where it has its own name.
+        let programs = Path::new(env!("CARGO_BIN_EXE_copr-keygen")).parent().unwrap().display();
+        shell.env("PATH", format!("{programs}:/usr/bin:/bin")).arg("-ec");
+        let remedy = line["remedy"].as_str().unwrap();
+        let done = shell.arg(remedy).output().unwrap();
+        let said = [done.stdout, done.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        // Something else may be wrong still.
+        let may_fail = remedy.contains("copr-keygen check --repair") && said.contains("not well");
+        assert!(done.status.success() || may_fail, "{line}: {said}");
+        let again = self.check(&[]);
+        assert_eq!(again.lines.iter().find(is_it), None, "{line}: {said}");
+    }
+
     /// The page for people, and the exit status.
     pub fn page(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let output = self.run(arguments);

@@ -85,20 +85,15 @@ fn a_signd_that_is_stopped_or_led_astray_is_told() {
     let line = |name: &str| good.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
     let scratch = sign_host.host.scratch().display().to_string();
     for (from, to, words, remedy) in [
-        (line("phrases:"), "phrases: /tmp", "our keys are elsewhere", "write \"phrases: "),
-        (line("phrases:"), "", "has no phrases:", "write \"phrases: "),
+        (line("phrases:"), "phrases: /tmp", "our keys are elsewhere", "'phrases: "),
+        (line("phrases:"), "", "has no phrases:", "'phrases: "),
         (line("gpg:"), "gpg: /usr/bin/gpg", "is not gpg-copr", "gpg: /usr/bin/gpg-copr"),
         (line("gpg:"), "gpg: /nonexistent/gpg-copr", "cannot be run", "gpg: /usr/bin/gpg-copr"),
         (line("gnupghome:"), "gnupghome: /root/.gnupg", "not our agent's home", "gnupghome: "),
         (line("tmpdir:"), "tmpdir: /nonexistent", "tmpdir: /nonexistent", "tmpdir: /run/signd"),
         (line("pidfile:"), "pidfile: run/signd.pid", "no absolute path", "pidfile: /run/signd"),
         (line("allow:"), "# allow: 127.0.0.1", "every client is refused", "allow: 127.0.0.1"),
-        (
-            line("allow:"),
-            "allow: ::1\nserver: 192.0.2.1",
-            "never hears",
-            "take the server: line out",
-        ),
+        (line("allow:"), "allow: ::1\nserver: 192.0.2.1", "never hears", "sed -i "),
     ] {
         assert_ne!(from, to);
         fs::write(sign_host.sign_conf(), good.replace(&from, to)).unwrap();
@@ -205,6 +200,10 @@ fn many_homes_are_quickly_looked_through() {
         symlink(format!("../keys/{name}/passphrase"), sign_host.path("phrases").join(name))
             .unwrap();
     }
+    // The newest key makes the signature; the others only look like keys.
+    let made = sign_host.host.gen_key_patiently(ID, &json!({}));
+    assert_eq!(made.status, 201, "{}", sign_host.host.log());
+    let count = count + 1;
     let started = std::time::Instant::now();
     let found = sign_host.check(&[]);
     let took = started.elapsed();

@@ -21,6 +21,15 @@ pub fn time_of_signature(now: u64, created: u64, expires: Option<u64>) -> Option
     expired.or((created > now).then_some(created + 1))
 }
 
+/// Which agent makes a signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SigningAgent {
+    /// One that is started for it, and gone afterwards.
+    Own,
+    /// The one whose socket is in the home.
+    Running,
+}
+
 impl Gpg {
     /// Makes a signature with the key in `home` and `passphrase`, and verifies it with the keyring there. With
     /// `apart`, the keyring of another home verifies it, as one that was there before. gpg works at the time `at`.
@@ -35,12 +44,28 @@ impl Gpg {
         deadline: Instant,
     ) -> Result<()> {
         let call = |home| doubting(self.call(home, deadline), at);
-        let (signature, _) = sign(call(home), passphrase, &format!("{fingerprint}!"))?;
+        let (signature, _) = sign(SigningAgent::Own, call(home), passphrase, &format!("{fingerprint}!"))?;
         let verifying = match apart {
             Some(keyring) => call(keyring.home).reading(keyring),
             None => call(home),
         };
         verify(verifying, &signature, fingerprint)?;
+        remove(&signature)
+    }
+
+    /// As [`Gpg::try_signature`], by this agent. The keyring in `home` alone verifies the signature.
+    pub fn try_signature_by(
+        &self,
+        agent: SigningAgent,
+        home: &Path,
+        passphrase: &[u8],
+        fingerprint: &Fingerprint,
+        at: Option<u64>,
+        deadline: Instant,
+    ) -> Result<()> {
+        let call = || doubting(self.call(home, deadline), at);
+        let (signature, _) = sign(agent, call(), passphrase, &format!("{fingerprint}!"))?;
+        verify(call(), &signature, fingerprint)?;
         remove(&signature)
     }
 
@@ -56,7 +81,7 @@ impl Gpg {
         deadline: Instant,
     ) -> Result<Fingerprint> {
         let call = || doubting(self.call(keyring.home, deadline), at).reading(keyring);
-        let (signature, signer) = sign(call(), passphrase, user)?;
+        let (signature, signer) = sign(SigningAgent::Own, call(), passphrase, user)?;
         verify(call(), &signature, &signer)?;
         remove(&signature)?;
         Ok(signer)
@@ -71,22 +96,30 @@ impl Gpg {
         at: Option<u64>,
         deadline: Instant,
     ) -> Result<Fingerprint> {
-        let (signature, signer) = sign(doubting(self.call(home, deadline), at), passphrase, user)?;
+        let call = doubting(self.call(home, deadline), at);
+        let (signature, signer) = sign(SigningAgent::Own, call, passphrase, user)?;
         remove(&signature)?;
         Ok(signer)
     }
 }
 
 /// Has gpg sign the sample as `user`; returns the file with the signature, and the fingerprint of its key.
-fn sign(call: GpgCall, passphrase: &[u8], user: &str) -> Result<(PathBuf, Fingerprint)> {
+fn sign(
+    agent: SigningAgent,
+    call: GpgCall,
+    passphrase: &[u8],
+    user: &str,
+) -> Result<(PathBuf, Fingerprint)> {
     let signature = call.home.join("sample.sig");
-    let output = call
+    let call = call
         .passphrase(passphrase, SAMPLE)
         .words(["--digest-algo=SHA256", "--local-user", user, "--output"])
-        .words([&signature])
-        .words(["--detach-sign"])
-        .run_with_agent()?
-        .succeeded("making a signature")?;
+        .words([&signature]);
+    let finished = match agent {
+        SigningAgent::Own => call.words(["--detach-sign"]).run_with_agent()?,
+        SigningAgent::Running => call.words([STATUS, "--detach-sign"]).run()?,
+    };
+    let output = finished.succeeded("making a signature")?;
     let created: Vec<_> = status::lines(&output.stdout, "SIG_CREATED")
         .filter_map(|words| Fingerprint::parse(words.last()?))
         .collect();

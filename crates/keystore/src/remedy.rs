@@ -1,6 +1,9 @@
 //! Remedies that an operator can type in: command lines of this program, quoted for the shell.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+
+use gpg::text::printable;
 
 /// The state directory of the package.
 pub const STATE: &str = "/var/lib/copr-keygen";
@@ -13,18 +16,45 @@ pub fn command(state: &Path, words: &str) -> String {
     format!("copr-keygen {words} --state-dir {}", quote_path(state))
 }
 
+/// A command line that moves `path` to a new directory in the state directory, where nothing is overwritten.
+pub fn keep_aside(state: &Path, path: &Path) -> String {
+    let template = quote_path(&state.join("kept.XXXXXX"));
+    format!("mv {} \"$(mktemp -d {template})\"", quote_path(path))
+}
+
+/// A command line that adds lines to a file, whose last line may have no end.
+pub fn append(path: &Path, lines: &[String]) -> String {
+    let lines: Vec<_> = lines.iter().map(|line| quote(line)).collect();
+    format!("printf '%s\\n' '' {} >>{}", lines.join(" "), quote_path(path))
+}
+
 /// A word for the shell, to be copied into a command line.
 pub fn quote(text: &str) -> String {
     let is_safe = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./_-".contains(c);
     if !text.is_empty() && text.chars().all(is_safe) {
         return text.into();
     }
+    if printable(text) != text {
+        return quote_bytes(text.as_bytes());
+    }
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// A path as a word for the shell.
 pub fn quote_path(path: &Path) -> String {
-    quote(&path.to_string_lossy())
+    match path.to_str() {
+        Some(text) => quote(text),
+        None => quote_bytes(path.as_os_str().as_bytes()),
+    }
+}
+
+/// A word that could not be copied from a terminal: the shell makes it from octal numbers.
+fn quote_bytes(bytes: &[u8]) -> String {
+    let byte = |byte: &u8| match byte {
+        b' '..=b'~' if !b"%'\\".contains(byte) => char::from(*byte).to_string(),
+        byte => format!("\\{byte:03o}"),
+    };
+    format!("\"$(printf '{}')\"", bytes.iter().map(byte).collect::<String>())
 }
 
 #[cfg(test)]
@@ -37,6 +67,33 @@ mod tests {
         assert_eq!(quote("a#b"), "'a#b'");
         assert_eq!(quote("it's"), r"'it'\''s'");
         assert_eq!(quote(""), "''");
+    }
+
+    #[test]
+    fn the_shell_reads_every_word_as_it_was() -> std::io::Result<()> {
+        let odd = std::ffi::OsStr::from_bytes(b"/a%s\\b'c \"$d\" \xff\x1b[2J\ne");
+        let text = "/x\u{202e}y'%d\\n\tz \"$HOME\"";
+        for path in [Path::new(odd), Path::new(text), Path::new("/it's $HOME")] {
+            let script = format!("printf %s {}", quote_path(path));
+            assert_eq!(printable(&script), script);
+            let said = std::process::Command::new("sh").arg("-c").arg(script).output()?;
+            assert_eq!(said.stdout, path.as_os_str().as_bytes());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_kept_aside_overwrites_nothing() -> std::io::Result<()> {
+        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
+        std::fs::create_dir(&root)?;
+        let path = root.join("a b");
+        for content in ["one", "two"] {
+            std::fs::write(&path, content)?;
+            let command = keep_aside(&root, &path);
+            assert!(std::process::Command::new("sh").arg("-c").arg(command).status()?.success());
+        }
+        assert_eq!(std::fs::read_dir(&root)?.count(), 2);
+        std::fs::remove_dir_all(&root)
     }
 
     #[test]

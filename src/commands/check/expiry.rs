@@ -2,53 +2,41 @@
 
 use gpg::clock;
 use keystore::Evidence;
+use keystore::remedy::quote;
 
-use super::homes::Survey;
+use super::finding::{Remedy, Section};
 use super::host::Host;
-use super::page::{Section, number, quote};
-use crate::error::Result;
+use super::survey::Survey;
+use crate::commands::output::number;
 
 /// The remedy for a clock that contradicts a key.
 pub const SET_CLOCK: &str = "set the clock of this host; if it is right now, and a key is dated later, it was \
      ahead when that was made: wait until then, or remove the key, and the next request makes another one";
 
-/// The remedy where a clock contradicts no key, but when one was last changed.
-pub fn set_clock_or_repair(host: &Host) -> String {
-    format!("set the clock of this host; if it is right now: {}", host.repair())
-}
-
-pub fn section(host: &Host, survey: &Survey) -> Result<Section> {
+pub fn section(host: &Host, survey: &Survey) -> Section {
     let mut section = Section::new("expiry");
-    let now = match clock::believed() {
-        Ok(now) => now,
-        Err(e) => {
-            section.failed("clock", e.to_string(), SET_CLOCK);
-            return Ok(section);
-        }
-    };
+    let Some(now) = section.look("clock", clock::believed(), SET_CLOCK) else { return section };
     let mut evidence = Evidence::of(host.state());
-    let records = survey.whole().filter_map(|home| Some((&home.name_email, home.record.as_ref()?)));
-    records.for_each(|(name_email, record)| evidence.see(name_email, record));
+    let records = || survey.whole().filter_map(|home| Some((home, home.record.as_ref()?)));
+    records().for_each(|(home, record)| evidence.see(&home.name_email, record));
     if let Some(words) = evidence.against(now) {
         let remedy = match evidence.is_only_of_change(now) {
-            true => set_clock_or_repair(host),
+            true => host.repair(),
             false => SET_CLOCK.into(),
         };
         section.failed("clock", words, remedy);
         section.note("keys", "which of them expire soon was not decided by that clock");
-        return Ok(section);
+        return section;
     }
     let mut soon = [(30, 0), (90, 0), (365, 0)];
     let mut forever = 0;
-    for home in survey.whole() {
-        let Some(record) = &home.record else { continue };
+    for (home, record) in records() {
         match record.expires {
             None => forever += 1,
-            Some(at) if at <= now => section.failed(
-                quote(home.name_email.as_str()),
-                "has expired",
-                host.command("prolong --expired"),
-            ),
+            Some(at) if at <= now => {
+                let prolong = Remedy::Command(host.command("prolong --expired"));
+                section.failed(quote(home.name_email.as_str()), "has expired", prolong);
+            }
             Some(at) => {
                 for (days, count) in &mut soon {
                     *count += usize::from(at <= now + *days * clock::DAY);
@@ -59,11 +47,9 @@ pub fn section(host: &Host, survey: &Survey) -> Result<Section> {
     let [month, quarter, year] = soon.map(|(_, count)| count);
     let keys = |count| number(count, "key expires", "keys expire");
     if month > 0 {
-        section.warning(
-            "keys",
-            format!("{} within 30 days: does copr-keygen-prolong.timer run?", keys(month)),
-            host.command("prolong"),
-        );
+        let message =
+            format!("{} within 30 days: does copr-keygen-prolong.timer run?", keys(month));
+        section.warning("keys", message, Remedy::Command(host.command("prolong")));
     }
     for (days, count) in [(90, quarter), (365, year)] {
         if count > month {
@@ -74,5 +60,5 @@ pub fn section(host: &Host, survey: &Survey) -> Result<Section> {
         let forever = number(forever, "key never does", "keys never do");
         section.ok("keys", format!("none expires within a year; {forever}"));
     }
-    Ok(section)
+    section
 }

@@ -1,80 +1,65 @@
 //! Whether passphrases are sealed, and each of them opens. What there is to be known without the key is
 //! told without it, as a terminal has none.
 
+use keystore::remedy::quote_path;
 use keystore::{CREDENTIAL, Form, Home, Sealing};
 
-use super::homes::{self, Survey};
+use super::finding::{Remedy, Section};
+use super::homes::RESTORE;
 use super::host::Host;
-use super::page::{Section, number};
-use crate::error::Error;
+use super::survey::Survey;
+use crate::commands::output::number;
 
-/// The command line of a mode that is to have the key, which units are given by systemd.
-fn with_key(host: &Host, words: &str) -> String {
-    let command = host.command(words);
-    if host.settings.passphrase_key_file.get().is_ok_and(Option::is_some) {
-        return command;
-    }
-    format!("systemd-run --pipe --wait --property=LoadCredentialEncrypted={CREDENTIAL} {command}")
-}
+const READ_MORE: &str = "see docs/sealing.md; serve does not start";
 
 pub fn section(host: &Host, survey: &Survey) -> Section {
     let mut section = Section::new("passphrases");
     let passphrases = host.inspector.passphrases();
     if let Some(why) = &host.settings.sealing_key_fault {
-        section.failed("passphrase-key", why, "see docs/sealing.md; serve does not start");
+        section.failed("passphrase-key", why, READ_MORE);
     }
-    let marker = match passphrases.marker() {
-        Ok(Some(marker)) => marker,
-        Ok(None) if survey.whole().any(|home| is_sealed(host, home)) => {
-            section.failed(
-                "sealing.json",
-                "is missing, and there are sealed passphrases",
-                format!(
-                    "put it back from a backup, or make it anew with the right key: {}",
-                    with_key(host, "seal")
-                ),
-            );
+    let is_sealed = |home: &Home| matches!(host.inspector.passphrase_form(home), Ok(Form::Sealed));
+    let Some(marker) = section.look("sealing.json", passphrases.marker(), READ_MORE) else {
+        return section;
+    };
+    let marker = match marker {
+        Some(marker) => marker,
+        None if survey.whole().any(is_sealed) => {
+            let message = "is missing, and there are sealed passphrases";
+            let remedy = "put it back from a backup; seal makes it anew, with the right key";
+            section.failed("sealing.json", message, remedy);
             return section;
         }
-        Ok(None) => {
+        None => {
             let message = "are not sealed: who has the disk or a backup can sign";
-            match passphrases.key() {
-                None => section.note("passphrases", message),
-                Some(_) => section.warning(
-                    "passphrases",
-                    format!("{message}; a {CREDENTIAL} is given"),
-                    host.command("seal"),
-                ),
+            if passphrases.key().is_none() {
+                section.note("passphrases", message);
+            } else {
+                let message = format!("{message}; a {CREDENTIAL} is given");
+                section.warning("passphrases", message, with_key(host, "seal"));
             }
             return section;
         }
-        Err(e) => {
-            section.failed("sealing.json", e.to_string(), "see docs/sealing.md");
-            return section;
-        }
     };
-    match marker.state {
-        Sealing::Sealed => {}
-        Sealing::Sealing => {
-            section.failed("sealing.json", "sealing has not finished", with_key(host, "seal"));
-        }
-        Sealing::Unsealing => {
-            section.failed("sealing.json", "unsealing has not finished", with_key(host, "unseal"))
-        }
+    let unfinished = match marker.state {
+        Sealing::Sealed => None,
+        Sealing::Sealing => Some(("sealing has not finished", "seal")),
+        Sealing::Unsealing => Some(("unsealing has not finished", "unseal")),
+    };
+    if let Some((message, words)) = unfinished {
+        section.failed("sealing.json", message, with_key(host, words));
     }
     // A directory that is not ours is named with the links.
-    let is_ours = host.inspector.check_phrases_are_ours().is_ok();
-    if let Some(e) = host.inspector.foresee_phrases().err().filter(|_| is_ours) {
-        section.failed("phrases_dir", e.to_string(), "see docs/sealing.md; serve does not start");
+    if host.inspector.check_phrases_are_ours().is_ok() {
+        section.look("phrases_dir", host.inspector.foresee_phrases(), READ_MORE);
     }
     let has_key = passphrases.key().is_some();
     if !has_key {
-        section.note(
-            "passphrases",
-            format!("sealed, and not tried without the {CREDENTIAL}: {}", with_key(host, "check")),
-        );
-    } else if let Err(e) = passphrases.verify() {
-        section.failed("passphrases", e.to_string(), "see docs/sealing.md");
+        let remedy = with_key(host, "check");
+        let command = remedy.text().unwrap_or_default();
+        let message = format!("sealed, and not tried without the {CREDENTIAL}: {command}");
+        section.note("passphrases", message);
+    } else if section.look("passphrases", passphrases.verify(), READ_MORE).is_none() {
         return section;
     }
     survey.whole().for_each(|home| look(host, home, marker.state, has_key, &mut section));
@@ -91,52 +76,44 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     section
 }
 
-fn is_sealed(host: &Host, home: &Home) -> bool {
-    matches!(host.inspector.passphrase_form(home), Ok(Form::Sealed))
+/// The command line of a mode that is to have the key, which units are given by systemd.
+fn with_key(host: &Host, words: &str) -> Remedy {
+    let command = host.command(words);
+    Remedy::Command(match host.settings.passphrase_key_file.get() {
+        Ok(Some(_)) => command,
+        _ => format!(
+            "systemd-run --pipe --wait --property=LoadCredentialEncrypted={CREDENTIAL} {command}"
+        ),
+    })
 }
 
 fn look(host: &Host, home: &Home, state: Sealing, has_key: bool, section: &mut Section) {
     let subject = format!("{}/passphrase", host.name(&home.path));
-    let failed = |section: &mut Section, e: Error| {
-        section.failed(&subject, e.to_string(), homes::restore(host, home));
+    let opened = match host.inspector.passphrase_form(home) {
+        Ok(Form::Clear) if state == Sealing::Sealed => return clear(host, subject, section),
+        Ok(_) if has_key => host.inspector.open_passphrase(home),
+        form => form.map(drop),
     };
-    match host.inspector.passphrase_form(home) {
-        Ok(Form::Clear) if state == Sealing::Sealed => clear(host, subject, section),
-        Ok(_) if has_key => {
-            if let Err(e) = host.inspector.open_passphrase(home) {
-                failed(section, e);
-            }
-        }
-        Ok(_) => {}
-        Err(e) => failed(section, e),
-    }
+    section.look(subject, opened, RESTORE);
 }
 
 /// Keys in the pool will sign, and removed ones may come back.
 fn look_apart(host: &Host, section: &mut Section) {
-    match host.inspector.passphrases_apart() {
-        Ok(apart) => {
-            for (home, _) in apart.iter().filter(|(_, form)| *form == Form::Clear) {
-                clear(host, format!("{}/passphrase", host.name(home)), section);
-            }
+    let apart = section.look("pool, trash", host.inspector.passphrases_apart(), host.give_back());
+    for (home, form) in apart.unwrap_or_default() {
+        if form == Form::Clear {
+            clear(host, format!("{}/passphrase", host.name(&home)), section);
         }
-        Err(e) => section.failed("pool, trash", e.to_string(), host.repair()),
     }
 }
 
 /// Which can be told from other files only by who can open passphrases.
 fn look_for_copies(host: &Host, section: &mut Section) {
-    match host.inspector.stray_passphrases() {
-        Ok(strays) => {
-            for path in strays {
-                section.failed(
-                    host.name(&path),
-                    "holds the passphrase of a key in the clear",
-                    format!("if nobody needs this copy: shred -u {}", host.quoted(&path)),
-                );
-            }
-        }
-        Err(e) => section.failed("the state", e.to_string(), host.repair()),
+    let strays = section.look("the state", host.inspector.stray_passphrases(), host.give_back());
+    for path in strays.unwrap_or_default() {
+        let message = "holds the passphrase of a key in the clear; nobody should need this copy";
+        let shred = Remedy::Command(format!("shred -u {}", quote_path(&path)));
+        section.failed(host.name(&path), message, shred);
     }
 }
 

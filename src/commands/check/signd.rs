@@ -1,18 +1,20 @@
 //! obs-signd: its configuration leads to our keys, and it answers. The "signing fails" case.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use keystore::remedy::{self, quote_path};
 use nix::unistd::{AccessFlags, access};
 
+use super::finding::{Remedy, Section};
 use super::host::Host;
-use super::page::Section;
-use super::sign_conf::SignConf;
 use crate::commands::gpg::CALLED_AS;
+use crate::commands::sign_conf::SignConf;
+use crate::systemd::systemctl::Units;
 
 /// How long signd may take to accept a connection.
 const CONNECT_TIME: Duration = Duration::from_secs(2);
@@ -20,29 +22,31 @@ const CONNECT_TIME: Duration = Duration::from_secs(2);
 /// The only `server:` under which signd says "unknown key", which the backend waits for.
 const LOCAL: &str = "127.0.0.1";
 
-pub fn section(host: &Host, conf: &io::Result<SignConf>) -> Section {
+pub fn section(host: &Host) -> Section {
     let mut section = Section::new("obs-signd");
-    let file = host.options.sign_conf.to_string_lossy();
-    let conf = match conf {
+    let path = host.sign_conf();
+    let file = path.to_string_lossy();
+    let readable = || Remedy::Command(format!("chmod 0644 {}", quote_path(path)));
+    let conf = match &host.conf {
         Ok(conf) => conf,
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            section.failed(file, format!("cannot be read: {e}"), readable());
+            return section;
+        }
+        Err(_) if !host.needs_signd() => {
+            section.note(file, "is not there, and this state is of no unit: nothing is signed");
+            return section;
+        }
         Err(e) => {
-            let remedy = match e.kind() {
-                ErrorKind::NotFound => {
-                    "install obs-signd, then copy docs/sign.conf of copr-keygen there".to_owned()
-                }
-                _ => format!("chmod 0644 {}", host.quoted(&host.options.sign_conf)),
-            };
-            section.failed(&*file, format!("cannot be read: {e}"), remedy);
+            let remedy = "install obs-signd, then copy docs/sign.conf of copr-keygen there";
+            section.failed(file, format!("cannot be read: {e}"), remedy);
             return section;
         }
     };
     let lines = Lines { host, conf, file: &file };
-    if let Err(e) = fs::File::open(&host.options.sign_conf) {
-        section.failed(
-            &*file,
-            format!("{} cannot read it: {e}", host.owner.name),
-            format!("chmod 0644 {}", host.quoted(&host.options.sign_conf)),
-        );
+    if let Err(e) = fs::File::open(path) {
+        let message = format!("{} cannot read it: {e}", host.owner.name);
+        section.failed(&file, message, readable());
     }
     lines.phrases(&mut section);
     lines.gpg(&mut section);
@@ -50,13 +54,19 @@ pub fn section(host: &Host, conf: &io::Result<SignConf>) -> Section {
     lines.directories(&mut section);
     lines.clients(&mut section);
     if section.is_well() {
-        section.ok(&*file, "leads to the keys of this host");
+        section.ok(&file, "leads to the keys of this host");
     }
-    answers(host, conf, &mut section);
+    match conf.port() {
+        Ok(port) => answers(host, port, &mut section),
+        Err(text) => {
+            let message = format!("port: {text:?} is no port");
+            section.failed(&file, message, "give it a number there, such as 5167");
+        }
+    }
     section
 }
 
-/// sign.conf, line by line.
+/// sign.conf, line by line. Of two lines of one name, signd takes the last.
 struct Lines<'a> {
     host: &'a Host<'a>,
     conf: &'a SignConf,
@@ -64,9 +74,16 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    fn failed(&self, section: &mut Section, message: impl Into<String>, line: &str) {
-        let remedy = format!("write \"{line}\" there, then systemctl restart signd");
-        section.failed(self.file, message, remedy);
+    /// The remedy that adds lines, and has signd read them.
+    fn add(&self, lines: &[String]) -> Remedy {
+        self.then_restart(remedy::append(self.host.sign_conf(), lines))
+    }
+
+    fn then_restart(&self, command: String) -> Remedy {
+        match self.host.known_units().and_then(Units::restart_signd) {
+            Some(restart) => Remedy::commands([command, restart]),
+            None => Remedy::Command(command),
+        }
     }
 
     fn phrases(&self, section: &mut Section) {
@@ -74,131 +91,116 @@ impl Lines<'_> {
             Ok(Some(directory)) => directory.clone(),
             _ => self.host.part("phrases"),
         };
-        let line = format!("phrases: {}", ours.display());
-        match &self.conf.phrases {
-            Some(path) if is_same(path, &ours) => {}
-            Some(path) => {
-                let message = format!("phrases: is {}, our keys are elsewhere", path.display());
-                self.failed(section, message, &line);
-            }
-            None => self.failed(section, "has no phrases: line, so signd knows no user", &line),
-        }
+        let message = match self.conf.path("phrases:") {
+            Some(path) if is_same(path, &ours) => return,
+            Some(path) => format!("phrases: is {}, our keys are elsewhere", path.display()),
+            None => "has no phrases: line, so signd knows no user".into(),
+        };
+        let remedy = self.add(&[format!("phrases: {}", ours.display())]);
+        section.failed(self.file, message, remedy);
     }
 
     fn gpg(&self, section: &mut Section) {
-        let line = format!("gpg: /usr/bin/{}", CALLED_AS[0]);
-        let Some(gpg) = &self.conf.gpg else {
-            return self.failed(section, "has no gpg: line, so signd runs plain gpg", &line);
+        let ours = gpg_copr();
+        let message = match self.conf.path("gpg:") {
+            None => "has no gpg: line, so signd runs plain gpg".into(),
+            Some(gpg) => {
+                let (shown, name) = (gpg.display(), gpg.file_name().unwrap_or_default());
+                let this = std::env::current_exe();
+                if let Err(errno) = access(gpg, AccessFlags::X_OK) {
+                    format!("gpg: {shown} cannot be run: {errno}")
+                } else if !CALLED_AS.iter().any(|known| name == *known) {
+                    format!("gpg: {shown} is not gpg-copr")
+                } else if !this.is_ok_and(|this| is_same_file(gpg, &this)) {
+                    format!("gpg: {shown} is not this copr-keygen")
+                } else {
+                    return;
+                }
+            }
         };
-        let shown = gpg.display();
-        if let Err(errno) = access(gpg, AccessFlags::X_OK) {
-            return self.failed(section, format!("gpg: {shown} cannot be run: {errno}"), &line);
-        }
-        let name = gpg.file_name().unwrap_or_default();
-        let stands_in = CALLED_AS.iter().any(|known| name == *known);
-        let this = std::env::current_exe();
-        if !stands_in {
-            self.failed(section, format!("gpg: {shown} is not gpg-copr"), &line);
-        } else if !this.is_ok_and(|this| is_same_file(gpg, &this)) {
-            let message = format!("gpg: {shown} is not this copr-keygen");
-            self.failed(section, message, &line);
-        }
+        section.failed(self.file, message, self.add(&[format!("gpg: {}", ours.display())]));
     }
 
     fn gnupghome(&self, section: &mut Section) {
         let ours = self.host.part("gnupg");
-        let line = format!("gnupghome: {}", ours.display());
-        match &self.conf.gnupghome {
+        let remedy = || self.add(&[format!("gnupghome: {}", ours.display())]);
+        match self.conf.path("gnupghome:") {
             Some(path) if is_same(path, &ours) => {}
             Some(path) => {
                 let message = format!("gnupghome: is {}, not our agent's home", path.display());
-                self.failed(section, message, &line);
+                section.failed(self.file, message, remedy());
             }
-            None => section.warning(
-                self.file,
-                "has no gnupghome: line; it works only where the unit of signd sets GNUPGHOME",
-                format!("write \"{line}\" there, then systemctl restart signd"),
-            ),
+            None => {
+                let message =
+                    "has no gnupghome: line; it works only where the unit of signd sets GNUPGHOME";
+                section.warning(self.file, message, remedy());
+            }
         }
     }
 
     /// Where signd writes. Below /run the unit makes the directory, so it may be gone while signd is.
     fn directories(&self, section: &mut Section) {
+        let lines = ["tmpdir: /run/signd", "pidfile: /run/signd/signd.pid"].map(str::to_owned);
+        let owner = &self.host.owner.name;
         let places = [
-            ("tmpdir:", self.conf.tmpdir.as_deref()),
-            ("pidfile:", self.conf.pidfile.as_deref().and_then(Path::parent)),
+            ("tmpdir:", self.conf.path("tmpdir:")),
+            ("pidfile:", self.conf.path("pidfile:").and_then(Path::parent)),
         ];
         for (name, directory) in places {
             let Some(directory) = directory else { continue };
             let shown = directory.display();
-            let remedy = "write \"tmpdir: /run/signd\" and \"pidfile: /run/signd/signd.pid\" there, \
-                          then systemctl restart signd";
-            match fs::metadata(directory) {
-                _ if !directory.is_absolute() => {
-                    section.failed(
-                        self.file,
-                        format!("{name} {shown} is no absolute path"),
-                        remedy,
-                    );
+            let message = match fs::metadata(directory) {
+                _ if !directory.is_absolute() => format!("{name} {shown} is no absolute path"),
+                Ok(found) if !found.is_dir() => format!("{name} {shown} is no directory"),
+                Ok(_) if access(directory, AccessFlags::W_OK).is_ok() => continue,
+                Ok(_) => format!("{name} {owner} cannot write to {shown}"),
+                Err(e) if directory.starts_with("/run") && e.kind() == ErrorKind::NotFound => {
+                    continue;
                 }
-                Ok(found) if !found.is_dir() => {
-                    section.failed(self.file, format!("{name} {shown} is no directory"), remedy);
-                }
-                Ok(_) => {
-                    if access(directory, AccessFlags::W_OK).is_err() {
-                        let owner = &self.host.owner.name;
-                        let message = format!("{name} {owner} cannot write to {shown}");
-                        section.failed(self.file, message, remedy);
-                    }
-                }
-                Err(e) if directory.starts_with("/run") && e.kind() == ErrorKind::NotFound => {}
-                Err(e) => section.failed(self.file, format!("{name} {shown}: {e}"), remedy),
-            }
+                Err(e) => format!("{name} {shown}: {e}"),
+            };
+            section.failed(self.file, message, self.add(&lines));
         }
     }
 
     fn clients(&self, section: &mut Section) {
-        if self.conf.allow.is_empty() {
-            let line = format!("allow: {LOCAL} ADDRESS-OF-THE-BACKEND");
-            self.failed(section, "has no allow: line, so every client is refused", &line);
+        if self.conf.allow().is_empty() {
+            let remedy = format!("add a line with those who may ask, such as \"allow: {LOCAL}\"");
+            section.failed(self.file, "has no allow: line, so every client is refused", remedy);
         }
-        if let Some(server) = self.conf.server.as_deref().filter(|server| *server != LOCAL) {
+        if let Some(server) = self.conf.word("server:").filter(|server| *server != LOCAL) {
             let message = format!(
                 "server: is {server}: signd asks there for a key that is missing here, and the backend \
                  never hears that we are to make it"
             );
-            let remedy = "take the server: line out, then systemctl restart signd";
+            let file = quote_path(self.host.sign_conf());
+            let remedy = self.then_restart(format!("sed -i '/^[[:space:]]*server:/d' {file}"));
             section.failed(self.file, message, remedy);
         }
     }
 }
 
-fn answers(host: &Host, conf: &SignConf, section: &mut Section) {
-    let port = match conf.port() {
-        Ok(port) => port,
-        Err(text) => {
-            let file = host.options.sign_conf.to_string_lossy();
-            section.failed(
-                file,
-                format!("port: {text:?} is no port"),
-                "write \"port: 5167\" there",
-            );
-            return;
-        }
-    };
+fn answers(host: &Host, port: u16, section: &mut Section) {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     match TcpStream::connect_timeout(&address, CONNECT_TIME) {
         Ok(_) => section.ok(address.to_string(), "signd answers"),
         Err(e) => {
-            let units = ["/usr/lib/systemd/system", "/lib/systemd/system", "/etc/systemd/system"];
-            let is_suse = units.iter().any(|dir| Path::new(dir).join("obssignd.service").exists());
-            let unit = if is_suse { "obssignd" } else { "signd" };
-            section.failed(
-                address.to_string(),
-                format!("signd does not answer, so nothing can be signed: {e}"),
-                format!("systemctl start {unit}, then systemctl status {unit}"),
-            );
+            let message = format!("signd does not answer, so nothing can be signed: {e}");
+            let remedy = match host.known_units().and_then(Units::restart_signd) {
+                Some(restart) => Remedy::Command(restart),
+                None => "start obs-signd, under systemd with systemctl start signd".into(),
+            };
+            section.failed(address.to_string(), message, remedy);
         }
+    }
+}
+
+/// Where this program is to be found as gpg-copr: beside itself, else where the package has it.
+fn gpg_copr() -> PathBuf {
+    let beside = std::env::current_exe().map(|this| this.with_file_name(CALLED_AS[0]));
+    match beside {
+        Ok(beside) if beside.exists() => beside,
+        _ => Path::new("/usr/bin").join(CALLED_AS[0]),
     }
 }
 

@@ -1,23 +1,44 @@
-//! Whether there is room for more keys, and whether all of the state is on one file system.
+//! What it takes to make more keys: room, one file system for all of the state, and random numbers.
 
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
 
 use keystore::{PARTS, Space};
 
+use super::finding::Section;
 use super::host::Host;
-use super::page::Section;
+use super::survey::Survey;
 
 /// With room for fewer keys it is time to do something.
 const FEW_KEYS: u64 = 1000;
 
-pub fn section(host: &Host) -> Section {
+/// Has something to read once the kernel's generator is initialised, from Linux 5.6 on for good (random(4)).
+const RANDOM: &str = "/dev/random";
+
+pub fn random_numbers() -> Section {
+    let mut section = Section::new("random numbers");
+    let device = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(RANDOM);
+    match device.and_then(|mut device| device.read(&mut [0])) {
+        Ok(_) => section.ok(RANDOM, "ready, so neither haveged nor rngd is needed"),
+        Err(e) => section.failed(
+            RANDOM,
+            format!("gives nothing, and making a key hangs until it does: {e}"),
+            "wait a minute after boot; if it stays so, give a virtual machine a virtio-rng device",
+        ),
+    }
+    section
+}
+
+pub fn section(host: &Host, _: &Survey) -> Section {
     let mut section = Section::new("space");
     let subject = host.state().to_string_lossy();
-    match Space::of(host.state()) {
-        Ok(space) => judge(&mut section, &subject, space),
-        Err(e) => section.failed(&*subject, e.to_string(), "see whether it is mounted"),
+    let space = Space::of(host.state());
+    if let Some(space) = section.look(&subject, space, "see whether it is mounted") {
+        judge(&mut section, &subject, space);
     }
-    let device = |path: &std::path::Path| std::fs::metadata(path).map(|found| found.dev()).ok();
+    let device = |path: &Path| std::fs::metadata(path).map(|found| found.dev()).ok();
     let keys = device(&host.part("keys"));
     for part in PARTS {
         let of_part = device(&host.part(part));
@@ -34,19 +55,13 @@ pub fn section(host: &Host) -> Section {
 
 fn judge(section: &mut Section, subject: &str, space: Space) {
     if !space.is_enough() {
-        section.failed(
-            subject,
-            format!("{space}: no key can be made"),
-            "make room; requests are answered 503 until then and nothing is lost",
-        );
-    } else if space.keys() < FEW_KEYS {
-        section.warning(
-            subject,
-            format!("{space}: room for about {} more keys", space.keys()),
-            "make room",
-        );
-    } else {
-        section.ok(subject, format!("{space}: room for about {} more keys", space.keys()));
+        let advice = "make room; requests are answered 503 until then and nothing is lost";
+        return section.failed(subject, format!("{space}: no key can be made"), advice);
+    }
+    let message = format!("{space}: room for about {} more keys", space.keys());
+    match space.keys() < FEW_KEYS {
+        true => section.warning(subject, message, "make room"),
+        false => section.ok(subject, message),
     }
 }
 

@@ -4,28 +4,32 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use keystore::Work;
+use keystore::remedy::quote_path;
 
+use super::finding::{Mend, Section};
 use super::host::Host;
-use super::page::{Section, number};
+use super::survey::Survey;
+use crate::commands::output::number;
 
 /// Names at most so many directories of one other host.
 const NAMED_MAX: usize = 10;
 
-pub fn section(host: &Host) -> Section {
+pub fn section(host: &Host, _: &Survey) -> Section {
     let mut section = Section::new("work in progress");
-    let work = match host.inspector.work() {
-        Ok(work) => work,
-        Err(e) => {
-            section.failed("staging", e.to_string(), host.repair());
-            return section;
-        }
-    };
-    let (mut alive, mut hosts) = (0, BTreeMap::<String, Vec<&Path>>::new());
-    let mut dead = Vec::new();
+    let found = host.inspector.work();
+    let Some(work) = section.look("staging", found, host.give_back()) else { return section };
+    let (mut alive, mut dead, mut hosts) = (0, 0, BTreeMap::<_, Vec<&Path>>::new());
     for (path, work) in &work {
         match work {
             Work::Alive => alive += 1,
-            Work::Dead => dead.push(host.name(path)),
+            Work::Dead => {
+                dead += 1;
+                // All of it is cleared at once.
+                if !host.options.repair {
+                    let message = "was left behind by a process that ended early";
+                    section.warning(host.name(path), message, Mend::Staging);
+                }
+            }
             Work::Foreign => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 let tag = name.split('-').next().unwrap_or_default().to_owned();
@@ -36,35 +40,27 @@ pub fn section(host: &Host) -> Section {
             }
         }
     }
-    let message = "was left behind by a process that ended early";
-    if host.options.repair && !dead.is_empty() {
-        let cleared = host.inspector.clear_staging();
-        let count = number(dead.len(), "unfinished key", "unfinished keys");
-        section.mended("staging", format!("{count} of dead processes"), cleared.map(drop));
-    } else {
-        for subject in dead {
-            section.warning(subject, message, host.repair());
-        }
+    if host.options.repair && dead > 0 {
+        let count = number(dead, "unfinished key", "unfinished keys");
+        section.warning("staging", format!("{count} of dead processes"), Mend::Staging);
     }
     for (tag, paths) in hosts {
         let homes = number(paths.len(), "directory", "directories");
-        let named: Vec<_> = paths.iter().take(NAMED_MAX).map(|path| host.quoted(path)).collect();
+        let named: Vec<_> = paths.iter().take(NAMED_MAX).map(|path| quote_path(path)).collect();
         let more = match paths.len() - named.len() {
             0 => String::new(),
             more => format!(" and {more} more of it"),
         };
-        section.note(
-            "staging",
-            format!(
-                "{homes} of another host ({tag}), cleared by itself after 7 days without a sign of life; if that host \
-                 is gone for good: rm -r {}{more}",
-                named.join(" ")
-            ),
+        let message = format!(
+            "{homes} of another host ({tag}), cleared by itself after 7 days without a sign of life; if that host \
+             is gone for good: rm -r {}{more}",
+            named.join(" ")
         );
+        section.note("staging", message);
     }
     if alive > 0 {
-        section
-            .note("staging", format!("{} at work", number(alive, "process is", "processes are")));
+        let count = number(alive, "process is", "processes are");
+        section.note("staging", format!("{count} at work"));
     }
     if work.is_empty() {
         section.ok("staging", "empty");

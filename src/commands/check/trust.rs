@@ -1,46 +1,34 @@
-//! No trust database is in the way, and no keyring that many keys share: what an older service, or a gpg
-//! run by hand, has left.
+//! No trust database is in the way, no keyring that many keys share, and no other state: what an older
+//! service, a gpg run by hand, or `mv` has left.
 
 use std::fs;
 
-use keystore::{self, Fault, TRUST_DATABASE};
+use keystore::remedy::quote_path;
+use keystore::{Fault, TRUST_DATABASE, nested};
 
-use super::homes::Survey;
+use super::finding::{Mend, Remedy, Section, Verdict};
 use super::host::Host;
-use super::page::Section;
+use super::survey::Survey;
 
 pub fn section(host: &Host, survey: &Survey) -> Section {
     let mut section = Section::new("leftovers of a shared keyring");
-    let gnupg = host.part("gnupg");
-    let database = gnupg.join(TRUST_DATABASE);
+    let database = host.part("gnupg").join(TRUST_DATABASE);
     if host.is_ours() && fs::symlink_metadata(&database).is_ok() {
         // gpg opens one that is there, whatever the trust model: a corrupt one ends every call.
         let message =
             "a trust database, which nothing here needs; once it is corrupt, signing fails";
-        let subject = host.name(&database);
-        if host.options.repair {
-            let removed = fs::remove_file(&database).map_err(|e| {
-                crate::error::Error::io(format!("removing {}", database.display()), e)
-            });
-            section.mended(subject, message, removed);
-        } else {
-            section.failed(subject, message, host.repair());
-        }
+        section.failed(host.name(&database), message, Mend::TrustDatabase(database));
     }
-    for home in &survey.homes {
-        for fault in &home.faults {
-            // A published home is not written to for so little.
-            if let Fault::TrustDatabase(path) = fault {
-                section.warning(
-                    host.name(path),
-                    "a trust database, made by a gpg that was run by hand; it can be deleted",
-                    format!("rm {}", host.quoted(path)),
-                );
-            }
+    for fault in survey.homes.iter().flat_map(|home| &home.faults) {
+        // A published home is not written to for so little.
+        if let Fault::TrustDatabase(path) = fault {
+            let message = "a trust database, made by a gpg that was run by hand; it can be deleted";
+            let remove = Remedy::Command(format!("rm {}", quote_path(path)));
+            section.warning(host.name(path), message, remove);
         }
     }
     old_service(host, &mut section);
-    nested(host, survey, &mut section);
+    other_states(host, survey, &mut section);
     if section.is_well() {
         section.ok("gnupg", "no trust database and no shared keyring");
     }
@@ -49,38 +37,44 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
 
 /// The keyring of another service, in whose place ours would be.
 fn old_service(host: &Host, section: &mut Section) {
+    let import = || Remedy::Command(host.command("import"));
     let importing = host.part(keystore::IMPORTING);
-    match keystore::old_keyring(&host.part("gnupg")) {
-        Ok(Some(path)) => section.failed(
-            host.name(&path),
-            "holds keys that no home has, those of another service: no keys are made until they have been \
-             taken over",
-            host.command("import"),
-        ),
-        Ok(None) if fs::symlink_metadata(&importing).is_ok() => section.failed(
-            host.name(&importing),
-            "the keys of the old service have not all been taken over: the import was interrupted",
-            host.command("import"),
-        ),
-        Ok(None) => {}
-        Err(e) => section.failed("gnupg", e.to_string(), host.repair()),
+    match section.look("gnupg", keystore::old_keyring(&host.part("gnupg")), host.give_back()) {
+        Some(Some(path)) => {
+            let message = "holds keys that no home has, those of another service: no keys are made \
+                           until they have been taken over";
+            section.failed(host.name(&path), message, import());
+        }
+        Some(None) if fs::symlink_metadata(&importing).is_ok() => {
+            let message = "the keys of the old service have not all been taken over: the import was \
+                           interrupted";
+            section.failed(host.name(&importing), message, import());
+        }
+        Some(None) | None => {}
     }
-    match host.inspector.old_services() {
-        Ok(entries) => entries.iter().for_each(|entry| {
-            section.note(host.name(entry), "keeps the old service's unprotected keys until purge");
-        }),
-        Err(e) => section.failed("trash", e.to_string(), host.repair()),
+    let kept = section.look("trash", host.inspector.old_services(), host.give_back());
+    for entry in kept.unwrap_or_default() {
+        section.note(host.name(&entry), "keeps the old service's unprotected keys until purge");
     }
 }
 
-/// A state that was moved into this one.
-fn nested(host: &Host, survey: &Survey, section: &mut Section) {
+/// States that `mv` has put into this one, or beside it: the one in use may be the wrong one.
+fn other_states(host: &Host, survey: &Survey, section: &mut Section) {
     let message = "is a state with keys inside of this one: it was moved there, and nobody uses it";
-    for inner in keystore::nested::states(host.state()).unwrap_or_default() {
-        let remedy = keystore::nested::put_in_place(host.state(), &inner);
-        match survey.homes.is_empty() {
-            true => section.failed(host.name(&inner), message, remedy),
-            false => section.warning(host.name(&inner), message, remedy),
+    for inner in nested::states(host.state()).unwrap_or_default() {
+        let verdict = if survey.homes.is_empty() { Verdict::Failed } else { Verdict::Warning };
+        let remedy = Remedy::Command(nested::put_in_place(host.state(), &inner));
+        section.add(verdict, host.name(&inner), message, remedy);
+    }
+    if survey.homes.is_empty() && survey.failure.is_none() {
+        for aside in nested::states_beside(host.state()) {
+            let message = format!(
+                "is a state with keys, and {} has none: it was moved away, and keys that exist would be \
+                 made anew",
+                host.state().display()
+            );
+            let remedy = Remedy::Command(nested::exchange(host.state(), &aside));
+            section.failed(aside.to_string_lossy(), message, remedy);
         }
     }
 }

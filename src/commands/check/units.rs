@@ -1,86 +1,51 @@
-//! The units of systemd: the socket listens, the timer is set, signd runs. Nothing is started, and where
-//! systemd does not run, that is no failure.
+//! The units of systemd: the socket listens, the timer is set, signd runs, and each runs as it must.
+//! Nothing is started, and where systemd does not run, that is no failure.
 
-use std::collections::HashMap;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use gpg::process::{self, End, Job};
-
+use super::finding::{Remedy, Section};
 use super::host::Host;
-use super::page::Section;
 use super::ping;
+use crate::systemd::systemctl::{
+    FILL_POOL, PHRASES, POOL, PROLONG, SERVICE, SIGND, SOCKET, TIMER, Unit,
+};
 
-const SYSTEMCTL: &str = "/usr/bin/systemctl";
-const PATIENCE: Duration = Duration::from_secs(5);
-
-pub const SOCKET: &str = "copr-keygen.socket";
-pub const SERVICE: &str = "copr-keygen.service";
-const TIMER: &str = "copr-keygen-prolong.timer";
-const PROLONG: &str = "copr-keygen-prolong.service";
-const POOL: &str = "copr-keygen-pool.path";
-/// What opens sealed passphrases for signd.
-pub const PHRASES: &str = "copr-keygen-phrases.service";
-/// What obs-signd is called, by distribution; the last one is that of the old service.
-const SIGND: [&str; 3] = ["signd.service", "obssignd.service", "signd-copr.service"];
-
-/// What to ask of each unit.
-const PROPERTIES: &str = "--property=LoadState,ActiveState,UnitFileState,Result,Environment,\
-NextElapseUSecRealtime,ExecMainStatus,Listen,MainPID";
-
-/// The properties of a unit; one that is there several times has a line for each.
-pub type Unit = HashMap<String, String>;
+/// Where `make install` keeps what signd's units need, for units of any name.
+const SIGND_DROP_IN: &str = "/usr/share/copr-keygen/10-copr-keygen.conf";
 
 pub fn section(host: &Host) -> Section {
     let mut section = Section::new("units");
-    if !under_systemd(host) {
-        section.note("systemd", "not under systemd: no socket, no timer, no units to look at");
-        without_systemd(host, &mut section);
-        return section;
-    }
-    match (show(SOCKET), show(SERVICE), show(TIMER), show(PROLONG)) {
-        (Ok(socket), Ok(service), Ok(timer), Ok(prolong)) => {
-            judge_socket(&socket, &mut section);
-            judge_service(&service, &mut section);
-            judge_timer(&timer, &prolong, &mut section);
-        }
-        (socket, service, timer, prolong) => {
-            let errors = [socket, service, timer, prolong].into_iter().filter_map(Result::err);
-            let why = errors.into_iter().next().unwrap_or_default();
+    let units = match &host.units {
+        Some(Ok(units)) => units,
+        Some(Err(why)) => {
             section.warning("systemctl", format!("could not be asked: {why}"), "run check as root");
             return section;
         }
-    }
+        None => {
+            section.note("systemd", "not under systemd: no socket, no timer, no units to look at");
+            without_systemd(host, &mut section);
+            return section;
+        }
+    };
+    judge_socket(&units.unit(SOCKET), &mut section);
+    judge_service(&units.unit(SERVICE), &mut section);
+    judge_timer(&units.unit(TIMER), &units.unit(PROLONG), &mut section);
     if host.settings.pool.get().is_ok_and(|pool| !pool.is_empty()) {
-        judge_pool(&show(POOL).unwrap_or_default(), &mut section);
+        judge_pool(&units.unit(POOL), &mut section);
     }
     if host.settings.phrases_dir.get().is_ok_and(Option::is_some) {
-        judge_phrases(&show(PHRASES).unwrap_or_default(), &mut section);
+        judge_phrases(&units.unit(PHRASES), &mut section);
     }
-    let signd = SIGND.map(|name| (name, show(name).unwrap_or_default()));
-    judge_signd(&signd, &mut section);
+    judge_signd(units.signd().as_ref(), &mut section);
+    let owner = &host.owner.name;
+    for name in [SERVICE, PROLONG, FILL_POOL, PHRASES] {
+        judge_sandbox(name, &units.unit(name), owner, "10-sandbox.conf", &mut section);
+    }
+    // The old service signs as root.
+    if let Some((name, unit)) = units.signd().filter(|_| host.is_ours()) {
+        judge_sandbox(name, &unit, owner, "10-copr-keygen.conf", &mut section);
+    }
     section
-}
-
-/// The main process of signd's unit, if it runs.
-pub fn signd_process(host: &Host) -> Option<u32> {
-    if !under_systemd(host) {
-        return None;
-    }
-    let pid = |name| show(name).ok().and_then(|unit| get(&unit, "MainPID").parse().ok());
-    SIGND.into_iter().filter_map(pid).find(|pid| *pid != 0)
-}
-
-/// The unit of signd that a process is in.
-pub fn signd_unit_of(pid: u32) -> Option<&'static str> {
-    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let mut parts = groups.split(['/', '\n']);
-    SIGND.into_iter().find(|unit| parts.any(|part| part == *unit))
-}
-
-/// Whether there are units to look at.
-pub fn under_systemd(host: &Host) -> bool {
-    !host.options.no_units && Path::new("/run/systemd/system").is_dir()
 }
 
 fn without_systemd(host: &Host, section: &mut Section) {
@@ -90,126 +55,59 @@ fn without_systemd(host: &Host, section: &mut Section) {
             Err(e) => section.warning(
                 address.to_string(),
                 format!("copr-keygen does not answer: {e}"),
-                host.command("serve"),
+                "start copr-keygen serve",
             ),
         }
     }
-}
-
-/// The properties of a unit.
-pub fn show(unit: &str) -> Result<Unit, String> {
-    systemctl(&["show", PROPERTIES, unit]).map(|text| properties(&text))
-}
-
-/// The files of a unit, as they are, in the order in which they are read.
-pub fn cat(unit: &str) -> Result<String, String> {
-    systemctl(&["cat", "--no-pager", unit])
-}
-
-fn systemctl(arguments: &[&str]) -> Result<String, String> {
-    let job = Job {
-        program: Path::new(SYSTEMCTL),
-        arguments: arguments.iter().map(Into::into).collect(),
-        stdin: b"",
-        deadline: Instant::now() + PATIENCE,
-        background: None,
-    };
-    match process::run(&job) {
-        Ok(done) if done.end == Some(End::Exited(0)) => {
-            Ok(String::from_utf8_lossy(&done.stdout).into_owned())
-        }
-        Ok(done) if done.end.is_none() => Err("it did not answer in time".into()),
-        Ok(done) => Err(String::from_utf8_lossy(&done.stderr).trim().to_owned()),
-        Err(e) => Err(e.to_string()),
-    }
-}
-
-fn properties(text: &str) -> Unit {
-    let mut unit = Unit::new();
-    for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
-        let known = unit.entry(name.to_owned()).or_default();
-        if !known.is_empty() {
-            known.push('\n');
-        }
-        known.push_str(value);
-    }
-    unit
-}
-
-/// A property; empty when there is none.
-pub fn get<'a>(unit: &'a Unit, name: &str) -> &'a str {
-    unit.get(name).map_or("", String::as_str)
-}
-
-fn is_installed(unit: &Unit) -> bool {
-    get(unit, "LoadState") == "loaded"
-}
-
-fn is_active(unit: &Unit) -> bool {
-    matches!(get(unit, "ActiveState"), "active" | "activating" | "reloading")
 }
 
 fn judge_socket(socket: &Unit, section: &mut Section) {
-    if !is_installed(socket) {
-        let state = get(socket, "LoadState");
-        section.failed(SOCKET, format!("is not installed ({state})"), "install copr-keygen again");
-    } else if is_active(socket) {
+    let [load, active, result] = ["LoadState", "ActiveState", "Result"].map(|it| socket.get(it));
+    if !socket.is_installed() {
+        let message = format!("is not installed ({load})");
+        section.failed(SOCKET, message, "install copr-keygen again");
+    } else if socket.is_active() {
         section.ok(SOCKET, "listens");
     } else {
-        section.failed(
-            SOCKET,
-            format!(
-                "does not listen ({}, {}): no key can be asked for",
-                get(socket, "ActiveState"),
-                get(socket, "Result")
-            ),
-            format!("systemctl restart {SOCKET}; systemctl enable {SOCKET}"),
-        );
+        let message = format!("does not listen ({active}, {result}): no key can be asked for");
+        let commands = ["restart", "enable"].map(|word| format!("systemctl {word} {SOCKET}"));
+        section.failed(SOCKET, message, Remedy::commands(commands));
     }
 }
 
 /// Without it keys are made on the spot, which only takes longer.
 fn judge_pool(pool: &Unit, section: &mut Section) {
-    if is_active(pool) {
+    if pool.is_active() {
         section.ok(POOL, "has keys made in advance");
     } else {
-        section.warning(
-            POOL,
-            "does not run: no keys are made in advance, each request waits for its own",
-            format!("systemctl enable --now copr-keygen-pool.service {POOL}"),
-        );
+        let message = "does not run: no keys are made in advance, each request waits for its own";
+        section.warning(POOL, message, enable(&format!("{FILL_POOL} {POOL}")));
     }
 }
 
 /// Without it signd knows no user after the next boot, until each key is asked for.
 fn judge_phrases(phrases: &Unit, section: &mut Section) {
-    let enable = format!("systemctl enable --now {PHRASES}, then systemctl status {PHRASES}");
-    if !is_active(phrases) {
-        section.failed(PHRASES, "has not given signd its phrases", enable);
-    } else if get(phrases, "UnitFileState") != "enabled" {
-        section.failed(PHRASES, "is not enabled: signd has none after the next boot", enable);
+    if !phrases.is_active() {
+        section.failed(PHRASES, "has not given signd its phrases", enable(PHRASES));
+    } else if !phrases.is_enabled() {
+        let message = "is not enabled: signd has none after the next boot";
+        section.failed(PHRASES, message, enable(PHRASES));
     } else {
         section.ok(PHRASES, "has given signd its phrases");
     }
 }
 
 fn judge_service(service: &Unit, section: &mut Section) {
-    match get(service, "ActiveState") {
-        "failed" => section.failed(
-            SERVICE,
-            format!(
-                "has failed ({}, status {})",
-                get(service, "Result"),
-                get(service, "ExecMainStatus")
-            ),
-            format!("journalctl -u {SERVICE} -n 20 says why; then systemctl restart {SOCKET}"),
-        ),
-        state if is_installed(service) => {
-            section.ok(SERVICE, format!("{state}; started by the next connection when it is not"));
-        }
-        _ => {}
+    let state = service.get("ActiveState");
+    if state == "failed" {
+        let [result, status] = ["Result", "ExecMainStatus"].map(|name| service.get(name));
+        let message = format!("has failed ({result}, status {status})");
+        section.failed(SERVICE, message, say_why_and("restart", SERVICE));
+    } else if service.is_installed() {
+        let message = format!("{state}; started by the next connection when it is not");
+        section.ok(SERVICE, message);
     }
-    if get(service, "Environment").contains("COPR_KEYGEN_") {
+    if service.get("Environment").contains("COPR_KEYGEN_") {
         section.warning(
             SERVICE,
             "has settings in its Environment=, which check and prolong do not see",
@@ -219,49 +117,79 @@ fn judge_service(service: &Unit, section: &mut Section) {
 }
 
 fn judge_timer(timer: &Unit, prolong: &Unit, section: &mut Section) {
-    let enable = format!("systemctl enable --now {TIMER}");
-    if !is_installed(timer) {
+    if !timer.is_installed() {
         section.failed(TIMER, "is not installed", "install copr-keygen again");
-    } else if !is_active(timer) {
-        section.failed(TIMER, "is not set: keys will expire", enable);
-    } else if get(timer, "UnitFileState") != "enabled" {
-        section.failed(TIMER, "is not enabled: it is gone after the next boot", enable);
+    } else if !timer.is_active() {
+        section.failed(TIMER, "is not set: keys will expire", enable(TIMER));
+    } else if !timer.is_enabled() {
+        let message = "is not enabled: it is gone after the next boot";
+        section.failed(TIMER, message, enable(TIMER));
     } else {
-        match get(timer, "NextElapseUSecRealtime") {
-            "" => section.warning(TIMER, "has no next time", format!("systemctl restart {TIMER}")),
+        match timer.get("NextElapseUSecRealtime") {
+            "" => {
+                let restart = Remedy::Command(format!("systemctl restart {TIMER}"));
+                section.warning(TIMER, "has no next time", restart);
+            }
             next => section.ok(TIMER, format!("prolongs next at {next}")),
         }
     }
-    if get(prolong, "ActiveState") == "failed" {
-        section.failed(
-            PROLONG,
-            "has failed the last time",
-            format!("journalctl -u {PROLONG} -n 20 says why; then systemctl start {PROLONG}"),
-        );
+    if prolong.get("ActiveState") == "failed" {
+        section.failed(PROLONG, "has failed the last time", say_why_and("start", PROLONG));
     }
 }
 
-fn judge_signd(units: &[(&str, Unit)], section: &mut Section) {
-    let mut installed = units.iter().filter(|(_, unit)| is_installed(unit));
-    let running = installed.clone().find(|(_, unit)| is_active(unit));
-    match running.or_else(|| installed.next()) {
-        None => section.failed(
-            SIGND[0],
-            "obs-signd has no unit: nothing can be signed",
-            "install obs-signd",
-        ),
-        Some((name, unit)) if is_active(unit) => section.ok(*name, "runs"),
+fn judge_signd(signd: Option<&(&str, Unit)>, section: &mut Section) {
+    match signd {
+        None => {
+            let message = "obs-signd has no unit: nothing can be signed";
+            section.failed(SIGND[0], message, "install obs-signd");
+        }
+        Some((name, unit)) if unit.is_active() => section.ok(name, "runs"),
         Some((name, unit)) => section.failed(
-            *name,
-            format!("does not run ({}, {})", get(unit, "ActiveState"), get(unit, "Result")),
-            format!("systemctl start {name}, then systemctl status {name}"),
+            name,
+            format!("does not run ({}, {})", unit.get("ActiveState"), unit.get("Result")),
+            Remedy::Command(format!("systemctl start {name}")),
         ),
     }
+}
+
+/// A unit gets its user and its sandbox from a drop-in. When that is gone, it works all the same: as root.
+fn judge_sandbox(name: &str, unit: &Unit, owner: &str, drop_in: &str, section: &mut Section) {
+    let user = if unit.get("User").is_empty() { "root" } else { unit.get("User") };
+    let has_sandbox = unit.get("NoNewPrivileges") == "yes" && unit.get("ProtectSystem") == "strict";
+    let what = match (user == owner, has_sandbox) {
+        (true, true) => return,
+        _ if !unit.is_installed() => return,
+        (true, false) => "without a sandbox".to_owned(),
+        (false, true) => format!("as {user}, not as {owner}"),
+        (false, false) => format!("as {user}, not as {owner}, and without a sandbox"),
+    };
+    let message = format!("runs {what}: {drop_in} is missing, or is not what it was");
+    let remedy = match SIGND.contains(&name) && Path::new(SIGND_DROP_IN).exists() {
+        true => Remedy::commands([
+            format!("install -D -m 0644 {SIGND_DROP_IN} /etc/systemd/system/{name}.d/{drop_in}"),
+            "systemctl daemon-reload".into(),
+            format!("systemctl restart {name}"),
+        ]),
+        false => "install copr-keygen again; it brings the file back".into(),
+    };
+    section.failed(name, message, remedy);
+}
+
+fn enable(units: &str) -> Remedy {
+    Remedy::Command(format!("systemctl enable --now {units}"))
+}
+
+/// The journal knows the reason; a unit that still has it fails again.
+fn say_why_and(word: &str, unit: &str) -> Remedy {
+    let journal = format!("journalctl --no-pager -n 20 -u {unit}");
+    Remedy::commands([journal, format!("systemctl {word} {unit}")])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::systemd::systemctl::Units;
 
     fn lines(judge: impl Fn(&mut Section)) -> String {
         let mut section = Section::new("units");
@@ -269,11 +197,14 @@ mod tests {
         format!("{section:?}")
     }
 
+    fn unit(text: &str) -> Unit {
+        Unit::parse(&format!("LoadState=loaded\n{text}"))
+    }
+
     #[test]
     fn units_that_are_well_are_told_from_others() {
-        let unit = |text: &str| properties(&format!("LoadState=loaded\n{text}"));
         let active = unit("ActiveState=active\nUnitFileState=enabled\nNextElapseUSecRealtime=Mon");
-        let none = properties("LoadState=not-found\nActiveState=inactive\n");
+        let none = Unit::parse("LoadState=not-found\nActiveState=inactive\n");
         let dead = unit("ActiveState=failed\nResult=trigger-limit-hit");
         for (unit, word) in
             [(&active, "Ok"), (&none, "not installed"), (&dead, "trigger-limit-hit")]
@@ -300,9 +231,32 @@ mod tests {
             (&none, &none, "install obs-signd"),
             (&none, &dead, "systemctl start obssignd.service"),
         ] {
-            let units = [(SIGND[0], first.clone()), (SIGND[1], second.clone())];
-            let told = lines(|section| judge_signd(&units, section));
+            let units = Units::of(SIGND.into_iter().zip([first.clone(), second.clone()]));
+            let told = lines(|section| judge_signd(units.signd().as_ref(), section));
             assert!(told.contains(word), "{word}: {told}");
         }
+    }
+
+    #[test]
+    fn a_unit_without_its_drop_in_is_told() {
+        let confined = "NoNewPrivileges=yes\nProtectSystem=strict";
+        for (text, words) in [
+            (format!("User=copr-signer\n{confined}"), ""),
+            (
+                "User=\nNoNewPrivileges=no\nProtectSystem=no".into(),
+                "as root, not as copr-signer, and",
+            ),
+            ("User=copr-signer\nNoNewPrivileges=yes".into(), "runs without a sandbox: 10-x.conf"),
+            (format!("User=bin\n{confined}"), "runs as bin, not as copr-signer: "),
+        ] {
+            let judge = |section: &mut Section| {
+                judge_sandbox(SERVICE, &unit(&text), "copr-signer", "10-x.conf", section);
+            };
+            let told = lines(judge);
+            assert!(told.contains(words) && told.contains("Failed") != words.is_empty(), "{told}");
+        }
+        let none = Unit::parse("LoadState=not-found");
+        let judge = |section: &mut Section| judge_sandbox(PROLONG, &none, "a", "b", section);
+        assert!(!lines(judge).contains("Failed"));
     }
 }

@@ -89,6 +89,23 @@ impl KeyRecord {
         clock::is_behind(now, self.changed) && !clock::is_behind(now, self.created)
     }
 
+    /// What it says otherwise than the certificate.
+    pub fn disagreement(&self, certificate: &Certificate) -> Option<String> {
+        let date = |at: Option<u64>| at.map_or("never".to_owned(), clock::timestamp);
+        if self.fingerprint != certificate.fingerprint {
+            return Some("has another fingerprint than the certificate".into());
+        }
+        if self.expires != certificate.expires {
+            let (cached, real) = (date(self.expires), date(certificate.expires));
+            return Some(format!(
+                "says that the key expires {cached}, the certificate says {real}"
+            ));
+        }
+        let is_alike =
+            self.created == certificate.created && self.algorithm == certificate.algorithm;
+        (!is_alike).then(|| "has another time of creation or algorithm than the certificate".into())
+    }
+
     /// Where the secret key is.
     pub fn secret_key(&self, home: &Path) -> PathBuf {
         home.join(SECRET_KEYS).join(self.keygrip.file_name())

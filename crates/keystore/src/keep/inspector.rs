@@ -3,10 +3,11 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use gpg::{Certificate, Gpg, clock, time_of_signature};
+use gpg::{Certificate, Gpg, Keygrip, SigningAgent, clock, time_of_signature};
 
 use crate::Catalog;
 use crate::error::{Error, Result};
@@ -21,7 +22,7 @@ use crate::keep::trash::old_services;
 use crate::options::Options;
 use crate::secrets::passphrase::{self, Form, Passphrases};
 use crate::secrets::sealing::{places, strays};
-use crate::view::agent::AgentHome;
+use crate::view::agent::{AgentHome, SOCKET};
 use crate::view::links::{Links, OddLink};
 use crate::view::signd::SigndView;
 
@@ -163,6 +164,56 @@ impl Inspector {
         let phrase = self.passphrases.read(&home.path, grip)?;
         let deadline = Instant::now() + KEY_TIME;
         Ok(self.gpg.try_signature(work, &phrase, &certificate.fingerprint, at, None, deadline)?)
+    }
+
+    /// Whether signd is given what it takes to sign with a whole home: its secret key and its phrase.
+    pub fn is_seen(&self, home: &Home) -> bool {
+        let phrase = self.signd.phrases().join(home.name_email.as_str());
+        let link = |grip: &Keygrip| self.signd.secret_keys().join(grip.file_name());
+        phrase.exists() && home.keygrip.as_ref().is_some_and(|grip| link(grip).exists())
+    }
+
+    /// Makes a signature as signd does: with the phrase and the link to the secret key that it is given, by the
+    /// agent that runs in its home, else by one that is configured as that. A home of staging, which holds the
+    /// certificate, verifies it.
+    pub fn sign_as_signd(&self, home: &Home, certificate: &Certificate) -> Result<()> {
+        let Some(grip) = &home.keygrip else {
+            return Err(Error::NoKey(home.name_email.clone()));
+        };
+        let staged = self.staging.create()?;
+        let work = staged.path();
+        let failed = |e| Error::io(format!("preparing {}", work.display()), e);
+        let agent_home = self.signd.agent_home();
+        copy(&home.path.join(PUBRING), &work.join(PUBRING))?;
+        let socket = agent_home.live_socket();
+        if let Some(socket) = &socket {
+            symlink(socket, work.join(SOCKET)).map_err(failed)?;
+        } else {
+            let secret_keys = work.join(SECRET_KEYS);
+            fs::create_dir(&secret_keys).map_err(failed)?;
+            let link = self.signd.secret_keys().join(grip.file_name());
+            symlink(link, secret_keys.join(grip.file_name())).map_err(failed)?;
+            let configuration = agent_home.configuration_path();
+            if let Some(name) = configuration.file_name().filter(|_| configuration.is_file()) {
+                symlink(&configuration, work.join(name)).map_err(failed)?;
+            }
+        }
+        let phrase = self.signd.phrases().join(home.name_email.as_str());
+        // In phrases/ it is a link to the passphrase.
+        let phrase = phrase.canonicalize().and_then(|path| passphrase::beginning(&path));
+        let phrase = phrase.map_err(failed)?;
+        let phrase = passphrase::first_line(&phrase);
+        let at = time_of_signature(clock::now()?, certificate.created, certificate.expires);
+        let deadline = Instant::now() + KEY_TIME;
+        let agent = if socket.is_some() { SigningAgent::Running } else { SigningAgent::Own };
+        Ok(self.gpg.try_signature_by(
+            agent,
+            work,
+            phrase,
+            &certificate.fingerprint,
+            at,
+            deadline,
+        )?)
     }
 
     /// Writes `key.json` anew from what gpg says, under the lock of the home.

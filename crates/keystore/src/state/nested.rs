@@ -1,6 +1,7 @@
 //! Finds a state inside of a state: what `mv NEW OLD` makes where OLD is still there.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -48,6 +49,29 @@ pub fn put_in_place(root: &Path, inner: &Path) -> String {
     let moved = outer.join(inner.file_name().unwrap_or_default());
     let (root, outer, moved) = (quote_path(root), quote_path(&outer), quote_path(&moved));
     format!("mv -T {root} {outer} && mv -T {moved} {root}")
+}
+
+/// Directories beside the state directory `root`, called like it and more, that hold keys as a state does.
+pub fn states_beside(root: &Path) -> Vec<PathBuf> {
+    let (Some(parent), Some(name)) = (root.parent(), root.file_name()) else { return Vec::new() };
+    // Who may not look there has nothing to tell.
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    let is_called_so = |path: &PathBuf| {
+        let other = path.file_name().unwrap_or_default();
+        other != name && other.as_bytes().starts_with(name.as_bytes())
+    };
+    let paths = entries.map(|entry| entry.path()).filter(is_called_so);
+    let mut found: Vec<_> = paths.filter(|path| path.is_dir() && has_keys(path)).collect();
+    found.sort();
+    found
+}
+
+/// The command that puts the state `aside` in the place of `root`, which has no keys and is kept.
+pub fn exchange(root: &Path, aside: &Path) -> String {
+    let mut empty = root.as_os_str().to_owned();
+    empty.push(".empty");
+    let (root, aside, empty) = (quote_path(root), quote_path(aside), quote_path(Path::new(&empty)));
+    format!("mv -T {root} {empty} && mv -T {aside} {root}")
 }
 
 /// Whether a state has a directory of this name.

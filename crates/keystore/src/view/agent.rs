@@ -30,6 +30,9 @@ const ONLY_HERE: [AgentOption; 5] = [
 const HEADING: &str =
     "# Written by copr-keygen, which adds what an agent needs and keeps the rest.\n";
 
+/// What the agent listens on, in its home.
+pub const SOCKET: &str = "S.gpg-agent";
+
 /// Longer than any configuration.
 const SIZE_MAX: u64 = 1 << 20;
 
@@ -86,7 +89,7 @@ impl AgentHome {
     }
 
     fn socket(&self) -> PathBuf {
-        self.0.join("S.gpg-agent")
+        self.0.join(SOCKET)
     }
 
     /// Looks at the configuration.
@@ -173,14 +176,20 @@ impl AgentHome {
         }
     }
 
+    /// The socket of an agent that answers where gpg looks for it.
+    pub fn live_socket(&self) -> Option<PathBuf> {
+        let is_live = !has_sockets_elsewhere() && matches!(self.agent(), Agent::Answers { .. });
+        is_live.then(|| self.socket())
+    }
+
     /// Why no agent can be started in the home, if that is so and none runs there. It makes locks and
     /// sockets in the home; the sockets are elsewhere for users who are logged in, which says nothing here.
     pub fn lacks_agent(&self) -> Option<nix::Error> {
         let errno = nix::unistd::access(&self.0, AccessFlags::W_OK).err()?;
         let is_cut_off = matches!(errno, nix::Error::EROFS | nix::Error::ENOENT);
         let has_agent = || {
-            let elsewhere = Path::new("/run/user").join(nix::unistd::geteuid().to_string());
-            elsewhere.is_dir() || matches!(connect(&self.socket()), Ok(_) | Err(nix::Error::EAGAIN))
+            has_sockets_elsewhere()
+                || matches!(connect(&self.socket()), Ok(_) | Err(nix::Error::EAGAIN))
         };
         (is_cut_off && !has_agent()).then_some(errno)
     }
@@ -196,6 +205,11 @@ impl AgentHome {
             _ => false,
         }
     }
+}
+
+/// Whether gpg has the sockets of all homes in another directory: for users who are logged in.
+fn has_sockets_elsewhere() -> bool {
+    Path::new("/run/user").join(nix::unistd::geteuid().to_string()).is_dir()
 }
 
 /// Connects without waiting: a process that takes no connections must not hold us up.

@@ -1,16 +1,17 @@
-//! The settings in effect, and where each comes from.
+//! The settings that somebody has set, and where.
 
 use keystore::check_path_length;
 
+use super::finding::Section;
 use super::host::Host;
-use super::page::Section;
 use crate::error::Error;
 
 const NAME: &str = "settings";
 
 pub fn section(host: &Host) -> Section {
     let mut section = Section::new(NAME);
-    for (name, text, source) in &host.settings.origins {
+    let is_set = |source: &str| source != "the default";
+    for (name, text, source) in host.settings.origins.iter().filter(|(.., it)| is_set(it)) {
         let text = if text.is_empty() { "none" } else { text };
         section.ok(name, format!("{text} ({source})"));
     }
@@ -24,9 +25,7 @@ pub fn section(host: &Host) -> Section {
     if let Err(e) = host.settings.check_expire() {
         section.failed("expire", format!("{e}: serve does not start"), "set expire to less");
     }
-    if let Err(e) = check_path_length(host.state()) {
-        section.failed("state_dir", e.to_string(), "set state_dir to a shorter path");
-    }
+    section.look("state_dir", check_path_length(host.state()), "set state_dir to a shorter path");
     section
 }
 
@@ -37,8 +36,7 @@ pub fn failed(errors: &[Error]) -> Section {
         section.failed(
             "configuration",
             error.to_string(),
-            "correct it where it is set (a file must be readable for everybody: chmod 0644), then \
-             systemctl restart copr-keygen.socket",
+            "correct it where it is set; a file there must be readable for everybody",
         );
     }
     section

@@ -1,9 +1,7 @@
-//! Which file systemd hands to the service as its tokens, by what the files of the unit say: `systemctl
+//! Which file systemd hands to a service as a credential, by what the files of its unit say: `systemctl
 //! show` does not print credentials.
 
 use std::path::{Path, PathBuf};
-
-use crate::http::tokens::CREDENTIAL;
 
 /// Where systemd looks for a credential that a unit names without a path, in this order (systemd.exec(5)).
 /// Before version 254, a credential that is not decrypted was looked for in the last three alone.
@@ -18,7 +16,7 @@ const STORES: [&str; 8] = [
     "usr/lib/credstore",
 ];
 
-/// What the unit of the service is given under the name of the tokens.
+/// What a unit is given under the name of a credential.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Passed {
     Nothing,
@@ -33,7 +31,7 @@ pub enum Passed {
 }
 
 /// Reads it out of the files of the unit and looks where systemd does, below `root`.
-pub fn passed(files: &str, root: &Path) -> Passed {
+pub fn passed(files: &str, credential: &str, root: &Path) -> Passed {
     let mut last = None;
     for (name, value) in files.lines().filter_map(|line| line.split_once('=')) {
         match (name.trim(), value.trim()) {
@@ -41,7 +39,7 @@ pub fn passed(files: &str, root: &Path) -> Passed {
             (name @ ("LoadCredential" | "LoadCredentialEncrypted"), value) => {
                 // Without a source, it is what the credential is called.
                 let (id, source) = value.split_once(':').unwrap_or((value, value));
-                if id == CREDENTIAL {
+                if id == credential {
                     last = Some((name == "LoadCredentialEncrypted", source));
                 }
             }
@@ -101,7 +99,7 @@ mod tests {
             (named(plain, "both"), Passed::StillEncrypted(encrypted.join("both"))),
             (named(decrypting, "clear"), Passed::NotEncrypted(clear.join("clear"))),
         ] {
-            assert_eq!(passed(&files, root.path()), expected, "{files}");
+            assert_eq!(passed(&files, "tokens", root.path()), expected, "{files}");
         }
     }
 }

@@ -1,0 +1,38 @@
+//! What is in `keys/`, looked at once for all sections.
+
+use std::ffi::OsString;
+
+use keystore::Home;
+use keystore::ahead::ahead;
+
+use super::host::Host;
+use crate::error::Error;
+
+#[derive(Default)]
+pub struct Survey {
+    /// Every home, by name.
+    pub homes: Vec<Home>,
+    /// Names in `keys/` that no identity has.
+    pub strange: Vec<OsString>,
+    /// Why `keys/` could not be read.
+    pub failure: Option<Error>,
+}
+
+impl Survey {
+    /// Looks at every home.
+    pub fn take(host: &Host) -> Self {
+        let (names, strange) = match host.inspector.names() {
+            Ok(found) => found,
+            Err(e) => return Self { failure: Some(e), ..Self::default() },
+        };
+        let owner = host.owner.uid.as_raw();
+        let examine = |name| host.inspector.examine(name, owner);
+        let homes = ahead(names.into_iter(), examine).flatten().collect();
+        Self { homes, strange, failure: None }
+    }
+
+    /// The homes that hold all it takes to sign.
+    pub fn whole(&self) -> impl Iterator<Item = &Home> {
+        self.homes.iter().filter(|home| home.is_whole())
+    }
+}

@@ -1,0 +1,97 @@
+//! `/etc/sign.conf`, the configuration of obs-signd, as signd reads it: lines of words, the first of
+//! which names the setting. Only what concerns us.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+
+/// Longer than any sign.conf.
+const SIZE_MAX: u64 = 1 << 20;
+
+/// The port of signd when none is named.
+const PORT: u16 = 5167;
+
+/// What sign.conf says: the words of each setting. Names end in a colon, as they do there.
+#[derive(Debug)]
+pub struct SignConf(HashMap<String, Vec<String>>);
+
+impl SignConf {
+    pub fn read(path: &Path) -> io::Result<Self> {
+        use std::io::Read;
+        use std::os::unix::fs::OpenOptionsExt;
+        let file = std::fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        let mut text = Vec::new();
+        file.take(SIZE_MAX).read_to_end(&mut text)?;
+        Ok(Self::parse(&String::from_utf8_lossy(&text)))
+    }
+
+    fn parse(text: &str) -> Self {
+        let mut settings: HashMap<_, Vec<String>> = HashMap::new();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let mut words = line.split_ascii_whitespace().map(str::to_owned);
+            let Some(name) = words.next() else { continue };
+            let adds_up = name == "allow:";
+            let known = settings.entry(name).or_default();
+            if !adds_up {
+                known.clear();
+            }
+            known.extend(words);
+        }
+        Self(settings)
+    }
+
+    /// The clients that may ask.
+    pub fn allow(&self) -> &[String] {
+        self.0.get("allow:").map_or(&[], Vec::as_slice)
+    }
+
+    /// The first word of a setting.
+    pub fn word(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.first().map(String::as_str)
+    }
+
+    /// As [`SignConf::word`], of a setting that is a path.
+    pub fn path(&self, name: &str) -> Option<&Path> {
+        self.word(name).map(Path::new)
+    }
+
+    /// The port, or what stands in its place. signd listens at the proxy port, which is the port unless it is
+    /// named.
+    pub fn port(&self) -> Result<u16, &str> {
+        let word = self.word("proxyport:").or_else(|| self.word("port:"));
+        word.map_or(Ok(PORT), |word| word.parse().map_err(|_| word))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_read_as_signd_reads_it() {
+        let conf = SignConf::parse(
+            "# phrases: /no\n\nallow: 127.0.0.1 192.0.2.20\nallow:  192.0.2.21\n\
+             phrases:\t/var/lib/a  junk\n  gpg: /usr/bin/gpg-copr\nphrases: /var/lib/b\nport: 1\n\
+             unknown: x\ngnupghome:\n",
+        );
+        assert_eq!(conf.path("phrases:"), Some(Path::new("/var/lib/b")));
+        assert_eq!(conf.path("gpg:"), Some(Path::new("/usr/bin/gpg-copr")));
+        assert_eq!(conf.allow(), ["127.0.0.1", "192.0.2.20", "192.0.2.21"]);
+        assert_eq!((conf.path("gnupghome:"), conf.port()), (None, Ok(1)));
+        assert_eq!(SignConf::parse("").port(), Ok(5167));
+        assert_eq!(SignConf::parse("proxyport: 9\nport: 1").port(), Ok(9));
+        assert_eq!(SignConf::parse("port: x").port(), Err("x"));
+    }
+
+    #[test]
+    fn the_documented_one_has_all_it_takes() {
+        let conf = SignConf::parse(include_str!("../../docs/sign.conf"));
+        assert_eq!(conf.path("phrases:"), Some(Path::new("/var/lib/copr-keygen/phrases")));
+        assert_eq!(conf.path("gnupghome:"), Some(Path::new("/var/lib/copr-keygen/gnupg")));
+        assert!(conf.path("gpg:").is_some() && !conf.allow().is_empty());
+        assert!(conf.word("server:").is_none());
+    }
+}

@@ -1,0 +1,146 @@
+//! What systemd says of our units and those of obs-signd. Nothing is started or changed.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use gpg::process::{self, End, Job};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What to ask of each unit.
+const PROPERTIES: &str = "--property=LoadState,ActiveState,UnitFileState,Result,Environment,\
+NextElapseUSecRealtime,ExecMainStatus,Listen,MainPID,User,NoNewPrivileges,ProtectSystem";
+
+pub const SOCKET: &str = "copr-keygen.socket";
+pub const SERVICE: &str = "copr-keygen.service";
+pub const TIMER: &str = "copr-keygen-prolong.timer";
+pub const PROLONG: &str = "copr-keygen-prolong.service";
+pub const POOL: &str = "copr-keygen-pool.path";
+pub const FILL_POOL: &str = "copr-keygen-pool.service";
+/// What opens sealed passphrases for signd.
+pub const PHRASES: &str = "copr-keygen-phrases.service";
+/// What obs-signd is called, by distribution; the last one is that of the old service.
+pub const SIGND: [&str; 3] = ["signd.service", "obssignd.service", "signd-copr.service"];
+
+/// All of them.
+const NAMES: [&str; 10] =
+    [SOCKET, SERVICE, TIMER, PROLONG, POOL, FILL_POOL, PHRASES, SIGND[0], SIGND[1], SIGND[2]];
+
+/// The units of this host.
+#[derive(Debug)]
+pub struct Units(HashMap<&'static str, Unit>);
+
+impl Units {
+    /// Asks systemd.
+    pub fn look() -> Result<Self, String> {
+        let text = systemctl(&[&["show", PROPERTIES, "--"], &NAMES[..]].concat())?;
+        // An empty line is between any two.
+        let units: Vec<_> = text.split("\n\n").map(Unit::parse).collect();
+        match units.len() == NAMES.len() {
+            true => Ok(Self::of(NAMES.into_iter().zip(units))),
+            false => Err(format!("it told of {} units", units.len())),
+        }
+    }
+
+    /// These units and no others.
+    pub fn of(units: impl IntoIterator<Item = (&'static str, Unit)>) -> Self {
+        Self(units.into_iter().collect())
+    }
+
+    /// One of them; one without properties when it is not there.
+    pub fn unit(&self, name: &str) -> Unit {
+        self.0.get(name).cloned().unwrap_or_default()
+    }
+
+    /// The unit of signd that runs, else the first that is installed.
+    pub fn signd(&self) -> Option<(&'static str, Unit)> {
+        let units = SIGND.into_iter().map(|name| (name, self.unit(name)));
+        units.filter(|(_, unit)| unit.is_installed()).min_by_key(|(_, unit)| !unit.is_active())
+    }
+
+    /// The main process of signd's unit, if it runs.
+    pub fn signd_process(&self) -> Option<u32> {
+        self.signd()?.1.process()
+    }
+
+    /// What starts signd, anew if it runs.
+    pub fn restart_signd(&self) -> Option<String> {
+        let (name, unit) = self.signd()?;
+        let word = if unit.is_active() { "restart" } else { "start" };
+        Some(format!("systemctl {word} {name}"))
+    }
+}
+
+/// The properties of a unit.
+#[derive(Clone, Debug, Default)]
+pub struct Unit(HashMap<String, String>);
+
+impl Unit {
+    /// Reads `systemctl show`; a property that is there several times keeps a line for each.
+    pub fn parse(text: &str) -> Self {
+        let mut unit: HashMap<String, String> = HashMap::new();
+        for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
+            let known = unit.entry(name.to_owned()).or_default();
+            if !known.is_empty() {
+                known.push('\n');
+            }
+            known.push_str(value);
+        }
+        Self(unit)
+    }
+
+    /// A property; empty when there is none.
+    pub fn get(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+
+    pub fn is_installed(&self) -> bool {
+        self.get("LoadState") == "loaded"
+    }
+
+    pub fn is_active(&self) -> bool {
+        matches!(self.get("ActiveState"), "active" | "activating" | "reloading")
+    }
+
+    pub fn is_enabled(&self) -> bool {
+        self.get("UnitFileState") == "enabled"
+    }
+
+    /// The main process, while there is one.
+    pub fn process(&self) -> Option<u32> {
+        self.get("MainPID").parse().ok().filter(|pid| *pid != 0)
+    }
+}
+
+/// What starts the unit of signd anew that a process is in.
+pub fn restart_signd_of(pid: u32) -> Option<String> {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let mut parts = groups.split(['/', '\n']);
+    let unit = SIGND.into_iter().find(|unit| parts.any(|part| part == *unit))?;
+    Some(format!("systemctl restart {unit}"))
+}
+
+/// The files of a unit, as they are, in the order in which they are read.
+pub fn cat(unit: &str) -> Result<String, String> {
+    systemctl(&["cat", "--no-pager", unit])
+}
+
+fn systemctl(arguments: &[&str]) -> Result<String, String> {
+    let arguments = arguments.iter().map(Into::into).collect();
+    let stdout = run(Path::new("/usr/bin/systemctl"), arguments, PATIENCE)?;
+    Ok(String::from_utf8_lossy(&stdout).into_owned())
+}
+
+/// What a tool of systemd prints, or why it failed.
+pub fn run(tool: &Path, arguments: Vec<OsString>, patience: Duration) -> Result<Vec<u8>, String> {
+    let deadline = Instant::now() + patience;
+    let job = Job { program: tool, arguments, stdin: b"", deadline, background: None };
+    match process::run(&job) {
+        Ok(done) if done.end == Some(End::Exited(0)) => Ok(done.stdout),
+        Ok(done) if done.end.is_none() => Err("it did not answer in time".into()),
+        Ok(done) => Err(String::from_utf8_lossy(&done.stderr).trim().to_owned()),
+        Err(e) => Err(e.to_string()),
+    }
+}

@@ -1,0 +1,155 @@
+//! The remedies of `check`: each command is typed in as it stands, and what it was for is gone.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use super::check_host::{ID, OTHER, SignHost};
+use super::programs;
+
+fn write(path: &Path, content: &[u8]) {
+    let _ = fs::remove_file(path);
+    fs::write(path, content).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+}
+
+/// The files that were kept aside by remedies.
+fn kept(sign_host: &SignHost) -> Vec<Vec<u8>> {
+    let entries = sign_host.host.entries("").into_iter().filter(|name| name.starts_with("kept."));
+    let directories = entries.map(|name| sign_host.path(&name));
+    let files = directories.flat_map(|directory| fs::read_dir(directory).unwrap());
+    let mut kept: Vec<_> = files.map(|file| fs::read(file.unwrap().path()).unwrap()).collect();
+    kept.sort();
+    kept
+}
+
+#[test]
+fn what_check_repairs_is_repaired_by_the_command_it_prints() {
+    let sign_host = SignHost::with_keys(&[ID, OTHER]);
+    let home = sign_host.host.home(ID);
+    fs::set_permissions(home.join("passphrase"), Permissions::from_mode(0o644)).unwrap();
+    sign_host.assert_remedy_mends("passphrase", "has mode 0644");
+    fs::remove_file(home.join("key.json")).unwrap();
+    sign_host.assert_remedy_mends("key.json", "is missing");
+    fs::remove_file(sign_host.path("phrases").join(ID)).unwrap();
+    sign_host.assert_remedy_mends(ID, "the link is missing");
+    fs::remove_file(sign_host.secret_link(ID)).unwrap();
+    sign_host.assert_remedy_mends(".key", "signd cannot sign");
+    fs::remove_dir_all(sign_host.path("pool")).unwrap();
+    sign_host.assert_remedy_mends("pool", "is missing");
+    fs::remove_file(sign_host.path("gnupg/gpg-agent.conf")).unwrap();
+    sign_host.assert_remedy_mends("gpg-agent.conf", "is missing");
+    write(&sign_host.path("gnupg/trustdb.gpg"), b"corrupt");
+    sign_host.assert_remedy_mends("gnupg/trustdb.gpg", "signing fails");
+    write(&home.join("trustdb.gpg"), b"corrupt");
+    sign_host.assert_remedy_mends("trustdb.gpg", "can be deleted");
+    let tag = super::state::tag_of_this_host(&sign_host.host);
+    let dead = sign_host.path("staging").join(format!("{tag}-00000001"));
+    fs::create_dir(&dead).unwrap();
+    fs::set_permissions(&dead, Permissions::from_mode(0o700)).unwrap();
+    sign_host.assert_remedy_mends("00000001", "was left behind");
+    write(&home.join("passphrase~"), b"an old one\n");
+    sign_host.assert_remedy_mends("passphrase~", "in the clear");
+    sign_host.assert_well(&["--deep"]);
+}
+
+#[test]
+fn what_may_be_an_only_copy_is_kept_by_the_command_that_moves_it_away() {
+    let sign_host = SignHost::with_keys(&[ID]);
+    let gnupg = sign_host.path("gnupg");
+    let phrase = sign_host.path("phrases").join(ID);
+    let secret = fs::read(sign_host.secret_key(ID)).unwrap();
+    write(&phrase, b"precious\n");
+    sign_host.assert_remedy_mends(ID, "content of its own");
+    // Again: nothing is overwritten.
+    write(&phrase, b"precious too\n");
+    sign_host.assert_remedy_mends(ID, "content of its own");
+    write(&sign_host.secret_link(ID), &secret);
+    sign_host.assert_remedy_mends(".key", "or the only one");
+    for odd in ["\x1b[2Jodd\n  ok", "it's $HOME \"%s\\", "\u{202e}back"] {
+        write(&sign_host.path("phrases").join(odd), b"odd\n");
+    }
+    for shown in [r"\u{1b}[2Jodd\n  ok", "it's $HOME \"%s\\", r"\u{202e}back"] {
+        sign_host.assert_remedy_mends(&format!("phrases/{shown}"), "content of its own");
+    }
+    write(&gnupg.join("gpg.conf"), b"digest-algo SHA1\n");
+    sign_host.assert_remedy_mends("gpg.conf", "changes how everything is signed");
+    write(&gnupg.join("gpg-agent.conf"), b"no-allow-loopback-pinentry\n");
+    sign_host.assert_remedy_mends("gpg-agent.conf", "no-allow-loopback-pinentry");
+    fs::remove_dir_all(sign_host.path("staging")).unwrap();
+    write(&sign_host.path("staging"), b"a file\n");
+    sign_host.assert_remedy_mends("staging", "is not a directory");
+    sign_host.assert_well(&["--deep"]);
+    let mut expected: Vec<&[u8]> = vec![b"precious\n", b"precious too\n", &secret, b"a file\n"];
+    expected.extend([&b"odd\n"[..]; 3]);
+    expected.extend([&b"digest-algo SHA1\n"[..], b"no-allow-loopback-pinentry\n"]);
+    expected.sort_unstable();
+    let kept = kept(&sign_host);
+    // What the service adds to a configuration of its own comes before the move.
+    assert_eq!(kept.len(), expected.len());
+    for (kept, expected) in kept.iter().zip(expected) {
+        assert!(kept.starts_with(expected), "{:?}", String::from_utf8_lossy(kept));
+    }
+}
+
+#[test]
+fn a_sign_conf_that_leads_astray_is_put_right_by_the_commands() {
+    let mut sign_host = SignHost::with_keys(&[ID]);
+    // Where it is installed, gpg-copr is beside the program.
+    sign_host.program = sign_host.host.scratch().join("bin/copr-keygen");
+    fs::create_dir(sign_host.program.parent().unwrap()).unwrap();
+    programs::copy(Path::new(env!("CARGO_BIN_EXE_copr-keygen")), &sign_host.program);
+    let gpg_copr = sign_host.program.with_file_name("gpg-copr");
+    symlink(&sign_host.program, &gpg_copr).unwrap();
+    let text = fs::read_to_string(sign_host.sign_conf()).unwrap();
+    let of_scratch = format!("gpg: {}/gpg-copr", sign_host.host.scratch().display());
+    let good = text.replace(&of_scratch, &format!("gpg: {}", gpg_copr.display()));
+    assert_ne!(good, text);
+    let line = |name: &str| good.lines().find(|line| line.starts_with(name)).unwrap();
+    for (from, to, words) in [
+        (line("phrases:"), "phrases: /tmp", "our keys are elsewhere"),
+        (line("phrases:"), "", "has no phrases:"),
+        (line("gpg:"), "gpg: /usr/bin/gpg", "is not gpg-copr"),
+        (line("gpg:"), "", "has no gpg:"),
+        (line("gnupghome:"), "gnupghome: /root/.gnupg", "not our agent's home"),
+        (line("gnupghome:"), "", "has no gnupghome:"),
+        (line("tmpdir:"), "tmpdir: /nonexistent", "tmpdir: /nonexistent"),
+        (line("pidfile:"), "pidfile: run/signd.pid", "no absolute path"),
+        (line("allow:"), "allow: ::1\nserver: 192.0.2.1", "never hears"),
+    ] {
+        // The last line has no end.
+        fs::write(sign_host.sign_conf(), good.replace(from, to).trim_end()).unwrap();
+        sign_host.assert_remedy_mends("sign.conf", words);
+    }
+    fs::set_permissions(sign_host.sign_conf(), Permissions::from_mode(0o644)).unwrap();
+    fs::write(sign_host.sign_conf(), good).unwrap();
+    sign_host.assert_well(&[]);
+}
+
+#[test]
+fn a_state_that_was_moved_away_is_put_back_by_the_command() {
+    let sign_host = SignHost::with_keys(&[ID]);
+    let state = sign_host.host.state();
+    // A copy beside keys is no news.
+    let aside = state.with_file_name("state.aside");
+    let copied = std::process::Command::new("cp").arg("-a").args([&state, &aside]).status();
+    assert!(copied.unwrap().success());
+    sign_host.assert_well(&[]);
+    fs::remove_dir_all(&state).unwrap();
+    for part in ["", "keys", "gnupg", "gnupg/private-keys-v1.d", "phrases", "pool", "staging"] {
+        fs::create_dir(state.join(part)).unwrap();
+        fs::set_permissions(state.join(part), Permissions::from_mode(0o700)).unwrap();
+    }
+    sign_host.check(&["--repair"]).assert_failed("state.aside", "was moved away", "mv -T ");
+    sign_host.assert_remedy_mends("state.aside", "keys that exist would be made anew");
+    sign_host.assert_well(&["--deep"]);
+    assert!(state.with_file_name("state.empty").is_dir());
+
+    // Nested: `mv` onto a directory that is still there.
+    let outer = sign_host.host.scratch().join("outer");
+    fs::rename(state.with_file_name("state.empty"), &outer).unwrap();
+    fs::rename(&state, outer.join("state.new")).unwrap();
+    fs::rename(&outer, &state).unwrap();
+    sign_host.assert_remedy_mends("state.new", "inside of this one");
+    sign_host.assert_well(&["--deep"]);
+}
