@@ -15,6 +15,14 @@ expect_line() {
     expect_match "remedy of $2" "${3-}" "$line"
 }
 
+# type_in TEXT: types in the remedy of the line with this text, as it stands.
+type_in() {
+    local remedy
+    remedy=$(grep -A 1 -F "$1" <<<"$page" | sed -n 's/^ *-> //p' | head -1)
+    note "$remedy"
+    in_container sh -c "$remedy" || fail "$remedy"
+}
+
 # Stands in for obs-signd, which Debian does not have: listens where it would.
 in_container tee /usr/bin/stand-in >/dev/null <<'END'
 #!/usr/bin/perl
@@ -37,7 +45,7 @@ expect_request 201 POST /gen_key "$(key_request first)"
 check 1
 expect_line FAILED 'copr-keygen-prolong.timer: is not set' 'enable --now copr-keygen-prolong.timer'
 expect_line FAILED 'signd.service: does not run' 'systemctl start signd.service'
-expect_line FAILED '127.0.0.1:5167: signd does not answer' 'systemctl start signd'
+expect_line FAILED '127.0.0.1:5167: signd does not answer' 'systemctl start signd.service'
 in_container systemctl --quiet enable --now copr-keygen-prolong.timer copr-keygen-pool.path 2>&1
 in_container systemctl start signd.service
 wait_for 10 in_container sh -c "ss --listening --tcp --numeric --no-header | grep -q :5167"
@@ -63,7 +71,7 @@ in_container chown root: "$home/pubring.kbx" "$state/phrases"
 in_container chmod 0644 "$home/passphrase"
 in_container ln -s /etc/passwd "$home/strange"
 check 1
-expect_line FAILED 'pubring.kbx: belongs to root, not to copr-signer' 'as root: copr-keygen check --repair'
+expect_line FAILED 'pubring.kbx: belongs to root, not to copr-signer' '-> copr-keygen check --repair'
 expect_line FAILED 'passphrase: has mode 0644 instead of 0600' 'copr-keygen check --repair'
 check 0 --repair
 expect_line repaired 'pubring.kbx: belongs to root'
@@ -74,7 +82,7 @@ check 0 --deep
 # The state directory itself.
 in_container chown root: "$state"
 check 1
-expect_line FAILED "$state: belongs to root" 'as root: copr-keygen check --repair'
+expect_line FAILED "$state: belongs to root" '-> copr-keygen check --repair'
 check 0 --repair
 expect "owner of the state" copr-signer "$(in_container stat --format %U "$state")"
 expect_whole_key first
@@ -92,6 +100,41 @@ check 0
 expect_line warning "$service: has settings in its Environment=" config.toml
 in_container rm "/run/systemd/system/$service.d/test.conf"
 in_container systemctl daemon-reload
+
+# The drop-ins with user and sandbox are lost: everything works, as root.
+signd_drop_in=/usr/lib/systemd/system/signd.service.d/10-copr-keygen.conf
+in_container mv "$signd_drop_in" /root/
+in_container systemctl daemon-reload
+in_container systemctl restart signd.service
+check 1
+expect_line FAILED 'signd.service: runs as root, not as copr-signer, and without a sandbox' 'install -D -m 0644'
+expect_line FAILED 'runs as root, not as copr-signer' 'systemctl restart signd.service'
+type_in 'signd.service: runs as root'
+wait_for 10 in_container sh -c "ss --listening --tcp --numeric --no-header | grep -q :5167"
+check 0
+in_container mv /root/10-copr-keygen.conf "$signd_drop_in"
+in_container rm -r /etc/systemd/system/signd.service.d
+for unit in copr-keygen copr-keygen-; do
+    in_container mv "/usr/lib/systemd/system/$unit.service.d/10-sandbox.conf" "/root/$unit"
+    in_container systemctl daemon-reload
+    check 1
+    expect_line FAILED 'service: runs as root, not as copr-signer, and without a sandbox: 10-sandbox.conf' 'install copr-keygen again'
+    in_container mv "/root/$unit" "/usr/lib/systemd/system/$unit.service.d/10-sandbox.conf"
+done
+in_container systemctl daemon-reload
+check 0
+
+# A service that has failed, and whose cause was mended.
+in_container mkdir -p /etc/copr-keygen
+in_container tee /etc/copr-keygen/config.toml >/dev/null <<<'expire = "soon"'
+in_container systemctl start "$service" 2>/dev/null && fail "it starts with wrong settings"
+wait_for 20 is "$service" failed
+in_container rm /etc/copr-keygen/config.toml
+forget_starts
+check 1
+expect_line FAILED "$service: has failed (exit-code, status 78)" 'journalctl'
+type_in "$service: has failed"
+check 0
 
 # Settings.
 in_container mkdir -p /etc/copr-keygen
