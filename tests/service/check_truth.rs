@@ -28,8 +28,11 @@ fn with_etc(sign_host: &SignHost, files: &[(&str, &str)], words: &[&str]) -> Com
 #[test]
 fn a_host_that_looks_well_and_cannot_sign_is_not_well() {
     let sign_host = SignHost::with_keys(&[ID, OTHER]);
+    let staging = || fs::metadata(sign_host.path("staging")).unwrap().modified().unwrap();
+    let alive = staging();
     let found = sign_host.check(&[]);
     assert!(found.has("ok", "", "signs by the agent in gnupg/"), "{found:#?}");
+    assert_eq!(staging(), alive, "who only looks gives no sign of life");
     // Every file is there; only a signature shows that the passphrases are not those of their keys.
     let passphrases = [ID, OTHER].map(|id| sign_host.host.home(id).join("passphrase"));
     let good = passphrases.each_ref().map(|path| fs::read(path).unwrap());

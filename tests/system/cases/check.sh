@@ -143,6 +143,18 @@ check 78
 expect_line FAILED 'configuration: jobs = "many"' 'correct it where it is set'
 in_container rm /etc/copr-keygen/config.toml
 
+# What /etc/gnupg says to every gpg of the host: options of ours overrule it, or it is named.
+in_container mkdir -p /etc/gnupg
+in_container tee /etc/gnupg/gpg-agent.conf >/dev/null <<<'no-allow-loopback-pinentry'
+expect_request 201 POST /gen_key "$(key_request overruled)"
+check 0
+in_container tee /etc/gnupg/common.conf >/dev/null <<<'use-keyboxd'
+page=$(in_container copr-keygen check 2>&1 || true)
+type_in '/etc/gnupg/common.conf: says use-keyboxd'
+expect_request 201 POST /gen_key "$(key_request named)"
+check 0
+in_container rm -r /etc/gnupg
+
 # A disk that is full.
 in_container systemctl stop "$service"
 in_container mount -t tmpfs -o size=2m,mode=0700,uid=copr-signer,gid=copr-signer tmpfs "$state"
