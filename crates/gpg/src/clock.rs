@@ -101,8 +101,8 @@ fn parse_timestamp(text: &str) -> Option<u64> {
 /// The last second of the year 9999, the latest one that can be written.
 const LATEST: u64 = 253_402_300_799;
 
-/// Parses a moment: a Unix time with `@`, a date, a time as RFC 3339 has it, or a span like `90d`
-/// or `2w`, which [`Moment::before`] and [`Moment::after`] a given time make a moment of.
+/// Parses a moment: a Unix time with `@`, a date, a time as RFC 3339 has it, or a span like `90d`,
+/// `2w` or `12h`, which [`Moment::before`] and [`Moment::after`] a given time make a moment of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
     /// A Unix time.
@@ -134,8 +134,8 @@ impl std::str::FromStr for Moment {
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let wrong = || {
-            "must be a date like 2027-01-31, a time like 2027-01-31T12:00:00Z, a span like 90d, 2w \
-             or 5y, or @ and a Unix time"
+            "must be a date like 2027-01-31, a time like 2027-01-31T12:00:00Z, a span like 12h, 90d, \
+             2w or 5y, or @ and a Unix time"
                 .to_owned()
         };
         if let Some(digits) = text.strip_prefix('@') {
@@ -145,8 +145,8 @@ impl std::str::FromStr for Moment {
         if let Some(at) = parse_timestamp(&full) {
             return Ok(Self::At(at));
         }
-        let ends_in_unit = text.ends_with(['d', 'w', 'm', 'y']);
-        match text.parse::<Lifetime>() {
+        let ends_in_unit = text.ends_with(['h', 'd', 'w', 'm', 'y']);
+        match Lifetime::parse_span(text) {
             Ok(span) if ends_in_unit => Ok(Self::Span(span.seconds().into())),
             _ => Err(wrong()),
         }
@@ -195,12 +195,13 @@ mod tests {
             ("@1700000000", Moment::At(1_700_000_000)),
             ("2023-11-14", Moment::At(1_699_920_000)),
             ("2023-11-14T22:13:20Z", Moment::At(1_700_000_000)),
+            ("12h", Moment::Span(DAY / 2)),
             ("2w", Moment::Span(14 * DAY)),
             ("365d", Moment::Span(365 * DAY)),
         ] {
             assert_eq!(text.parse(), Ok(expected), "{text}");
         }
-        for bad in ["", "@", "@-1", "12", "2023-13-14", "1969-01-01", "yesterday", "2h", "-1d"] {
+        for bad in ["", "@", "@-1", "12", "2023-13-14", "1969-01-01", "yesterday", "2s", "-1d"] {
             assert!(bad.parse::<Moment>().is_err(), "{bad}");
         }
         assert_eq!(Moment::Span(10).before(15), 5);

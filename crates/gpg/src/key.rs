@@ -56,6 +56,29 @@ impl Lifetime {
         self.0
     }
 
+    /// Parses a span that is not the lifetime of a key: as [`Lifetime::from_str`], or hours like `12h`.
+    pub fn parse_span(text: &str) -> Result<Self, String> {
+        match text.strip_suffix('h') {
+            Some(hours) => Self::count(hours, 3_600),
+            None => text.parse(),
+        }
+        .map_err(|_| {
+            "must be a number of days, or like 12h, 2w, 18m, 5y, and end before 2106".into()
+        })
+    }
+
+    /// So many times so many seconds.
+    fn count(digits: &str, seconds: u64) -> Result<Self, String> {
+        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err("must be a number of days, or like 2w, 18m, 5y; 0 is never".into());
+        }
+        let seconds = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(seconds));
+        match seconds.map(u32::try_from) {
+            Some(Ok(seconds)) => Ok(Self(seconds)),
+            _ => Err("a key must expire before the year 2106; 0 is never".into()),
+        }
+    }
+
     /// When a key created at `created` (Unix time) expires, or `None` for never.
     ///
     /// gpg keeps times in 32 bits, so a key must expire before 2106-02-07.
@@ -82,14 +105,7 @@ impl FromStr for Lifetime {
             _ => 1,
         };
         let digits = text.strip_suffix(['d', 'w', 'm', 'y']).unwrap_or(text);
-        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-            return Err("must be a number of days, or like 2w, 18m, 5y; 0 is never".into());
-        }
-        let seconds = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(days * DAY));
-        match seconds.map(u32::try_from) {
-            Some(Ok(seconds)) => Ok(Self(seconds)),
-            _ => Err("a key must expire before the year 2106; 0 is never".into()),
-        }
+        Self::count(digits, days * DAY)
     }
 }
 
@@ -120,6 +136,18 @@ mod tests {
             assert!(bad.parse::<Lifetime>().is_err(), "{bad}");
         }
         assert!("18446744073709551615y".parse::<Lifetime>().is_err());
+    }
+
+    #[test]
+    fn spans_may_be_hours_and_lifetimes_may_not() {
+        let seconds = |text| Lifetime::parse_span(text).map(Lifetime::seconds);
+        assert_eq!(seconds("12h"), Ok(43_200));
+        assert_eq!(seconds("0h"), Ok(0));
+        assert_eq!(seconds("2w"), Ok(14 * 86_400));
+        for bad in ["", "h", "-1h", "1.5h", "12H", "never", "9999999h"] {
+            assert!(seconds(bad).is_err_and(|why| why.contains("12h")), "{bad}");
+        }
+        assert!("12h".parse::<Lifetime>().is_err());
     }
 
     #[test]

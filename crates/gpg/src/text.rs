@@ -1,4 +1,6 @@
-//! Text from outside, made safe for a terminal and a log. This is the one escaper of the whole program.
+//! Text for people: safe on a terminal and in a log, counted with the right noun, sizes in units.
+
+use std::fmt::Display;
 
 /// Whether a character moves the cursor, ends a line, or turns the direction of the text around it, so that
 /// the text reads as another one.
@@ -32,6 +34,26 @@ pub fn printable_start(text: &str, max: usize) -> String {
     }
 }
 
+/// `1 key`, `2 keys`.
+pub fn number<N: Display + PartialEq + From<u8>>(count: N, one: &str, many: &str) -> String {
+    if count == N::from(1) { format!("1 {one}") } else { format!("{count} {many}") }
+}
+
+/// `1 key`, `2 keys`.
+pub fn keys<N: Display + PartialEq + From<u8>>(count: N) -> String {
+    number(count, "key", "keys")
+}
+
+/// `512 bytes`, `1.5 MiB`. One digit after the point; a size that is in between is rounded down.
+pub fn size(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let Some(power) = bytes.checked_ilog2().map(|bits| bits / 10).filter(|power| *power > 0) else {
+        return if bytes == 1 { "1 byte".into() } else { format!("{bytes} bytes") };
+    };
+    let tenths = (u128::from(bytes) * 10) >> (10 * power);
+    format!("{}.{} {}", tenths / 10, tenths % 10, units[power as usize - 1])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +79,25 @@ mod tests {
         assert_eq!(printable_start("äöü", 3), "äöü");
         assert_eq!(printable_start("äöüß", 3), "äöü…");
         assert_eq!(printable_start("\n\n", 1), "\\n…");
+    }
+
+    #[test]
+    fn counts_have_the_right_noun() {
+        assert_eq!([0_usize, 1, 2].map(keys), ["0 keys", "1 key", "2 keys"]);
+        assert_eq!(number(1_u64, "copy", "copies"), "1 copy");
+    }
+
+    #[test]
+    fn sizes_have_a_unit() {
+        for (bytes, shown) in [
+            (0, "0 bytes"),
+            (1, "1 byte"),
+            (1023, "1023 bytes"),
+            (1024, "1.0 KiB"),
+            (1_600_000, "1.5 MiB"),
+            (u64::MAX, "15.9 EiB"),
+        ] {
+            assert_eq!(size(bytes), shown);
+        }
     }
 }

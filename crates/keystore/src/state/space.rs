@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use gpg::text;
 use nix::sys::statvfs::statvfs;
 
 use crate::error::{Error, Result};
@@ -51,9 +52,10 @@ impl Space {
 
 impl std::fmt::Display for Space {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let bytes = text::size(self.bytes);
         match self.inodes {
-            Some(inodes) => write!(out, "{} bytes and {inodes} inodes are free", self.bytes),
-            None => write!(out, "{} bytes are free", self.bytes),
+            Some(inodes) => write!(out, "{bytes} and {inodes} inodes are free"),
+            None => write!(out, "{bytes} are free"),
         }
     }
 }
