@@ -1,3 +1,14 @@
+# Offers the names of keys, where one can stand. Bash takes an '@' for the end of a word, so only what is behind
+# the last one is replaced. Without a readable state there is nothing to offer.
+_copr_keygen_names() {
+    [[ $2 != -* ]] || return 1
+    local line=${COMP_LINE:0:COMP_POINT} names=() word
+    word=${line##*[[:space:]\'\"]}
+    mapfile -t names < <("$1" list --names "$word*" </dev/null 2>/dev/null)
+    COMPREPLY=("${names[@]#"${word%"$2"}"}")
+    compopt +o bashdefault +o default
+}
+
 _copr__keygen() {
     local i cur prev opts cmd
     COMPREPLY=()
@@ -39,6 +50,9 @@ _copr__keygen() {
                 ;;
             copr__keygen,list)
                 cmd="copr__keygen__subcmd__list"
+                ;;
+            copr__keygen,make)
+                cmd="copr__keygen__subcmd__make"
                 ;;
             copr__keygen,phrases)
                 cmd="copr__keygen__subcmd__phrases"
@@ -100,6 +114,9 @@ _copr__keygen() {
             copr__keygen__subcmd__help,list)
                 cmd="copr__keygen__subcmd__help__subcmd__list"
                 ;;
+            copr__keygen__subcmd__help,make)
+                cmd="copr__keygen__subcmd__help__subcmd__make"
+                ;;
             copr__keygen__subcmd__help,phrases)
                 cmd="copr__keygen__subcmd__help__subcmd__phrases"
                 ;;
@@ -143,7 +160,7 @@ _copr__keygen() {
 
     case "${cmd}" in
         copr__keygen)
-            opts="-h -V --state-dir --config --help --version serve gpg check list show pubkey prolong fill-pool import export backup restore token remove undo purge seal unseal phrases help"
+            opts="-h -V --state-dir --config --help --version serve gpg check make list show pubkey prolong fill-pool import export backup restore token remove undo purge seal unseal phrases help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -164,8 +181,8 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__backup)
-            opts="-h --to --recipient --since --state-dir --config --help"
+        copr__keygen__subcmd__backup)
+            opts="-h --to --recipient --since --json --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -198,8 +215,8 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__check)
-            opts="-h --repair --deep --quiet --json --sign-conf --no-units --state-dir --config --help"
+        copr__keygen__subcmd__check)
+            opts="-h --repair --deep --json --sign-conf --no-units --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -224,7 +241,8 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__export)
+        copr__keygen__subcmd__export)
+            [[ $3 != --@(to|state-dir|config) ]] && _copr_keygen_names "$@" && return 0
             opts="-h --to --json --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -250,7 +268,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__fill__subcmd__pool)
+        copr__keygen__subcmd__fill__subcmd__pool)
             opts="-h --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -272,7 +290,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__gpg)
+        copr__keygen__subcmd__gpg)
             opts="-h --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -294,8 +312,8 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__help)
-            opts="serve gpg check list show pubkey prolong fill-pool import export backup restore token remove undo purge seal unseal phrases help"
+        copr__keygen__subcmd__help)
+            opts="serve gpg check make list show pubkey prolong fill-pool import export backup restore token remove undo purge seal unseal phrases help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -308,7 +326,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__help__subcmd__backup)
+        copr__keygen__subcmd__help__subcmd__backup)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -322,7 +340,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__help__subcmd__check)
+        copr__keygen__subcmd__help__subcmd__check)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -336,7 +354,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__help__subcmd__export)
+        copr__keygen__subcmd__help__subcmd__export)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -350,7 +368,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__help__subcmd__fill__subcmd__pool)
+        copr__keygen__subcmd__help__subcmd__fill__subcmd__pool)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -364,7 +382,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__help__subcmd__gpg)
+        copr__keygen__subcmd__help__subcmd__gpg)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -378,7 +396,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__help__subcmd__help)
+        copr__keygen__subcmd__help__subcmd__help)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -392,7 +410,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__help__subcmd__import)
+        copr__keygen__subcmd__help__subcmd__import)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -406,7 +424,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__help__subcmd__list)
+        copr__keygen__subcmd__help__subcmd__list)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -420,7 +438,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__help__subcmd__phrases)
+        copr__keygen__subcmd__help__subcmd__make)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -434,7 +452,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__help__subcmd__prolong)
+        copr__keygen__subcmd__help__subcmd__phrases)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -448,7 +466,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__help__subcmd__pubkey)
+        copr__keygen__subcmd__help__subcmd__prolong)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -462,7 +480,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__help__subcmd__purge)
+        copr__keygen__subcmd__help__subcmd__pubkey)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -476,7 +494,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__help__subcmd__remove)
+        copr__keygen__subcmd__help__subcmd__purge)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -490,7 +508,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__help__subcmd__restore)
+        copr__keygen__subcmd__help__subcmd__remove)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -504,7 +522,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__help__subcmd__seal)
+        copr__keygen__subcmd__help__subcmd__restore)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -518,7 +536,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__help__subcmd__serve)
+        copr__keygen__subcmd__help__subcmd__seal)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -532,7 +550,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__help__subcmd__show)
+        copr__keygen__subcmd__help__subcmd__serve)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -546,7 +564,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__help__subcmd__token)
+        copr__keygen__subcmd__help__subcmd__show)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -560,7 +578,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__help__subcmd__undo)
+        copr__keygen__subcmd__help__subcmd__token)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -574,7 +592,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__help__subcmd__unseal)
+        copr__keygen__subcmd__help__subcmd__undo)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -588,7 +606,21 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__import)
+        copr__keygen__subcmd__help__subcmd__unseal)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        copr__keygen__subcmd__import)
             opts="-h --from --phrases --leave-out --protect --dry-run --json --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -622,8 +654,9 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__list)
-            opts="-h --expires-before --changed-since --json --state-dir --config --help"
+        copr__keygen__subcmd__list)
+            [[ $3 != --@(expires-before|changed-since|sort|state-dir|config) ]] && _copr_keygen_names "$@" && return 0
+            opts="-h --expires-before --changed-since --sort --names --json --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -634,6 +667,48 @@ _copr__keygen() {
                     return 0
                     ;;
                 --changed-since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sort)
+                    COMPREPLY=($(compgen -W "name expires created changed" -- "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        copr__keygen__subcmd__make)
+            opts="-h --real --comment --length --expire --json --state-dir --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --real)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --comment)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --length)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --expire)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -652,7 +727,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__phrases)
+        copr__keygen__subcmd__phrases)
             opts="-h --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -674,7 +749,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__prolong)
+        copr__keygen__subcmd__prolong)
             opts="-h --within --by --expired --trust-clock --dry-run --json --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -704,7 +779,8 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__pubkey)
+        copr__keygen__subcmd__pubkey)
+            [[ $3 != --@(state-dir|config) ]] && _copr_keygen_names "$@" && return 0
             opts="-h --json --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -726,8 +802,8 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__purge)
-            opts="-h --older-than --old-service --yes --state-dir --config --help"
+        copr__keygen__subcmd__purge)
+            opts="-h --older-than --old-service --yes --json --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -752,8 +828,9 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__remove)
-            opts="-h --yes --state-dir --config --help"
+        copr__keygen__subcmd__remove)
+            [[ $3 != --@(state-dir|config) ]] && _copr_keygen_names "$@" && return 0
+            opts="-h --yes --json --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -774,8 +851,8 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__restore)
-            opts="-h --from --state-dir --config --help"
+        copr__keygen__subcmd__restore)
+            opts="-h --from --json --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -800,7 +877,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__seal)
+        copr__keygen__subcmd__seal)
             opts="-h --dry-run --json --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -822,7 +899,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__serve)
+        copr__keygen__subcmd__serve)
             opts="-h --listen --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -848,7 +925,8 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__show)
+        copr__keygen__subcmd__show)
+            [[ $3 != --@(state-dir|config) ]] && _copr_keygen_names "$@" && return 0
             opts="-h --json --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -870,7 +948,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__token)
+        copr__keygen__subcmd__token)
             opts="-h --scopes --pattern --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -900,8 +978,8 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__undo)
-            opts="-h --state-dir --config --help"
+        copr__keygen__subcmd__undo)
+            opts="-h --json --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -922,7 +1000,7 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        copr__subcmd__keygen__subcmd__unseal)
+        copr__keygen__subcmd__unseal)
             opts="-h --dry-run --json --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

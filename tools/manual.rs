@@ -14,6 +14,10 @@ use copr_keygen::settings::{CONFIG_FILE, SETTINGS};
 
 /// The part of copr-keygen(1) that people write.
 const PROSE: &str = include_str!("../man/copr-keygen.1.in");
+/// The part of gpg-copr(1) that people write.
+const GPG_COPR: &str = include_str!("../man/gpg-copr.1.in");
+/// Adds the names of keys to the completion of bash.
+const BASH_NAMES: &str = include_str!("names.bash");
 
 fn main() -> io::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -36,6 +40,7 @@ pub fn files() -> io::Result<BTreeMap<String, Vec<u8>>> {
         see_also().to_writer(&mut page)?;
         files.insert(format!("man/{name}.1"), page);
     }
+    files.insert("man/gpg-copr.1".into(), gpg_copr_page()?);
     files.insert("man/copr-keygen.toml.5".into(), settings_page()?);
     for (shell, path) in [
         (Shell::Bash, "completions/copr-keygen.bash"),
@@ -44,9 +49,39 @@ pub fn files() -> io::Result<BTreeMap<String, Vec<u8>>> {
     ] {
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut Cli::command(), "copr-keygen", &mut script);
+        if shell == Shell::Bash {
+            script = bash(&command, String::from_utf8_lossy(&script).into_owned()).into_bytes();
+        }
         files.insert(path.into(), script);
     }
     Ok(files)
+}
+
+/// Mends the completion of bash. The generator writes the hyphen of the program's name in two ways, so no mode
+/// is found. It knows no names of keys either: they are offered to modes that take the name of a key.
+fn bash(command: &clap::Command, script: String) -> String {
+    let mut script = script.replace("copr__subcmd__keygen", "copr__keygen");
+    for mode in command.get_subcommands().filter(|mode| takes_names(mode)) {
+        let case = format!("        copr__keygen__subcmd__{})\n", mode.get_name());
+        let valued = mode.get_opts().filter(|option| option.get_action().takes_values());
+        let valued: Vec<_> = valued.filter_map(|option| option.get_long()).collect();
+        let names = format!(
+            "            [[ $3 != --@({}) ]] && _copr_keygen_names \"$@\" && return 0\n",
+            valued.join("|")
+        );
+        script = script.replace(&case, &format!("{case}{names}"));
+    }
+    format!("{BASH_NAMES}\n{script}")
+}
+
+/// Whether a mode is about keys that are there. The name that `make` takes is a new one, and what `undo` brings
+/// back is not in the list.
+fn takes_names(mode: &clap::Command) -> bool {
+    let is_name = |argument: &clap::Arg| {
+        matches!(argument.get_id().as_str(), "names" | "name_email" | "pattern")
+            && argument.is_positional()
+    };
+    !matches!(mode.get_name(), "make" | "undo") && mode.get_arguments().any(is_name)
 }
 
 fn main_page(command: &clap::Command) -> io::Result<Vec<u8>> {
@@ -61,6 +96,17 @@ fn main_page(command: &clap::Command) -> io::Result<Vec<u8>> {
     man.render_options_section(&mut page)?;
     page.extend_from_slice(b".SH EXAMPLES");
     page.extend_from_slice(rest.as_bytes());
+    Ok(page)
+}
+
+fn gpg_copr_page() -> io::Result<Vec<u8>> {
+    let about = "gpg for the keys of copr-keygen; the gpg program of obs-signd";
+    let named = clap::Command::new("gpg-copr").about(about).version(env!("CARGO_PKG_VERSION"));
+    let man = Man::new(named);
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    page.extend_from_slice(GPG_COPR.as_bytes());
     Ok(page)
 }
 

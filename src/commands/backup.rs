@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use gpg::clock;
-use keystore::{Archived, Store, check_outside, interrupt, rename, rename_by};
+use gpg::{clock, text};
+use keystore::archive::Header;
+use keystore::{Archived, Store, Workplace, check_outside, interrupt, rename, rename_by};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use serde_json::{Value, json};
 
-use super::progress;
+use super::{output, progress};
 use crate::cli::Backup;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
@@ -45,77 +47,110 @@ pub fn read_recipients(files: &[PathBuf]) -> Result<Vec<Recipient>> {
 
 /// Writes the archive.
 pub fn run(settings: &Settings, options: &Backup, recipients: &[Recipient]) -> Result<()> {
-    if options.to != Path::new("-") {
-        check_outside(&options.to, &settings.state_dir)?;
+    let to_stdout = options.to == Path::new("-");
+    if to_stdout && options.json {
+        return Err(Error::Usage(
+            "--json cannot be given with --to -: the archive is on stdout".into(),
+        ));
     }
-    let gpg = settings.gnupg()?;
-    gpg.check_installed()?;
-    let store = Store::open(&settings.keystore()?, gpg)?;
+    let mut to = options.to.clone();
+    if to.is_dir() {
+        to.push(format!("copr-keygen-{}.tar.gpg", clock::iso_basic(clock::now()?)));
+    }
+    if !to_stdout {
+        check_outside(&to, &settings.state_dir)?;
+    }
+    let store = super::open_with_gpg(settings)?;
     let _work = interrupt::work();
-    let target = Target::open(&options.to)?;
-    let result = write(&store, options, recipients, &target);
-    match (&result, target) {
-        (Err(Error::Partly(_)) | Ok(()), target) => target.finish()?,
-        (Err(_), target) => target.discard(),
+    let target = Target::open(&to)?;
+    match write(&store, options, recipients, &target) {
+        Ok(written) => written.conclude(&to, target.finish()?, options),
+        Err(e) => {
+            target.discard();
+            Err(e)
+        }
     }
-    result
 }
 
-fn write(store: &Store, options: &Backup, recipients: &[Recipient], target: &Target) -> Result<()> {
+/// What was written.
+struct Written {
+    header: Header,
+    archived: usize,
+    unchanged: usize,
+    /// Keys that are not in the archive.
+    failed: Vec<Value>,
+}
+
+impl Written {
+    fn conclude(self, to: &Path, bytes: Option<u64>, options: &Backup) -> Result<()> {
+        let Self { header, archived, unchanged, failed } = self;
+        let of =
+            if header.since.is_some() { format!(", {unchanged} unchanged") } else { String::new() };
+        let size = bytes.map_or_else(String::new, |bytes| format!(", {}", text::size(bytes)));
+        log::info!("{} archived{of}{size}", output::keys(archived));
+        if archived + unchanged == 0 {
+            log::warn!("there was no key to be archived");
+        }
+        let time = clock::timestamp(header.time);
+        log::info!("the next increment is: copr-keygen backup --since {time} …");
+        let object = json!({
+            "to": to.to_string_lossy(),
+            "bytes": bytes,
+            "time": header.time,
+            "since": header.since,
+            "archived": archived,
+            "unchanged": unchanged,
+            "failed": failed,
+        });
+        output::report(options.json, &object, "")?;
+        super::all_done(failed.is_empty(), || {
+            let keys = output::keys(failed.len());
+            format!("{keys} could not be read, see above; all others are in the archive")
+        })
+    }
+}
+
+fn write(
+    store: &Store,
+    options: &Backup,
+    recipients: &[Recipient],
+    target: &Target,
+) -> Result<Written> {
     let now = clock::now()?;
     let since = options.since.map(|moment| moment.before(now));
     let work = store.workplace()?;
     let files = put_recipients(&work, recipients)?;
     let encryption = work.gpg().encrypt(work.path(), &files, target.stdio()?)?;
     let mut out = BufWriter::with_capacity(64 * 1024, encryption);
-    let bar = progress::count("archived");
-    let (mut archived, mut unchanged, mut damaged) = (0_u64, 0_u64, 0_u64);
-    let written = store.archive(&mut out, since, |outcome: Archived| {
-        bar.inc(1);
-        match outcome {
-            Ok(true) => archived += 1,
-            Ok(false) => unchanged += 1,
-            Err((name_email, e)) => {
-                damaged += 1;
-                bar.suspend(|| log::error!("{name_email}: not in the archive: {e}"));
+    let (mut archived, mut unchanged, mut failed) = (0, 0, Vec::new());
+    let header = progress::with_count("archived", |progress| {
+        store.archive(&mut out, since, |outcome: Archived| {
+            progress.one();
+            match outcome {
+                Ok(true) => archived += 1,
+                Ok(false) => unchanged += 1,
+                Err((name_email, e)) => {
+                    progress.failed(format_args!("{name_email}: not in the archive: {e}"));
+                    failed.push(output::failure(&name_email, &e));
+                }
             }
-        }
+        })
     });
-    bar.finish_and_clear();
     let (encryption, _) = out.into_parts();
-    // What gpg says explains more than that it stopped reading. Otherwise it is broken off, and
-    // nobody can take what it has written for an archive.
-    let broken = encryption.is_broken();
-    let header = match written {
-        Err(e) if !broken => return Err(e),
-        written => {
-            encryption.finish(&format!("encrypting to {}", target.name()))?;
-            written?
+    // What gpg says explains more than that it stopped reading. Otherwise gpg is ended early, and what it has
+    // written cannot be taken for an archive.
+    let header = match header {
+        Err(e) if !encryption.is_broken() => return Err(e),
+        header => {
+            encryption.finish(&format!("encrypting to {}", target.name().display()))?;
+            header?
         }
     };
-
-    let of = if since.is_some() { format!(", {unchanged} had not changed") } else { String::new() };
-    log::info!("{archived} keys are in the archive{of}");
-    if archived + unchanged == 0 {
-        log::warn!(
-            "there was no key to be archived in {}",
-            store.catalog().homes().directory().display()
-        );
-    }
-    log::info!(
-        "the next increment is: copr-keygen backup --since {} …",
-        clock::timestamp(header.time)
-    );
-    match damaged {
-        0 => Ok(()),
-        count => Err(Error::Partly(format!(
-            "{count} keys could not be read and are not in the archive, see above; all others are"
-        ))),
-    }
+    Ok(Written { header, archived, unchanged, failed })
 }
 
 /// Puts the certificates where gpg can read them, checked.
-fn put_recipients(work: &keystore::Workplace, recipients: &[Recipient]) -> Result<Vec<PathBuf>> {
+fn put_recipients(work: &Workplace, recipients: &[Recipient]) -> Result<Vec<PathBuf>> {
     let put = |(number, (path, bytes)): (usize, &Recipient)| {
         let file = work.path().join(format!("recipient-{number}"));
         fs::write(&file, bytes).map_err(|e| Error::io(format!("writing {}", file.display()), e))?;
@@ -128,15 +163,12 @@ fn put_recipients(work: &keystore::Workplace, recipients: &[Recipient]) -> Resul
     recipients.iter().enumerate().map(put).collect()
 }
 
-/// Where the archive goes.
-enum Target {
-    Stdout,
-    /// Under the first name until it is whole.
-    File {
-        part: PathBuf,
-        path: PathBuf,
-        file: File,
-    },
+/// Where the archive goes: a file that has its name once it is whole, or stdout.
+struct Target {
+    path: PathBuf,
+    /// The name of the file until then.
+    part: Option<PathBuf>,
+    out: File,
 }
 
 impl Target {
@@ -144,20 +176,24 @@ impl Target {
         if path == Path::new("-") {
             if io::stdout().is_terminal() {
                 return Err(Error::Usage(
-                    "stdout is a terminal, and an archive is nothing to look at; redirect it"
-                        .into(),
+                    "stdout is a terminal, and an archive is not text; redirect it".into(),
                 ));
             }
-            return Ok(Self::Stdout);
+            let out = io::stdout().as_fd().try_clone_to_owned();
+            let out = out.map_err(|e| Error::io("opening stdout", e))?.into();
+            return Ok(Self { path: "stdout".into(), part: None, out });
         }
         if fs::symlink_metadata(path).is_ok() {
-            return Err(exists(path));
+            return Err(Error::Refused(format!(
+                "{} exists and is not replaced; choose another name",
+                path.display()
+            )));
         }
         let mut part = OsString::from(path);
         part.push(".part");
         let part = PathBuf::from(part);
         let file = File::options().write(true).create_new(true).mode(0o600).open(&part);
-        let file = file.map_err(|e| match e.kind() {
+        let out = file.map_err(|e| match e.kind() {
             io::ErrorKind::AlreadyExists => Error::Refused(format!(
                 "{} exists: another backup is writing it, or one was killed; if so, remove it",
                 part.display()
@@ -170,35 +206,30 @@ impl Target {
             )),
             _ => Error::io(format!("making {}", part.display()), e),
         })?;
-        Ok(Self::File { part, path: path.into(), file })
+        Ok(Self { path: path.into(), part: Some(part), out })
     }
 
-    fn name(&self) -> String {
-        match self {
-            Self::Stdout => "stdout".into(),
-            Self::File { part, .. } => part.display().to_string(),
-        }
+    /// Where gpg writes to.
+    fn name(&self) -> &Path {
+        self.part.as_ref().unwrap_or(&self.path)
     }
 
     fn stdio(&self) -> Result<Stdio> {
-        let cloned = match self {
-            Self::Stdout => io::stdout().as_fd().try_clone_to_owned(),
-            Self::File { file, .. } => file.as_fd().try_clone_to_owned(),
-        };
+        let cloned = self.out.try_clone();
         cloned.map(Stdio::from).map_err(|e| Error::io("handing the output to gpg", e))
     }
 
-    /// Gives the finished archive its name, durably.
-    fn finish(self) -> Result<()> {
-        let Self::File { part, path, file } = self else { return Ok(()) };
+    /// Gives the finished archive its name, durably; returns its size in bytes, where it has one.
+    fn finish(self) -> Result<Option<u64>> {
+        let Self { path, part: Some(part), out } = self else { return Ok(None) };
         let failed = |e| Error::io(format!("finishing {}", path.display()), e);
-        file.sync_all().map_err(failed)?;
+        out.sync_all().map_err(failed)?;
         let flags = RenameFlags::RENAME_NOREPLACE;
         let named =
             rename_by(&part, &path, || Ok(renameat2(AT_FDCWD, &part, AT_FDCWD, &path, flags)?));
         match named {
             Ok(()) => {}
-            // A file system that cannot tell whether it replaces something.
+            // The file system does not know RENAME_NOREPLACE.
             Err(e)
                 if e.raw_os_error() == Some(libc::EINVAL)
                     && fs::symlink_metadata(&path).is_err() =>
@@ -207,7 +238,7 @@ impl Target {
             }
             Err(e) if matches!(e.raw_os_error(), Some(libc::EEXIST | libc::EINVAL)) => {
                 return Err(Error::Refused(format!(
-                    "{} was made by somebody else meanwhile; the archive is {}",
+                    "{} was made by another process meanwhile; the archive is {}",
                     path.display(),
                     part.display()
                 )));
@@ -216,18 +247,15 @@ impl Target {
         }
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
-        File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed)
+        File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed)?;
+        out.metadata().map(|found| Some(found.len())).map_err(failed)
     }
 
     fn discard(self) {
-        if let Self::File { part, .. } = self {
+        if let Some(part) = self.part {
             if let Err(e) = fs::remove_file(&part) {
                 log::warn!("{}: could not be removed: {e}", part.display());
             }
         }
     }
-}
-
-fn exists(path: &Path) -> Error {
-    Error::Refused(format!("{} exists and is not replaced; choose another name", path.display()))
 }

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use gpg::text::number;
 use keystore::{Stock, Store, interrupt};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -23,11 +24,12 @@ const AFTER_FAILURE: u16 = 30_000;
 /// Fills the pool once.
 pub fn run(settings: &Settings) -> Result<()> {
     settings.pool_max_age.get()?;
-    let store = Store::open(&settings.keystore()?, settings.gnupg()?)?;
+    let store = super::open(settings)?;
     let _work = interrupt::work();
     let (made, is_full) = store.fill_pool(settings.pool.get()?, interrupt::event()?)?;
     if made > 0 {
-        log::info!("made {made} secret keys in advance");
+        let keys = number(made, "secret key", "secret keys");
+        log::info!("made {keys} in advance");
     }
     if is_full { Ok(()) } else { interrupt::check(|| "the pool is not full yet".into()) }
 }

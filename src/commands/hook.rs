@@ -6,12 +6,12 @@ use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use gpg::clock;
 use gpg::process::{self, End, Group, pidfd_open, wait_readable};
 use keystore::{Catalog, Filter, interrupt};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::Signal;
 
@@ -57,10 +57,8 @@ pub fn tell(settings: &Settings, catalog: &Catalog) -> Result<()> {
                 names.push('\n');
             }
             // Damaged keys have been reported by the run before, and cannot be published.
-            Ok(_)
-            | Err(
-                Error::Gpg(gpg::Error::DamagedHome { .. }) | Error::Gpg(gpg::Error::Failed { .. }),
-            ) => {}
+            Ok(_) | Err(Error::Gpg(gpg::Error::DamagedHome { .. } | gpg::Error::Failed { .. })) => {
+            }
             // Whether this one has changed is not known, so the next run has to tell all of them again.
             Err(e) => unread = unread.or(Some(e)),
         }
@@ -87,14 +85,20 @@ fn run(hook: &Path, names: &str, limit: Duration) -> Result<()> {
     let failed =
         |why: String| Err(Error::Partly(format!("the hook {} {why}; {again}", hook.display())));
     // Whatever it prints belongs into the log, not between our JSON.
-    let ours = || std::io::stderr().as_fd().try_clone_to_owned();
+    let ours = || io::stderr().as_fd().try_clone_to_owned();
     let stdout = ours().map_or_else(|_| Stdio::null(), Stdio::from);
     let mut command = process::command(hook, false);
     let mut group = match command.stdin(Stdio::piped()).stdout(stdout).spawn() {
         Ok(child) => Group::new(child),
         Err(e) => return failed(format!("could not be started: {e}")),
     };
-    let because = match attend(&mut group, names.as_bytes(), Instant::now() + limit) {
+    // A hook may read slowly, and it may end without reading all of the names, which is no failure.
+    let (stdin, names) = (group.child.stdin.take(), names.to_owned());
+    let tell = move || stdin.map(|mut stdin| stdin.write_all(names.as_bytes()));
+    if let Err(e) = thread::Builder::new().spawn(tell) {
+        return failed(format!("could not be told the names: {e}"));
+    }
+    let because = match attend(&group, Instant::now() + limit) {
         Ok(because) => because,
         Err(e) => return failed(format!("could not be waited for: {e}")),
     };
@@ -120,16 +124,10 @@ fn run(hook: &Path, names: &str, limit: Duration) -> Result<()> {
     }
 }
 
-/// Tells the hook the names and waits for its end, for the deadline or for a signal. A hook that does not
-/// want to know all of the names may close its stdin.
-fn attend(group: &mut Group, names: &[u8], deadline: Instant) -> io::Result<Because> {
+/// Waits for the end of the hook, for the deadline or for a signal.
+fn attend(group: &Group, deadline: Instant) -> io::Result<Because> {
     let ended = pidfd_open(&group.child)?;
     let told = interrupt::event().map_err(io::Error::other)?;
-    let mut stdin = group.child.stdin.take();
-    if let Some(stdin) = &stdin {
-        fcntl(stdin.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    }
-    let mut left = names;
     loop {
         if let Some(signal) = interrupt::signal() {
             return Ok(Because::Signalled(signal));
@@ -138,25 +136,10 @@ fn attend(group: &mut Group, names: &[u8], deadline: Instant) -> io::Result<Beca
         if limit.is_zero() {
             return Ok(Because::TimedOut);
         }
-        let mut fds = vec![PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
-        fds.push(PollFd::new(told, PollFlags::POLLIN));
-        fds.extend(stdin.as_ref().map(|stdin| PollFd::new(stdin.as_fd(), PollFlags::POLLOUT)));
+        let mut fds = [ended.as_fd(), told].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         wait_readable(&mut fds, limit)?;
         if fds[0].any().unwrap_or(true) {
             return Ok(Because::Ended);
-        }
-        if !fds.get(2).is_some_and(|fd| fd.any().unwrap_or(true)) {
-            continue;
-        }
-        let written = stdin.as_mut().map_or(Ok(0), |stdin| stdin.write(left));
-        match written {
-            Ok(count) => left = left.get(count..).unwrap_or_default(),
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Err(e) if e.kind() == ErrorKind::BrokenPipe => left = &[],
-            Err(e) => return Err(e),
-        }
-        if left.is_empty() {
-            stdin = None;
         }
     }
 }

@@ -1,15 +1,19 @@
 //! `copr-keygen list`, `show` and `pubkey`: looking at keys. Nothing is ever changed.
 
+use std::fmt::Write as _;
+
 use gpg::clock;
-use keystore::{Catalog, Evidence, Filter, Key};
-use serde_json::json;
+use gpg::text::printable;
+use gpg::{Certificate, Signature};
+use keystore::{Catalog, Evidence, Filter, Key, NameEmail};
+use serde_json::{Value, json};
 
 use super::output;
-use crate::cli::{List, Pubkey, Show};
-use crate::error::{Error, Result};
+use crate::cli::{List, Order, Pubkey, Show};
+use crate::error::Result;
 use crate::settings::Settings;
 
-/// Lists keys, ordered by name.
+/// Lists keys.
 pub fn list(settings: &Settings, options: List) -> Result<()> {
     let now = clock::now()?;
     let names = Filter { pattern: options.pattern, ..Filter::default() };
@@ -20,32 +24,33 @@ pub fn list(settings: &Settings, options: List) -> Result<()> {
     };
     let mut unreadable = 0;
     let (mut keys, mut evidence): (Vec<Key>, _) = (Vec::new(), Evidence::of(&settings.state_dir));
-    for key in catalog(settings)?.keys(names)? {
-        match key {
-            Ok(key) => {
-                evidence.see(&key.name_email, &key.record);
-                keys.extend(filter.takes(&key.record).then_some(key));
-            }
-            Err(e) => {
-                log::error!("{e}");
-                unreadable += 1;
-            }
-        }
+    for key in super::readable(catalog(settings)?.keys(names)?, &mut unreadable) {
+        evidence.see(&key.name_email, &key.record);
+        keys.extend(filter.takes(&key.record).then_some(key));
     }
     doubt_clock(evidence.against(now));
     keys.sort_by(|a, b| a.name_email.cmp(&b.name_email));
-    if output::is_for_people(options.json) {
+    match options.sort {
+        Order::Name => {}
+        Order::Expires => keys.sort_by_key(|key| key.record.expires.unwrap_or(u64::MAX)),
+        Order::Created => keys.sort_by_key(|key| key.record.created),
+        Order::Changed => keys.sort_by_key(|key| key.record.changed),
+    }
+    if options.names {
+        output::print(&keys.iter().map(|key| format!("{}\n", key.name_email)).collect::<String>())?;
+    } else if output::is_for_people(options.json) {
         let rows: Vec<_> = keys.iter().map(|key| row(key, now)).collect();
-        output::table(["NAME_EMAIL", "ALGORITHM", "CREATED", "EXPIRES", "FINGERPRINT"], &rows)?;
+        let head = ["NAME_EMAIL", "EXPIRES", "ALGORITHM", "CREATED", "FINGERPRINT"];
+        output::table(head, &rows, 2)?;
     } else {
         output::json_array(keys.iter())?;
     }
-    match unreadable {
-        0 => Ok(()),
-        count => Err(Error::Partly(format!(
-            "{count} keys could not be read and are not in the list, see above"
-        ))),
-    }
+    super::all_done(unreadable == 0, || {
+        format!(
+            "{} could not be read, see above; the list lacks what is there",
+            output::keys(unreadable)
+        )
+    })
 }
 
 /// Names a clock that cannot be right. What is recorded is shown all the same.
@@ -62,15 +67,15 @@ fn row(key: &Key, now: u64) -> [String; 5] {
     let record = &key.record;
     [
         key.name_email.to_string(),
-        record.algorithm.clone(),
-        clock::date(record.created),
         expiry(record.expires, now),
+        printable(&record.algorithm),
+        clock::date(record.created),
         record.fingerprint.to_string(),
     ]
 }
 
 /// When a key expires, in words.
-fn expiry(expires: Option<u64>, now: u64) -> String {
+pub fn expiry(expires: Option<u64>, now: u64) -> String {
     match expires {
         None => "never".into(),
         Some(at) if at <= now => format!("{} (expired)", clock::date(at)),
@@ -78,33 +83,51 @@ fn expiry(expires: Option<u64>, now: u64) -> String {
     }
 }
 
-/// Shows one key.
+/// Shows keys. Of several, one that cannot be shown does not stop the others.
 pub fn show(settings: &Settings, options: &Show) -> Result<()> {
     let catalog = catalog(settings)?;
-    let key = catalog.find(&options.name_email)?;
-    let certificate = catalog.view(&options.name_email)?;
-    let (now, dated) = (clock::now()?, certificate.dated());
-    let disagreement =
-        || clock::disagreement(now, &format!("the key of {}", key.name_email), dated);
-    doubt_clock(clock::is_behind(now, dated).then(disagreement));
-    let home = catalog.homes().path(&options.name_email);
-    let self_signatures: Vec<_> = certificate
-        .signatures
-        .iter()
-        .filter(|signature| certificate.is_self_signature(signature))
-        .collect();
-    if !output::is_for_people(options.json) {
-        let mut object = serde_json::to_value(&key)
-            .map_err(|e| Error::io("writing JSON", std::io::Error::other(e)))?;
-        object["user_ids"] = json!(certificate.user_ids);
-        object["revoked"] = json!(certificate.revoked);
-        object["self_signatures"] =
-            self_signatures.iter().map(|s| json!({"created": s.created, "good": s.good})).collect();
-        object["home"] = json!(home.to_string_lossy());
-        return output::json(&object);
+    let as_text = output::is_for_people(options.json);
+    let show_one = |name_email: &NameEmail| {
+        let key = catalog.find(name_email)?;
+        let certificate = catalog.view(name_email)?;
+        let (now, dated) = (clock::now()?, certificate.dated());
+        let disagreement =
+            || clock::disagreement(now, &format!("the key of {}", key.name_email), dated);
+        doubt_clock(clock::is_behind(now, dated).then(disagreement));
+        let home = catalog.homes().path(name_email);
+        match as_text {
+            true => Ok(Value::String(text(&key, &certificate, &home.to_string_lossy(), now))),
+            false => object(&key, &certificate, &home.to_string_lossy()),
+        }
+    };
+    let (shown, failed) = super::each(&options.names, show_one)?;
+    if as_text {
+        let texts: Vec<_> = shown.iter().filter_map(Value::as_str).collect();
+        output::print(&texts.join("\n"))?;
+    } else if let ([object], [_]) = (&shown[..], &options.names[..]) {
+        output::json(object)?;
+    } else {
+        output::json(&shown)?;
     }
+    super::all_named(&failed, &options.names, "could not be shown")
+}
+
+fn object(key: &Key, certificate: &Certificate, home: &str) -> Result<Value> {
+    let mut object = output::value(key)?;
+    let signatures = self_signatures(certificate);
+    object["user_ids"] = json!(certificate.user_ids);
+    object["revoked"] = json!(certificate.revoked);
+    object["self_signatures"] =
+        signatures.map(|s| json!({"created": s.created, "good": s.good})).collect();
+    object["home"] = json!(home);
+    Ok(object)
+}
+
+fn text(key: &Key, certificate: &Certificate, home: &str, now: u64) -> String {
     let mut text = format!("{}\n", key.name_email);
-    let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<16}{value}\n"));
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(text, "  {name:<16}{}", printable(value));
+    };
     for user_id in &certificate.user_ids {
         line("user ID", user_id);
     }
@@ -117,12 +140,16 @@ pub fn show(settings: &Settings, options: &Show) -> Result<()> {
         line("revoked", "yes");
     }
     line("changed", &clock::timestamp(key.record.changed));
-    for signature in self_signatures {
+    for signature in self_signatures(certificate) {
         let good = if signature.good { "" } else { " (not valid)" };
         line("self-signature", &format!("{}{good}", clock::timestamp(signature.created)));
     }
-    line("home", &home.to_string_lossy());
-    output::print(&text)
+    line("home", home);
+    text
+}
+
+fn self_signatures(certificate: &Certificate) -> impl Iterator<Item = &Signature> {
+    certificate.signatures.iter().filter(|signature| certificate.is_self_signature(signature))
 }
 
 /// Prints the armored certificate of a key.
@@ -130,14 +157,12 @@ pub fn pubkey(settings: &Settings, options: &Pubkey) -> Result<()> {
     let catalog = catalog(settings)?;
     let key = catalog.find(&options.name_email)?;
     let armored = catalog.pubkey(&key)?;
-    if options.json {
-        return output::json(&json!({
-            "name_email": key.name_email.as_str(),
-            "fingerprint": key.record.fingerprint.as_str(),
-            "pubkey": armored,
-        }));
-    }
-    output::print(&armored)
+    let object = json!({
+        "name_email": key.name_email.as_str(),
+        "fingerprint": key.record.fingerprint.as_str(),
+        "pubkey": armored,
+    });
+    output::report(options.json, &object, &armored)
 }
 
 fn catalog(settings: &Settings) -> Result<Catalog> {

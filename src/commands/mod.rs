@@ -6,6 +6,7 @@ mod fill_pool;
 pub mod gpg;
 mod hook;
 mod look;
+mod make;
 mod moving;
 mod old_service;
 mod output;
@@ -22,7 +23,9 @@ mod unread;
 use std::io;
 use std::path::Path;
 
-use keystore::{Homes, Passphrases, Store, check_user};
+use ::gpg::Gpg;
+use keystore::{Homes, Key, NameEmail, Passphrases, Store, check_user};
+use serde_json::Value;
 
 use crate::cli::{Command, Import};
 use crate::error::{Error, Result};
@@ -81,6 +84,7 @@ fn run_with(settings: &mut Settings, command: Command) -> Result<()> {
             Err(Error::Usage("this mode is started in another way".into()))
         }
         Command::Check(options) => check::run(settings, &options),
+        Command::Make(options) => make::run(settings, &options),
         Command::List(options) => look::list(settings, options),
         Command::Show(options) => look::show(settings, &options),
         Command::Pubkey(options) => look::pubkey(settings, &options),
@@ -107,6 +111,7 @@ fn run_with(settings: &mut Settings, command: Command) -> Result<()> {
 fn find_sealing_key(settings: &mut Settings, command: &Command) -> Result<()> {
     match command {
         Command::FillPool
+        | Command::Make(_)
         | Command::Prolong(_)
         | Command::Import(_)
         | Command::Export(_)
@@ -162,21 +167,71 @@ fn may_make_a_state(command: &Command, settings: &Settings) -> bool {
         }
         // It has a line of its own for it, and needs the rest of the page.
         Command::Check(_) => true,
-        Command::Gpg(_)
-        | Command::Token(_)
-        | Command::List(_)
-        | Command::Show(_)
-        | Command::Pubkey(_)
-        | Command::Prolong(_)
-        | Command::FillPool
-        | Command::Export(_)
-        | Command::Backup(_)
-        | Command::Remove(_)
-        | Command::Undo(_)
-        | Command::Purge(_)
-        | Command::Unseal(_)
-        | Command::Phrases(_) => false,
+        _ => false,
     }
+}
+
+/// Opens the state for a mode that works on it.
+fn open(settings: &Settings) -> Result<Store> {
+    Store::open(&settings.keystore()?, settings.gnupg()?)
+}
+
+/// As [`open`], for a mode that begins nothing without a gpg that does what it needs.
+fn open_with_gpg(settings: &Settings) -> Result<Store> {
+    Store::open(&settings.keystore()?, working_gpg(settings)?)
+}
+
+/// gpg, tried.
+fn working_gpg(settings: &Settings) -> Result<Gpg> {
+    let gpg = settings.gnupg()?;
+    gpg.check_installed()?;
+    Ok(gpg)
+}
+
+/// The keys that can be read. The others are logged and counted.
+fn readable(
+    keys: impl Iterator<Item = Result<Key>>,
+    unreadable: &mut usize,
+) -> impl Iterator<Item = Key> {
+    keys.filter_map(|key| {
+        key.inspect_err(|e| {
+            log::error!("{e}");
+            *unreadable += 1;
+        })
+        .ok()
+    })
+}
+
+/// Ends a mode that works on many things. Each of those that failed has been reported; `words` says how many
+/// there were.
+fn all_done(is_so: bool, words: impl FnOnce() -> String) -> Result<()> {
+    if is_so { Ok(()) } else { Err(Error::Partly(words())) }
+}
+
+/// Does `work` for each of the names that an operator gave. The failure of a single name ends the mode. Of
+/// several names, each failure is logged and kept as it is reported in JSON.
+fn each<T>(
+    names: &[NameEmail],
+    mut work: impl FnMut(&NameEmail) -> Result<T>,
+) -> Result<(Vec<T>, Vec<Value>)> {
+    let (mut done, mut failed) = (Vec::new(), Vec::new());
+    for name_email in names {
+        match work(name_email) {
+            Ok(result) => done.push(result),
+            Err(e) if names.len() == 1 || matches!(e, Error::Interrupted { .. }) => return Err(e),
+            Err(e) => {
+                log::error!("{name_email}: {e}");
+                failed.push(output::failure(name_email, &e));
+            }
+        }
+    }
+    Ok((done, failed))
+}
+
+/// Ends a mode that has done something with [`each`] name; `what` says what some could not.
+fn all_named(failed: &[Value], names: &[NameEmail], what: &str) -> Result<()> {
+    let (failed, all) = (failed.len(), names.len());
+    all_done(failed == 0, || format!("{failed} of {all} keys {what}, see above"))
 }
 
 /// Whether there is a state: tmpfiles.d makes `keys/` on a new host, and nothing removes it.

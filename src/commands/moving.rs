@@ -1,11 +1,13 @@
 //! `copr-keygen import` and `export`: moving in from a GnuPG home that many keys share, and out into
 //! one.
 
+use std::fmt::Write as _;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use keystore::{Filter, ImportOptions, ImportReport, LeftOut, OldLayout, Source, Store, interrupt};
+use gpg::text::printable;
+use keystore::{Filter, ImportOptions, ImportReport, OldLayout, Source, interrupt};
 use serde_json::json;
 
 use super::old_service::Step;
@@ -18,9 +20,9 @@ use crate::settings::Settings;
 /// does not.
 pub fn import(settings: &Settings, options: &Import, from: &Path) -> Result<()> {
     let source = Source::open(from, options.phrases.as_deref(), &settings.state_dir)?;
-    let store = open(settings)?;
+    let store = super::open_with_gpg(settings)?;
     let how = how(settings, options)?;
-    let report = with_bar(|progress| store.import(&source, how, progress))?;
+    let report = with_bar(|at| store.import(&source, how, at))?;
     let way_out = unread::way_out(&report, source.home(), source.phrases(), settings, options);
     print(&report, options, way_out.as_deref(), &[])?;
     let missed = report.left_out.iter().filter(|key| key.usable).count();
@@ -32,24 +34,23 @@ pub fn import_in_place(settings: &Settings, options: &Import, steps: &[Step]) ->
     let Some(layout) = OldLayout::find(settings.keystore()?)? else {
         return nothing_to_take_over(settings, options, steps);
     };
-    let gpg = settings.gnupg()?;
-    gpg.check_installed()?;
+    let gpg = super::working_gpg(settings)?;
     let how = how(settings, options)?;
     if options.dry_run {
         let scratch = Scratch::make()?;
-        let report = with_bar(|progress| layout.dry_run(gpg, &scratch.0, how, progress))?;
+        let report = with_bar(|at| layout.dry_run(gpg, &scratch.0, how, at))?;
         let missed = report.missed().count() + report.unread.len();
         let would_stop = missed > 0 && !options.leave_out;
         print(&report, options, None, if would_stop { &[] } else { steps })?;
         if would_stop {
             return Err(Error::Partly(format!(
-                "the import would stop before anything changes: {missed} keys, or files with keys, cannot be \
-                 taken over, see above"
+                "the import would stop before anything changes: {} cannot be taken over, see above",
+                output::number(missed, "key or file with keys", "keys or files with keys")
             )));
         }
         return end(report, missed);
     }
-    let (report, kept) = with_bar(|progress| layout.import(gpg, how, options.leave_out, progress))?;
+    let (report, kept) = with_bar(|at| layout.import(gpg, how, options.leave_out, at))?;
     // What was left behind can be taken over from where the old directories are kept.
     let way_out = kept.as_ref().and_then(|kept| {
         let [home, phrases] = ["gnupg", "phrases"].map(|part| kept.join(part));
@@ -93,14 +94,7 @@ fn how(settings: &Settings, options: &Import) -> Result<ImportOptions> {
 }
 
 fn with_bar<T>(work: impl FnOnce(&(dyn Fn(usize, usize) + Sync)) -> T) -> T {
-    let bar = progress::bar(0, "of the keyring");
-    let result = work(&|done, total| {
-        bar.set_message("keys");
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-    });
-    bar.finish_and_clear();
-    result
+    progress::with_bar("of the keyring", |progress| work(&|done, total| progress.at(done, total)))
 }
 
 fn print(
@@ -109,22 +103,18 @@ fn print(
     way_out: Option<&str>,
     steps: &[Step],
 ) -> Result<()> {
-    if options.json {
-        let mut object = serde_json::to_value(report)
-            .map_err(|e| Error::io("writing JSON", std::io::Error::other(e)))?;
-        object["dry_run"] = json!(options.dry_run);
-        object["way_out"] = json!(way_out);
-        if options.from.is_none() {
-            object["left_to_do"] = json!(steps);
-        }
-        return output::json(&object);
+    let mut object = output::value(report)?;
+    object["dry_run"] = json!(options.dry_run);
+    object["way_out"] = json!(way_out);
+    if options.from.is_none() {
+        object["left_to_do"] = json!(steps);
     }
     let mut text = import_text(report, options.dry_run, way_out);
     if !steps.is_empty() {
         text.push_str("\nleft to do, as root:\n\n");
         text.extend(steps.iter().map(Step::text));
     }
-    output::print(&text)
+    output::report(options.json, &object, &text)
 }
 
 fn end(report: ImportReport, missed: usize) -> Result<()> {
@@ -132,14 +122,14 @@ fn end(report: ImportReport, missed: usize) -> Result<()> {
         Some(error @ (Error::Partly(_) | Error::Interrupted { .. })) => Err(error),
         Some(error) => {
             log::warn!(
-                "stopped after {} keys; run the same command again to go on",
-                report.imported.len()
+                "stopped after {}; run the same command again to go on",
+                output::keys(report.imported.len())
             );
             Err(error)
         }
         None if missed > 0 || !report.unread.is_empty() => Err(Error::Partly(format!(
-            "{missed} keys that can sign were left out, {} with keys not read, see above; the \
-             documentation (moving.md) says what to do",
+            "{} left out, {} with keys not read, see above; the documentation (moving.md) says what to do",
+            output::number(missed, "key that can sign was", "keys that can sign were"),
             output::number(report.unread.len(), "file", "files")
         ))),
         None => Ok(()),
@@ -174,73 +164,55 @@ impl Drop for Scratch {
 
 fn import_text(report: &ImportReport, dry_run: bool, way_out: Option<&str>) -> String {
     let mut text = String::new();
-    if dry_run {
-        for key in &report.imported {
-            text.push_str(&format!("would import  {}  {}\n", key.name_email, key.fingerprint));
-        }
+    for key in report.imported.iter().filter(|_| dry_run) {
+        let _ = writeln!(text, "would import  {}  {}", key.name_email, key.fingerprint);
     }
     for key in &report.left_out {
-        text.push_str(&left_out_text(key));
+        let name_email = key.name_email.as_ref().map(ToString::to_string);
+        let name = name_email.unwrap_or_else(|| printable(&key.user_id));
+        let _ = writeln!(text, "left out  {name}  {}  {}", key.fingerprint, printable(&key.reason));
     }
     for key in &report.shadowed {
-        text.push_str(&format!(
-            "note  {}  obs-signd may have signed for it with the key of {} until now\n",
+        let _ = writeln!(
+            text,
+            "note  {}  obs-signd may have signed for it with the key of {} until now",
             key.name_email, key.by
-        ));
+        );
     }
     text.push_str(&unread::keyless_text(report));
     text.push_str(&unread::text(report, way_out));
-    text.push_str(&format!(
-        "{} keys {}, {} were here already, {} left out\n",
-        report.imported.len(),
+    let _ = writeln!(
+        text,
+        "{} {}, {} were here already, {} left out",
+        output::keys(report.imported.len()),
         if dry_run { "would be imported" } else { "imported" },
         report.already.len(),
         report.left_out.len()
-    ));
+    );
     text
-}
-
-fn left_out_text(key: &LeftOut) -> String {
-    let who = match &key.name_email {
-        Some(name_email) => name_email.to_string(),
-        // Not checked by anybody: it must not steer a terminal.
-        None => format!("{:?}", key.user_id),
-    };
-    format!("left out  {who}  {}  {}\n", key.fingerprint, key.reason)
 }
 
 /// Exports keys.
 pub fn export(settings: &Settings, options: &Export) -> Result<()> {
-    let store = open(settings)?;
+    let store = super::open_with_gpg(settings)?;
     let _work = interrupt::work();
-    let bar = progress::bar(0, "tried");
     let filter = Filter { pattern: options.pattern.clone(), ..Filter::default() };
-    let report = store.export(&options.to, &filter, *settings.jobs.get()?, &|done, total| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-    });
-    bar.finish_and_clear();
-    let report = report?;
-    let to = options.to.display();
+    let jobs = *settings.jobs.get()?;
+    let report = progress::with_bar("tried", |progress| {
+        store.export(&options.to, &filter, jobs, &|done, total| progress.at(done, total))
+    })?;
     for key in report.left_out.iter().chain(&report.not_signing) {
         log::error!("{}: {}", key.name_email, key.reason);
     }
-    if options.json {
-        output::json(&report)?;
-    } else {
-        output::print(&format!("{} keys are in {to}\n", report.exported.len()))?;
-    }
-    match (report.left_out.len(), report.not_signing.len()) {
-        (0, 0) => Ok(()),
-        (left_out, not_signing) => Err(Error::Partly(format!(
-            "{left_out} keys could not be exported, {not_signing} do not sign in {to}, see above; it stays \
-             marked as INCOMPLETE, all other keys in it sign"
-        ))),
-    }
-}
-
-fn open(settings: &Settings) -> Result<Store> {
-    let gpg = settings.gnupg()?;
-    gpg.check_installed()?;
-    Store::open(&settings.keystore()?, gpg)
+    let (exported, to) = (output::keys(report.exported.len()), options.to.display());
+    output::report(options.json, &report, &format!("{exported} exported to {to}\n"))?;
+    let (left_out, not_signing) = (report.left_out.len(), report.not_signing.len());
+    super::all_done(left_out + not_signing == 0, || {
+        format!(
+            "{} could not be exported, {} cannot sign in {to}, see above; it stays marked as INCOMPLETE, \
+             all other keys in it sign",
+            output::keys(left_out),
+            output::keys(not_signing)
+        )
+    })
 }

@@ -204,8 +204,9 @@ impl OldHost<'_> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     fn write(root: &Path, path: &str, text: &str) {

@@ -1,8 +1,12 @@
-//! What modes print on stdout: JSON for programs, tables for people.
+//! What modes print on stdout: JSON for programs, tables and sentences for people.
 
 use std::io::{self, IsTerminal, Write};
 
+pub use gpg::text::{keys, number};
+use keystore::NameEmail;
 use serde::Serialize;
+use serde_json::{Value, json};
+use terminal_size::{Width, terminal_size_of};
 
 use crate::error::{Error, Result};
 
@@ -11,12 +15,34 @@ pub fn is_for_people(json: bool) -> bool {
     !json && io::stdout().is_terminal()
 }
 
+/// Whether `stream` is a terminal that understands more than plain lines: neither NO_COLOR nor TERM=dumb
+/// asks for plain ones (<https://no-color.org>).
+pub fn takes_more_than_lines(stream: &impl IsTerminal) -> bool {
+    let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
+    stream.is_terminal() && !is_unwanted && !is_dumb
+}
+
+/// Prints what was done: `object` when JSON is asked for, else `text`.
+pub fn report(json_is_asked: bool, object: &impl Serialize, text: &str) -> Result<()> {
+    if json_is_asked { json(object) } else { print(text) }
+}
+
 /// Prints one JSON value and a line break.
 pub fn json(value: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(value)
-        .map_err(|e| Error::io("writing JSON", io::Error::other(e)))?;
+    let mut text = serde_json::to_string_pretty(value).map_err(json_failed)?;
     text.push('\n');
     print(&text)
+}
+
+/// A JSON value that can be added to.
+pub fn value(object: &impl Serialize) -> Result<Value> {
+    serde_json::to_value(object).map_err(json_failed)
+}
+
+/// A key that failed, with the reason, for a list in JSON.
+pub fn failure(name_email: &NameEmail, error: &Error) -> Value {
+    json!({"name_email": name_email.as_str(), "error": error.to_string()})
 }
 
 /// Prints `text` as it is.
@@ -30,8 +56,7 @@ pub fn json_array<T: Serialize>(values: impl Iterator<Item = T>) -> Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut between = "[\n";
     for value in values {
-        let text = serde_json::to_string(&value)
-            .map_err(|e| Error::io("writing JSON", io::Error::other(e)))?;
+        let text = serde_json::to_string(&value).map_err(json_failed)?;
         write!(out, "{between}{text}").map_err(stdout_failed)?;
         between = ",\n";
     }
@@ -39,34 +64,68 @@ pub fn json_array<T: Serialize>(values: impl Iterator<Item = T>) -> Result<()> {
     out.write_all(end.as_bytes()).and_then(|()| out.flush()).map_err(stdout_failed)
 }
 
-/// Prints rows in columns that are as wide as they need to be.
-pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> Result<()> {
+/// Prints rows in columns on a terminal. Columns that it is not wide enough for are left out, the last one
+/// first, down to `least` columns. A first cell that is too long even then has a line of its own.
+pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]], least: usize) -> Result<()> {
+    let room = terminal_size_of(io::stdout()).map_or(80, |(Width(width), _)| width.into());
+    print(&columns(head, rows, least, room))
+}
+
+fn columns<const N: usize>(
+    head: [&str; N],
+    rows: &[[String; N]],
+    least: usize,
+    room: usize,
+) -> String {
     let width = |text: &str| text.chars().count();
-    let mut widths = head.map(width);
-    for row in rows {
-        for (column, cell) in row.iter().enumerate() {
-            widths[column] = widths[column].max(width(cell));
-        }
-    }
-    let mut text = String::new();
     let head = head.map(str::to_owned);
-    for row in std::iter::once(&head).chain(rows) {
-        for (column, cell) in row.iter().enumerate() {
-            text.push_str(cell);
-            if column + 1 < N {
-                text.extend(std::iter::repeat_n(' ', widths[column] - width(cell) + 2));
+    let all = || std::iter::once(&head).chain(rows);
+    let mut widths: Vec<_> =
+        (0..N).map(|column| all().map(|row| width(&row[column])).max().unwrap_or(0)).collect();
+    let needed = |widths: &[usize]| widths.iter().sum::<usize>() + 2 * (widths.len() - 1);
+    while widths.len() > least && needed(&widths) > room {
+        widths.pop();
+    }
+    widths[0] = widths[0].saturating_sub(needed(&widths).saturating_sub(room)).max(width(&head[0]));
+    let mut text = String::new();
+    for row in all() {
+        let mut line = String::new();
+        for (column, (cell, wide)) in row.iter().zip(&widths).enumerate() {
+            line.push_str(cell);
+            if column == 0 && width(cell) > *wide {
+                line.push_str(&format!("\n{:wide$}", ""));
             }
+            line.extend(std::iter::repeat_n(' ', wide.saturating_sub(width(cell)) + 2));
         }
+        text.push_str(line.trim_end());
         text.push('\n');
     }
-    print(&text)
+    text
+}
+
+fn json_failed(e: serde_json::Error) -> Error {
+    Error::io("writing JSON", io::Error::other(e))
 }
 
 fn stdout_failed(e: io::Error) -> Error {
     Error::io("writing to stdout", e)
 }
 
-/// `1 key`, `2 keys`.
-pub fn number(count: usize, one: &str, many: &str) -> String {
-    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_the_columns_it_has_room_for() {
+        let rows = [["a", "2030-01-01", "x"], ["a-long-name", "never", "y"]];
+        let rows = rows.map(|row| row.map(str::to_owned));
+        let fitted = |room| columns(["NAME", "EXPIRES", "OTHER"], &rows, 2, room);
+        let all = "NAME         EXPIRES     OTHER\na            2030-01-01  x\na-long-name  never       y\n";
+        assert_eq!(fitted(30), all);
+        let two = "NAME         EXPIRES\na            2030-01-01\na-long-name  never\n";
+        assert_eq!(fitted(29), two);
+        let broken = "NAME  EXPIRES\na     2030-01-01\na-long-name\n      never\n";
+        assert_eq!(fitted(16), broken);
+        assert_eq!(fitted(5), broken);
+    }
 }

@@ -2,11 +2,10 @@
 //! who must know. One key that fails does not stop the rest; what is interrupted is continued by the
 //! next run.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use gpg::clock;
-use keystore::{Evidence, Filter, Key, Prolonged, Store, Term, interrupt};
+use keystore::{Evidence, Filter, Key, Prolonged, Store, Term, ahead, interrupt};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -19,7 +18,7 @@ use crate::systemd::journal::event;
 
 /// Prolongs what is due.
 pub fn run(settings: &Settings, options: &cli::Prolong) -> Result<()> {
-    let store = Store::open(&settings.keystore()?, settings.gnupg()?)?;
+    let store = super::open(settings)?;
     // From here on a signal ends the run with its report.
     let _work = (!options.dry_run).then(interrupt::work);
     let plan = Plan::make(&store, Evidence::of(&settings.state_dir), options)?;
@@ -89,15 +88,8 @@ impl Plan {
             .unwrap_or(u64::from(u32::MAX));
         let term = Term { due: now + u64::from(options.within.seconds()), until };
         let mut plan = Self { seen: 0, unreadable: 0, due: Vec::new(), expired: 0, term };
-        for key in store.catalog().keys(Filter::default())? {
-            let key = match key {
-                Ok(key) => key,
-                Err(e) => {
-                    log::error!("{e}");
-                    plan.unreadable += 1;
-                    continue;
-                }
-            };
+        let keys = store.catalog().keys(Filter::default())?;
+        for key in super::readable(keys, &mut plan.unreadable) {
             plan.seen += 1;
             evidence.see(&key.name_email, &key.record);
             let has_expired = key.record.expires.is_some_and(|at| at <= now);
@@ -148,81 +140,62 @@ impl Report {
 
     fn result(&self, plan: &Plan) -> Result<()> {
         let failed = self.failed.len() + plan.unreadable;
-        if let Some(signal) = self.interrupted.filter(|_| self.left > 0) {
-            let failures = match failed {
-                0 => String::new(),
-                count => format!("{count} keys could not be prolonged, see above; "),
-            };
-            let left = format!("{failures}{} keys are left for the next run", self.left);
-            return Err(Error::Interrupted { signal, left });
+        let mut words = Vec::new();
+        if failed > 0 {
+            words.push(format!("{} could not be prolonged, see above", output::keys(failed)));
         }
-        match (failed, self.left) {
-            (0, 0) => Ok(()),
-            (0, left) => Err(Error::Partly(format!("{left} keys are left for the next run"))),
-            (failed, 0) => Err(Error::Partly(format!(
-                "{failed} keys could not be prolonged, see above; the others were"
-            ))),
-            (failed, left) => Err(Error::Partly(format!(
-                "{failed} keys could not be prolonged, see above, and {left} were not tried; run \
-                 it again when that is mended"
-            ))),
+        if self.left > 0 {
+            let keys = output::number(self.left, "key is", "keys are");
+            words.push(format!("{keys} left for the next run"));
+        }
+        let left = words.join("; ");
+        match self.interrupted.filter(|_| self.left > 0) {
+            Some(signal) => Err(Error::Interrupted { signal, left }),
+            None => super::all_done(left.is_empty(), || left),
+        }
+    }
+
+    fn add(&mut self, key: &Key, result: Option<Result<Prolonged>>) {
+        match result {
+            None => self.left += 1,
+            Some(Ok(Prolonged::Done(now))) => self.prolonged.push((key.clone(), now)),
+            Some(Ok(Prolonged::Already(_))) => self.already += 1,
+            // Another run has it, or it has been removed meanwhile.
+            Some(Err(Error::InUse(_) | Error::NoKey(_))) => self.in_use += 1,
+            Some(Err(e)) => self.failed.push((key.clone(), e)),
         }
     }
 }
 
 fn prolong_all(store: &Store, plan: &Plan, jobs: usize) -> Report {
-    let bar = progress::bar(plan.due.len(), "prolonged");
-    let report = Mutex::new(Report::default());
-    let next = AtomicUsize::new(0);
     let stop = AtomicBool::new(false);
-    let worker = || {
-        while !stop.load(Ordering::Relaxed) {
-            let Some(key) = plan.due.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+    let results = progress::with_bar("prolonged", |progress| {
+        progress.at(0, plan.due.len());
+        let prolong = |key: &Key| {
+            if stop.load(Ordering::Relaxed) || interrupt::signal().is_some() {
+                return None;
+            }
             let result = store.prolong(&key.name_email, plan.term);
             if let Err(e) = &result {
-                if ends_the_run(e) {
-                    stop.store(true, Ordering::Relaxed);
-                }
-                bar.suspend(|| report_failure(key, e));
+                stop.fetch_or(ends_the_run(e), Ordering::Relaxed);
+                progress.suspend(|| report_failure(key, e));
             }
-            if let Ok(mut report) = report.lock() {
-                report.add(key, result);
-                report.interrupted = interrupt::signal();
-                if report.interrupted.is_some() {
-                    stop.store(true, Ordering::Relaxed);
-                }
-            }
-            bar.inc(1);
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.min(plan.due.len()) {
-            scope.spawn(worker);
-        }
+            progress.one();
+            Some(result)
+        };
+        ahead::each(plan.due.iter().collect(), jobs, prolong)
     });
-    bar.finish_and_clear();
-    let mut report = report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let done = report.changed() + report.in_use + report.failed.len();
-    report.left = plan.due.len() - done.min(plan.due.len());
+    let mut report = Report { interrupted: interrupt::signal(), ..Report::default() };
+    for (key, result) in plan.due.iter().zip(results) {
+        report.add(key, result);
+    }
     report.prolonged.sort_by(|(a, _), (b, _)| a.name_email.cmp(&b.name_email));
     report
 }
 
-impl Report {
-    fn add(&mut self, key: &Key, result: Result<Prolonged>) {
-        match result {
-            Ok(Prolonged::Done(now)) => self.prolonged.push((key.clone(), now)),
-            Ok(Prolonged::Already(_)) => self.already += 1,
-            // Another run has it, or it has been removed meanwhile.
-            Err(Error::InUse(_) | Error::NoKey(_)) => self.in_use += 1,
-            Err(e) => self.failed.push((key.clone(), e)),
-        }
-    }
-}
-
 /// Failures that every other key would meet as well.
 fn ends_the_run(error: &Error) -> bool {
-    matches!(error, Error::Gpg(gpg::Error::NoSpace { .. }) | Error::Gpg(gpg::Error::Missing { .. }))
+    matches!(error, Error::Gpg(gpg::Error::NoSpace { .. } | gpg::Error::Missing { .. }))
 }
 
 fn report_failure(key: &Key, error: &Error) {
@@ -241,33 +214,27 @@ fn report_failure(key: &Key, error: &Error) {
     }
 }
 
-/// Prints what was done, and one line with the counts to the log.
+/// Prints what was done, and one line with the counts to the log. The counts add up to the keys there are.
 fn show(plan: &Plan, report: &Report, options: &cli::Prolong) -> Result<()> {
     let until = clock::date(plan.term.until);
+    let all = output::keys(plan.seen + plan.unreadable);
+    let idle = plan.seen - plan.due.len() - plan.expired;
+    let (expired, unreadable) = (plan.expired, plan.unreadable);
+    let (prolonged, failed) = (report.prolonged.len(), report.failed.len() + unreadable);
     let summary = if options.dry_run {
+        let due = plan.due.len();
         format!(
-            "{} keys looked at, {} would be prolonged until {until}, {} have expired and would be \
-             left alone, {} could not be read; nothing was changed",
-            plan.seen,
-            plan.due.len(),
-            plan.expired,
-            plan.unreadable
+            "{all}: {due} would be prolonged until {until}, {idle} need nothing, {expired} expired and \
+             would be left alone, {unreadable} unreadable; nothing was changed"
         )
     } else {
+        let (idle, in_use, left) = (idle + report.already, report.in_use, report.left);
         format!(
-            "{} keys looked at, {} prolonged until {until}, {} needed nothing, {} in use by others, \
-             {} failed, {} left for the next run; {} have expired and were left alone",
-            plan.seen,
-            report.prolonged.len(),
-            report.already,
-            report.in_use,
-            report.failed.len() + plan.unreadable,
-            report.left,
-            plan.expired
+            "{all}: {prolonged} prolonged until {until}, {idle} needed nothing, {in_use} in use by others, \
+             {failed} failed, {left} left for the next run, {expired} expired and left alone"
         )
     };
-    let (prolonged, failed) = (report.prolonged.len(), report.failed.len() + plan.unreadable);
-    let counts = [plan.seen, prolonged, failed, plan.expired].map(|count| count.to_string());
+    let counts = [plan.seen, prolonged, failed, expired].map(|count| count.to_string());
     let fields = [
         ("MESSAGE_ID", event::PROLONGED),
         ("KEYS_SEEN", counts[0].as_str()),
@@ -276,18 +243,21 @@ fn show(plan: &Plan, report: &Report, options: &cli::Prolong) -> Result<()> {
         ("KEYS_EXPIRED", &counts[3]),
     ];
     event::log(log::Level::Info, &fields, &summary);
-    if plan.expired > 0 {
+    if expired > 0 {
         log::warn!(
-            "{} keys have expired; `copr-keygen list --expires-before 0d` names them, \
-             `copr-keygen prolong --expired` prolongs them",
-            plan.expired
+            "{} expired; `copr-keygen list --expires-before 0d` names them, `copr-keygen prolong --expired` \
+             prolongs them",
+            output::number(expired, "key has", "keys have")
         );
     }
-    if options.json { output::json(&object(plan, report, options)) } else { Ok(()) }
+    match options.json {
+        true => output::json(&object(plan, report, options)),
+        false => Ok(()),
+    }
 }
 
 fn object(plan: &Plan, report: &Report, options: &cli::Prolong) -> Value {
-    let failed = |(key, error): &(Key, Error)| json!({"name_email": key.name_email.as_str(), "error": error.to_string()});
+    let failed = |(key, error): &(Key, Error)| output::failure(&key.name_email, error);
     let prolonged = |(before, after): &(Key, Key)| {
         let mut object = json!(after);
         object["expired_before"] = json!(before.record.expires);

@@ -2,55 +2,78 @@
 //! that cannot be undone happens without a yes.
 
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::Path;
 
 use gpg::clock;
-use keystore::{Evidence, Removed, Store, interrupt};
+use keystore::{Evidence, NameEmail, interrupt};
+use serde_json::json;
 
+use super::output;
 use crate::cli::{Purge, Remove, Undo};
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 
-/// Moves a key to the trash.
+/// Moves keys to the trash. Before the first one is moved, all of them must be there.
 pub fn remove(settings: &Settings, options: &Remove) -> Result<()> {
-    let store = open(settings)?;
-    let name_email = &options.name_email;
-    let record = store
-        .catalog()
-        .homes()
-        .find(name_email)?
-        .ok_or_else(|| Error::NoKey(name_email.clone()))?;
-    log::info!(
-        "{name_email}: the key {} goes to the trash, and nothing can be signed with it any more; the \
-         next request for a key of this name makes a NEW key. Until it is purged, `copr-keygen undo` \
-         brings it back",
-        record.fingerprint
-    );
-    confirm(options.yes, "Type the name of the key, or y, to remove it: ", name_email.as_str())?;
+    let store = super::open(settings)?;
+    for name_email in &options.names {
+        let record = store.catalog().homes().find(name_email)?;
+        let record = record.ok_or_else(|| Error::NoKey(name_email.clone()))?;
+        log::info!(
+            "{name_email}: the key {} goes to the trash, and nothing can be signed with it any more; the \
+             next request for a key of this name makes a NEW key. Until it is purged, `copr-keygen undo` \
+             brings it back",
+            record.fingerprint
+        );
+    }
+    match &options.names[..] {
+        [name] => {
+            let question = "Type the name of the key, or y, to remove it: ";
+            confirm(options.yes, question, name.as_str())?;
+        }
+        names => confirm(options.yes, &format!("Type y to remove {} keys: ", names.len()), "y")?,
+    }
     let _work = interrupt::work();
-    let removed = store.remove(name_email)?;
-    log::info!("{name_email}: removed; it is in {}", removed.entry.display());
-    log::info!(
-        "nothing was published; if nobody is to trust what it has signed, publish {}",
-        removed.revoked_certificate().display()
-    );
-    Ok(())
+    let work = |name_email: &NameEmail| {
+        interrupt::check(|| format!("{name_email} and the keys named after it were not removed"))?;
+        let removed = store.remove(name_email)?;
+        let certificate = removed.revoked_certificate();
+        log::info!("{name_email}: removed; it is in {}", removed.entry.display());
+        log::info!(
+            "nothing was published; if nobody is to trust what it has signed, publish {}",
+            certificate.display()
+        );
+        Ok(json!({
+            "name_email": name_email.as_str(),
+            "entry": removed.entry.to_string_lossy(),
+            "revoked_certificate": certificate.to_string_lossy(),
+        }))
+    };
+    let (removed, failed) = super::each(&options.names, work)?;
+    output::report(options.json, &json!({"removed": removed, "failed": failed}), "")?;
+    super::all_named(&failed, &options.names, "could not be removed")
 }
 
 /// Brings a key back.
 pub fn undo(settings: &Settings, options: &Undo) -> Result<()> {
-    let store = open(settings)?;
+    let store = super::open(settings)?;
     let _work = interrupt::work();
-    let record = store.undo(&options.name_email)?;
-    log::info!("{}: the key {} is back", options.name_email, record.fingerprint);
-    Ok(())
+    let (name_email, record) = (&options.name_email, store.undo(&options.name_email)?);
+    log::info!("{name_email}: the key {} is back", record.fingerprint);
+    let fingerprint = record.fingerprint.as_str();
+    let object = json!({"name_email": name_email.as_str(), "fingerprint": fingerprint});
+    output::report(options.json, &object, "")
 }
 
 /// Destroys keys in the trash.
 pub fn purge(settings: &Settings, options: &Purge) -> Result<()> {
-    let store = open(settings)?;
+    let store = super::open(settings)?;
     match store.finish_purges()? {
         0 => {}
-        count => log::info!("finished {count} purges that were interrupted"),
+        count => log::info!(
+            "finished {} that had been interrupted",
+            output::number(count, "purge", "purges")
+        ),
     }
     let age = u64::from(options.older_than.seconds());
     let now = if age == 0 { clock::now()? } else { clock::believed()? };
@@ -63,15 +86,10 @@ pub fn purge(settings: &Settings, options: &Purge) -> Result<()> {
     }
     // 0 is all, also what a clock that was wrong has dated into the future.
     let is_old = |at: u64| age == 0 || at.saturating_add(age) <= now;
-    let is_doomed = |removed: &Removed| is_old(removed.at);
-    let removed = if options.old_service { Vec::new() } else { store.removed()? };
-    let doomed: Vec<_> = removed.into_iter().filter(is_doomed).collect();
-    let old_services: Vec<_> =
-        store.old_services()?.into_iter().filter(|(at, _)| is_old(*at)).collect();
-    if doomed.is_empty() && old_services.is_empty() {
-        log::info!("there is nothing so old in the trash");
-        return Ok(());
-    }
+    let mut doomed = store.removed()?;
+    doomed.retain(|removed| !options.old_service && is_old(removed.at));
+    let mut old_services = store.old_services()?;
+    old_services.retain(|(at, _)| is_old(*at));
     for removed in &doomed {
         log::info!("{}, removed {}", removed.name_email, clock::timestamp(removed.at));
     }
@@ -80,41 +98,46 @@ pub fn purge(settings: &Settings, options: &Purge) -> Result<()> {
         log::info!("{}, the keys of the old service, taken over {at}", entry.display());
     }
     let count = doomed.len() + old_services.len();
-    let what = match (old_services.is_empty(), count) {
-        (true, _) => "keys",
-        (false, 1) => "entry of the trash",
-        (false, _) => "entries of the trash",
+    let what = match old_services.is_empty() {
+        true => output::keys(count),
+        false => output::number(count, "entry of the trash", "entries of the trash"),
     };
-    confirm(options.yes, &format!("Type y to destroy {count} {what} for good: "), "y")?;
+    if count == 0 {
+        log::info!("there is nothing so old in the trash");
+    } else {
+        confirm(options.yes, &format!("Type y to destroy {what} for good: "), "y")?;
+    }
     let _work = interrupt::work();
-    let mut failed = 0;
-    for (_, entry) in &old_services {
-        if let Err(e) = store.purge_old_service(entry) {
-            log::error!("{}: {e}", entry.display());
-            failed += 1;
+    let (mut destroyed, mut failed) = (Vec::new(), Vec::new());
+    let mut note = |name: String, entry: &Path, result: Result<()>| {
+        let mut object = json!({"name": name, "entry": entry.to_string_lossy()});
+        match result {
+            Ok(()) => destroyed.push(object),
+            Err(e) => {
+                log::error!("{name}: {e}");
+                object["error"] = json!(e.to_string());
+                failed.push(object);
+            }
         }
+    };
+    for (_, entry) in &old_services {
+        note("the old service".into(), entry, store.purge_old_service(entry));
     }
     for (done, removed) in doomed.iter().enumerate() {
         let left = doomed.len() - done;
-        interrupt::check(|| format!("{left} of {} keys are left in the trash", doomed.len()))?;
-        if let Err(e) = store.purge(removed) {
-            log::error!("{}: {e}", removed.name_email);
-            failed += 1;
-        }
+        interrupt::check(|| {
+            format!("{left} of {} are left in the trash", output::keys(doomed.len()))
+        })?;
+        note(removed.name_email.to_string(), &removed.entry, store.purge(removed));
     }
-    match failed {
-        0 => {
-            log::info!("destroyed {count} {what}; backups and snapshots may still have them");
-            Ok(())
-        }
-        failed => {
-            Err(Error::Partly(format!("{failed} of {count} {what} were not destroyed, see above")))
-        }
+    output::report(options.json, &json!({"destroyed": destroyed, "failed": failed}), "")?;
+    super::all_done(failed.is_empty(), || {
+        format!("{} of {what} could not be destroyed, see above", failed.len())
+    })?;
+    if count > 0 {
+        log::info!("destroyed {what}; backups and snapshots may still have them");
     }
-}
-
-fn open(settings: &Settings) -> Result<Store> {
-    Store::open(&settings.keystore()?, settings.gnupg()?)
+    Ok(())
 }
 
 /// Asks on the terminal; `expected` or a yes lets it pass.

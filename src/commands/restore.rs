@@ -4,14 +4,16 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use gpg::clock;
 use gpg::process::wait_readable;
-use keystore::{NameEmail, Passphrases, Restored, Store, Summary, interrupt};
+use keystore::{NameEmail, Passphrases, Restored, Summary, interrupt};
 use nix::poll::{PollFd, PollFlags};
+use serde_json::json;
 
-use super::progress;
+use super::{output, progress};
 use crate::cli::Restore;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
@@ -19,19 +21,35 @@ use crate::settings::Settings;
 /// Restores keys and says what became of each that is not simply there now.
 pub fn run(settings: &Settings, options: &Restore) -> Result<()> {
     let input = open(&options.from)?;
-    let gpg = settings.gnupg()?;
-    gpg.check_installed()?;
-    let store = Store::open(&settings.keystore()?, gpg)?;
+    let store = super::open_with_gpg(settings)?;
     let _work = interrupt::work();
-    let bar = progress::count("restored");
-    let report = |name_email: &NameEmail, result: Result<Restored>| {
-        bar.inc(1);
-        if let Err(e) = result {
-            bar.suspend(|| log::error!("{name_email}: {e}"));
-        }
-    };
-    let summary = store.restore(input, *settings.jobs.get()?, &report);
-    bar.finish_and_clear();
+    let failed = Mutex::new(Vec::new());
+    let summary = progress::with_count("restored", |progress| {
+        let report = |name_email: &NameEmail, result: Result<Restored>| {
+            progress.one();
+            if let Err(e) = result {
+                progress.failed(format_args!("{name_email}: {e}"));
+                let failure = output::failure(name_email, &e);
+                failed.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+            }
+        };
+        Ok::<_, Error>(store.restore(input, *settings.jobs.get()?, &report))
+    })?;
+    if options.json {
+        let (header, why) = match &summary.whole {
+            Ok(header) => (json!(header), None),
+            Err(e) => (json!(null), Some(e.to_string())),
+        };
+        output::json(&json!({
+            "made": summary.made,
+            "updated": summary.updated,
+            "kept": summary.kept,
+            "unknown": summary.unknown,
+            "failed": failed.into_inner().unwrap_or_else(PoisonError::into_inner),
+            "archive": header,
+            "not_whole": why,
+        }))?;
+    }
     conclude(summary, Passphrases::new(&settings.keystore()?).marker()?.is_some())
 }
 
@@ -39,13 +57,15 @@ pub fn run(settings: &Settings, options: &Restore) -> Result<()> {
 fn conclude(summary: Summary, is_sealed: bool) -> Result<()> {
     let Summary { made, updated, kept, failed, unknown, whole } = summary;
     log::info!(
-        "{made} keys restored, {updated} certificates brought up to date, {kept} were there already"
+        "{} restored, {} brought up to date, {} there already",
+        output::keys(made),
+        output::number(updated, "certificate", "certificates"),
+        output::keys(kept)
     );
     let header = match whole {
         Ok(header) => header,
         // Refused before the first key was looked at.
-        Err(e @ Error::Settings(_)) => return Err(e),
-        Err(e @ Error::Interrupted { .. }) => return Err(e),
+        Err(e @ (Error::Settings(_) | Error::Interrupted { .. })) => return Err(e),
         Err(e) => {
             return Err(Error::Partly(format!(
                 "{e}; the keys counted above are whole and stay, nothing else of the archive was used"
@@ -68,14 +88,13 @@ fn conclude(summary: Summary, is_sealed: bool) -> Result<()> {
     }
     if unknown > 0 {
         log::info!(
-            "{unknown} keys of this host were not there when the archive was made: they are younger, or \
-             had been removed by then"
+            "{} of this host not in the archive: made after it, or removed before it",
+            output::keys(unknown)
         );
     }
-    match failed {
-        0 => Ok(()),
-        count => Err(Error::Partly(format!("{count} keys were not restored, see above"))),
-    }
+    super::all_done(failed == 0, || {
+        format!("{} could not be restored, see above", output::keys(failed))
+    })
 }
 
 /// An archive that may come from a program which takes its time; a signal ends the waiting.

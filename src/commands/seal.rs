@@ -21,7 +21,7 @@ pub fn seal(settings: &Settings, options: &Seal) -> Result<()> {
     if settings.phrases_dir.get()?.is_none() {
         return Err(keystore::needs_phrases_dir());
     }
-    let store = open(settings)?;
+    let store = super::open(settings)?;
     if options.dry_run {
         store.foresee_phrases_in_memory()?;
     } else {
@@ -38,7 +38,7 @@ pub fn seal(settings: &Settings, options: &Seal) -> Result<()> {
 
 /// Unseals all passphrases.
 pub fn unseal(settings: &Settings, options: &Seal) -> Result<()> {
-    let store = open(settings)?;
+    let store = super::open(settings)?;
     // Without a marker there may still be sealed ones, from a backup of keys/ alone.
     if settings.sealing_key.is_none() && Passphrases::new(&settings.keystore()?).marker()?.is_none()
     {
@@ -52,15 +52,12 @@ fn convert(settings: &Settings, store: &Store, to: Form, options: &Seal) -> Resu
         store.count_passphrases(to)?
     } else {
         let _work = interrupt::work();
-        let bar = progress::bar(0, if to == Form::Sealed { "sealed" } else { "unsealed" });
-        let shown = |done: usize, total: usize| {
-            bar.set_length(total as u64);
-            bar.set_position(done as u64);
-        };
-        let talk = Talk { progress: &shown, stop: &|| interrupt::signal().is_some() };
-        let done = store.convert(to, *settings.jobs.get()?, &talk);
-        bar.finish_and_clear();
-        done?
+        let jobs = *settings.jobs.get()?;
+        progress::with_bar(word(to), |progress| {
+            let shown = |done, total| progress.at(done, total);
+            let talk = Talk { progress: &shown, stop: &|| interrupt::signal().is_some() };
+            store.convert(to, jobs, &talk)
+        })?
     };
     if to == Form::Sealed && !options.dry_run && !done.stopped {
         store.remove_old_phrases()?;
@@ -68,25 +65,21 @@ fn convert(settings: &Settings, store: &Store, to: Form, options: &Seal) -> Resu
     report(to, &done, options)
 }
 
+fn word(to: Form) -> &'static str {
+    if to == Form::Sealed { "sealed" } else { "unsealed" }
+}
+
 fn report(to: Form, done: &Conversion, options: &Seal) -> Result<()> {
-    let what = if to == Form::Sealed { "sealed" } else { "unsealed" };
-    if options.json {
-        let mut object = json!(done);
-        object["dry_run"] = json!(options.dry_run);
-        output::json(&object)?;
-    } else if options.dry_run {
-        output::print(&format!(
-            "{} of {} passphrases would be {what}; nothing was changed\n",
-            done.converted, done.passphrases
-        ))?;
-    } else {
-        output::print(&format!(
-            "{} passphrases {what} now, {} of {} are\n",
-            done.converted,
-            done.passphrases - done.failed.min(done.passphrases),
-            done.passphrases
-        ))?;
-    }
+    let what = word(to);
+    let passphrases = |count| output::number(count, "passphrase", "passphrases");
+    let (converted, all) = (passphrases(done.converted), done.passphrases);
+    let mut object = output::value(done)?;
+    object["dry_run"] = json!(options.dry_run);
+    let text = match options.dry_run {
+        true => format!("{converted} of {all} would be {what}; nothing was changed\n"),
+        false => format!("{converted} {what} now, {} of {all} are\n", all - done.failed.min(all)),
+    };
+    output::report(options.json, &object, &text)?;
     if done.stopped {
         interrupt::check(|| {
             "every passphrase can be read as before; run it again to go on".into()
@@ -98,42 +91,36 @@ fn report(to: Form, done: &Conversion, options: &Seal) -> Result<()> {
             "there are passphrases in the clear still: {copies}, see above; remove them, then run it again"
         )));
     }
-    match done.failed {
-        0 => Ok(()),
-        failed => Err(Error::Partly(format!(
-            "{failed} passphrases could not be {what}, see above; all others are; mend these, then \
-             run it again"
-        ))),
-    }
+    super::all_done(done.failed == 0, || {
+        format!(
+            "{} could not be {what}, see above; all others are; mend these, then run it again",
+            passphrases(done.failed)
+        )
+    })
 }
 
 /// Gives signd the phrase of every key.
 pub fn phrases(settings: &Settings, _options: &Phrases) -> Result<()> {
-    let store = open(settings)?;
+    let store = super::open(settings)?;
     store.prepare_phrases()?;
     provide(&store)
 }
 
 fn provide(store: &Store) -> Result<()> {
-    let bar = progress::count("given to signd");
     let _work = interrupt::work();
-    let provided = store.provide_phrases(&|| bar.inc(1));
-    bar.finish_and_clear();
-    let provided = provided?;
+    let provided = progress::with_count("given to signd", |progress| {
+        store.provide_phrases(&|| progress.one())
+    })?;
     log::info!(
-        "signd finds the phrases of {} keys in {}; {} of no key were removed",
-        provided.keys,
+        "signd finds the phrases of {} in {}; removed {} of no key",
+        output::keys(provided.keys),
         store.phrases_directory().display(),
-        provided.removed
+        output::number(provided.removed, "phrase", "phrases")
     );
-    match provided.failed {
-        0 => Ok(()),
-        count => Err(Error::Partly(format!(
-            "the phrases of {count} keys cannot be read, see above; nothing can be signed with those"
-        ))),
-    }
-}
-
-fn open(settings: &Settings) -> Result<Store> {
-    Store::open(&settings.keystore()?, settings.gnupg()?)
+    super::all_done(provided.failed == 0, || {
+        format!(
+            "the phrases of {} cannot be read, see above; nothing can be signed with them",
+            output::keys(provided.failed)
+        )
+    })
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use gpg::text::printable;
 use keystore::remedy::{STATE, quote_path};
 use keystore::{self, ImportReport};
 
@@ -35,14 +36,14 @@ pub fn way_out(
 pub fn text(report: &ImportReport, way_out: Option<&str>) -> String {
     let mut text = String::new();
     for file in &report.unread {
-        let _ = writeln!(text, "not read  {:?}  {}", file.file, file.reason);
+        let name = printable(&file.file.to_string_lossy());
+        let _ = writeln!(text, "not read  {name}  {}", printable(&file.reason));
         for key in &file.keys {
             let keygrip = key.keygrip.as_ref().map_or("", |keygrip| keygrip.as_str());
             let fingerprint = key.fingerprint.as_ref().map(|fingerprint| fingerprint.as_str());
             let name = fingerprint.map_or(format!("{keygrip}.key"), Into::into);
-            // Not checked by anybody: it must not steer a terminal.
-            let user_id = key.user_id.as_ref().map_or(String::new(), |id| format!("  {id:?}"));
-            let _ = writeln!(text, "    {name}{user_id}");
+            let user_id = key.user_id.as_deref().map_or_else(String::new, printable);
+            let _ = writeln!(text, "    {}", format!("{name}  {user_id}").trim_end());
         }
     }
     if let Some(command) = way_out {
@@ -72,7 +73,8 @@ pub fn keyless_text(report: &ImportReport) -> String {
         };
     }
     for name in &report.phrases.strange_phrases {
-        let _ = writeln!(text, "note  {name:?}  is a phrase, but no identity can have this name");
+        let name = printable(name);
+        let _ = writeln!(text, "note  {name}  is a phrase, but no identity can have this name");
     }
     text
 }

@@ -132,7 +132,7 @@ fn a_file_is_whole_and_private_or_not_there() {
     let backup = |to: &str| run(&host, &["backup", "--to", to, "--recipient", certificate]);
     let to = file.to_str().unwrap();
     let said = backup(to).well();
-    assert!(said.stdout.is_empty() && said.stderr.contains("1 keys are in the archive"));
+    assert!(said.stdout.is_empty() && said.stderr.contains("1 key archived"));
     assert!(said.stderr.contains("--since 20"), "{}", said.stderr);
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o600);
     let archive = fs::read(&file).unwrap();
@@ -233,7 +233,7 @@ fn a_damaged_home_is_reported_and_the_rest_is_archived() {
     let certificate = recipient.certificate.to_str().unwrap();
     let to = file.to_str().unwrap();
     let said = run(&host, &["backup", "--to", to, "--recipient", certificate]);
-    let said = said.badly("1 keys could not be read");
+    let said = said.badly("1 key could not be read");
     assert!(said.stderr.contains(ID) && said.stderr.contains("passphrase"), "{}", said.stderr);
     assert!(!said.stderr.contains("empty#directory"), "{}", said.stderr);
     let elsewhere = empty_host();
@@ -273,7 +273,7 @@ fn a_full_backup_and_its_increments_in_order_are_the_state_again() {
     restore(&elsewhere, &nothing).well();
     assert_eq!(tree(&elsewhere.home(ID)), before);
     let said = restore(&elsewhere, &increment).well();
-    assert!(said.stderr.contains("1 keys restored, 1 certificates"), "{}", said.stderr);
+    assert!(said.stderr.contains("1 key restored, 1 certificate brought"), "{}", said.stderr);
     for id in [ID, OTHER, third] {
         assert_eq!(tree(&elsewhere.home(id)), tree(&host.home(id)), "{id}");
         assert_signs(&elsewhere, id);
@@ -281,7 +281,7 @@ fn a_full_backup_and_its_increments_in_order_are_the_state_again() {
     }
     // An older certificate never replaces a newer one; what the full backup did not know is told.
     let said = restore(&elsewhere, &full).well();
-    assert!(said.stderr.contains("1 keys of this host were not there"), "{}", said.stderr);
+    assert!(said.stderr.contains("1 key of this host not in the archive"), "{}", said.stderr);
     assert_eq!(tree(&elsewhere.home(ID)), tree(&host.home(ID)));
     assert_links_are_right(&elsewhere);
 }

@@ -75,7 +75,7 @@ fn homes_with_one_secret_key_keep_no_other_from_being_exported() {
 
     let words = words(&export(&host, &host.scratch().join("again"), &[]));
     assert!(copies.iter().all(|copy| words.contains(copy)), "{words}");
-    assert!(words.contains("2 keys could not be exported, 0 do not sign"), "{words}");
+    assert!(words.contains("2 keys could not be exported, 0 keys cannot sign"), "{words}");
 }
 
 #[test]

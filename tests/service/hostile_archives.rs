@@ -166,7 +166,7 @@ fn a_key_that_is_not_what_it_claims_to_be_is_not_restored_and_the_others_are() {
         ),
     ] {
         let host = empty_host();
-        let said = restore(&host, &archive).badly("1 keys were not restored");
+        let said = restore(&host, &archive).badly("1 key could not be restored");
         assert!(said.stderr.contains(words), "{what}: {}", said.stderr);
         assert!(said.stderr.contains("the archive is whole"), "{what}: {}", said.stderr);
         assert_eq!(host.entries("keys"), [B], "{what}");

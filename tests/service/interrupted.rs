@@ -116,7 +116,7 @@ fn modes_that_change_keys_finish_the_one_at_hand_and_leave_the_rest() {
         let run = Run::gated(&host, "*--quick-set-expire*", &prolong);
         run.tell(end.0);
         run.go();
-        run.assert_interrupted(end, "1 keys are left for the next run");
+        run.assert_interrupted(end, "1 key is left for the next run");
 
         // What it has not found out yet must not make the host look unwell.
         let check = ["check", "--deep", "--no-units", "--sign-conf", "/dev/null"];
@@ -268,7 +268,7 @@ fn modes_that_need_no_gpg_stop_between_two_keys() {
             &links,
             &["phrases"],
             end,
-            "signd has the phrases of 1 keys",
+            "signd has the phrases of 1 key,",
         );
         assert!(host.run(&["phrases"]).status.success());
     }

@@ -24,6 +24,7 @@ fn modes(scratch: &Path) -> Vec<Vec<String>> {
     let lines = [
         "list".into(),
         format!("show {ID}"),
+        format!("make {ID} --real user_project"),
         format!("pubkey {ID}"),
         "prolong".into(),
         "prolong --dry-run".into(),

@@ -100,7 +100,7 @@ fn expired_keys_are_prolonged_only_when_told_to() {
     expire_at(&host, 0, now() - DAY);
     let left_alone = host.run(&["prolong"]);
     assert!(left_alone.status.success());
-    assert!(text(&left_alone).contains("1 keys have expired"), "{}", text(&left_alone));
+    assert!(text(&left_alone).contains("1 key has expired"), "{}", text(&left_alone));
     assert_eq!(days_left(&host, 0), Some(30));
     let done = host.json(&["prolong", "--expired", "--json"]);
     assert_eq!(done["prolonged"].as_array().map(Vec::len), Some(1), "{done}");

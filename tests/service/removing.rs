@@ -295,7 +295,7 @@ fn purging_destroys_what_is_old_enough_and_finishes_what_was_begun() {
     fs::create_dir_all(doomed.join("home")).unwrap();
 
     let said = purge("36500d").well();
-    assert!(said.stderr.contains("finished 1 purges"), "{}", said.stderr);
+    assert!(said.stderr.contains("finished 1 purge that"), "{}", said.stderr);
     assert!(old.exists() && !hollow.exists() && !doomed.exists());
     let said = purge("30d").well();
     assert!(said.stderr.contains(ID) && !said.stderr.contains(OTHER), "{}", said.stderr);

@@ -106,7 +106,7 @@ fn a_key_that_is_there_is_never_replaced_by_another_one() {
     assert_eq!(host.gen_key_patiently(A, &json!({})).status, 201, "{}", host.log());
     let mine = tree(&host.home(A));
     let said = restore(&host, &archive).badly("the one here was left alone");
-    assert!(said.stderr.contains("1 keys restored"), "{}", said.stderr);
+    assert!(said.stderr.contains("1 key restored"), "{}", said.stderr);
     assert_eq!(tree(&host.home(A)), mine);
     assert_links_are_right(&host);
     // The backend never notices.

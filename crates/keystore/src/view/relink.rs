@@ -4,7 +4,7 @@
 
 use std::{fs, io};
 
-use gpg::Keygrip;
+use gpg::{Keygrip, text};
 
 use crate::error::{Error, Result};
 use crate::home::on_disk::Stamp;
@@ -39,8 +39,8 @@ impl Store {
         let mut provided = Provided::default();
         for name_email in self.homes.identities()? {
             interrupt::check(|| {
-                let keys = provided.keys;
-                format!("signd has the phrases of {keys} keys, not of all; run it again to go on")
+                let keys = text::keys(provided.keys);
+                format!("signd has the phrases of {keys}, not of all; run it again to go on")
             })?;
             match self.link(&name_email?) {
                 Ok(Some(_)) => provided.keys += 1,

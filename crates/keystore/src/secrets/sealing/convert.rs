@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use gpg::text;
+
 use crate::Store;
 use crate::error::{Error, Result};
 use crate::files::durable;
@@ -159,9 +161,9 @@ impl Store {
                 return Ok(false);
             }
             if began.elapsed() > WAIT_MAX {
-                let count = before.len();
+                let keys = text::keys(before.len());
                 return Err(Error::Gpg(gpg::Error::Busy(format!(
-                    "{count} keys in the making are not finished"
+                    "{keys} in the making, not finished"
                 ))));
             }
             std::thread::sleep(LOOK_AGAIN);

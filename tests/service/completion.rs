@@ -1,0 +1,79 @@
+//! Completion in bash, by completing.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use super::host::{Host, Transport, eventually};
+use super::terminal::Terminal;
+
+const ID: &str = "user#project@copr.example.org";
+const OTHER: &str = "@group#other@copr.example.org";
+
+/// A line of an interactive bash after the tabulator, without the prompt.
+fn completed(host: &Host, line: &str, tabs: &str) -> String {
+    let terminal = Terminal::new(200);
+    let binary = Path::new(env!("CARGO_BIN_EXE_copr-keygen"));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("completions/copr-keygen.bash");
+    let mut bash = Command::new("bash");
+    bash.args(["--noprofile", "--norc", "-i"]).env_clear().current_dir("/");
+    bash.env("PATH", format!("{}:/usr/bin:/bin", binary.parent().unwrap().display()));
+    bash.env("TERM", "dumb").env("PS1", "$ ").env("HISTFILE", "/dev/null");
+    bash.env("COPR_KEYGEN_CONFIG", "/dev/null").env("COPR_KEYGEN_STATE_DIR", host.state());
+    let mut bash = terminal.start(&mut bash);
+    terminal.type_in(&format!(
+        "bind 'set bell-style none'; source {}; echo re''ady\n",
+        script.display()
+    ));
+    let prompt = "\nready\r\n$ ";
+    let before = eventually("bash", || Some(terminal.shown().find(prompt)? + prompt.len()));
+    // What is typed after the tabulator is there when it has done its work.
+    terminal.type_in(&format!("{line}{tabs}~"));
+    let shown = eventually("completion", || {
+        let shown = terminal.shown()[before..].to_owned();
+        shown.ends_with('~').then_some(shown)
+    });
+    bash.kill().unwrap();
+    bash.wait().unwrap();
+    shown.trim_end_matches('~').replace('\r', "")
+}
+
+#[test]
+fn bash_completes_modes_options_and_names() {
+    let host = Host::start(Transport::PassedUnix);
+    for id in [ID, OTHER] {
+        assert_eq!(host.gen_key_patiently(id, &json!({})).status, 201, "{}", host.log());
+    }
+    for (line, whole) in [
+        ("copr-keygen pro", "copr-keygen prolong "),
+        ("copr-keygen prolong --w", "copr-keygen prolong --within "),
+        ("copr-keygen fill-pool --st", "copr-keygen fill-pool --state-dir "),
+        ("copr-keygen --config /x list --na", "copr-keygen --config /x list --names "),
+        ("copr-keygen list --sort cr", "copr-keygen list --sort created "),
+        ("copr-keygen show us", "copr-keygen show user#project@copr.example.org "),
+        ("copr-keygen show user#project@c", "copr-keygen show user#project@copr.example.org "),
+        ("copr-keygen show @", "copr-keygen show @group#other@copr.example.org "),
+        ("copr-keygen show 'us", "copr-keygen show 'user#project@copr.example.org' "),
+        ("copr-keygen pubkey @gr", "copr-keygen pubkey @group#other@copr.example.org "),
+        (
+            "copr-keygen remove --yes @group#other@copr.example.org us",
+            "copr-keygen remove --yes @group#other@copr.example.org user#project@copr.example.org ",
+        ),
+        // There is no such key, and no file is offered in its place.
+        ("copr-keygen show et", "copr-keygen show et"),
+        ("copr-keygen make @gr", "copr-keygen make @gr"),
+    ] {
+        let shown = completed(&host, line, "\t");
+        assert!(shown == whole, "{line}: {shown:?}");
+    }
+    let both = completed(&host, "copr-keygen show ", "\t\t");
+    assert!(both.contains(ID) && both.contains(OTHER), "{both}");
+}
+
+#[test]
+fn without_a_state_no_name_is_offered_and_nothing_is_said() {
+    let host = Host::new(Transport::PassedUnix, &[]);
+    let shown = completed(&host, "copr-keygen show us", "\t\t");
+    assert!(shown == "copr-keygen show us", "{shown:?}");
+}
