@@ -11,7 +11,7 @@ BINARY = $(or $(CARGO_TARGET_DIR),target)/release/copr-keygen
 SELINUX = $(abspath $(or $(CARGO_TARGET_DIR),target))/selinux
 SUITES ?= bookworm trixie
 
-.PHONY: help run build man test test-system test-openapi fuzz bench lint install clean
+.PHONY: help run build man test test-system test-openapi fuzz bench lint install uninstall clean
 .PHONY: selinux check-selinux test-selinux install-selinux check-apparmor test-apparmor install-apparmor
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo 'make check-selinux, check-apparmor   check the policies; nothing is loaded'
 	@echo 'make test-selinux, test-apparmor   boot Debian enforcing them under qemu (root)'
 	@echo 'make install      install below $$DESTDIR$$PREFIX (DESTDIR, PREFIX=$(PREFIX))'
+	@echo 'make uninstall    remove what `make install` put there; keys and configuration stay'
 	@echo 'make install-selinux, install-apparmor   install the policy or the profiles likewise; nothing is loaded'
 	@echo 'make clean        remove what was built'
 
@@ -105,30 +106,42 @@ test-apparmor: build
 OLD_SERVICE = $(shell find $(DESTDIR)/var/lib/copr-keygen/gnupg -maxdepth 1 -name 'pubring.*' -size +0 2>/dev/null)
 SIGND_UNITS = $(if $(OLD_SERVICE),,signd obssignd)
 
+# All files of an installation: $(1) is what to do with each, $(2) the units that get the drop-in of obs-signd.
+define FILES
+	$(1) as 0755 $(DESTDIR)$(PREFIX)/bin/copr-keygen $(BINARY)
+	$(1) link copr-keygen $(DESTDIR)$(PREFIX)/bin/gpg-copr
+	$(1) link copr-keygen $(DESTDIR)$(PREFIX)/bin/gpg_copr.sh
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system units/copr-keygen.socket units/copr-keygen.service units/copr-keygen-prolong.service units/copr-keygen-prolong.timer units/copr-keygen-pool.service units/copr-keygen-pool.path units/copr-keygen-phrases.service units/copr-keygen-backup.service units/copr-keygen-backup.timer
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/copr-keygen.service.d units/copr-keygen-.service.d/10-sandbox.conf
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/copr-keygen-.service.d units/copr-keygen-.service.d/10-sandbox.conf
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/copr-keygen units/signd.service.d/10-copr-keygen.conf
+	for unit in $(2); do $(1) file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit.service.d units/signd.service.d/10-copr-keygen.conf || exit; done
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/catalog units/copr-keygen.catalog
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/lib/sysusers.d sysusers.d/copr-keygen.conf
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/lib/tmpfiles.d tmpfiles.d/copr-keygen.conf
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/man/man1 man/*.1
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/man/man5 man/*.5
+	$(1) as 0644 $(DESTDIR)$(PREFIX)/share/bash-completion/completions/copr-keygen completions/copr-keygen.bash
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/zsh/site-functions completions/_copr-keygen
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d completions/copr-keygen.fish
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/docs docs/*.md docs/openapi.yaml $(wildcard docs/performance.svg) docs/sign.conf docs/backend.conf
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/selinux selinux/README.md
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/apparmor apparmor/README.md
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/fuzz fuzz/README.md
+endef
+
 # Installs what `make build` built; builds nothing itself, so that it can run as root. Each file by rename.
 install:
-	tools/put as 0755 $(DESTDIR)$(PREFIX)/bin/copr-keygen $(BINARY)
-	tools/put link copr-keygen $(DESTDIR)$(PREFIX)/bin/gpg-copr
-	tools/put link copr-keygen $(DESTDIR)$(PREFIX)/bin/gpg_copr.sh
-	tools/put file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system units/copr-keygen.socket units/copr-keygen.service units/copr-keygen-prolong.service units/copr-keygen-prolong.timer units/copr-keygen-pool.service units/copr-keygen-pool.path units/copr-keygen-phrases.service
-	tools/put file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/copr-keygen.service.d units/copr-keygen-.service.d/10-sandbox.conf
-	tools/put file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/copr-keygen-.service.d units/copr-keygen-.service.d/10-sandbox.conf
-	tools/put file 0644 $(DESTDIR)$(PREFIX)/share/copr-keygen units/signd.service.d/10-copr-keygen.conf
-	for unit in $(SIGND_UNITS); do tools/put file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit.service.d units/signd.service.d/10-copr-keygen.conf || exit; done
-	tools/put file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/catalog units/copr-keygen.catalog
-	tools/put file 0644 $(DESTDIR)$(PREFIX)/lib/sysusers.d sysusers.d/copr-keygen.conf
-	tools/put file 0644 $(DESTDIR)$(PREFIX)/lib/tmpfiles.d tmpfiles.d/copr-keygen.conf
-	tools/put file 0644 $(DESTDIR)$(PREFIX)/share/man/man1 man/*.1
-	tools/put file 0644 $(DESTDIR)$(PREFIX)/share/man/man5 man/*.5
-	tools/put as 0644 $(DESTDIR)$(PREFIX)/share/bash-completion/completions/copr-keygen completions/copr-keygen.bash
-	tools/put file 0644 $(DESTDIR)$(PREFIX)/share/zsh/site-functions completions/_copr-keygen
-	tools/put file 0644 $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d completions/copr-keygen.fish
-	tools/put file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE
-	tools/put file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/docs docs/*.md docs/openapi.yaml $(wildcard docs/performance.svg) docs/sign.conf docs/backend.conf
-	tools/put file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/selinux selinux/README.md
-	tools/put file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/apparmor apparmor/README.md
-	tools/put file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/fuzz fuzz/README.md
+	$(call FILES,tools/put,$(SIGND_UNITS))
 	$(if $(OLD_SERVICE),@echo 'This host has the keys of the old service; nothing of it was changed. Go on with docs/moving.md.')
+
+# Removes what `make install` put there, and brings back the programs that it had set aside. Keys, configuration and
+# what an administrator made stay; the last lines name them.
+uninstall:
+	@tools/put idle "$(DESTDIR)"
+	$(call FILES,tools/put remove,signd obssignd)
+	@tools/put left "$(DESTDIR)"
 
 # What `make selinux` built, and a profile; loading them is up to the administrator or a package.
 install-selinux:

@@ -2,22 +2,32 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use tempfile::TempDir;
 
+use super::safekeeping::tree;
+
 const DROP_IN: &str = "usr/lib/systemd/system/signd.service.d/10-copr-keygen.conf";
 
-fn install(root: &Path) -> String {
+fn make(target: &str, root: &Path) -> Output {
     let mut make = Command::new("make");
-    make.args(["--no-print-directory", "-C", env!("CARGO_MANIFEST_DIR"), "install"]);
+    make.args(["--no-print-directory", "-C", env!("CARGO_MANIFEST_DIR"), target]);
     make.arg(format!("DESTDIR={}", root.display()));
     make.arg(format!("BINARY={}", env!("CARGO_BIN_EXE_copr-keygen")));
-    let output = make.env_remove("MAKEFLAGS").output().unwrap();
+    make.env_remove("MAKEFLAGS").output().unwrap()
+}
+
+fn make_well(target: &str, root: &Path) -> String {
+    let output = make(target, root);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+fn install(root: &Path) -> String {
+    make_well("install", root)
 }
 
 fn scratch() -> TempDir {
@@ -78,4 +88,59 @@ fn programs_can_be_started_at_any_moment_of_an_install() {
         done.store(true, Ordering::Relaxed);
         assert!(caller.join().unwrap() > 0);
     });
+}
+
+#[test]
+fn an_uninstall_takes_away_what_an_install_put_and_nothing_else() {
+    let root = scratch();
+    let put = |path: &str, content: &str| {
+        let path = root.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    };
+    put("usr/bin/gpg-copr", "the old one");
+    put("usr/bin/make", "of somebody");
+    put("usr/share/man/man1/make.1", "of somebody");
+    put("usr/lib/systemd/system/signd.service.d/local.conf", "of somebody");
+    let before = tree(root.path());
+    install(root.path());
+    assert!(tree(root.path()).len() > before.len() + 50);
+    let kept = [
+        "var/lib/copr-keygen/keys/user#project@copr.example.org/pubring.kbx",
+        "var/lib/copr-keygen-backup/archive",
+        "etc/copr-keygen/config.toml",
+        "etc/credstore/copr-keygen.tokens",
+        "etc/systemd/system/copr-keygen-prolong.service.d/hook.conf",
+    ];
+    kept.iter().for_each(|path| put(path, "precious"));
+
+    // Not under units that are enabled.
+    put("etc/systemd/system/timers.target.wants/copr-keygen-prolong.timer", "");
+    let all = tree(root.path());
+    let refused = make("uninstall", root.path());
+    let words = String::from_utf8_lossy(&refused.stderr);
+    let command = "systemctl disable --now copr-keygen-prolong.timer";
+    assert!(!refused.status.success() && words.contains(command), "{words}");
+    assert_eq!(tree(root.path()), all);
+    fs::remove_file(
+        root.path().join("etc/systemd/system/timers.target.wants/copr-keygen-prolong.timer"),
+    )
+    .unwrap();
+
+    for _ in 0..2 {
+        let said = make_well("uninstall", root.path());
+        let mut left = tree(root.path());
+        for path in kept {
+            assert_eq!(left.remove(Path::new(path)).unwrap(), b"precious", "{path}");
+        }
+        assert_eq!(left, before);
+        assert!(!root.path().join("usr/share/doc/copr-keygen").exists());
+        assert!(!root.path().join("usr/lib/systemd/system/copr-keygen-.service.d").exists());
+        for directory in
+            ["var/lib/copr-keygen", "etc/copr-keygen", "etc/credstore/copr-keygen.tokens"]
+        {
+            let line = format!("left: {}", root.path().join(directory).display());
+            assert!(said.lines().any(|said| said == line), "{line} is not in {said}");
+        }
+    }
 }
