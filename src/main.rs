@@ -49,7 +49,7 @@ fn run_mode(common: Common, command: Command) -> ExitCode {
 fn end(result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has seen enough, as in `list | head`.
+        // The reader of our output has seen enough, as in `list | head`.
         Err(Error::Gpg(gpg::Error::Io { source, .. }))
             if source.kind() == std::io::ErrorKind::BrokenPipe =>
         {
@@ -95,8 +95,8 @@ fn flags(common: Common, listen: Vec<String>) -> Flags {
     Flags { config: common.config, state_dir: common.state_dir, listen }
 }
 
-/// Whatever this process or a child of it creates is for its owner only, and no core dump of
-/// either ever lands on a disk. Nobody but root may look into the memory of this one.
+/// Files of this process and its children are for their owner only, and no core dump of either lands on a disk.
+/// Only root may look into the memory of this process.
 fn harden_process() {
     use nix::sys::prctl::set_dumpable;
     use nix::sys::resource::{Resource, setrlimit};

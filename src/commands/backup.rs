@@ -1,4 +1,4 @@
-//! `copr-keygen backup`: an encrypted archive of the keys. What goes out in the clear goes to gpg alone.
+//! `copr-keygen backup`: an encrypted archive of the keys. Nothing but gpg is given the archive in the clear.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -26,7 +26,7 @@ const RECIPIENT_MAX: u64 = 1024 * 1024;
 /// How long gpg may take to look at one certificate.
 const LOOK_TIME: Duration = Duration::from_secs(10);
 
-/// A recipient's file and what is in it.
+/// A recipient's file and its content.
 pub type Recipient = (PathBuf, Vec<u8>);
 
 /// Reads the certificates the archive will be encrypted to.
@@ -72,7 +72,7 @@ pub fn run(settings: &Settings, options: &Backup, recipients: &[Recipient]) -> R
     }
 }
 
-/// What was written.
+/// A finished archive, before it gets its name.
 struct Written {
     header: Header,
     archived: usize,
@@ -137,8 +137,8 @@ fn write(
         })
     });
     let (encryption, _) = out.into_parts();
-    // What gpg says explains more than that it stopped reading. Otherwise gpg is ended early, and what it has
-    // written cannot be taken for an archive.
+    // Where gpg stopped reading, its own words explain why. Any other failure ends gpg early, and no tool takes
+    // the unfinished output for an archive.
     let header = match header {
         Err(e) if !encryption.is_broken() => return Err(e),
         header => {

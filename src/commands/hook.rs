@@ -1,5 +1,5 @@
-//! Tells a program of the operator's which certificates have changed. What it has been told is kept
-//! track of by one time stamp, so that a run that was cut off, or a hook that failed, is made up for.
+//! Tells the operator's program which certificates have changed. A time stamp keeps track of the names it has
+//! got: after a run that was cut off, or a hook that failed, the next run tells the same names again.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -21,14 +21,14 @@ use crate::settings::Settings;
 /// In the state directory. Its modification time is when the last hook that succeeded was started.
 const STAMP: &str = "hook-stamp";
 
-/// `changed` of a key is set shortly before others see it, so a run beside this one may publish a key
-/// that seems to have changed earlier. Better told twice than never.
+/// `changed` of a key is set shortly before the key is published. A key that another run publishes now may so
+/// seem to have changed earlier. A name told twice does no harm; a name never told does.
 const OVERLAP: u64 = 60;
 
 /// How long a hook that was told to end may take to do so.
 const END_TIME: Duration = Duration::from_secs(5);
 
-/// Before anything is changed: from now on changes are kept track of.
+/// Sets the first time stamp, before the first certificate is changed.
 pub fn prepare(settings: &Settings) -> Result<()> {
     if settings.hook.get()?.is_some() && told_until(&stamp(settings))?.is_none() {
         set(&stamp(settings), clock::now()?)?;
@@ -38,7 +38,7 @@ pub fn prepare(settings: &Settings) -> Result<()> {
 
 /// Runs the hook, if there is one, when certificates have changed since it last succeeded.
 ///
-/// Keys that have just been made are not meant: who asked for them knows.
+/// Keys that have just been made are left out: the client that asked for them knows about them.
 pub fn tell(settings: &Settings, catalog: &Catalog) -> Result<()> {
     let Some(hook) = settings.hook.get()? else { return Ok(()) };
     let stamp = stamp(settings);
@@ -84,7 +84,7 @@ fn run(hook: &Path, names: &str, limit: Duration) -> Result<()> {
     let again = "the next run tells it the same names again";
     let failed =
         |why: String| Err(Error::Partly(format!("the hook {} {why}; {again}", hook.display())));
-    // Whatever it prints belongs into the log, not between our JSON.
+    // The output of the hook belongs into the log, not between our JSON.
     let ours = || io::stderr().as_fd().try_clone_to_owned();
     let stdout = ours().map_or_else(|_| Stdio::null(), Stdio::from);
     let mut command = process::command(hook, false);
@@ -106,7 +106,7 @@ fn run(hook: &Path, names: &str, limit: Duration) -> Result<()> {
         group.terminate();
         if let Ok(ended) = pidfd_open(&group.child) {
             let mut fds = [PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
-            let _ = wait_readable(&mut fds, END_TIME); // it is killed now, whatever came of that
+            let _ = wait_readable(&mut fds, END_TIME); // it is killed next, ended or not
         }
     }
     match (because, group.finish()) {

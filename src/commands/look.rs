@@ -53,7 +53,7 @@ pub fn list(settings: &Settings, options: List) -> Result<()> {
     })
 }
 
-/// Names a clock that cannot be right. What is recorded is shown all the same.
+/// Warns of a clock that cannot be right. Recorded dates are shown all the same.
 fn doubt_clock(evidence: Option<String>) {
     let doubt = evidence.or_else(|| Some(clock::believed().err()?.to_string()));
     if let Some(words) = doubt {

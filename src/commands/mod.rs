@@ -47,7 +47,7 @@ pub fn run(settings: Result<Settings>, command: Command) -> Result<()> {
         (settings, _) => settings?,
     };
     let result = run_with(&mut settings, command);
-    // Else what is wrong has been said.
+    // An error in a setting has been reported already.
     if !matches!(result, Err(Error::Settings(_))) {
         settings.warn_of_faults();
     }
@@ -55,7 +55,7 @@ pub fn run(settings: Result<Settings>, command: Command) -> Result<()> {
 }
 
 fn run_with(settings: &mut Settings, command: Command) -> Result<()> {
-    // The page of check has a line of its own for it.
+    // `check` reports the user on its page.
     if !matches!(command, Command::Check(_)) {
         check_user(&settings.state_dir)?;
     }
@@ -64,12 +64,12 @@ fn run_with(settings: &mut Settings, command: Command) -> Result<()> {
     }
     find_sealing_key(settings, &command)?;
     let settings = &*settings;
-    // Public, and where root keeps them the owner of the state may not look.
+    // Certificates of recipients may lie where only root can read them.
     let recipients = match &command {
         Command::Backup(options) => backup::read_recipients(&options.recipient)?,
         _ => Vec::new(),
     };
-    // Only root may look at all of it.
+    // Only root can look at all the places where something may be left to do.
     let steps = match &command {
         Command::Import(Import { from: None, .. }) => {
             old_service::steps(Path::new("/"), &settings.state_dir)
@@ -106,8 +106,8 @@ fn run_with(settings: &mut Settings, command: Command) -> Result<()> {
     }
 }
 
-/// Takes the key of sealed passphrases, which only root may be able to read. A mode that needs them ends
-/// here, before anything is touched, when it is not the right one.
+/// Reads the key of sealed passphrases, which may be readable by root only. A mode that needs passphrases ends
+/// here when the key is a wrong one, before it has touched anything.
 fn find_sealing_key(settings: &mut Settings, command: &Command) -> Result<()> {
     match command {
         Command::FillPool
@@ -155,8 +155,8 @@ fn find_sealing_key(settings: &mut Settings, command: &Command) -> Result<()> {
     }
 }
 
-/// Whether a mode may make the state directory and its parts. Any other mode only works with what is
-/// there: where the directory was mistyped it would find no key and call that success.
+/// Whether a mode may make the state directory and its parts. With a mistyped directory, any other mode would
+/// find no key and call that success.
 fn may_make_a_state(command: &Command, settings: &Settings) -> bool {
     match command {
         Command::Serve(_) | Command::Import(_) | Command::Restore(_) => true,
@@ -165,7 +165,7 @@ fn may_make_a_state(command: &Command, settings: &Settings) -> bool {
             let found = std::fs::read_dir(&settings.state_dir);
             !options.dry_run && found.is_ok_and(|mut found| found.next().is_none())
         }
-        // It has a line of its own for it, and needs the rest of the page.
+        // It makes none, but reports on its page that there is none.
         Command::Check(_) => true,
         _ => false,
     }
@@ -176,12 +176,12 @@ fn open(settings: &Settings) -> Result<Store> {
     Store::open(&settings.keystore()?, settings.gnupg()?)
 }
 
-/// As [`open`], for a mode that begins nothing without a gpg that does what it needs.
+/// As [`open`], for a mode that must not begin anything without a gpg that works.
 fn open_with_gpg(settings: &Settings) -> Result<Store> {
     Store::open(&settings.keystore()?, working_gpg(settings)?)
 }
 
-/// gpg, tried.
+/// gpg, after a look at its version.
 fn working_gpg(settings: &Settings) -> Result<Gpg> {
     let gpg = settings.gnupg()?;
     gpg.check_installed()?;
@@ -228,7 +228,7 @@ fn each<T>(
     Ok((done, failed))
 }
 
-/// Ends a mode that has done something with [`each`] name; `what` says what some could not.
+/// Ends a mode after [`each`]; `what` names the failure, like "could not be shown".
 fn all_named(failed: &[Value], names: &[NameEmail], what: &str) -> Result<()> {
     let (failed, all) = (failed.len(), names.len());
     all_done(failed == 0, || format!("{failed} of {all} keys {what}, see above"))
@@ -249,7 +249,7 @@ fn require_state(state: &Path) -> Result<()> {
         }
         Err(e) => return Err(Error::io(format!("looking at {}", keys.display()), e)),
     };
-    // Where the old service still has its keys, that is what is to be said.
+    // Keys of the old service explain more than a missing state.
     Store::check_is_ours(state)?;
     Err(Error::Settings(format!(
         "there is no state at {}: {why}; is the setting state_dir right? The modes serve, import and \

@@ -16,8 +16,8 @@ use crate::cli::{Export, Import};
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 
-/// Imports keys from another home. A usable key that was left out makes it fail; a key that was there already
-/// does not.
+/// Imports keys from another home. It fails when a usable key was left out. A key that was there already is no
+/// failure.
 pub fn import(settings: &Settings, options: &Import, from: &Path) -> Result<()> {
     let source = Source::open(from, options.phrases.as_deref(), &settings.state_dir)?;
     let store = super::open_with_gpg(settings)?;
@@ -51,7 +51,7 @@ pub fn import_in_place(settings: &Settings, options: &Import, steps: &[Step]) ->
         return end(report, missed);
     }
     let (report, kept) = with_bar(|at| layout.import(gpg, how, options.leave_out, at))?;
-    // What was left behind can be taken over from where the old directories are kept.
+    // Files that were not read can be imported from the directory that keeps them.
     let way_out = kept.as_ref().and_then(|kept| {
         let [home, phrases] = ["gnupg", "phrases"].map(|part| kept.join(part));
         unread::way_out(&report, &home, Some(&phrases), settings, options)
@@ -136,12 +136,12 @@ fn end(report: ImportReport, missed: usize) -> Result<()> {
     }
 }
 
-/// A directory for what gpg writes while nothing is to be changed. Gone when dropped.
+/// A directory for gpg's files during a dry run. Removed when dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
     fn make() -> Result<Self> {
-        // In memory, where there is a place for it: to choose between keys, copies of them are made.
+        // In memory, if possible: gpg copies secret keys there to choose between them.
         let memory = Path::new("/dev/shm");
         let above = if memory.is_dir() { memory.into() } else { std::env::temp_dir() };
         let path = above.join(format!("copr-keygen-{:016x}", rand::random::<u64>()));

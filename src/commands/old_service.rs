@@ -37,16 +37,16 @@ impl Step {
         Self { why: why.into(), command: command.into(), later: false }
     }
 
-    /// For a terminal: a comment and the command below it. What is not for now is a comment as well, so that
-    /// the whole can be typed in.
+    /// For a terminal: a comment and the command below it. The command of a later step is a comment too, so that
+    /// all lines can be typed in as they are.
     pub fn text(&self) -> String {
         let now = if self.later { "#     " } else { "" };
         format!("# {}\n{now}{}\n", self.why, self.command)
     }
 }
 
-/// What is left to do on this host. Asked as root, who may look everywhere. `root` is `/`. Of the host only
-/// where the state is that of the package: another one may be a copy, to rehearse with.
+/// The steps that are left on this host. Call it as root, which can look everywhere. `root` is `/`. Steps about
+/// the host are given only for the state directory of the package: another one may be a copy for a rehearsal.
 pub fn steps(root: &Path, state: &Path) -> Vec<Step> {
     let host = OldHost { root, state };
     let mut steps = Vec::new();

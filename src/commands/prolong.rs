@@ -1,6 +1,5 @@
-//! `copr-keygen prolong`: gives every key that expires soon a later expiry, on all cores, and tells
-//! who must know. One key that fails does not stop the rest; what is interrupted is continued by the
-//! next run.
+//! `copr-keygen prolong`: gives every key that expires soon a later expiry, on all cores, and runs the hook. A
+//! key that fails does not stop the others. After an interruption the next run goes on.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,7 +15,7 @@ use crate::metrics::{self, KeyCounts};
 use crate::settings::Settings;
 use crate::systemd::journal::event;
 
-/// Prolongs what is due.
+/// Prolongs the keys that are due.
 pub fn run(settings: &Settings, options: &cli::Prolong) -> Result<()> {
     let store = super::open(settings)?;
     // From here on a signal ends the run with its report.
@@ -38,7 +37,7 @@ pub fn run(settings: &Settings, options: &cli::Prolong) -> Result<()> {
     }
     let (told, written) = match options.dry_run {
         true => (Ok(()), Ok(())),
-        // A run that is to end does not begin to tell others.
+        // An interrupted run does not start the hook.
         false if report.is_interrupted() => (Ok(()), write_metrics(settings, &store)),
         false => (hook::tell(settings, store.catalog()), write_metrics(settings, &store)),
     };
@@ -64,7 +63,7 @@ fn write_metrics(settings: &Settings, store: &Store) -> Result<()> {
     metrics::write_file(file, &counts, now)
 }
 
-/// What is to be done.
+/// The keys that are due, and how many are not.
 struct Plan {
     /// Keys on this host.
     seen: usize,
@@ -116,7 +115,7 @@ impl Plan {
     }
 }
 
-/// What was done.
+/// The outcome of a run.
 #[derive(Default)]
 struct Report {
     prolonged: Vec<(Key, Key)>,

@@ -1,5 +1,5 @@
-//! `copr-keygen remove`, `undo` and `purge`: keys go out of use, come back, or are destroyed. Nothing
-//! that cannot be undone happens without a yes.
+//! `copr-keygen remove`, `undo` and `purge`: keys go out of use, come back, or are destroyed. A key is destroyed
+//! only after a yes.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
@@ -84,7 +84,7 @@ pub fn purge(settings: &Settings, options: &Purge) -> Result<()> {
              `copr-keygen prolong --trust-clock` first, which leaves a sign of life"
         ))));
     }
-    // 0 is all, also what a clock that was wrong has dated into the future.
+    // 0 is all, also a key that a wrong clock has dated into the future.
     let is_old = |at: u64| age == 0 || at.saturating_add(age) <= now;
     let mut doomed = store.removed()?;
     doomed.retain(|removed| !options.old_service && is_old(removed.at));

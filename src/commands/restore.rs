@@ -18,7 +18,7 @@ use crate::cli::Restore;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 
-/// Restores keys and says what became of each that is not simply there now.
+/// Restores keys, and names each key that could not be restored.
 pub fn run(settings: &Settings, options: &Restore) -> Result<()> {
     let input = open(&options.from)?;
     let store = super::open_with_gpg(settings)?;

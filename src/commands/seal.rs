@@ -1,5 +1,5 @@
-//! `copr-keygen seal`, `unseal` and `phrases`: encrypts the passphrases of a state under a key that is
-//! elsewhere, takes that back, and gives signd what it reads.
+//! `copr-keygen seal`, `unseal` and `phrases`: encrypts the passphrases of a state under a key that is kept
+//! elsewhere, decrypts them again, and gives signd the passphrases that it reads.
 
 use keystore::{CREDENTIAL, Conversion, Form, Passphrases, Store, Talk, interrupt};
 use serde_json::json;

@@ -28,7 +28,7 @@ pub fn run(mut settings: Settings) -> Result<()> {
     let signals = Signals::take()?;
     let mut notifier = Notifier::from_env();
     let passed = sockets::passed()?;
-    // Only systemd keeps a socket open while nobody serves it.
+    // Only sockets of systemd stay open while the service does not run.
     let alone = passed.is_empty();
     if alone {
         settings.listen.get()?;
@@ -96,7 +96,7 @@ fn check_sealing(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// Before anything is touched: what requests need later is right.
+/// Checks the settings that requests need later, before anything is touched.
 fn check_values(settings: &Settings) -> Result<()> {
     settings.jobs.get()?;
     settings.queue_timeout.get()?;

@@ -1,4 +1,4 @@
-//! Words for what an import found and did not take: files it does not read, and phrases of no key.
+//! Words for the parts of an old home that an import did not take: files it cannot read, phrases of no key.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -37,7 +37,7 @@ pub fn text(report: &ImportReport, way_out: Option<&str>) -> String {
     let mut text = String::new();
     for file in &report.unread {
         let name = printable(&file.file.to_string_lossy());
-        let _ = writeln!(text, "not read  {name}  {}", printable(&file.reason));
+        let _ = writeln!(text, "not read  \"{name}\"  {}", printable(&file.reason));
         for key in &file.keys {
             let keygrip = key.keygrip.as_ref().map_or("", |keygrip| keygrip.as_str());
             let fingerprint = key.fingerprint.as_ref().map(|fingerprint| fingerprint.as_str());
@@ -74,7 +74,7 @@ pub fn keyless_text(report: &ImportReport) -> String {
     }
     for name in &report.phrases.strange_phrases {
         let name = printable(name);
-        let _ = writeln!(text, "note  {name}  is a phrase, but no identity can have this name");
+        let _ = writeln!(text, "note  \"{name}\"  is a phrase, but no identity can have this name");
     }
     text
 }
