@@ -17,6 +17,7 @@ use super::{output, progress};
 use crate::cli::Restore;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
+use crate::text::printable;
 
 /// Restores keys, and names each key that could not be restored.
 pub fn run(settings: &Settings, options: &Restore) -> Result<()> {
@@ -75,8 +76,8 @@ fn conclude(summary: Summary, is_sealed: bool) -> Result<()> {
     let since =
         header.since.map(|at| format!(", with what changed since {}", clock::timestamp(at)));
     log::info!(
-        "the archive is whole: of host {:?}, begun {}{}",
-        header.host,
+        "the archive is whole: of host \"{}\", begun {}{}",
+        printable(&header.host),
         clock::timestamp(header.time),
         since.unwrap_or_default()
     );

@@ -144,7 +144,7 @@ impl Store {
             Ok(()) if found.is_empty() => Ok(None),
             Ok(()) => Ok(Some(Unread {
                 file: file.into(),
-                reason: format!("holds {} that is nowhere else, {whose}", count(found.len())),
+                reason: format!("holds {} and no other file has it, {whose}", count(found.len())),
                 keys: found.into_values().collect(),
                 steps,
             })),
