@@ -11,6 +11,7 @@ use copr_keygen::commands::{self, gpg as gpg_copr, serve};
 use copr_keygen::error::{self, Error, Result};
 use copr_keygen::settings::{Flags, GpgSettings, Settings};
 use copr_keygen::systemd::journal;
+use gpg::text::printable;
 use keystore::interrupt;
 
 fn main() -> ExitCode {
@@ -74,7 +75,7 @@ fn run_gpg(common: Common, arguments: Vec<OsString>) -> ExitCode {
     let result = settings.and_then(|settings| gpg_copr::run(&settings, arguments));
     result.unwrap_or_else(|error| {
         // Nobody is left to tell when stderr is full, and eprintln! would end in a panic.
-        let _ = writeln!(std::io::stderr(), "gpg-copr: {error}");
+        let _ = writeln!(std::io::stderr(), "gpg-copr: {}", printable(&error.to_string()));
         ExitCode::from(error::exit_status(&error))
     })
 }

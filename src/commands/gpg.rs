@@ -10,6 +10,7 @@ use std::process::{Command, ExitCode};
 
 use gpg::arguments::{self, Call};
 use gpg::process::unblock_signals;
+use gpg::text::printable;
 use gpg::{Fingerprint, is_key_id};
 use keystore::{AgentHome, Homes, NameEmail, check_user, old_keyring};
 
@@ -227,7 +228,8 @@ fn run_each(commands: impl Iterator<Item = Result<Command>>) -> Result<ExitCode>
         let code = match status {
             Ok(status) => status.code().map_or(2, |code| u8::try_from(code).unwrap_or(2)),
             Err(e) => {
-                let _ = writeln!(std::io::stderr(), "gpg-copr: {e}");
+                let words = printable(&e.to_string());
+                let _ = writeln!(std::io::stderr(), "gpg-copr: {words}");
                 2
             }
         };

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use gpg::clock;
 use gpg::process::wait_readable;
+use gpg::text::printable;
 use keystore::{NameEmail, Passphrases, Restored, Summary, interrupt};
 use nix::poll::{PollFd, PollFlags};
 use serde_json::json;
@@ -17,7 +18,6 @@ use super::{output, progress};
 use crate::cli::Restore;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
-use crate::text::printable;
 
 /// Restores keys, and names each key that could not be restored.
 pub fn run(settings: &Settings, options: &Restore) -> Result<()> {

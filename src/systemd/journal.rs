@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use gpg::text::printable;
 use log::{LevelFilter, Log, Metadata, Record};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
@@ -49,7 +50,7 @@ impl Log for Stderr {
         };
         // In one write, so that lines of several processes stay whole. Nobody is left to tell when
         // stderr is closed.
-        let line = format!("{front}{}\n", record.args());
+        let line = format!("{front}{}\n", printable(&record.args().to_string()));
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
 

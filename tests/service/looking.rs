@@ -115,6 +115,18 @@ fn a_user_id_cannot_steer_the_terminal() {
 }
 
 #[test]
+fn what_is_logged_cannot_steer_the_terminal() {
+    let host = Host::new(Transport::PassedUnix, &[]);
+    let odd = host.scratch().join("odd\x1b[31m\nstate");
+    for mode in [&["list"][..], &["gpg", "--", "--list-keys"]] {
+        let output = host.mode(mode).env("COPR_KEYGEN_STATE_DIR", &odd).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(r"odd\u{1b}[31m\nstate"), "{mode:?}: {said:?}");
+        assert_eq!(said.matches(['\x1b', '\n']).count(), 1, "{mode:?}: {said:?}");
+    }
+}
+
+#[test]
 fn a_plain_terminal_gets_plain_lines() {
     let host = host();
     for (name, value) in [("TERM", "dumb"), ("NO_COLOR", "1")] {
