@@ -130,8 +130,8 @@ fn settings_page() -> io::Result<Vec<u8>> {
          exit status 78 for every mode but gpg. A wrong value is an error with exit status 78 for the \
          modes that need the setting; the others warn. The environment variable \
          COPR_KEYGEN_ and the name in capitals comes before the file; --state-dir, --config and \
-         serve's --listen come before both. copr-keygen check shows what is in effect and where it \
-         comes from.",
+         serve's --listen come before both. copr-keygen check shows what was set and where; the rest \
+         has its default.",
     )]);
     roff.control("SH", ["SETTINGS"]);
     for setting in SETTINGS {
