@@ -15,7 +15,7 @@ use keystore::{Archived, Store, Workplace, check_outside, interrupt, rename, ren
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::{Value, json};
 
-use super::{output, progress};
+use super::{output, progress, state};
 use crate::cli::Backup;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
@@ -60,7 +60,7 @@ pub fn run(settings: &Settings, options: &Backup, recipients: &[Recipient]) -> R
     if !to_stdout {
         check_outside(&to, &settings.state_dir)?;
     }
-    let store = super::open_with_gpg(settings)?;
+    let store = state::open_with_gpg(settings)?;
     let _work = interrupt::work();
     let target = Target::open(&to)?;
     match write(&store, options, recipients, &target) {
@@ -103,7 +103,7 @@ impl Written {
             "failed": failed,
         });
         output::report(options.json, &object, "")?;
-        super::all_done(failed.is_empty(), || {
+        state::all_done(failed.is_empty(), || {
             let keys = output::keys(failed.len());
             format!("{keys} could not be read, see above; all others are in the archive")
         })

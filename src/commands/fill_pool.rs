@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::state;
 use crate::error::{Error, Result};
 use crate::http::Service;
 use crate::settings::Settings;
@@ -24,7 +25,7 @@ const AFTER_FAILURE: u16 = 30_000;
 /// Fills the pool once.
 pub fn run(settings: &Settings) -> Result<()> {
     settings.pool_max_age.get()?;
-    let store = super::open(settings)?;
+    let store = state::open(settings)?;
     let _work = interrupt::work();
     let (made, is_full) = store.fill_pool(settings.pool.get()?, interrupt::event()?)?;
     if made > 0 {

@@ -14,6 +14,7 @@ use gpg::text::printable;
 use gpg::{Fingerprint, is_key_id};
 use keystore::{AgentHome, Homes, NameEmail, check_user, old_keyring};
 
+use super::state;
 use crate::error::{Error, Result};
 use crate::privileges;
 use crate::settings::GpgSettings;
@@ -41,7 +42,7 @@ pub fn run(settings: &GpgSettings, arguments: Vec<OsString>) -> Result<ExitCode>
     let call = arguments::parse(&arguments).map_err(Error::Arguments)?;
     // Where there is no state, every user would be one without a key.
     if !matches!(call, Call::AboutGpg) {
-        super::require_state(&settings.state_dir)?;
+        state::require_state(&settings.state_dir)?;
     }
     privileges::become_owner(&settings.state_dir)?;
     match call {

@@ -8,7 +8,7 @@ use gpg::{Certificate, Signature};
 use keystore::{Catalog, Evidence, Filter, Key, NameEmail};
 use serde_json::{Value, json};
 
-use super::output;
+use super::{output, state};
 use crate::cli::{List, Order, Pubkey, Show};
 use crate::error::Result;
 use crate::settings::Settings;
@@ -24,7 +24,7 @@ pub fn list(settings: &Settings, options: List) -> Result<()> {
     };
     let mut unreadable = 0;
     let (mut keys, mut evidence): (Vec<Key>, _) = (Vec::new(), Evidence::of(&settings.state_dir));
-    for key in super::readable(catalog(settings)?.keys(names)?, &mut unreadable) {
+    for key in state::readable(catalog(settings)?.keys(names)?, &mut unreadable) {
         evidence.see(&key.name_email, &key.record);
         keys.extend(filter.takes(&key.record).then_some(key));
     }
@@ -45,7 +45,7 @@ pub fn list(settings: &Settings, options: List) -> Result<()> {
     } else {
         output::json_array(keys.iter())?;
     }
-    super::all_done(unreadable == 0, || {
+    state::all_done(unreadable == 0, || {
         format!(
             "{} could not be read, see above; the list lacks what is there",
             output::keys(unreadable)
@@ -100,7 +100,7 @@ pub fn show(settings: &Settings, options: &Show) -> Result<()> {
             false => object(&key, &certificate, &home.to_string_lossy()),
         }
     };
-    let (shown, failed) = super::each(&options.names, show_one)?;
+    let (shown, failed) = state::each(&options.names, show_one)?;
     if as_text {
         let texts: Vec<_> = shown.iter().filter_map(Value::as_str).collect();
         output::print(&texts.join("\n"))?;
@@ -109,7 +109,7 @@ pub fn show(settings: &Settings, options: &Show) -> Result<()> {
     } else {
         output::json(&shown)?;
     }
-    super::all_named(&failed, &options.names, "could not be shown")
+    state::all_named(&failed, &options.names, "could not be shown")
 }
 
 fn object(key: &Key, certificate: &Certificate, home: &str) -> Result<Value> {

@@ -6,7 +6,7 @@ use gpg::clock;
 use keystore::{Key, KeyRequest, Outcome, interrupt};
 use serde_json::json;
 
-use super::{look, output};
+use super::{look, output, state};
 use crate::cli::Make;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
@@ -27,7 +27,7 @@ pub fn run(settings: &Settings, options: &Make) -> Result<()> {
     let request = request.map_err(usage)?;
     settings.queue_timeout.get()?;
     settings.pool_max_age.get()?;
-    let store = super::open_with_gpg(settings)?;
+    let store = state::open_with_gpg(settings)?;
     let _work = interrupt::work();
     store.prepare_phrases()?;
     let outcome = store.ensure_key(&request, Instant::now() + MAKE_TIME).map_err(usage)?;

@@ -17,15 +17,13 @@ mod restore;
 mod seal;
 pub mod serve;
 mod sign_conf;
+mod state;
 mod token;
 mod unread;
 
-use std::io;
 use std::path::Path;
 
-use ::gpg::Gpg;
-use keystore::{Homes, Key, NameEmail, Passphrases, Store, check_user};
-use serde_json::Value;
+use keystore::{Homes, Passphrases, check_user};
 
 use crate::cli::{Command, Import};
 use crate::error::{Error, Result};
@@ -60,7 +58,7 @@ fn run_with(settings: &mut Settings, command: Command) -> Result<()> {
         check_user(&settings.state_dir)?;
     }
     if !may_make_a_state(&command, settings) {
-        require_state(&settings.state_dir)?;
+        state::require_state(&settings.state_dir)?;
     }
     find_sealing_key(settings, &command)?;
     let settings = &*settings;
@@ -169,91 +167,4 @@ fn may_make_a_state(command: &Command, settings: &Settings) -> bool {
         Command::Check(_) => true,
         _ => false,
     }
-}
-
-/// Opens the state for a mode that works on it.
-fn open(settings: &Settings) -> Result<Store> {
-    Store::open(&settings.keystore()?, settings.gnupg()?)
-}
-
-/// As [`open`], for a mode that must not begin anything without a gpg that works.
-fn open_with_gpg(settings: &Settings) -> Result<Store> {
-    Store::open(&settings.keystore()?, working_gpg(settings)?)
-}
-
-/// gpg, after a look at its version.
-fn working_gpg(settings: &Settings) -> Result<Gpg> {
-    let gpg = settings.gnupg()?;
-    gpg.check_installed()?;
-    Ok(gpg)
-}
-
-/// The keys that can be read. The others are logged and counted.
-fn readable(
-    keys: impl Iterator<Item = Result<Key>>,
-    unreadable: &mut usize,
-) -> impl Iterator<Item = Key> {
-    keys.filter_map(|key| {
-        key.inspect_err(|e| {
-            log::error!("{e}");
-            *unreadable += 1;
-        })
-        .ok()
-    })
-}
-
-/// Ends a mode that works on many things. Each of those that failed has been reported; `words` says how many
-/// there were.
-fn all_done(is_so: bool, words: impl FnOnce() -> String) -> Result<()> {
-    if is_so { Ok(()) } else { Err(Error::Partly(words())) }
-}
-
-/// Does `work` for each of the names that an operator gave. The failure of a single name ends the mode. Of
-/// several names, each failure is logged and kept as it is reported in JSON.
-fn each<T>(
-    names: &[NameEmail],
-    mut work: impl FnMut(&NameEmail) -> Result<T>,
-) -> Result<(Vec<T>, Vec<Value>)> {
-    let (mut done, mut failed) = (Vec::new(), Vec::new());
-    for name_email in names {
-        match work(name_email) {
-            Ok(result) => done.push(result),
-            Err(e) if names.len() == 1 || matches!(e, Error::Interrupted { .. }) => return Err(e),
-            Err(e) => {
-                log::error!("{name_email}: {e}");
-                failed.push(output::failure(name_email, &e));
-            }
-        }
-    }
-    Ok((done, failed))
-}
-
-/// Ends a mode after [`each`]; `what` names the failure, like "could not be shown".
-fn all_named(failed: &[Value], names: &[NameEmail], what: &str) -> Result<()> {
-    let (failed, all) = (failed.len(), names.len());
-    all_done(failed == 0, || format!("{failed} of {all} keys {what}, see above"))
-}
-
-/// Whether there is a state: tmpfiles.d makes `keys/` on a new host, and nothing removes it.
-fn require_state(state: &Path) -> Result<()> {
-    let keys = state.join("keys");
-    let why = match std::fs::metadata(&keys) {
-        Ok(found) if found.is_dir() => return Ok(()),
-        Ok(_) => "keys in it is not a directory",
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            if state.is_dir() {
-                "it holds no keys/"
-            } else {
-                "no such directory"
-            }
-        }
-        Err(e) => return Err(Error::io(format!("looking at {}", keys.display()), e)),
-    };
-    // Keys of the old service explain more than a missing state.
-    Store::check_is_ours(state)?;
-    Err(Error::Settings(format!(
-        "there is no state at {}: {why}; is the setting state_dir right? The modes serve, import and \
-         restore make a state, no other does",
-        state.display()
-    )))
 }

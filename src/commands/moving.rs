@@ -10,7 +10,7 @@ use gpg::text::printable;
 use keystore::{Filter, ImportOptions, ImportReport, OldLayout, Source, interrupt};
 use serde_json::json;
 
-use super::old_service::Step;
+use super::{old_service::Step, state};
 use super::{output, progress, unread};
 use crate::cli::{Export, Import};
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ use crate::settings::Settings;
 /// failure.
 pub fn import(settings: &Settings, options: &Import, from: &Path) -> Result<()> {
     let source = Source::open(from, options.phrases.as_deref(), &settings.state_dir)?;
-    let store = super::open_with_gpg(settings)?;
+    let store = state::open_with_gpg(settings)?;
     let how = how(settings, options)?;
     let report = with_bar(|at| store.import(&source, how, at))?;
     let way_out = unread::way_out(&report, source.home(), source.phrases(), settings, options);
@@ -34,7 +34,7 @@ pub fn import_in_place(settings: &Settings, options: &Import, steps: &[Step]) ->
     let Some(layout) = OldLayout::find(settings.keystore()?)? else {
         return nothing_to_take_over(settings, options, steps);
     };
-    let gpg = super::working_gpg(settings)?;
+    let gpg = state::working_gpg(settings)?;
     let how = how(settings, options)?;
     if options.dry_run {
         let scratch = Scratch::make()?;
@@ -194,7 +194,7 @@ fn import_text(report: &ImportReport, dry_run: bool, way_out: Option<&str>) -> S
 
 /// Exports keys.
 pub fn export(settings: &Settings, options: &Export) -> Result<()> {
-    let store = super::open_with_gpg(settings)?;
+    let store = state::open_with_gpg(settings)?;
     let _work = interrupt::work();
     let filter = Filter { pattern: options.pattern.clone(), ..Filter::default() };
     let jobs = *settings.jobs.get()?;
@@ -207,7 +207,7 @@ pub fn export(settings: &Settings, options: &Export) -> Result<()> {
     let (exported, to) = (output::keys(report.exported.len()), options.to.display());
     output::report(options.json, &report, &format!("{exported} exported to {to}\n"))?;
     let (left_out, not_signing) = (report.left_out.len(), report.not_signing.len());
-    super::all_done(left_out + not_signing == 0, || {
+    state::all_done(left_out + not_signing == 0, || {
         format!(
             "{} could not be exported, {} cannot sign in {to}, see above; it stays marked as INCOMPLETE, \
              all other keys in it sign",

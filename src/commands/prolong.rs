@@ -8,7 +8,7 @@ use keystore::{Evidence, Filter, Key, Prolonged, Store, Term, ahead, interrupt};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::{hook, output, progress};
+use super::{hook, output, progress, state};
 use crate::cli;
 use crate::error::{Error, Result};
 use crate::metrics::{self, KeyCounts};
@@ -17,7 +17,7 @@ use crate::systemd::journal::event;
 
 /// Prolongs the keys that are due.
 pub fn run(settings: &Settings, options: &cli::Prolong) -> Result<()> {
-    let store = super::open(settings)?;
+    let store = state::open(settings)?;
     // From here on a signal ends the run with its report.
     let _work = (!options.dry_run).then(interrupt::work);
     let plan = Plan::make(&store, Evidence::of(&settings.state_dir), options)?;
@@ -88,7 +88,7 @@ impl Plan {
         let term = Term { due: now + u64::from(options.within.seconds()), until };
         let mut plan = Self { seen: 0, unreadable: 0, due: Vec::new(), expired: 0, term };
         let keys = store.catalog().keys(Filter::default())?;
-        for key in super::readable(keys, &mut plan.unreadable) {
+        for key in state::readable(keys, &mut plan.unreadable) {
             plan.seen += 1;
             evidence.see(&key.name_email, &key.record);
             let has_expired = key.record.expires.is_some_and(|at| at <= now);
@@ -150,7 +150,7 @@ impl Report {
         let left = words.join("; ");
         match self.interrupted.filter(|_| self.left > 0) {
             Some(signal) => Err(Error::Interrupted { signal, left }),
-            None => super::all_done(left.is_empty(), || left),
+            None => state::all_done(left.is_empty(), || left),
         }
     }
 

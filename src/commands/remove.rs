@@ -8,14 +8,14 @@ use gpg::clock;
 use keystore::{Evidence, NameEmail, interrupt};
 use serde_json::json;
 
-use super::output;
+use super::{output, state};
 use crate::cli::{Purge, Remove, Undo};
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 
 /// Moves keys to the trash. Before the first one is moved, all of them must be there.
 pub fn remove(settings: &Settings, options: &Remove) -> Result<()> {
-    let store = super::open(settings)?;
+    let store = state::open(settings)?;
     for name_email in &options.names {
         let record = store.catalog().homes().find(name_email)?;
         let record = record.ok_or_else(|| Error::NoKey(name_email.clone()))?;
@@ -49,14 +49,14 @@ pub fn remove(settings: &Settings, options: &Remove) -> Result<()> {
             "revoked_certificate": certificate.to_string_lossy(),
         }))
     };
-    let (removed, failed) = super::each(&options.names, work)?;
+    let (removed, failed) = state::each(&options.names, work)?;
     output::report(options.json, &json!({"removed": removed, "failed": failed}), "")?;
-    super::all_named(&failed, &options.names, "could not be removed")
+    state::all_named(&failed, &options.names, "could not be removed")
 }
 
 /// Brings a key back.
 pub fn undo(settings: &Settings, options: &Undo) -> Result<()> {
-    let store = super::open(settings)?;
+    let store = state::open(settings)?;
     let _work = interrupt::work();
     let (name_email, record) = (&options.name_email, store.undo(&options.name_email)?);
     log::info!("{name_email}: the key {} is back", record.fingerprint);
@@ -67,7 +67,7 @@ pub fn undo(settings: &Settings, options: &Undo) -> Result<()> {
 
 /// Destroys keys in the trash.
 pub fn purge(settings: &Settings, options: &Purge) -> Result<()> {
-    let store = super::open(settings)?;
+    let store = state::open(settings)?;
     match store.finish_purges()? {
         0 => {}
         count => log::info!(
@@ -131,7 +131,7 @@ pub fn purge(settings: &Settings, options: &Purge) -> Result<()> {
         note(removed.name_email.to_string(), &removed.entry, store.purge(removed));
     }
     output::report(options.json, &json!({"destroyed": destroyed, "failed": failed}), "")?;
-    super::all_done(failed.is_empty(), || {
+    state::all_done(failed.is_empty(), || {
         format!("{} of {what} could not be destroyed, see above", failed.len())
     })?;
     if count > 0 {

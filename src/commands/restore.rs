@@ -14,7 +14,7 @@ use keystore::{NameEmail, Passphrases, Restored, Summary, interrupt};
 use nix::poll::{PollFd, PollFlags};
 use serde_json::json;
 
-use super::{output, progress};
+use super::{output, progress, state};
 use crate::cli::Restore;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
@@ -22,7 +22,7 @@ use crate::settings::Settings;
 /// Restores keys, and names each key that could not be restored.
 pub fn run(settings: &Settings, options: &Restore) -> Result<()> {
     let input = open(&options.from)?;
-    let store = super::open_with_gpg(settings)?;
+    let store = state::open_with_gpg(settings)?;
     let _work = interrupt::work();
     let failed = Mutex::new(Vec::new());
     let summary = progress::with_count("restored", |progress| {
@@ -93,7 +93,7 @@ fn conclude(summary: Summary, is_sealed: bool) -> Result<()> {
             output::keys(unknown)
         );
     }
-    super::all_done(failed == 0, || {
+    state::all_done(failed == 0, || {
         format!("{} could not be restored, see above", output::keys(failed))
     })
 }

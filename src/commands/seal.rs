@@ -4,7 +4,7 @@
 use keystore::{CREDENTIAL, Conversion, Form, Passphrases, Store, Talk, interrupt};
 use serde_json::json;
 
-use super::{output, progress};
+use super::{output, progress, state};
 use crate::cli::{Phrases, Seal};
 use crate::error::{Error, Result};
 use crate::settings::Settings;
@@ -21,7 +21,7 @@ pub fn seal(settings: &Settings, options: &Seal) -> Result<()> {
     if settings.phrases_dir.get()?.is_none() {
         return Err(keystore::needs_phrases_dir());
     }
-    let store = super::open(settings)?;
+    let store = state::open(settings)?;
     if options.dry_run {
         store.foresee_phrases_in_memory()?;
     } else {
@@ -38,7 +38,7 @@ pub fn seal(settings: &Settings, options: &Seal) -> Result<()> {
 
 /// Unseals all passphrases.
 pub fn unseal(settings: &Settings, options: &Seal) -> Result<()> {
-    let store = super::open(settings)?;
+    let store = state::open(settings)?;
     // Without a marker there may still be sealed ones, from a backup of keys/ alone.
     if settings.sealing_key.is_none() && Passphrases::new(&settings.keystore()?).marker()?.is_none()
     {
@@ -91,7 +91,7 @@ fn report(to: Form, done: &Conversion, options: &Seal) -> Result<()> {
             "there are passphrases in the clear still: {copies}, see above; remove them, then run it again"
         )));
     }
-    super::all_done(done.failed == 0, || {
+    state::all_done(done.failed == 0, || {
         format!(
             "{} could not be {what}, see above; all others are; mend these, then run it again",
             passphrases(done.failed)
@@ -101,7 +101,7 @@ fn report(to: Form, done: &Conversion, options: &Seal) -> Result<()> {
 
 /// Gives signd the phrase of every key.
 pub fn phrases(settings: &Settings, _options: &Phrases) -> Result<()> {
-    let store = super::open(settings)?;
+    let store = state::open(settings)?;
     store.prepare_phrases()?;
     provide(&store)
 }
@@ -117,7 +117,7 @@ fn provide(store: &Store) -> Result<()> {
         store.phrases_directory().display(),
         output::number(provided.removed, "phrase", "phrases")
     );
-    super::all_done(provided.failed == 0, || {
+    state::all_done(provided.failed == 0, || {
         format!(
             "the phrases of {} cannot be read, see above; nothing can be signed with them",
             output::keys(provided.failed)
