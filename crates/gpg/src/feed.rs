@@ -10,6 +10,9 @@ use nix::poll::{PollFd, PollFlags};
 
 use crate::process::{Event, Finished, Running, set_nonblocking};
 
+/// How much is kept of the program's messages on stderr.
+const WORDS_MAX: usize = 4096;
+
 /// A running program that is fed through its stdin. When this is dropped, the program is killed.
 pub struct Feed {
     running: Running,
@@ -25,7 +28,7 @@ impl Feed {
     /// Starts a program whose stdin is fed.
     pub fn start(mut command: Command, patience: Duration) -> io::Result<Self> {
         command.stdin(Stdio::piped());
-        let mut running = Running::start(command)?;
+        let mut running = Running::start(command, WORDS_MAX)?;
         let stdin = running.group.child.stdin.take();
         let stdin = stdin.ok_or_else(|| io::Error::other("a child without pipes"))?;
         set_nonblocking(&stdin)?;
@@ -89,7 +92,7 @@ impl Write for Feed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::{End, WORDS_MAX, command};
+    use crate::process::{End, command};
     use std::path::Path;
 
     fn feed(script: &str, patience: u64) -> io::Result<Feed> {

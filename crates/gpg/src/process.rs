@@ -20,10 +20,8 @@ use nix::unistd::{getpid, getppid};
 
 pub use group::{End, Group, pidfd_open, wait_readable};
 
-/// How much a child may print on its standard output before it is taken for broken.
+/// How much a child may print on one descriptor before it is taken for broken.
 const OUTPUT_MAX: usize = 256 * 1024;
-/// How much is kept of a child's standard error; the rest is read and dropped.
-pub(crate) const WORDS_MAX: usize = 4096;
 
 /// A program to run.
 pub struct Job<'a> {
@@ -47,7 +45,7 @@ pub struct Finished {
     pub stopped: bool,
     /// What it wrote to its standard output.
     pub stdout: Vec<u8>,
-    /// The beginning of what it wrote to its standard error.
+    /// What it wrote to its standard error.
     pub stderr: Vec<u8>,
     /// How long it ran.
     pub took: Duration,
@@ -70,7 +68,7 @@ pub fn run_with(job: &Job, stdin: Stdio, stdout: Stdio) -> io::Result<Finished> 
     debug_assert!(job.stdin.len() <= 4096);
     let mut command = command(job.program, job.background.is_some());
     command.args(&job.arguments).stdin(stdin).stdout(stdout);
-    let mut running = Running::start(command)?;
+    let mut running = Running::start(command, usize::MAX)?;
     if let Some(mut stdin) = running.group.child.stdin.take() {
         match stdin.write_all(job.stdin) {
             Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(e),
@@ -101,19 +99,22 @@ pub(crate) struct Running {
     err: Option<ChildStderr>,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
+    stderr_max: usize,
     started: Instant,
 }
 
 impl Running {
-    /// Starts a program. Its stderr is gathered, and its stdout if that is piped.
-    pub(crate) fn start(mut command: Command) -> io::Result<Self> {
+    /// Starts a program. Its stdout is gathered if that is piped, and its stderr up to `stderr_max` bytes: the rest
+    /// is read and dropped.
+    pub(crate) fn start(mut command: Command, stderr_max: usize) -> io::Result<Self> {
         let started = Instant::now();
         let mut group = Group::new(command.stderr(Stdio::piped()).spawn()?);
         let ended = pidfd_open(&group.child)?;
         let (out, err) = (group.child.stdout.take(), group.child.stderr.take());
         out.as_ref().map(set_nonblocking).transpose()?;
         err.as_ref().map(set_nonblocking).transpose()?;
-        Ok(Self { group, ended, out, err, stdout: Vec::new(), stderr: Vec::new(), started })
+        let (stdout, stderr) = (Vec::new(), Vec::new());
+        Ok(Self { group, ended, out, err, stdout, stderr, stderr_max, started })
     }
 
     /// Waits until the program has ended, or `other` is ready, or the deadline has come.
@@ -162,17 +163,23 @@ impl Running {
     /// Reads some of its standard output; `true` when there may be more.
     fn read_stdout(&mut self) -> io::Result<bool> {
         let more = read_chunk(&mut self.out, &mut self.stdout)?;
-        if self.stdout.len() > OUTPUT_MAX {
-            return Err(io::Error::other("it printed more than 256 KiB"));
-        }
+        check_size(&self.stdout)?;
         Ok(more)
     }
 
     /// Reads some of its standard error; `true` when there may be more that is to be kept.
     fn read_stderr(&mut self) -> io::Result<bool> {
         let more = read_chunk(&mut self.err, &mut self.stderr)?;
-        self.stderr.truncate(WORDS_MAX);
-        Ok(more && self.stderr.len() < WORDS_MAX)
+        self.stderr.truncate(self.stderr_max);
+        check_size(&self.stderr)?;
+        Ok(more && self.stderr.len() < self.stderr_max)
+    }
+}
+
+fn check_size(output: &[u8]) -> io::Result<()> {
+    match output.len() {
+        0..=OUTPUT_MAX => Ok(()),
+        _ => Err(io::Error::other("it printed more than 256 KiB")),
     }
 }
 
