@@ -4,15 +4,11 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::time::Duration;
 
-use gpg::{Gpg, KeyLength, Lifetime, clock};
-use keystore::{CREDENTIAL, SealingKey, Stock};
-use log::LevelFilter;
+use gpg::{Gpg, clock};
+use keystore::{CREDENTIAL, SealingKey};
 
 use crate::error::{Error, Result};
-use crate::listen_address::ListenAddress;
 use crate::systemd::credentials;
 
 mod layers;
@@ -21,75 +17,10 @@ mod value;
 mod values;
 
 use layers::Layers;
-pub use table::{SETTINGS, Setting};
+pub use layers::{CONFIG_FILE, Flags, Setting};
+pub use table::{SETTINGS, Settings};
 pub use value::Value;
-use values::{
-    duration, jobs, listen_addresses, log_level, optional, path, positive_duration, program, stock,
-    words, yes_or_no,
-};
-
-/// The configuration file that is read when no other is named. It need not exist.
-pub const CONFIG_FILE: &str = "/etc/copr-keygen/config.toml";
-
-/// All settings. Those that every mode needs are there; of the others each mode asks for what it
-/// needs ([`Value::get`]).
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The directory of the keys and all that is derived from them (docs/operations.md); absolute.
-    pub state_dir: PathBuf,
-    /// The least important message that is logged.
-    pub log_level: LevelFilter,
-    /// Where to listen when systemd passes no sockets.
-    pub listen: Value<Vec<ListenAddress>>,
-    /// The gpg program.
-    pub gpg: Value<PathBuf>,
-    /// The gpg-agent program that belongs to it.
-    pub gpg_agent: Value<PathBuf>,
-    /// Length of keys whose request names none.
-    pub key_length: Value<KeyLength>,
-    /// Lifetime of keys whose request names none.
-    pub expire: Value<Lifetime>,
-    /// How many gpg jobs run at once; the default is one per core.
-    pub jobs: Value<usize>,
-    /// How long a socket-activated service waits for work before it exits; zero is for ever.
-    pub idle_timeout: Value<Duration>,
-    /// How long a request waits for one of the `jobs` before it is answered 503.
-    pub queue_timeout: Value<Duration>,
-    /// How long one gpg process may take.
-    pub gpg_timeout: Value<Duration>,
-    /// Secret keys that are made in advance.
-    pub pool: Value<Vec<Stock>>,
-    /// How old they may become.
-    pub pool_max_age: Value<Duration>,
-    /// A program that `prolong` runs when certificates have changed, with their names on stdin.
-    pub hook: Value<Option<PathBuf>>,
-    /// How long that may run.
-    pub hook_timeout: Value<Duration>,
-    /// Where `prolong` writes metrics for the text-file collector of node_exporter.
-    pub metrics_file: Value<Option<PathBuf>>,
-    /// Where the tokens are, when no credential of systemd holds them.
-    pub tokens_file: Value<Option<PathBuf>>,
-    /// Users who need no token on a Unix socket: names or numbers.
-    pub allow_users: Value<Vec<String>>,
-    /// Groups whose members need no token on a Unix socket: names or numbers.
-    pub allow_groups: Value<Vec<String>>,
-    /// Whether other hosts may ask although there are no tokens.
-    pub allow_anonymous: Value<bool>,
-    /// The key that passphrases are sealed with, off systemd.
-    pub passphrase_key_file: Value<Option<PathBuf>>,
-    /// Where signd finds passphrases as files, in memory; `None` for links in `phrases/`.
-    pub phrases_dir: Value<Option<PathBuf>>,
-    /// That key, for modes that need it: no setting, see [`Settings::find_sealing_key`].
-    pub sealing_key: Option<SealingKey>,
-    /// Why that key could not be taken, in modes that can do without.
-    pub sealing_key_fault: Option<String>,
-    /// Every setting as it was written, and where that was: name, text, source.
-    pub origins: Vec<(String, String, String)>,
-    /// Environment variables that look like settings of ours and are none.
-    pub unknown_variables: Vec<String>,
-    /// What is wrong with values, in the order of the settings.
-    faults: Vec<String>,
-}
+use values::{absolute_path, state_dir};
 
 /// The settings of the `gpg:` program of obs-signd. Signing needs no other, so no other is looked at.
 #[derive(Debug)]
@@ -98,17 +29,6 @@ pub struct GpgSettings {
     pub state_dir: PathBuf,
     /// The gpg program.
     pub gpg: PathBuf,
-}
-
-/// What the command line said. Empty and `None` mean: nothing.
-#[derive(Debug, Default)]
-pub struct Flags {
-    /// `--config`
-    pub config: Option<PathBuf>,
-    /// `--state-dir`
-    pub state_dir: Option<PathBuf>,
-    /// `--listen`, in order
-    pub listen: Vec<String>,
 }
 
 impl Settings {
@@ -120,14 +40,14 @@ impl Settings {
         flags: Flags,
         environment: impl Iterator<Item = (OsString, OsString)>,
     ) -> Result<Self> {
-        let layers = Layers::read(flags, environment, None)?;
+        let layers = Layers::defaults(SETTINGS).read(flags, environment, None)?;
         layers.refuse_unknown()?;
         Self::parse(layers)
     }
 
     /// What a configuration file of this text alone would set; all of it must be right.
     pub fn of_file(path: &Path, text: &str) -> Result<Self> {
-        let mut layers = Layers::defaults();
+        let mut layers = Layers::defaults(SETTINGS);
         layers.add_text(path, text)?;
         layers.refuse_unknown()?;
         let settings = Self::parse(layers)?;
@@ -135,40 +55,6 @@ impl Settings {
             Some(fault) => Err(Error::Settings(fault.clone())),
             None => Ok(settings),
         }
-    }
-
-    fn parse(layers: Layers) -> Result<Self> {
-        let mut faults = Vec::new();
-        let optional_path = |text: &str| optional(text, program);
-        Ok(Self {
-            state_dir: layers.parse("state_dir", state_dir)?,
-            log_level: layers.parse("log_level", log_level)?,
-            listen: layers.value("listen", listen_addresses, &mut faults),
-            gpg: layers.value("gpg", program, &mut faults),
-            gpg_agent: layers.value("gpg_agent", program, &mut faults),
-            key_length: layers.value("key_length", KeyLength::from_str, &mut faults),
-            expire: layers.value("expire", Lifetime::from_str, &mut faults),
-            jobs: layers.value("jobs", jobs, &mut faults),
-            idle_timeout: layers.value("idle_timeout", duration, &mut faults),
-            queue_timeout: layers.value("queue_timeout", duration, &mut faults),
-            gpg_timeout: layers.value("gpg_timeout", positive_duration, &mut faults),
-            pool: layers.value("pool", stock, &mut faults),
-            pool_max_age: layers.value("pool_max_age", positive_duration, &mut faults),
-            hook: layers.value("hook", optional_path, &mut faults),
-            hook_timeout: layers.value("hook_timeout", positive_duration, &mut faults),
-            metrics_file: layers.value("metrics_file", optional_path, &mut faults),
-            tokens_file: layers.value("tokens_file", optional_path, &mut faults),
-            allow_users: layers.value("allow_users", words, &mut faults),
-            allow_groups: layers.value("allow_groups", words, &mut faults),
-            allow_anonymous: layers.value("allow_anonymous", yes_or_no, &mut faults),
-            passphrase_key_file: layers.value("passphrase_key_file", optional_path, &mut faults),
-            phrases_dir: layers.value("phrases_dir", optional_path, &mut faults),
-            sealing_key: None,
-            sealing_key_fault: None,
-            origins: layers.origins(),
-            unknown_variables: layers.unknown_variables,
-            faults,
-        })
     }
 
     /// What is wrong with values, each in a sentence that says where it was set.
@@ -234,22 +120,21 @@ impl GpgSettings {
         flags: Flags,
         environment: impl Iterator<Item = (OsString, OsString)>,
     ) -> Result<Self> {
-        let layers = Layers::read(flags, environment, Some(&["state_dir", "gpg"]))?;
+        let needed = ["state_dir", "gpg"];
+        let layers = Layers::defaults(SETTINGS).read(flags, environment, Some(&needed))?;
         Ok(Self {
-            state_dir: layers.parse("state_dir", state_dir)?,
-            gpg: layers.parse("gpg", program)?,
+            state_dir: layers.every_mode("state_dir", state_dir)?,
+            gpg: layers.every_mode("gpg", absolute_path)?,
         })
     }
 }
 
-/// The state directory, as an absolute path.
-fn state_dir(text: &str) -> std::result::Result<PathBuf, String> {
-    std::path::absolute(path(text)?).map_err(|e| e.to_string())
-}
-
 #[cfg(test)]
 mod tests {
+    use gpg::{KeyLength, Lifetime};
+
     use super::*;
+    use crate::listen_address::ListenAddress;
 
     fn variables(pairs: &[(&str, &str)]) -> impl Iterator<Item = (OsString, OsString)> {
         pairs.iter().map(|(k, v)| (k.into(), v.into())).collect::<Vec<_>>().into_iter()

@@ -1,57 +1,79 @@
 //! What was written about settings, as text, and where: defaults, the configuration file, the
 //! environment, flags. What is set later wins.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-use super::{CONFIG_FILE, Flags, SETTINGS, Setting, Value};
+use gpg::printable::printable;
+
+use super::value::Value;
 use crate::error::{Error, Result};
+
+/// The configuration file that is read when no other is named. It need not exist.
+pub const CONFIG_FILE: &str = "/etc/copr-keygen/config.toml";
 
 const ENVIRONMENT_PREFIX: &str = "COPR_KEYGEN_";
 
-/// Where a value came from; tells the operator where to correct it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Source {
-    Default,
-    File(PathBuf),
-    Environment(String),
-    Flag(&'static str),
+/// A setting as it is documented. The environment variable is the name in capitals behind
+/// `COPR_KEYGEN_`, the key in the configuration file is the name itself.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its name.
+    pub name: &'static str,
+    /// Its text when nobody says anything else; empty for none.
+    pub default: &'static str,
+    /// What it holds and what it is for: a paragraph of the manual page.
+    pub about: &'static str,
 }
 
-impl fmt::Display for Source {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => out.write_str("the default"),
-            Self::File(path) => write!(out, "{}", path.display()),
-            Self::Environment(name) => write!(out, "environment variable {name}"),
-            Self::Flag(name) => write!(out, "--{name}"),
-        }
-    }
+/// What the command line said. Empty and `None` mean: nothing.
+#[derive(Debug, Default)]
+pub struct Flags {
+    /// `--config`
+    pub config: Option<PathBuf>,
+    /// `--state-dir`
+    pub state_dir: Option<PathBuf>,
+    /// `--listen`, in order
+    pub listen: Vec<String>,
 }
 
-/// The text of a setting; `Err` is what is wrong where there should be a text.
-type Text = std::result::Result<String, String>;
+/// What a parser makes of a text: a value, or what the text must be.
+type Parsed<T> = std::result::Result<T, String>;
+
+/// A setting as it was written last.
+struct Written {
+    name: &'static str,
+    /// The text, or a sentence that says why there is none.
+    text: Parsed<String>,
+    /// Where it was written, for the operator who corrects it.
+    source: String,
+}
 
 /// Every setting as it was written last.
 pub struct Layers {
-    texts: BTreeMap<&'static str, (Text, Source)>,
+    written: Vec<Written>,
     /// What the configuration file sets although there is no such setting.
     unknown_keys: Vec<String>,
     /// Environment variables that look like settings of ours and are none.
     pub unknown_variables: Vec<String>,
+    /// What is wrong with the values of settings that only some modes need.
+    pub faults: Vec<String>,
 }
 
 impl Layers {
     /// What counts when nobody says anything.
-    pub fn defaults() -> Self {
-        let default =
-            |setting: Setting| (setting.name, (Ok(setting.default.to_owned()), Source::Default));
+    pub fn defaults(settings: &[Setting]) -> Self {
+        let default = |setting: &Setting| Written {
+            name: setting.name,
+            text: Ok(setting.default.into()),
+            source: "the default".into(),
+        };
         Self {
-            texts: SETTINGS.map(default).into(),
+            written: settings.iter().map(default).collect(),
             unknown_keys: Vec::new(),
             unknown_variables: Vec::new(),
+            faults: Vec::new(),
         }
     }
 
@@ -59,11 +81,11 @@ impl Layers {
     /// not TOML: nobody knows what it would have set. Where only the settings `only` are needed, of
     /// a file that is not TOML their lines have to be.
     pub fn read(
+        mut self,
         flags: Flags,
         environment: impl Iterator<Item = (OsString, OsString)>,
         only: Option<&[&str]>,
     ) -> Result<Self> {
-        let mut layers = Self::defaults();
         let (mut config, mut variables) = (flags.config, Vec::new());
         for (variable, value) in environment {
             let Some(suffix) = variable.to_str().and_then(|v| v.strip_prefix(ENVIRONMENT_PREFIX))
@@ -73,29 +95,40 @@ impl Layers {
             let name = suffix.to_lowercase();
             if name == "config" {
                 config = config.or_else(|| Some(value.into()));
-            } else if layers.texts.contains_key(&*name) {
+            } else if self.find(&name).is_some() {
                 variables.push((name, value));
             } else {
-                layers.unknown_variables.push(format!("{ENVIRONMENT_PREFIX}{suffix}"));
+                self.unknown_variables.push(format!("{ENVIRONMENT_PREFIX}{suffix}"));
             }
         }
-        layers.add_file(config, only)?;
+        self.add_file(config, only)?;
         for (name, value) in variables {
             let variable = format!("{ENVIRONMENT_PREFIX}{}", name.to_uppercase());
-            layers.set(&name, utf8(value), Source::Environment(variable));
+            self.set_os(&name, value, format!("environment variable {variable}"));
         }
-        if let Some(dir) = flags.state_dir {
-            layers.set("state_dir", utf8(dir.into()), Source::Flag("state-dir"));
+        if let Some(directory) = flags.state_dir {
+            self.set_os("state_dir", directory.into(), "--state-dir".into());
         }
         if !flags.listen.is_empty() {
-            layers.set("listen", Ok(flags.listen.join(" ")), Source::Flag("listen"));
+            self.set("listen", Ok(flags.listen.join(" ")), "--listen".into());
         }
-        Ok(layers)
+        Ok(self)
     }
 
-    fn set(&mut self, name: &str, text: Text, source: Source) {
-        if let Some(slot) = self.texts.get_mut(name) {
-            *slot = (text, source);
+    fn find(&self, name: &str) -> Option<&Written> {
+        self.written.iter().find(|written| written.name == name)
+    }
+
+    fn set_os(&mut self, name: &str, text: OsString, source: String) {
+        let text = text
+            .into_string()
+            .map_err(|text| format!("{name} (from {source}): {text:?} is not valid UTF-8"));
+        self.set(name, text, source);
+    }
+
+    fn set(&mut self, name: &str, text: Parsed<String>, source: String) {
+        if let Some(written) = self.written.iter_mut().find(|written| written.name == name) {
+            (written.text, written.source) = (text, source);
         }
     }
 
@@ -130,21 +163,19 @@ impl Layers {
         let table: toml::Table = text
             .parse()
             .map_err(|e: toml::de::Error| Error::Settings(describe_toml(path, text, &e)))?;
+        let file = path.display().to_string();
         for (name, value) in table {
-            if !self.texts.contains_key(&*name) {
-                let known: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
-                self.unknown_keys.push(format!(
-                    "{}: {}: unknown setting; there are {}",
-                    path.display(),
-                    name.escape_debug(),
-                    known.join(", ")
-                ));
-                continue;
+            if self.find(&name).is_some() {
+                let expected = "a string, a whole number, true, false or an array of strings";
+                let text =
+                    plain_text(&value).ok_or_else(|| format!("{file}: {name}: must be {expected}"));
+                self.set(&name, text, file.clone());
+            } else {
+                let known: Vec<_> = self.written.iter().map(|written| written.name).collect();
+                let (name, known) = (printable(&name), known.join(", "));
+                self.unknown_keys
+                    .push(format!("{file}: {name}: unknown setting; there are {known}"));
             }
-            let wrong_type = "must be a string, a whole number, true, false or an array of strings";
-            let text = plain_text(&value)
-                .ok_or_else(|| format!("{}: {name}: {wrong_type}", path.display()));
-            self.set(&name, text, Source::File(path.into()));
         }
         Ok(())
     }
@@ -154,48 +185,36 @@ impl Layers {
         self.unknown_keys.first().map_or(Ok(()), |why| Err(Error::Settings(why.clone())))
     }
 
-    /// Every setting in the order of the defaults.
+    /// Every setting in the order of the defaults: its name, its text, its source.
     pub fn origins(&self) -> Vec<(String, String, String)> {
-        let origin = |setting: &Setting| {
-            let (text, source) = &self.texts[setting.name];
-            let text = text.clone().unwrap_or_default();
-            (setting.name.to_owned(), text, source.to_string())
+        let origin = |written: &Written| {
+            let text = written.text.clone().unwrap_or_default();
+            (written.name.to_owned(), text, written.source.clone())
         };
-        SETTINGS.iter().map(origin).collect()
+        self.written.iter().map(origin).collect()
     }
 
     /// The value of a setting that every mode needs.
-    pub fn parse<T>(
-        &self,
-        name: &str,
-        parser: impl Fn(&str) -> std::result::Result<T, String>,
-    ) -> Result<T> {
-        self.try_parse(name, parser).map_err(Error::Settings)
+    pub fn every_mode<T>(&self, name: &str, parser: impl Fn(&str) -> Parsed<T>) -> Result<T> {
+        self.parse(name, parser).map_err(Error::Settings)
     }
 
-    /// The value of a setting that some modes need; what is wrong with it is added to `faults`.
-    pub fn value<T>(
-        &self,
+    /// The value of a setting that some modes need. What is wrong with it is added to the faults; it is no
+    /// error here.
+    pub fn some_modes<T>(
+        &mut self,
         name: &str,
-        parser: impl Fn(&str) -> std::result::Result<T, String>,
-        faults: &mut Vec<String>,
-    ) -> Value<T> {
-        let parsed = self.try_parse(name, parser);
-        faults.extend(parsed.as_ref().err().cloned());
-        Value::new(parsed)
+        parser: impl Fn(&str) -> Parsed<T>,
+    ) -> Result<Value<T>> {
+        let parsed = self.parse(name, parser);
+        self.faults.extend(parsed.as_ref().err().cloned());
+        Ok(Value::new(parsed))
     }
 
-    fn try_parse<T>(
-        &self,
-        name: &str,
-        parser: impl Fn(&str) -> std::result::Result<T, String>,
-    ) -> std::result::Result<T, String> {
-        let (text, source) = &self.texts[name];
-        let text = text.as_ref().map_err(|why| match source {
-            Source::File(_) => why.clone(),
-            _ => format!("{name} (from {source}): {why}"),
-        })?;
-        parser(text).map_err(|why| format!("{name} = {text:?} (from {source}): {why}"))
+    fn parse<T>(&self, name: &str, parser: impl Fn(&str) -> Parsed<T>) -> Parsed<T> {
+        let written = self.find(name).ok_or_else(|| format!("{name}: there is no such setting"))?;
+        let (text, source) = (written.text.clone()?, &written.source);
+        parser(&text).map_err(|why| format!("{name} = {text:?} (from {source}): {why}"))
     }
 }
 
@@ -207,10 +226,6 @@ fn lines_of(text: &str, names: &[&str]) -> String {
     };
     let top = text.lines().take_while(|line| !line.starts_with('['));
     top.map(|line| if sets(line) { format!("{line}\n") } else { "\n".into() }).collect()
-}
-
-fn utf8(text: OsString) -> Text {
-    text.into_string().map_err(|text| format!("{text:?} is not valid UTF-8"))
 }
 
 fn describe_toml(path: &Path, text: &str, error: &toml::de::Error) -> String {

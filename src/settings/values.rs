@@ -1,6 +1,6 @@
 //! The values of settings: from the text that somebody wrote to what it means, or to what it must be.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use keystore::Stock;
@@ -23,22 +23,26 @@ pub fn listen_addresses(text: &str) -> Result<Vec<ListenAddress>> {
     if addresses.is_empty() { Err("must name at least one address".into()) } else { Ok(addresses) }
 }
 
-/// A path.
-pub fn path(text: &str) -> Result<PathBuf> {
-    if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
-}
-
-/// An absolute path.
-pub fn program(text: &str) -> Result<PathBuf> {
-    match path(text)? {
-        path if path.is_absolute() => Ok(path),
-        _ => Err("must be an absolute path".into()),
+/// The state directory, as an absolute path.
+pub fn state_dir(text: &str) -> Result<PathBuf> {
+    match text {
+        "" => Err("must not be empty".into()),
+        text => std::path::absolute(text).map_err(|e| e.to_string()),
     }
 }
 
-/// Empty for none.
-pub fn optional<T>(text: &str, parser: impl Fn(&str) -> Result<T>) -> Result<Option<T>> {
-    if text.is_empty() { Ok(None) } else { parser(text).map(Some) }
+/// An absolute path.
+pub fn absolute_path(text: &str) -> Result<PathBuf> {
+    optional_path(text)?.ok_or_else(|| "must not be empty".into())
+}
+
+/// An absolute path, or empty for none.
+pub fn optional_path(text: &str) -> Result<Option<PathBuf>> {
+    match Path::new(text) {
+        _ if text.is_empty() => Ok(None),
+        path if path.is_absolute() => Ok(Some(path.into())),
+        _ => Err("must be an absolute path".into()),
+    }
 }
 
 /// Words, or none.
