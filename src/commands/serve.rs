@@ -7,12 +7,12 @@ use keystore::{CREDENTIAL, Homes, Passphrases, Store, check_root};
 
 use super::fill_pool::Filler;
 use crate::error::{Error, Result};
-use crate::http::{Access, End, Listener, Server, Service};
+use crate::http::{Access, Listener, Server, Service, Stop};
 use crate::privileges;
 use crate::settings::Settings;
 use crate::systemd::notify::Notifier;
 use crate::systemd::signals::Signals;
-use crate::systemd::sockets;
+use crate::systemd::sockets::{self, Socket};
 
 /// Serves until it is told to stop, or, on sockets of systemd, until it has been idle for a while.
 pub fn run(mut settings: Settings) -> Result<()> {
@@ -44,7 +44,7 @@ pub fn run(mut settings: Settings) -> Result<()> {
 
     let (listeners, idle_timeout) = match alone {
         true => (bind(&settings)?, Duration::ZERO),
-        false => (passed, *settings.idle_timeout.get()?),
+        false => (take_over(passed)?, *settings.idle_timeout.get()?),
     };
     service.check_sockets(&listeners)?;
     if alone {
@@ -69,11 +69,11 @@ pub fn run(mut settings: Settings) -> Result<()> {
     drop(filler);
     service.store().clear_staging();
     match end {
-        End::Idle => {
+        Stop::Idle => {
             log::info!("nothing to do, exiting; the next connection starts the service again")
         }
-        End::Signal => log::info!("stopped by a signal, every request was answered"),
-        End::Forced(count) => {
+        Stop::Signal => log::info!("stopped by a signal, every request was answered"),
+        Stop::Forced(count) => {
             return Err(Error::io(
                 format!("cutting off {count} requests"),
                 std::io::Error::other("a second signal arrived"),
@@ -105,6 +105,11 @@ fn check_values(settings: &Settings) -> Result<()> {
     settings.pool_max_age.get()?;
     settings.key_length.get()?;
     settings.check_expire()
+}
+
+fn take_over(passed: Vec<Socket>) -> Result<Vec<Listener>> {
+    let listeners: std::io::Result<_> = passed.into_iter().map(Listener::new).collect();
+    listeners.map_err(|e| Error::io("taking over the sockets of systemd", e))
 }
 
 fn bind(settings: &Settings) -> Result<Vec<Listener>> {

@@ -9,10 +9,12 @@ use keystore::NameEmail;
 use tiny_http::Method;
 use zeroize::Zeroizing;
 
+use super::connection::Connection;
 use super::error::{Error, Result};
-use super::listener::{Listener, Stream};
+use super::listener::Listener;
 use super::peers::Peers;
-use super::tokens::{CREDENTIAL, Scope, Scopes, Token, Tokens};
+use super::request::Head;
+use super::tokens::{CREDENTIAL, ClientToken, Scope, Scopes, Tokens};
 use crate::settings::Settings;
 use crate::systemd::credentials::{self, Secret};
 
@@ -26,9 +28,9 @@ pub struct Access {
     allow_anonymous: bool,
 }
 
-/// What a client may do.
+/// The client that sent a request, and what it may do.
 #[derive(Clone, Debug, Default)]
-pub struct Pass {
+pub struct Caller {
     /// The name of its token; `None` when it needed none.
     pub token: Option<String>,
     /// `None` is all there are.
@@ -69,20 +71,21 @@ impl Access {
         }
     }
 
-    /// Lets a client in that has sent a head, or not; tells `pass` who it is as soon as that is known.
+    /// Decides by the head of a request whether its client is let in. Fills in `caller` once the token has
+    /// been matched.
     pub fn admit(
         &self,
-        (method, path): (&Method, &str),
-        authorization: Option<&Secret>,
-        stream: &Stream,
-        pass: &mut Pass,
+        head: &mut Head,
+        connection: &Connection,
+        caller: &mut Caller,
     ) -> Result<()> {
-        let need = needed(method, path);
+        let authorization = head.authorization.take();
+        let need = needed(&head.method, &head.path);
         if need == Need::Nothing {
             return Ok(());
         }
-        *pass = self.identify(authorization, stream)?;
-        match (need, &pass.scopes) {
+        *caller = self.identify(authorization, connection)?;
+        match (need, &caller.scopes) {
             (Need::Scope(scope), Some(scopes)) if !scopes.hold(scope) => Err(Error::Forbidden(
                 format!("this token does not have the scope {}", scope.as_str()),
             )),
@@ -90,25 +93,25 @@ impl Access {
         }
     }
 
-    fn identify(&self, authorization: Option<&Secret>, stream: &Stream) -> Result<Pass> {
+    fn identify(&self, authorization: Option<Secret>, connection: &Connection) -> Result<Caller> {
         let presented = authorization.map(|value| presented(value.as_bytes()));
-        match (&self.tokens, presented, stream.user()) {
+        match (&self.tokens, presented, connection.user()) {
             (Some(tokens), Some(token), _) => {
                 let token = token.and_then(|token| tokens.find(&token));
-                token.map(Pass::of).ok_or(Error::Unauthorized)
+                token.map(Caller::of).ok_or(Error::Unauthorized)
             }
-            (_, _, Some(user)) if self.peers.allow(user) => Ok(Pass::default()),
+            (_, _, Some(user)) if self.peers.allow(user) => Ok(Caller::default()),
             (Some(_), ..) => Err(Error::Unauthorized),
             (None, _, Some(_)) => Err(Error::Forbidden(
                 "this user may not ask here; allow_users and allow_groups say who may".into(),
             )),
-            (None, _, None) => Ok(Pass::default()),
+            (None, _, None) => Ok(Caller::default()),
         }
     }
 }
 
-impl Pass {
-    fn of(token: &Token) -> Self {
+impl Caller {
+    fn of(token: &ClientToken) -> Self {
         Self {
             token: Some(token.name.clone()),
             scopes: Some(token.scopes.clone()),

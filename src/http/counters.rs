@@ -1,12 +1,21 @@
-//! What has happened since the service started: answers by their status, and how long the making of
-//! keys took. `systemctl status` and `GET /metrics` both read it here.
+//! What has been counted since the service started: answers by their status, how long the making of keys took,
+//! and the keys. `systemctl status` and `GET /metrics` both read it here.
+//!
+//! Counting keys means reading each of them. One thread does it in the background, no more often than every
+//! five minutes, and a scrape waits for it only briefly.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::metrics::Exposition;
+use gpg::clock;
+use gpg::locks::unpoisoned;
+use keystore::{Catalog, Result};
+
+use crate::metrics::{Exposition, KeyCounts};
 
 /// Statuses that are there from the start, so that the first of them shows as an increase.
 const STATUSES: [u16; 12] = [200, 201, 400, 401, 403, 404, 405, 408, 413, 431, 500, 503];
@@ -14,6 +23,13 @@ const STATUSES: [u16; 12] = [200, 201, 400, 401, 403, 404, 405, 408, 413, 431, 5
 /// Upper bounds of the buckets for the making of a key, in seconds: from a key of the pool on a fast
 /// disk to one that waited for its turn.
 const BUCKETS: [f64; 11] = [0.03, 0.06, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 20.0];
+
+/// How long a count of the keys is good.
+const COUNT_TIME: Duration = Duration::from_secs(300);
+/// How long a scrape waits for a count; Prometheus hangs up after ten seconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Scrapes that wait at once; the others are content with what is there.
+const WAITING_MAX: usize = 8;
 
 /// What has happened since the service started.
 #[derive(Debug)]
@@ -40,12 +56,12 @@ impl Counters {
 
     /// A request was answered.
     pub fn answered(&self, status: u16) {
-        *lock(&self.answers).entry(status).or_default() += 1;
+        *unpoisoned(self.answers.lock()).entry(status).or_default() += 1;
     }
 
     /// A key was made; all of it took so long, waiting for a permit as well.
     pub fn made(&self, took: Duration) {
-        let mut histogram = lock(&self.generation);
+        let mut histogram = unpoisoned(self.generation.lock());
         if let Some(bucket) = BUCKETS.iter().position(|bound| took.as_secs_f64() <= *bound) {
             histogram.counts[bucket] += 1;
         }
@@ -55,7 +71,7 @@ impl Counters {
 
     /// Keys made, other answers, requests refused, and failed.
     pub fn summary(&self) -> [u64; 4] {
-        let answers = lock(&self.answers);
+        let answers = unpoisoned(self.answers.lock());
         let sum = |statuses: RangeInclusive<u16>| -> u64 {
             answers.range(statuses).map(|(_, count)| count).sum()
         };
@@ -67,13 +83,13 @@ impl Counters {
     pub fn write_to(&self, text: &mut Exposition) {
         let name = "copr_keygen_http_requests_total";
         text.family(name, "counter", "Requests answered since the service started.");
-        for (status, count) in &*lock(&self.answers) {
+        for (status, count) in &*unpoisoned(self.answers.lock()) {
             text.sample(name, &[("status", status)], count);
         }
         let name = "copr_keygen_generation_seconds";
         let help = "How long requests for a key took that made one.";
         text.family(name, "histogram", help);
-        let histogram = lock(&self.generation);
+        let histogram = unpoisoned(self.generation.lock());
         let (bucket, mut below) = (format!("{name}_bucket"), 0);
         for (bound, count) in BUCKETS.iter().zip(histogram.counts) {
             below += count;
@@ -85,9 +101,84 @@ impl Counters {
     }
 }
 
-/// Numbers are never left half-changed, so a panic elsewhere does not spoil them.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// The last count of the keys, and whether a thread makes the next one.
+#[derive(Debug, Default)]
+pub struct CachedCounts {
+    state: Mutex<CountState>,
+    ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct CountState {
+    counts: Option<KeyCounts>,
+    /// When the last count ended, well or not.
+    ended: Option<Instant>,
+    is_counting: bool,
+    waiting: usize,
+}
+
+/// Ends a count, however the thread that makes it ends.
+struct Counting(Arc<CachedCounts>);
+
+impl CachedCounts {
+    /// Whether keys are being counted.
+    pub fn is_counting(&self) -> bool {
+        unpoisoned(self.state.lock()).is_counting
+    }
+
+    /// The keys as they were at most five minutes ago; older ones, or none, when counting them takes
+    /// longer than a scrape can wait.
+    pub fn get(self: &Arc<Self>, catalog: &Catalog, state_dir: &Path) -> Option<KeyCounts> {
+        let mut state = unpoisoned(self.state.lock());
+        if state.ended.is_some_and(|at| at.elapsed() < COUNT_TIME) {
+            return state.counts.clone();
+        }
+        if !state.is_counting {
+            state.is_counting = true;
+            drop(state);
+            self.start(catalog.clone(), state_dir.into());
+            state = unpoisoned(self.state.lock());
+        }
+        if state.waiting < WAITING_MAX {
+            state.waiting += 1;
+            let counts = |state: &mut CountState| state.is_counting;
+            state = unpoisoned(self.ended.wait_timeout_while(state, PATIENCE, counts)).0;
+            state.waiting -= 1;
+        }
+        state.counts.clone()
+    }
+
+    fn start(self: &Arc<Self>, catalog: Catalog, state_dir: Box<Path>) {
+        let counting = Counting(Arc::clone(self));
+        let count = move || {
+            let counted = clock::now()
+                .map_err(Into::into)
+                .and_then(|now| KeyCounts::count(&catalog, &state_dir, now));
+            counting.end(counted);
+        };
+        if let Err(e) = thread::Builder::new().name("count".into()).spawn(count) {
+            log::warn!("starting a thread that counts the keys: {e}");
+        }
+    }
+}
+
+impl Counting {
+    fn end(self, counted: Result<KeyCounts>) {
+        match counted {
+            Ok(counts) => unpoisoned(self.0.state.lock()).counts = Some(counts),
+            Err(e) => log::warn!("counting the keys: {e}"),
+        }
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        let mut state = unpoisoned(self.0.state.lock());
+        state.is_counting = false;
+        state.ended = Some(Instant::now());
+        drop(state);
+        self.0.ended.notify_all();
+    }
 }
 
 #[cfg(test)]

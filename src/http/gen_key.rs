@@ -1,10 +1,33 @@
-//! The body of `POST /gen_key`: a JSON object from outside becomes a [`KeyRequest`].
+//! `POST /gen_key`: a JSON object from outside becomes a [`KeyRequest`], and that a key.
+
+use std::time::Instant;
 
 use gpg::{KeyLength, Lifetime};
-use keystore::{KeyRequest, NameEmail};
+use keystore::{KeyRequest, NameEmail, Outcome};
 use serde_json::{Map, Number, Value};
 
+use super::access_log::Subject;
 use super::error::{Error, Result};
+use super::response::Answer;
+use super::service::RequestContext;
+
+/// Makes sure that the key of the body exists: 201 when it was made, 200 when it was there.
+pub fn answer(context: &RequestContext, subject: &mut Subject) -> Result<Answer<'static>> {
+    let (service, started) = (context.service, Instant::now());
+    let request = parse(context.body, service.key_length, service.lifetime)?;
+    let name_email = request.name_email();
+    subject.name_email = Some(name_email.clone());
+    context.caller.check(name_email)?;
+    let (status, record) = match service.store.ensure_key(&request, context.deadline)? {
+        Outcome::Made(record) => {
+            service.counters.made(started.elapsed());
+            (201, record)
+        }
+        Outcome::Existed(record) => (200, record),
+    };
+    subject.fingerprint = Some(record.fingerprint);
+    Ok(Answer::text(status, ""))
+}
 
 /// Parses the body. Absent fields and those that say nothing take their defaults, unknown ones are ignored.
 pub fn parse(body: &[u8], length: KeyLength, lifetime: Lifetime) -> Result<KeyRequest> {

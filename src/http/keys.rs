@@ -1,16 +1,15 @@
 //! `GET /keys` and what is below it: the list of keys, one key, its certificate. Nothing is changed.
 
 use std::io::{self, Write};
-use std::time::Instant;
 
 use keystore::{Catalog, Filter, NameEmail};
 
-use super::auth::Pass;
+use super::access_log::Subject;
 use super::error::{Error, Result};
 use super::response::Answer;
-use super::routes::Subject;
-use super::stream::Chunks;
-use super::{Service, target};
+use super::service::RequestContext;
+use super::stream::StreamBody;
+use super::target;
 
 const JSON: &str = "application/json";
 /// The media type of an armored certificate (RFC 3156, 7).
@@ -21,7 +20,7 @@ const COMPLAINTS_MAX: u64 = 10;
 
 /// What there is about one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum KeyPart {
     /// The JSON object.
     Record,
     /// The armored certificate.
@@ -29,10 +28,10 @@ pub enum Part {
 }
 
 /// The segment and the part that a path below `/keys/` means, if it means any.
-pub fn resource(below: &str) -> Option<(&str, Part)> {
+pub fn resource(below: &str) -> Option<(&str, KeyPart)> {
     let (segment, part) = match below.split_once('/') {
-        None => (below, Part::Record),
-        Some((segment, "pubkey")) => (segment, Part::Pubkey),
+        None => (below, KeyPart::Record),
+        Some((segment, "pubkey")) => (segment, KeyPart::Pubkey),
         Some(_) => return None,
     };
     (!segment.is_empty()).then_some((segment, part))
@@ -40,23 +39,21 @@ pub fn resource(below: &str) -> Option<(&str, Part)> {
 
 /// One key, or its certificate.
 pub fn one(
-    service: &Service,
-    (segment, part): (&str, Part),
-    query: Option<&str>,
-    pass: &Pass,
+    context: &RequestContext,
+    segment: &str,
+    part: KeyPart,
     subject: &mut Subject,
-    deadline: Instant,
 ) -> Result<Answer<'static>> {
     let name_email = target::name_email(segment)?;
-    let [] = target::numbers(query, [])?;
+    let [] = target::numbers(context.head.query.as_deref(), [])?;
     subject.name_email = Some(name_email.clone());
-    pass.check(&name_email)?;
-    let catalog = service.catalog.until(deadline);
+    context.caller.check(&name_email)?;
+    let catalog = context.service.catalog.until(context.deadline);
     let key = catalog.find(&name_email)?;
     subject.fingerprint = Some(key.record.fingerprint.clone());
     Ok(match part {
-        Part::Pubkey => Answer::whole(200, PGP_KEYS, catalog.pubkey(&key)?),
-        Part::Record => {
+        KeyPart::Pubkey => Answer::whole(200, PGP_KEYS, catalog.pubkey(&key)?),
+        KeyPart::Record => {
             let mut text = serde_json::to_string(&key).map_err(|e| not_json(e.into()))?;
             text.push('\n');
             Answer::whole(200, JSON, text)
@@ -65,15 +62,16 @@ pub fn one(
 }
 
 /// All keys that the client may see, or those of them that a query asks for, as they are read.
-pub fn list<'a>(service: &'a Service, query: Option<&str>, pass: &Pass) -> Result<Answer<'a>> {
+pub fn list<'s>(context: &RequestContext<'s, '_>) -> Result<Answer<'s>> {
+    let (service, query) = (context.service, context.head.query.as_deref());
     let [changed_since, expires_before] =
         target::numbers(query, ["changed_since", "expires_before"])?;
-    let filter = Filter { pattern: pass.pattern.clone(), changed_since, expires_before };
-    let place = service.streams.enter()?;
+    let filter = Filter { pattern: context.caller.pattern.clone(), changed_since, expires_before };
+    let permit = service.streams.enter()?;
     let catalog = &service.catalog;
     let names = catalog.homes().identities()?;
     Ok(Answer::stream(200, JSON, move |out| {
-        let _place = place;
+        let _permit = permit;
         let mut left_out = LeftOut(0);
         let written = write_array(catalog, names, &filter, &mut left_out, out);
         left_out.sum_up();
@@ -87,7 +85,7 @@ fn write_array(
     names: impl Iterator<Item = keystore::Result<NameEmail>>,
     filter: &Filter,
     left_out: &mut LeftOut,
-    out: &mut Chunks,
+    out: &mut StreamBody,
 ) -> io::Result<()> {
     // The client hears at once that there is an answer.
     out.write_all(b"[")?;
@@ -147,8 +145,8 @@ mod tests {
 
     #[test]
     fn paths_mean_a_key_or_its_certificate() {
-        assert_eq!(resource("a%23b@c"), Some(("a%23b@c", Part::Record)));
-        assert_eq!(resource("a%23b@c/pubkey"), Some(("a%23b@c", Part::Pubkey)));
+        assert_eq!(resource("a%23b@c"), Some(("a%23b@c", KeyPart::Record)));
+        assert_eq!(resource("a%23b@c/pubkey"), Some(("a%23b@c", KeyPart::Pubkey)));
         for nothing in ["", "/", "/pubkey", "a/", "a/b", "a/pubkey/", "a//pubkey", "a/Pubkey"] {
             assert_eq!(resource(nothing), None, "{nothing}");
         }

@@ -1,19 +1,20 @@
-//! Sockets, TCP or Unix, under one type each: a listener, and a connection with deadlines.
+//! The sockets that accept connections, TCP or Unix: those that systemd passes, and those bound here.
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use nix::sys::socket::sockopt::PeerCredentials;
-use nix::sys::socket::{Backlog, MsgFlags, UnixCredentials, getsockopt, listen, recv};
+use nix::sys::socket::{Backlog, getsockopt, listen};
 
+use super::connection::Connection;
 use crate::error::{Error, Result};
 use crate::listen_address::{ListenAddress, is_not_here};
+use crate::systemd::sockets::Socket;
 
 /// A socket that accepts connections, never waiting for one.
 #[derive(Debug)]
@@ -23,23 +24,14 @@ pub struct Listener {
     own_path: Option<(PathBuf, u64, u64)>,
 }
 
-#[derive(Debug)]
-enum Socket {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
 impl Listener {
-    /// Takes over a TCP listener.
-    pub fn tcp(listener: TcpListener) -> io::Result<Self> {
-        listener.set_nonblocking(true)?;
-        Ok(Self { socket: Socket::Tcp(listener), own_path: None })
-    }
-
-    /// Takes over a Unix listener, whose path belongs to somebody else.
-    pub fn unix(listener: UnixListener) -> io::Result<Self> {
-        listener.set_nonblocking(true)?;
-        Ok(Self { socket: Socket::Unix(listener), own_path: None })
+    /// Takes over a socket. The path of a Unix socket is left alone.
+    pub fn new(socket: Socket) -> io::Result<Self> {
+        match &socket {
+            Socket::Tcp(listener) => listener.set_nonblocking(true)?,
+            Socket::Unix(listener) => listener.set_nonblocking(true)?,
+        }
+        Ok(Self { socket, own_path: None })
     }
 
     /// Binds `address`: of a name, every address. A Unix socket at which nobody listens any more is
@@ -48,33 +40,28 @@ impl Listener {
         match address {
             ListenAddress::Tcp(host_port) => bind_tcp(&host_port.addresses()?),
             ListenAddress::Unix(path) => bind_unix(path)
-                .and_then(Self::unix)
-                .and_then(|mut listener| {
-                    let made = fs::symlink_metadata(path)?;
-                    listener.own_path = Some((path.clone(), made.dev(), made.ino()));
-                    Ok(vec![listener])
-                })
+                .map(|listener| vec![listener])
                 .map_err(|e| Error::io(format!("listening at {address}"), e)),
         }
     }
 
     /// The next connection that waits, if one does.
-    pub fn accept(&self) -> io::Result<Option<Stream>> {
+    pub fn accept(&self) -> io::Result<Option<Connection>> {
         let accepted = match &self.socket {
             Socket::Tcp(listener) => listener.accept().and_then(|(stream, from)| {
                 stream.set_nonblocking(false)?;
                 stream.set_nodelay(true)?;
-                Ok(Stream { socket: Connected::Tcp(stream), peer: from.to_string(), user: None })
+                Ok(Connection::new(stream, from.to_string(), None))
             }),
             Socket::Unix(listener) => listener.accept().and_then(|(stream, _)| {
                 stream.set_nonblocking(false)?;
                 let user = getsockopt(&stream, PeerCredentials)?;
                 let peer = format!("unix:uid={},pid={}", user.uid(), user.pid());
-                Ok(Stream { user: Some(user), ..Stream::unix(stream, peer) })
+                Ok(Connection::new(stream, peer, Some(user)))
             }),
         };
         match accepted {
-            Ok(stream) => Ok(Some(stream)),
+            Ok(connection) => Ok(Some(connection)),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(e) => Err(e),
         }
@@ -120,7 +107,7 @@ fn bind_tcp(addresses: &[SocketAddr]) -> Result<Vec<Listener>> {
         let bound = TcpListener::bind(address).and_then(|listener| {
             // std asks for no more than 128.
             listen(&listener, Backlog::MAXALLOWABLE)?;
-            Listener::tcp(listener)
+            Listener::new(Socket::Tcp(listener))
         });
         let failed = |e| Error::io(format!("listening at {address}"), e);
         match bound {
@@ -139,140 +126,27 @@ fn bind_tcp(addresses: &[SocketAddr]) -> Result<Vec<Listener>> {
     }
 }
 
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    match UnixListener::bind(path) {
-        Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
-        bound => return bound,
-    }
-    let abandoned = fs::symlink_metadata(path)?.file_type().is_socket()
-        && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
-    if abandoned {
-        fs::remove_file(path)?;
-    }
-    UnixListener::bind(path)
-}
-
-/// A connection.
-#[derive(Debug)]
-pub struct Stream {
-    socket: Connected,
-    peer: String,
-    /// Who connected to a Unix socket.
-    user: Option<UnixCredentials>,
-}
-
-#[derive(Debug)]
-enum Connected {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl Stream {
-    /// A connection over a Unix socket, from nobody in particular.
-    pub fn unix(stream: UnixStream, peer: String) -> Self {
-        Self { socket: Connected::Unix(stream), peer, user: None }
-    }
-
-    /// Who is at the other end: address and port, or uid and pid.
-    pub fn peer(&self) -> &str {
-        &self.peer
-    }
-
-    /// The user at the other end, as the kernel vouches for; `None` over TCP.
-    pub fn user(&self) -> Option<UnixCredentials> {
-        self.user
-    }
-
-    /// Ends reading, writing or both; a thread that waits in either returns at once.
-    pub fn shut_down(&self, how: Shutdown) {
-        let _ = match &self.socket {
-            Connected::Tcp(stream) => stream.shutdown(how),
-            Connected::Unix(stream) => stream.shutdown(how),
-        }; // fails only when the peer has left already
-    }
-
-    /// Reads what has arrived, up to a megabyte, and forgets it; `false` when there was nothing. Closing
-    /// with something unread would reset the connection, and the answer could be lost.
-    pub fn discard_received(&self) -> bool {
-        let mut sink = [0; 8192];
-        for round in 0..128 {
-            let count = match &self.socket {
-                Connected::Tcp(stream) => {
-                    recv(stream.as_raw_fd(), &mut sink, MsgFlags::MSG_DONTWAIT)
-                }
-                Connected::Unix(stream) => {
-                    recv(stream.as_raw_fd(), &mut sink, MsgFlags::MSG_DONTWAIT)
-                }
-            };
-            if !matches!(count, Ok(1..)) {
-                return round > 0;
+fn bind_unix(path: &Path) -> io::Result<Listener> {
+    let bound = match UnixListener::bind(path) {
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
+            if is_abandoned(path)? {
+                fs::remove_file(path)?;
             }
+            UnixListener::bind(path)
         }
-        true
-    }
-
-    /// Reads and writes until `deadline`, not later.
-    pub fn until(&self, deadline: Instant) -> Timed<'_> {
-        Timed { stream: self, deadline }
-    }
+        bound => bound,
+    };
+    let mut listener = Listener::new(Socket::Unix(bound?))?;
+    let made = fs::symlink_metadata(path)?;
+    listener.own_path = Some((path.into(), made.dev(), made.ino()));
+    Ok(listener)
 }
 
-/// A connection under a deadline. Reads and writes fail with `TimedOut` when it has passed.
-pub struct Timed<'a> {
-    stream: &'a Stream,
-    deadline: Instant,
-}
-
-impl Timed<'_> {
-    fn left(&self) -> io::Result<Duration> {
-        match self.deadline.saturating_duration_since(Instant::now()) {
-            left if left.is_zero() => Err(io::ErrorKind::TimedOut.into()),
-            left => Ok(left),
-        }
-    }
-}
-
-impl Read for Timed<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = Some(self.left()?);
-        match &self.stream.socket {
-            Connected::Tcp(stream) => {
-                stream.set_read_timeout(left)?;
-                (&mut &*stream).read(buffer)
-            }
-            Connected::Unix(stream) => {
-                stream.set_read_timeout(left)?;
-                (&mut &*stream).read(buffer)
-            }
-        }
-        .map_err(timed_out)
-    }
-}
-
-impl Write for Timed<'_> {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let left = Some(self.left()?);
-        match &self.stream.socket {
-            Connected::Tcp(stream) => {
-                stream.set_write_timeout(left)?;
-                (&mut &*stream).write(buffer)
-            }
-            Connected::Unix(stream) => {
-                stream.set_write_timeout(left)?;
-                (&mut &*stream).write(buffer)
-            }
-        }
-        .map_err(timed_out)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// The kernel reports an expired socket time-out as `EAGAIN`.
-fn timed_out(error: io::Error) -> io::Error {
-    if error.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { error }
+/// Whether `path` is a socket at which nobody listens any more.
+fn is_abandoned(path: &Path) -> io::Result<bool> {
+    let is_refused = |e: io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
+    let is_socket = fs::symlink_metadata(path)?.file_type().is_socket();
+    Ok(is_socket && UnixStream::connect(path).is_err_and(is_refused))
 }
 
 #[cfg(test)]

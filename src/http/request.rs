@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use tiny_http::{HTTPVersion, Method};
 use zeroize::Zeroizing;
 
+use super::connection::Connection;
 use super::error::Error;
-use super::listener::Stream;
 use crate::systemd::credentials::Secret;
 
 /// Request line and headers, in bytes.
@@ -30,9 +30,9 @@ pub trait Wire {
     fn until(&self, deadline: Instant) -> impl Read + Write;
 }
 
-impl Wire for Stream {
+impl Wire for Connection {
     fn until(&self, deadline: Instant) -> impl Read + Write {
-        Stream::until(self, deadline)
+        Connection::until(self, deadline)
     }
 }
 
@@ -64,7 +64,7 @@ pub struct Head {
 
 /// Why there is no request.
 #[derive(Debug)]
-pub enum Unread {
+pub enum NoRequest {
     /// The client left, or the connection was cut off.
     Gone,
     /// The request is refused; the head is there if it could be read.
@@ -76,7 +76,7 @@ pub fn read(
     stream: &impl Wire,
     started: Instant,
     admit: impl FnOnce(&mut Head) -> Result<(), Error>,
-) -> Result<Request, Unread> {
+) -> Result<Request, NoRequest> {
     // It may hold a token: wiped when dropped.
     let mut buffer = Zeroizing::new(Vec::with_capacity(HEAD_COMMON));
     let (mut head, head_length) = read_head(stream, started + HEAD_TIME, &mut buffer)?;
@@ -84,11 +84,11 @@ pub fn read(
     drop(buffer);
     body.truncate(head.content_length);
     if let Err(error) = admit(&mut head) {
-        return Err(Unread::Refused(error, Some(head.into())));
+        return Err(NoRequest::Refused(error, Some(head.into())));
     }
     match read_body(stream, started + REQUEST_TIME, &head, body) {
         Ok(body) => Ok(Request { head, body }),
-        Err(Unread::Refused(error, _)) => Err(Unread::Refused(error, Some(head.into()))),
+        Err(NoRequest::Refused(error, _)) => Err(NoRequest::Refused(error, Some(head.into()))),
         Err(unread) => Err(unread),
     }
 }
@@ -97,7 +97,7 @@ fn read_head(
     stream: &impl Wire,
     deadline: Instant,
     buffer: &mut Zeroizing<Vec<u8>>,
-) -> Result<(Head, usize), Unread> {
+) -> Result<(Head, usize), NoRequest> {
     let (mut empty_lines, mut parsed) = (0, 0);
     let mut chunk = Zeroizing::new([0; 4096]);
     loop {
@@ -123,8 +123,8 @@ fn read_head(
         match parse_head(buffer) {
             Ok(Some(parsed)) => return Ok(parsed),
             Ok(None) if buffer.len() <= HEAD_MAX => {}
-            Ok(None) => return Err(Unread::Refused(head_too_large(), None)),
-            Err(error) => return Err(Unread::Refused(error, None)),
+            Ok(None) => return Err(NoRequest::Refused(head_too_large(), None)),
+            Err(error) => return Err(NoRequest::Refused(error, None)),
         }
     }
 }
@@ -134,13 +134,13 @@ fn read_body(
     deadline: Instant,
     head: &Head,
     mut body: Vec<u8>,
-) -> Result<Vec<u8>, Unread> {
+) -> Result<Vec<u8>, NoRequest> {
     if head.content_length > BODY_MAX {
-        return Err(Unread::Refused(Error::BodyTooLarge(BODY_MAX), None));
+        return Err(NoRequest::Refused(Error::BodyTooLarge(BODY_MAX), None));
     }
     if head.expects_continue && body.len() < head.content_length {
         let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
-        stream.until(deadline).write_all(interim).map_err(|_| Unread::Gone)?;
+        stream.until(deadline).write_all(interim).map_err(|_| NoRequest::Gone)?;
     }
     while body.len() < head.content_length {
         let mut chunk = [0; 4096];
@@ -157,16 +157,16 @@ fn read_some(
     deadline: Instant,
     limit: Duration,
     chunk: &mut [u8],
-) -> Result<usize, Unread> {
+) -> Result<usize, NoRequest> {
     loop {
         match stream.until(deadline).read(chunk) {
-            Ok(0) => return Err(Unread::Gone),
+            Ok(0) => return Err(NoRequest::Gone),
             Ok(count) => return Ok(count),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if e.kind() == io::ErrorKind::TimedOut => {
-                return Err(Unread::Refused(Error::RequestTimeout(limit), None));
+                return Err(NoRequest::Refused(Error::RequestTimeout(limit), None));
             }
-            Err(_) => return Err(Unread::Gone),
+            Err(_) => return Err(NoRequest::Gone),
         }
     }
 }
@@ -372,7 +372,7 @@ mod tests {
             let started = Instant::now();
             assert!(matches!(
                 read_one(&format!("{endless}x")),
-                Err(Unread::Refused(Error::HeadTooLarge { .. }, None))
+                Err(NoRequest::Refused(Error::HeadTooLarge { .. }, None))
             ));
             // Parsed with every byte, it takes several seconds here.
             let took = started.elapsed();
@@ -384,11 +384,11 @@ mod tests {
         assert!(whole.is_ok_and(|read| read.head.path == "/a" && read.body == b"ab"));
         assert!(matches!(
             read_one("GET / HTTP/9.9\n"),
-            Err(Unread::Refused(Error::Malformed(_), None))
+            Err(NoRequest::Refused(Error::Malformed(_), None))
         ));
     }
 
-    fn read_one(text: &str) -> Result<Request, Unread> {
+    fn read_one(text: &str) -> Result<Request, NoRequest> {
         read(&Dripping(Cell::new(text.as_bytes())), Instant::now(), |_| Ok(()))
     }
 

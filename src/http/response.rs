@@ -1,12 +1,12 @@
-//! Answers. tiny_http writes their heads, but for what it does not know: `Connection: close`, and that
-//! the length of a stream is unknown.
+//! Answers. tiny_http writes their heads. It cannot write `Connection: close`, and it always writes a length
+//! where there are no chunks; both are corrected here.
 
 use std::io::{self, Write};
 
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
 use super::error::Error;
-use super::stream::Chunks;
+use super::stream::StreamBody;
 
 const TEXT: &str = "text/plain;charset=UTF-8";
 
@@ -28,7 +28,7 @@ enum Body<'a> {
     Stream(MakeBody<'a>),
 }
 
-type MakeBody<'a> = Box<dyn FnOnce(&mut Chunks) -> io::Result<()> + 'a>;
+type MakeBody<'a> = Box<dyn FnOnce(&mut StreamBody) -> io::Result<()> + 'a>;
 
 impl<'a> Answer<'a> {
     /// A text answer.
@@ -52,7 +52,7 @@ impl<'a> Answer<'a> {
     pub fn stream(
         status: u16,
         content_type: &'static str,
-        make: impl FnOnce(&mut Chunks) -> io::Result<()> + 'a,
+        make: impl FnOnce(&mut StreamBody) -> io::Result<()> + 'a,
     ) -> Self {
         Self { status, content_type, body: Body::Stream(Box::new(make)), headers: Vec::new() }
     }
@@ -108,9 +108,9 @@ impl<'a> Answer<'a> {
                 if head_only {
                     return Ok(());
                 }
-                let mut chunks = Chunks::new(to, is_chunked);
-                make(&mut chunks)?;
-                chunks.finish()
+                let mut body = StreamBody::new(to, is_chunked);
+                make(&mut body)?;
+                body.finish()
             }
         }
     }
@@ -122,12 +122,13 @@ impl<'a> Answer<'a> {
         request_id: &str,
         is_chunked: bool,
     ) -> io::Result<Vec<u8>> {
+        // Without a length, tiny_http announces chunks.
         let length = match &self.body {
-            Body::Whole(text) => text.len(),
-            Body::Stream(_) => 0,
+            Body::Whole(text) => Some(text.len()),
+            Body::Stream(_) => (!is_chunked).then_some(0),
         };
         let mut response =
-            Response::new(StatusCode(self.status), Vec::new(), io::empty(), Some(length), None)
+            Response::new(StatusCode(self.status), Vec::new(), io::empty(), length, None)
                 .with_chunked_threshold(usize::MAX);
         let fixed = [
             ("Server", "copr-keygen"),
@@ -141,13 +142,10 @@ impl<'a> Answer<'a> {
         }
         let mut head = Vec::with_capacity(512);
         response.raw_print(&mut head, version, &[], true, None)?;
-        // Neither a stream has a length, nor what has no content (RFC 9110, 8.6).
-        if self.is_stream() || self.status == 204 {
-            let end = b"Content-Length: 0\r\n\r\n";
-            let kept = head.strip_suffix(end).map(<[u8]>::len);
+        // A stream that ends with the connection has no length, nor has an answer without content (RFC 9110, 8.6).
+        if self.status == 204 || (self.is_stream() && !is_chunked) {
+            let kept = head.strip_suffix(b"Content-Length: 0\r\n\r\n").map(<[u8]>::len);
             head.truncate(kept.ok_or_else(|| io::Error::other("the head has another end"))?);
-            let coding: &[u8] = if is_chunked { b"Transfer-Encoding: chunked\r\n" } else { b"" };
-            head.extend_from_slice(coding);
             head.extend_from_slice(b"\r\n");
         }
         let status_line = head.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
@@ -197,7 +195,7 @@ mod tests {
 
     #[test]
     fn streams_are_chunked_or_end_with_the_connection() {
-        let stream = || Answer::stream(200, "text/x", |out: &mut Chunks| out.write_all(b"[]"));
+        let stream = || Answer::stream(200, "text/x", |out: &mut StreamBody| out.write_all(b"[]"));
         let head = |minor, coding| {
             format!(
                 "HTTP/1.{minor} 200 OK\r\nConnection: close\r\nServer: copr-keygen\r\n\
@@ -214,7 +212,7 @@ mod tests {
     #[test]
     fn a_stream_that_fails_is_cut_off() {
         let mut bytes = Vec::new();
-        let failing = Answer::stream(200, "text/x", |out: &mut Chunks| {
+        let failing = Answer::stream(200, "text/x", |out: &mut StreamBody| {
             out.write_all(b"[")?;
             out.flush()?;
             out.write_all(b"more")?;

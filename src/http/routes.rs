@@ -1,95 +1,82 @@
 //! Which path answers what.
 
-use std::time::Instant;
-
-use gpg::Fingerprint;
-use keystore::{NameEmail, Outcome};
 use tiny_http::Method;
 
-use super::auth::Pass;
+use super::access_log::Subject;
 use super::error::{Error, Result};
-use super::request::Head;
+use super::keys::{self, KeyPart};
 use super::response::Answer;
-use super::{Service, gen_key, keys, metrics, ready};
+use super::service::{RequestContext, Service};
+use super::{gen_key, metrics};
 
-/// Methods of what is only looked at.
-const READS: &str = "GET, HEAD";
-/// Methods of what makes keys.
-const MAKES: &str = "POST";
-/// Every method that some path has.
-const ALL: &str = "GET, HEAD, POST";
-
-/// What a request was about, for the log.
-#[derive(Debug, Default)]
-pub struct Subject {
-    pub name_email: Option<NameEmail>,
-    pub fingerprint: Option<Fingerprint>,
+/// What a path means.
+enum Route<'a> {
+    Ping,
+    Ready,
+    Metrics,
+    GenKey,
+    Keys,
+    Key(&'a str, KeyPart),
 }
 
-/// Answers a request of a client with this `pass` before `deadline`; tells `subject` what it is about as
-/// soon as that is known.
-pub fn answer<'a>(
-    service: &'a Service,
-    head: &Head,
-    body: &[u8],
-    pass: &Pass,
-    subject: &mut Subject,
-    deadline: Instant,
-) -> Result<Answer<'a>> {
-    let query = head.query.as_deref();
-    if head.method == Method::Options {
-        return Ok(Answer::options(methods(&head.path)));
+impl<'a> Route<'a> {
+    fn of(path: &'a str) -> Option<Self> {
+        Some(match path {
+            "/ping" => Self::Ping,
+            "/ready" => Self::Ready,
+            "/metrics" => Self::Metrics,
+            "/gen_key" => Self::GenKey,
+            "/keys" => Self::Keys,
+            path => {
+                let (segment, part) = keys::resource(path.strip_prefix("/keys/")?)?;
+                Self::Key(segment, part)
+            }
+        })
     }
-    let only_reads = || match head.method {
-        Method::Get | Method::Head => Ok(()),
-        _ => Err(Error::MethodNotAllowed { allow: READS }),
-    };
-    match head.path.as_str() {
-        "/ping" => only_reads().map(|()| Answer::text(200, "pong\n")),
-        "/ready" => only_reads().map(|()| ready::answer(service)),
-        "/gen_key" if head.method == Method::Post => {
-            gen_key(service, body, pass, subject, deadline)
+
+    /// Its methods besides OPTIONS.
+    fn methods(&self) -> &'static str {
+        match self {
+            Self::GenKey => "POST",
+            _ => "GET, HEAD",
         }
-        "/gen_key" => Err(Error::MethodNotAllowed { allow: MAKES }),
-        "/keys" => only_reads().and_then(|()| keys::list(service, query, pass)),
-        "/metrics" => only_reads().map(|()| metrics::answer(service)),
-        path => {
-            let resource = path.strip_prefix("/keys/").and_then(keys::resource);
-            let resource = resource.ok_or(Error::NotFound)?;
-            only_reads().and_then(|()| keys::one(service, resource, query, pass, subject, deadline))
-        }
+    }
+}
+
+/// Answers a request. Fills in `subject` once it is known which key the request is about.
+pub fn answer<'s>(context: &RequestContext<'s, '_>, subject: &mut Subject) -> Result<Answer<'s>> {
+    let (path, method) = (&*context.head.path, &context.head.method);
+    let route = Route::of(path);
+    if *method == Method::Options {
+        return Ok(Answer::options(methods(path, route)));
+    }
+    let route = route.ok_or(Error::NotFound)?;
+    let allow = route.methods();
+    if !allow.split(", ").any(|allowed| allowed == method.as_str()) {
+        return Err(Error::MethodNotAllowed { allow });
+    }
+    match route {
+        Route::Ping => Ok(Answer::text(200, "pong\n")),
+        Route::Ready => Ok(ready(context.service)),
+        Route::Metrics => Ok(metrics::answer(context.service)),
+        Route::GenKey => gen_key::answer(context, subject),
+        Route::Keys => keys::list(context),
+        Route::Key(segment, part) => keys::one(context, segment, part, subject),
     }
 }
 
 /// The methods of a path besides OPTIONS, which is answered everywhere: load balancers ask it for `/` or
 /// `*`. Whether there is a key is not looked at.
-fn methods(path: &str) -> Option<&'static str> {
+fn methods(path: &str, route: Option<Route>) -> Option<&'static str> {
     match path {
-        "/ping" | "/ready" | "/keys" | "/metrics" => Some(READS),
-        "/gen_key" => Some(MAKES),
-        "*" => Some(ALL),
-        path => path.strip_prefix("/keys/").and_then(keys::resource).map(|_| READS),
+        "*" => Some("GET, HEAD, POST"),
+        _ => route.map(|route| route.methods()),
     }
 }
 
-fn gen_key(
-    service: &Service,
-    body: &[u8],
-    pass: &Pass,
-    subject: &mut Subject,
-    deadline: Instant,
-) -> Result<Answer<'static>> {
-    let started = Instant::now();
-    let request = gen_key::parse(body, service.key_length, service.lifetime)?;
-    subject.name_email = Some(request.name_email().clone());
-    pass.check(request.name_email())?;
-    let (status, record) = match service.store.ensure_key(&request, deadline)? {
-        Outcome::Made(record) => {
-            service.counters.made(started.elapsed());
-            (201, record)
-        }
-        Outcome::Existed(record) => (200, record),
-    };
-    subject.fingerprint = Some(record.fingerprint);
-    Ok(Answer::text(status, ""))
+fn ready(service: &Service) -> Answer<'static> {
+    match service.readiness.ask(|| service.store.ready()) {
+        None => Answer::text(200, "ready\n"),
+        Some(why_not) => Answer::text(503, format!("not ready: {why_not}\n")).repeatable(),
+    }
 }

@@ -8,10 +8,12 @@ use std::{io, thread};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::connections::Connections;
-use super::listener::{Listener, Stream};
+use super::connection::Connection;
+use super::connection_table::ConnectionTable;
+use super::exchange;
+use super::listener::Listener;
+use super::service::Service;
 use super::workers::Workers;
-use super::{Service, connection};
 use crate::error::{Error, Result};
 use crate::systemd::notify::Notifier;
 use crate::systemd::signals::Signals;
@@ -29,14 +31,14 @@ const ACCEPT_BATCH: usize = 64;
 pub struct Server {
     service: Arc<Service>,
     listeners: Vec<Listener>,
-    connections: Arc<Connections>,
-    workers: Workers,
+    connections: Arc<ConnectionTable>,
+    workers: Arc<Workers>,
     last_complaint: Option<Instant>,
 }
 
 /// Why the server stopped.
 #[derive(Debug, PartialEq, Eq)]
-pub enum End {
+pub enum Stop {
     /// Nobody asked for anything for as long as the setting `idle_timeout` says.
     Idle,
     /// A signal; requests that had arrived were answered.
@@ -50,9 +52,10 @@ impl Server {
     pub fn new(service: Arc<Service>, listeners: Vec<Listener>) -> Self {
         let workers = Workers::new({
             let service = Arc::clone(&service);
-            move |place| connection::serve(&service, &place)
+            move |admitted| exchange::serve(&service, &admitted)
         });
-        Self { service, listeners, connections: Connections::new(), workers, last_complaint: None }
+        let connections = ConnectionTable::new();
+        Self { service, listeners, connections, workers, last_complaint: None }
     }
 
     /// Serves until a signal arrives or nothing happened for `idle_timeout` (`None`: for ever).
@@ -62,18 +65,18 @@ impl Server {
         idle_timeout: Option<Duration>,
         signals: &Signals,
         notifier: &mut Notifier,
-    ) -> Result<End> {
+    ) -> Result<Stop> {
         let end = loop {
             notifier.alive(&self.service.status_text());
             let left = self.time_to_idle_exit(idle_timeout).unwrap_or(ROUND);
             let limit = left.min(ROUND).min(notifier.interval());
             let (signalled, ready) = self.wait(signals, limit)?;
             if signalled && signals.received() {
-                break End::Signal;
+                break Stop::Signal;
             }
             // Only a look at the sockets shows that there is nothing to do.
             if ready.is_empty() && left.is_zero() {
-                break End::Idle;
+                break Stop::Idle;
             }
             for index in ready {
                 self.accept_from(index);
@@ -110,7 +113,7 @@ impl Server {
     fn accept_from(&mut self, index: usize) {
         for _ in 0..ACCEPT_BATCH {
             match self.listeners[index].accept() {
-                Ok(Some(stream)) => self.start(stream),
+                Ok(Some(connection)) => self.start(connection),
                 Ok(None) => return,
                 Err(e) if is_the_peers(&e) => {}
                 Err(e) => {
@@ -125,12 +128,12 @@ impl Server {
     }
 
     /// Gives the connection to a thread, or tells it to come back.
-    fn start(&mut self, stream: Stream) {
-        let place = match self.connections.admit(stream) {
-            Ok(place) => place,
-            Err(stream) => return connection::turn_away(&self.service, stream),
+    fn start(&mut self, connection: Connection) {
+        let admitted = match self.connections.admit(connection) {
+            Ok(admitted) => admitted,
+            Err(connection) => return exchange::turn_away(&self.service, connection),
         };
-        if let Err(e) = self.workers.hand(place) {
+        if let Err(e) = self.workers.hand(admitted) {
             self.complain(&format!("starting a thread for a connection: {e}; it was closed"));
         }
     }
@@ -143,14 +146,14 @@ impl Server {
     }
 
     /// Stops accepting and sees the accepted requests through.
-    fn finish(mut self, end: End, signals: &Signals, notifier: &mut Notifier) -> Result<End> {
+    fn finish(mut self, end: Stop, signals: &Signals, notifier: &mut Notifier) -> Result<Stop> {
         notifier.stopping();
         self.service.stop();
         self.listeners.clear();
         while self.connections.count() > 0 {
             let (signalled, _) = self.wait(signals, ACCEPT_PAUSE)?;
             if signalled && signals.received() {
-                return Ok(End::Forced(self.connections.count()));
+                return Ok(Stop::Forced(self.connections.count()));
             }
             notifier.alive(&format!("Stopping: {} requests left", self.connections.count()));
         }

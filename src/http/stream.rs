@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use super::connection::Connection;
 use super::error::{Error, Result};
-use super::listener::Stream;
 
 /// Long answers at once. Their connections are not cut off for newcomers, so they must leave some
 /// free, also beside 192 requests that make keys and 32 that look at them with gpg.
@@ -30,43 +30,43 @@ const PULSE: Duration = Duration::from_secs(2);
 
 /// How many long answers are being sent.
 #[derive(Debug, Default)]
-pub struct Streams(AtomicUsize);
+pub struct StreamLimit(AtomicUsize);
 
-/// One of them.
+/// Held while a long answer is sent.
 #[derive(Debug)]
-pub struct StreamPlace<'a>(&'a AtomicUsize);
+pub struct StreamPermit<'a>(&'a AtomicUsize);
 
-impl Streams {
+impl StreamLimit {
     /// [`Error::Busy`] when there are too many.
-    pub fn enter(&self) -> Result<StreamPlace<'_>> {
+    pub fn enter(&self) -> Result<StreamPermit<'_>> {
         let before = self.0.fetch_add(1, Ordering::SeqCst);
-        let place = StreamPlace(&self.0);
+        let permit = StreamPermit(&self.0);
         if before >= STREAMS_MAX {
             return Err(Error::busy(format!("{STREAMS_MAX} lists of keys are being sent")));
         }
-        Ok(place)
+        Ok(permit)
     }
 }
 
-impl Drop for StreamPlace<'_> {
+impl Drop for StreamPermit<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 /// Writes as long as the client takes something now and then.
-pub struct Steady<'a> {
-    stream: &'a Stream,
+pub struct SteadyWriter<'a> {
+    connection: &'a Connection,
     end: Instant,
     stall_time: Duration,
     /// Set when the service is to stop.
     stopping: &'a OnceLock<Instant>,
 }
 
-impl<'a> Steady<'a> {
+impl<'a> SteadyWriter<'a> {
     /// Begins now.
-    pub fn new(stream: &'a Stream, stopping: &'a OnceLock<Instant>) -> Self {
-        Self { stream, end: Instant::now() + TOTAL_TIME, stall_time: STALL_TIME, stopping }
+    pub fn new(connection: &'a Connection, stopping: &'a OnceLock<Instant>) -> Self {
+        Self { connection, end: Instant::now() + TOTAL_TIME, stall_time: STALL_TIME, stopping }
     }
 
     fn check(&self) -> io::Result<()> {
@@ -81,12 +81,12 @@ impl<'a> Steady<'a> {
     }
 }
 
-impl Write for Steady<'_> {
+impl Write for SteadyWriter<'_> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let stalled = Instant::now() + self.stall_time;
         loop {
             self.check()?;
-            match self.stream.until(stalled.min(Instant::now() + SLICE)).write(buffer) {
+            match self.connection.until(stalled.min(Instant::now() + SLICE)).write(buffer) {
                 Err(e) if e.kind() == io::ErrorKind::TimedOut => {}
                 written => return written,
             }
@@ -103,7 +103,7 @@ impl Write for Steady<'_> {
 }
 
 /// The body of a long answer on its way.
-pub struct Chunks<'a> {
+pub struct StreamBody<'a> {
     to: &'a mut dyn Write,
     /// Whether chunks are marked as such (RFC 9112, 7.1); else the body ends with the connection.
     marked: bool,
@@ -111,7 +111,7 @@ pub struct Chunks<'a> {
     sent: Instant,
 }
 
-impl<'a> Chunks<'a> {
+impl<'a> StreamBody<'a> {
     /// A body that is written to `to`.
     pub fn new(to: &'a mut dyn Write, marked: bool) -> Self {
         Self { to, marked, waiting: Vec::with_capacity(CHUNK + 1024), sent: Instant::now() }
@@ -151,7 +151,7 @@ impl<'a> Chunks<'a> {
     }
 }
 
-impl Write for Chunks<'_> {
+impl Write for StreamBody<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.waiting.extend_from_slice(bytes);
         if self.waiting.len() >= CHUNK {
@@ -173,14 +173,16 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::thread;
 
-    fn steady<'a>(stream: &'a Stream, stopping: &'a OnceLock<Instant>) -> Steady<'a> {
-        Steady { stall_time: Duration::from_millis(600), ..Steady::new(stream, stopping) }
+    fn steady<'a>(connection: &'a Connection, stopping: &'a OnceLock<Instant>) -> SteadyWriter<'a> {
+        let writer = SteadyWriter::new(connection, stopping);
+        SteadyWriter { stall_time: Duration::from_millis(600), ..writer }
     }
 
     #[test]
-    fn who_reads_slowly_is_served_longer_than_who_stalls() {
+    fn a_client_that_reads_slowly_is_served_longer_than_one_that_stalls() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let (stream, stopping) = (Stream::unix(ours, "test".into()), OnceLock::new());
+        let connection = Connection::new(ours, "test".into(), None);
+        let stopping = OnceLock::new();
         let reader = thread::spawn(move || {
             let mut buffer = [0; 8 * 1024];
             // A second and a half altogether, in steps that are no stall.
@@ -191,7 +193,7 @@ mod tests {
             theirs
         });
         let began = Instant::now();
-        let error = steady(&stream, &stopping).write_all(&vec![0; 4_000_000]).unwrap_err();
+        let error = steady(&connection, &stopping).write_all(&vec![0; 4_000_000]).unwrap_err();
         assert_eq!(error.to_string(), "the client took nothing for 600ms");
         assert!(began.elapsed() > Duration::from_millis(1500 + 500), "{:?}", began.elapsed());
         drop(reader.join());
@@ -200,22 +202,22 @@ mod tests {
     #[test]
     fn time_ends_for_everybody() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let stream = Stream::unix(ours, "test".into());
+        let connection = Connection::new(ours, "test".into(), None);
         let (stopping, never) = (OnceLock::new(), OnceLock::new());
-        let mut late = Steady { end: Instant::now(), ..steady(&stream, &never) };
+        let mut late = SteadyWriter { end: Instant::now(), ..steady(&connection, &never) };
         assert_eq!(late.write(b"x").unwrap_err().kind(), io::ErrorKind::TimedOut);
         stopping.set(Instant::now()).unwrap();
-        assert_eq!(steady(&stream, &stopping).write(b"x").unwrap(), 1);
+        assert_eq!(steady(&connection, &stopping).write(b"x").unwrap(), 1);
         let Some(long_ago) = Instant::now().checked_sub(STOP_TIME) else { return };
         let stopped = OnceLock::from(long_ago);
-        let error = steady(&stream, &stopped).write(b"x").unwrap_err();
+        let error = steady(&connection, &stopped).write(b"x").unwrap_err();
         assert!(error.to_string().contains("the service stops"), "{error}");
     }
 
     #[test]
     fn chunks_are_marked_and_only_a_whole_body_has_an_end() {
         let mut to = Vec::new();
-        let mut chunks = Chunks::new(&mut to, true);
+        let mut chunks = StreamBody::new(&mut to, true);
         chunks.write_all(b"0123456789abcdef").unwrap();
         chunks.pulse(b"\n").unwrap();
         chunks.flush().unwrap();
@@ -224,14 +226,14 @@ mod tests {
         assert_eq!(to, b"10\r\n0123456789abcdef\r\n1\r\nx\r\n0\r\n\r\n");
 
         let mut to = Vec::new();
-        let mut chunks = Chunks::new(&mut to, true);
+        let mut chunks = StreamBody::new(&mut to, true);
         chunks.write_all(&[b'a'; CHUNK]).unwrap();
         chunks.write_all(b"never sent").unwrap();
         drop(chunks);
         assert_eq!(to, [b"8000\r\n", &[b'a'; CHUNK][..], b"\r\n"].concat());
 
         let mut to = Vec::new();
-        let mut chunks = Chunks::new(&mut to, false);
+        let mut chunks = StreamBody::new(&mut to, false);
         chunks.sent = chunks.sent.checked_sub(PULSE).unwrap_or(chunks.sent);
         chunks.pulse(b"\n").unwrap();
         chunks.write_all(b"plain").unwrap();
@@ -241,10 +243,10 @@ mod tests {
 
     #[test]
     fn long_answers_are_counted() {
-        let streams = Streams::default();
-        let held: Result<Vec<_>> = (0..STREAMS_MAX).map(|_| streams.enter()).collect();
-        assert!(streams.enter().is_err_and(|error| error.is_busy()));
+        let limit = StreamLimit::default();
+        let held: Result<Vec<_>> = (0..STREAMS_MAX).map(|_| limit.enter()).collect();
+        assert!(limit.enter().is_err_and(|error| error.is_busy()));
         drop(held);
-        assert!(streams.enter().is_ok());
+        assert!(limit.enter().is_ok());
     }
 }

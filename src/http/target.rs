@@ -1,10 +1,14 @@
 //! What a request target says beyond the fixed paths: percent-encoded names and query parameters.
 //! Nothing decoded here is a path of a file; a name has still to become a `NameEmail`.
 
+use gpg::hex;
+use gpg::printable::printable_start;
 use keystore::NameEmail;
 
-use super::connection::printable;
 use super::error::{Error, Result};
+
+/// Characters of an unknown parameter that its refusal quotes.
+const NAME_MAX: usize = 100;
 
 /// Reads a path segment as an identity. It may be encoded as far as anybody likes, and must be where
 /// RFC 3986 (3.3) says so: `#` is `%23`.
@@ -21,31 +25,22 @@ pub fn name_email(segment: &str) -> Result<NameEmail> {
 }
 
 fn decode(segment: &str) -> Result<String> {
-    let refuse = |why: &str| Err(Error::Malformed(format!("name_email in the path: {why}")));
+    let refused = |why: &str| Error::Malformed(format!("name_email in the path: {why}"));
     let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = match (first, tail) {
-            (b'%', [high, low, after @ ..]) => {
-                let (Some(high), Some(low)) = (digit(*high), digit(*low)) else {
-                    return refuse("'%' must be followed by two hexadecimal digits");
-                };
-                bytes.push(high << 4 | low);
-                after
+    let mut encoded = segment.bytes();
+    while let Some(byte) = encoded.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digits = encoded.next().zip(encoded.next());
+                digits
+                    .and_then(|(high, low)| hex::byte(high, low))
+                    .ok_or_else(|| refused("'%' must be followed by two hexadecimal digits"))?
             }
-            (b'%', _) => return refuse("'%' must be followed by two hexadecimal digits"),
-            (plain, after) if is_path_character(*plain) => {
-                bytes.push(*plain);
-                after
-            }
-            _ => return refuse("holds a character that must be percent-encoded"),
-        };
+            plain if is_path_character(plain) => plain,
+            _ => return Err(refused("holds a character that must be percent-encoded")),
+        });
     }
-    String::from_utf8(bytes).or_else(|_| refuse("is not UTF-8"))
-}
-
-fn digit(byte: u8) -> Option<u8> {
-    u8::try_from(char::from(byte).to_digit(16)?).ok()
+    String::from_utf8(bytes).map_err(|_| refused("is not UTF-8"))
 }
 
 /// `pchar` of RFC 3986 but for the percent sign.
@@ -65,7 +60,7 @@ pub fn numbers<const N: usize>(
         let (name, value) = piece.split_once('=').unwrap_or((piece, ""));
         let Some(index) = parameters.iter().position(|known| *known == name) else {
             let known = if N == 0 { "none".into() } else { parameters.join(" and ") };
-            let name = printable(name);
+            let name = printable_start(name, NAME_MAX);
             return Err(Error::Malformed(format!(
                 "there is no parameter '{name}'; this path takes {known}"
             )));

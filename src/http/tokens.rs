@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use glob::Pattern;
+use gpg::hex;
 use keystore::identity::FIELD_MAX;
 use rand::TryRng;
 use rand::rngs::SysRng;
@@ -73,7 +74,7 @@ impl std::str::FromStr for Scopes {
 
 /// A token as it is kept.
 #[derive(Debug)]
-pub struct Token {
+pub struct ClientToken {
     /// What the log calls it.
     pub name: String,
     /// What it is good for.
@@ -85,12 +86,12 @@ pub struct Token {
 
 /// All tokens, at least one.
 #[derive(Debug)]
-pub struct Tokens(Vec<Token>);
+pub struct Tokens(Vec<ClientToken>);
 
 impl Tokens {
     /// Reads the text of a file; the error is one sentence that quotes nothing.
     pub fn parse(text: &[u8]) -> std::result::Result<Self, String> {
-        let mut tokens: Vec<(usize, Token)> = Vec::new();
+        let mut tokens: Vec<(usize, ClientToken)> = Vec::new();
         // Some editors mark UTF-8, and end lines as Windows does.
         let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
         for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
@@ -125,7 +126,7 @@ impl Tokens {
     }
 
     /// The token that a client presents. Takes equally long whichever it is, and whether it is one.
-    pub fn find(&self, presented: &[u8]) -> Option<&Token> {
+    pub fn find(&self, presented: &[u8]) -> Option<&ClientToken> {
         let hash = Sha256::digest(presented);
         let mut found = u32::MAX;
         for (index, token) in (0..).zip(&self.0) {
@@ -137,14 +138,14 @@ impl Tokens {
     }
 }
 
-fn parse_line(line: &str) -> std::result::Result<Token, &'static str> {
+fn parse_line(line: &str) -> std::result::Result<ClientToken, &'static str> {
     let words: Vec<&str> = line.split([' ', '\t']).filter(|word| !word.is_empty()).collect();
     let (name, token, scopes, pattern) = match words[..] {
         [name, token, scopes] => (name, token, scopes, None),
         [name, token, scopes, pattern] => (name, token, scopes, Some(pattern)),
         _ => return Err("must be NAME TOKEN SCOPES [PATTERN], with spaces between"),
     };
-    Ok(Token {
+    Ok(ClientToken {
         name: parse_name(name)?,
         hash: parse_token(token)?,
         scopes: scopes.parse()?,
@@ -164,7 +165,9 @@ pub fn parse_name(text: &str) -> std::result::Result<String, &'static str> {
 /// The hash of a token that is written out, or written as its hash.
 fn parse_token(text: &str) -> std::result::Result<[u8; 32], &'static str> {
     if let Some(digits) = text.strip_prefix("sha256:") {
-        let hash = parse_hash(digits).ok_or("after sha256: there must be 64 hexadecimal digits")?;
+        let mut hash = [0; 32];
+        let wrong = "after sha256: there must be 64 hexadecimal digits";
+        hex::decode(digits.as_bytes(), &mut hash).ok_or(wrong)?;
         // What sha256sum says of a variable that is not set.
         if [&b""[..], b"\n"].iter().any(|nothing| hash == *Sha256::digest(nothing)) {
             return Err("the hash is that of no token at all; copr-keygen token makes one");
@@ -189,19 +192,6 @@ fn parse_token(text: &str) -> std::result::Result<[u8; 32], &'static str> {
         return Err("the token can be guessed; copr-keygen token makes one");
     }
     Ok(Sha256::digest(text).into())
-}
-
-fn parse_hash(digits: &str) -> Option<[u8; 32]> {
-    let mut hash = [0; 32];
-    let pairs = digits.as_bytes().chunks_exact(2);
-    if digits.len() != 64 {
-        return None;
-    }
-    for (byte, pair) in hash.iter_mut().zip(pairs) {
-        let [high, low] = [pair[0], pair[1]].map(|digit| char::from(digit).to_digit(16));
-        *byte = u8::try_from(high? << 4 | low?).ok()?;
-    }
-    Some(hash)
 }
 
 /// A shell pattern of identities.

@@ -1,12 +1,14 @@
-//! The threads that serve connections: as many as there are connections, each kept for a while for
-//! the next one, because starting a thread costs more than most answers do.
+//! The threads that serve connections: as many as there are connections. Each is kept for a while for the
+//! next one, because starting a thread costs more than most answers do.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 use std::{io, thread};
 
-use super::connections::Place;
+use gpg::locks::unpoisoned;
+
+use super::connection_table::Admitted;
 
 /// Threads that are kept without a connection.
 const IDLE_MAX: usize = 8;
@@ -17,70 +19,59 @@ const STACK_SIZE: usize = 512 * 1024;
 
 /// The threads, and what each does with its connection.
 pub struct Workers {
-    crew: Arc<Crew>,
-}
-
-struct Crew {
-    serve: Box<dyn Fn(Place) + Send + Sync>,
-    state: Mutex<State>,
-    work: Condvar,
+    serve: Box<dyn Fn(Admitted) + Send + Sync>,
+    queue: Mutex<WorkQueue>,
+    handed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct WorkQueue {
     /// Connections that an idle thread is about to take; never more of them than idle threads.
-    handed: VecDeque<Place>,
+    handed: VecDeque<Admitted>,
     idle: usize,
 }
 
 impl Workers {
-    /// No threads yet; `serve` is to see a connection through.
-    pub fn new(serve: impl Fn(Place) + Send + Sync + 'static) -> Self {
-        let (state, work) = (Mutex::default(), Condvar::new());
-        Self { crew: Arc::new(Crew { serve: Box::new(serve), state, work }) }
+    /// No threads yet. `serve` sees a connection through.
+    pub fn new(serve: impl Fn(Admitted) + Send + Sync + 'static) -> Arc<Self> {
+        let (queue, handed) = (Mutex::default(), Condvar::new());
+        Arc::new(Self { serve: Box::new(serve), queue, handed })
     }
 
     /// Gives the connection to an idle thread or to a new one. It is closed when no thread can be
     /// started.
-    pub fn hand(&self, place: Place) -> io::Result<()> {
-        let mut state = self.crew.lock();
-        if state.handed.len() < state.idle {
-            state.handed.push_back(place);
-            self.crew.work.notify_one();
+    pub fn hand(self: &Arc<Self>, connection: Admitted) -> io::Result<()> {
+        let mut queue = unpoisoned(self.queue.lock());
+        if queue.handed.len() < queue.idle {
+            queue.handed.push_back(connection);
+            self.handed.notify_one();
             return Ok(());
         }
-        drop(state);
-        let crew = Arc::clone(&self.crew);
+        drop(queue);
+        let workers = Arc::clone(self);
         let thread = thread::Builder::new().name("connection".into()).stack_size(STACK_SIZE);
-        thread.spawn(move || crew.work(place)).map(drop)
+        thread.spawn(move || workers.work(connection)).map(drop)
     }
-}
 
-impl Crew {
-    /// Serves `place` and what is handed on later, until there is nothing for a while.
-    fn work(&self, place: Place) {
-        let mut next = Some(place);
-        while let Some(place) = next {
-            (self.serve)(place);
+    /// Serves `connection` and what is handed on later, until there is nothing for a while.
+    fn work(&self, connection: Admitted) {
+        let mut next = Some(connection);
+        while let Some(connection) = next {
+            (self.serve)(connection);
             next = self.wait();
         }
     }
 
-    fn wait(&self) -> Option<Place> {
-        let mut state = self.lock();
-        if state.idle >= IDLE_MAX {
+    fn wait(&self) -> Option<Admitted> {
+        let mut queue = unpoisoned(self.queue.lock());
+        if queue.idle >= IDLE_MAX {
             return None;
         }
-        state.idle += 1;
-        let nothing = |state: &mut State| state.handed.is_empty();
-        let waited = self.work.wait_timeout_while(state, IDLE_TIME, nothing);
-        state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        state.idle -= 1;
-        state.handed.pop_front()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        queue.idle += 1;
+        let is_empty = |queue: &mut WorkQueue| queue.handed.is_empty();
+        queue = unpoisoned(self.handed.wait_timeout_while(queue, IDLE_TIME, is_empty)).0;
+        queue.idle -= 1;
+        queue.handed.pop_front()
     }
 }
 
@@ -91,13 +82,13 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::sync::{Barrier, mpsc};
 
-    use super::super::connections::Connections;
-    use super::super::listener::Stream;
+    use super::super::connection::Connection;
+    use super::super::connection_table::ConnectionTable;
     use super::*;
 
-    fn place() -> Place {
+    fn connection(peer: &str) -> Admitted {
         let (ours, _) = UnixStream::pair().unwrap();
-        Connections::new().admit(Stream::unix(ours, "test".into())).unwrap()
+        ConnectionTable::new().admit(Connection::new(ours, peer.into(), None)).unwrap()
     }
 
     /// Answers come from threads that all wait for each other, so each connection has its own.
@@ -111,7 +102,7 @@ mod tests {
             done.lock().unwrap().send(()).unwrap();
         });
         for _round in 0..20 {
-            (0..TOGETHER).for_each(|_| workers.hand(place()).unwrap());
+            (0..TOGETHER).for_each(|_| workers.hand(connection("test")).unwrap());
             for _ in 0..TOGETHER {
                 answers.recv_timeout(Duration::from_secs(20)).unwrap();
             }
@@ -122,31 +113,26 @@ mod tests {
     fn a_thread_serves_one_after_the_other_and_another_takes_over_when_it_panics() {
         let (done, threads) = mpsc::channel();
         let done = Mutex::new(done);
-        let workers = Workers::new(move |place| {
-            let panics = place.stream().peer() == "panics";
-            done.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .send(thread::current().id())
-                .unwrap();
+        let workers = Workers::new(move |connection| {
+            let panics = connection.connection().peer() == "panics";
+            unpoisoned(done.lock()).send(thread::current().id()).unwrap();
             assert!(!panics, "as it should");
         });
         let idle = || {
-            while workers.crew.lock().idle == 0 {
+            while unpoisoned(workers.queue.lock()).idle == 0 {
                 thread::yield_now()
             }
         };
         let mut seen = HashSet::new();
         for _ in 0..10 {
-            workers.hand(place()).unwrap();
+            workers.hand(connection("test")).unwrap();
             seen.insert(threads.recv().unwrap());
             idle();
         }
         assert_eq!(seen.len(), 1);
-        let (ours, _) = UnixStream::pair().unwrap();
-        let bad = Connections::new().admit(Stream::unix(ours, "panics".into())).unwrap();
-        workers.hand(bad).unwrap();
+        workers.hand(connection("panics")).unwrap();
         assert!(seen.contains(&threads.recv().unwrap()));
-        workers.hand(place()).unwrap();
+        workers.hand(connection("test")).unwrap();
         threads.recv_timeout(Duration::from_secs(20)).unwrap();
     }
 }

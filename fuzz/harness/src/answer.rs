@@ -2,14 +2,14 @@
 
 use std::io::Write;
 
-use copr_keygen::http::stream::Chunks;
+use copr_keygen::http::stream::StreamBody;
 
 /// Writes `data` as the body of a long answer, cut up and flushed where it says so, and takes the
 /// chunks apart again as RFC 9112 (7.1) has it. The first byte says what a cut is.
 pub fn answer(data: &[u8]) {
     let Some((cut, body)) = data.split_first() else { return };
     let mut sent = Vec::new();
-    let mut chunks = Chunks::new(&mut sent, true);
+    let mut chunks = StreamBody::new(&mut sent, true);
     for part in body.split_inclusive(|byte| byte == cut) {
         let written = chunks.write_all(part);
         assert!(written.is_ok() && (!part.ends_with(&[*cut]) || chunks.flush().is_ok()));

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
-use copr_keygen::http::request::{self, Request, Unread, Wire};
+use copr_keygen::http::request::{self, NoRequest, Request, Wire};
 use copr_keygen::http::{keys, target};
 use keystore::identity::NameEmail;
 
@@ -31,7 +31,7 @@ impl<'a> Client<'a> {
         Self(RefCell::new(Sending { bytes, pieces, sent: 0, reads: 0, told: Vec::new() }))
     }
 
-    fn read(&self) -> Result<Request, Unread> {
+    fn read(&self) -> Result<Request, NoRequest> {
         let result = request::read(self, Instant::now() + Duration::from_secs(3600), |_| Ok(()));
         let sending = self.0.borrow();
         assert!(sending.sent <= READ_MAX);
@@ -117,11 +117,11 @@ pub fn request(data: &[u8]) {
 }
 
 /// What a reading gave, to compare it with another one.
-fn words(read: &Result<Request, Unread>) -> String {
+fn words(read: &Result<Request, NoRequest>) -> String {
     match read {
         Ok(Request { head, body }) => format!("{head:?} {body:?}"),
-        Err(Unread::Gone) => "gone".into(),
-        Err(Unread::Refused(error, head)) => {
+        Err(NoRequest::Gone) => "gone".into(),
+        Err(NoRequest::Refused(error, head)) => {
             super::is_one_line(&error.client_text("0123456789abcdef"));
             assert!((400..=499).contains(&error.http_status()), "{error}");
             format!("{error} {head:?}")

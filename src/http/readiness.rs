@@ -1,10 +1,9 @@
 //! `GET /ready`: whether a key could be made now, for load balancers that ask every second.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::Service;
-use super::response::Answer;
+use gpg::locks::unpoisoned;
 
 /// A state directory that takes longer to be looked at does not answer: a network file system whose
 /// server is away makes everybody wait.
@@ -12,22 +11,22 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the last look has shown.
 #[derive(Debug, Default)]
-pub struct Readiness(Mutex<Last>);
+pub struct Readiness(Mutex<LastLook>);
 
 #[derive(Debug, Default)]
-struct Last {
-    /// Since when somebody looks.
+struct LastLook {
+    /// Since when a request looks.
     looking: Option<Instant>,
     /// Why no key could be made.
     why_not: Option<String>,
 }
 
 impl Readiness {
-    /// Why no key could be made, if so. Of those who ask at the same time one looks; the others are told
+    /// Why no key could be made, if so. Of several requests at the same time one looks. The others are told
     /// what the last look has shown, so that a look that never ends holds one thread and no more.
-    fn ask(&self, look: impl FnOnce() -> Result<(), String>) -> Option<String> {
+    pub fn ask(&self, look: impl FnOnce() -> Result<(), String>) -> Option<String> {
         {
-            let mut last = self.lock();
+            let mut last = unpoisoned(self.0.lock());
             match last.looking {
                 Some(since) if since.elapsed() > PATIENCE => {
                     let seconds = since.elapsed().as_secs();
@@ -38,7 +37,7 @@ impl Readiness {
             }
         }
         let why_not = look().err();
-        let mut last = self.lock();
+        let mut last = unpoisoned(self.0.lock());
         last.looking = None;
         if last.why_not != why_not {
             match &why_not {
@@ -48,18 +47,6 @@ impl Readiness {
         }
         last.why_not.clone_from(&why_not);
         why_not
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Last> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The answer.
-pub fn answer(service: &Service) -> Answer<'static> {
-    match service.readiness.ask(|| service.store.ready()) {
-        None => Answer::text(200, "ready\n"),
-        Some(why_not) => Answer::text(503, format!("not ready: {why_not}\n")).repeatable(),
     }
 }
 
@@ -86,7 +73,7 @@ mod tests {
             let not_asked = || readiness.ask(|| unreachable!("somebody looks already"));
             assert_eq!(not_asked(), None, "what the last look has shown");
             let since = Instant::now().checked_sub(PATIENCE + Duration::from_secs(3));
-            readiness.lock().looking = since;
+            unpoisoned(readiness.0.lock()).looking = since;
             if since.is_some() {
                 let told = not_asked();
                 assert!(told.is_some_and(|why| why.contains("not answered for 5 s")));

@@ -1,0 +1,194 @@
+//! The access log: a line for each answer, with its fields in the journal, and what failed on our side.
+
+use std::io::{self, Write};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use gpg::Fingerprint;
+use gpg::locks::unpoisoned;
+use gpg::printable::printable_start;
+use keystore::NameEmail;
+use log::Level;
+use tiny_http::{HTTPVersion, Method};
+
+use super::auth::Caller;
+use super::counters::Counters;
+use super::error::Error;
+use super::request::Head;
+use super::response::Answer;
+use crate::systemd::journal::event;
+
+/// Characters of a method or path that the log gets.
+const LOGGED_MAX: usize = 100;
+/// So many refusals of strangers get a line
+const LINES_MAX: u32 = 10;
+/// in this time; the rest is counted. A day of flood is some ten thousand lines.
+const SPAN: Duration = Duration::from_secs(60);
+
+/// The key that a request was about.
+#[derive(Debug, Default)]
+pub struct Subject {
+    pub name_email: Option<NameEmail>,
+    pub fingerprint: Option<Fingerprint>,
+}
+
+/// What the line of one answer is made of.
+pub struct AccessLog<'a> {
+    request_id: String,
+    peer: &'a str,
+    started: Instant,
+    /// The request, as far as it could be read.
+    pub head: Option<Head>,
+    /// Whose request it is, once that is known.
+    pub caller: Caller,
+    /// Which key it is about, once that is known.
+    pub subject: Subject,
+}
+
+impl<'a> AccessLog<'a> {
+    /// Nothing is known yet but where the connection came from, and when.
+    pub fn new(peer: &'a str, started: Instant) -> Self {
+        Self {
+            request_id: format!("{:016x}", rand::random::<u64>()),
+            peer,
+            started,
+            head: None,
+            caller: Caller::default(),
+            subject: Subject::default(),
+        }
+    }
+
+    /// The answer to a failure. What the client is not told goes to the log.
+    pub fn failure(&self, error: &Error) -> Answer<'static> {
+        let answer = Answer::error(error, &self.request_id);
+        if answer.status >= 500 {
+            let subject = self.subject.name_email.as_ref().map_or("", |name| name.as_str());
+            let about = match subject {
+                "" => String::new(),
+                name_email => format!("key of {name_email}: "),
+            };
+            let fields = [
+                ("MESSAGE_ID", event::REQUEST_FAILED),
+                ("REQUEST_ID", &self.request_id),
+                ("NAME_EMAIL", subject),
+            ];
+            let message = format!("{} {about}{error}", self.request_id);
+            event::log(error.priority(), &fields, &message);
+        }
+        answer
+    }
+
+    /// Whether an answer of this status goes to a client that was not let in.
+    pub fn is_stranger(&self, status: u16) -> bool {
+        matches!(status, 401 | 403) && self.caller.token.is_none()
+    }
+
+    /// Writes the answer in the form that the request asks for.
+    pub fn write(&self, answer: Answer<'_>, to: &mut dyn Write) -> io::Result<()> {
+        let version = self.head.as_ref().map_or(HTTPVersion(1, 1), |head| head.version.clone());
+        let head_only = self.head.as_ref().is_some_and(|head| head.method == Method::Head);
+        answer.write(to, version, &self.request_id, head_only)
+    }
+
+    /// Counts the answer and logs its line; of a flood of strangers, a few.
+    pub fn record(
+        &self,
+        counters: &Counters,
+        flood: &FloodLimit,
+        status: u16,
+        reached: io::Result<()>,
+    ) {
+        counters.answered(status);
+        let is_stranger = self.is_stranger(status);
+        let left_out = if is_stranger { flood.line() } else { Some(0) };
+        let Some(left_out) = left_out else { return };
+        let shown = |text| printable_start(text, LOGGED_MAX);
+        let (method, path) = match &self.head {
+            Some(head) => (shown(head.method.as_str()), shown(&head.path)),
+            None => ("-".into(), "-".into()),
+        };
+        let name_email = self.subject.name_email.as_ref().map_or("", |name| name.as_str());
+        let fingerprint = self.subject.fingerprint.as_ref().map_or("", |print| print.as_str());
+        let token = self.caller.token.as_deref().unwrap_or_default();
+        let milliseconds = self.started.elapsed().as_millis().to_string();
+        let mut message =
+            format!("{} {} {method} {path} {status} {milliseconds} ms", self.request_id, self.peer);
+        for (before, part) in [(" ", name_email), (" ", fingerprint), (" token=", token)] {
+            if !part.is_empty() {
+                message += before;
+                message += part;
+            }
+        }
+        if left_out > 0 {
+            message += &format!(" ({left_out} more that were not let in are not shown)");
+        }
+        if let Err(e) = reached {
+            message += &format!(" (the answer did not reach the client: {e})");
+        }
+        let message_id = if status == 201 { event::KEY_MADE } else { event::REQUEST };
+        let fields = [
+            ("MESSAGE_ID", message_id),
+            ("REQUEST_ID", &self.request_id),
+            ("REMOTE_ADDRESS", self.peer),
+            ("HTTP_METHOD", &method),
+            ("HTTP_PATH", &path),
+            ("HTTP_STATUS", &status.to_string()),
+            ("DURATION_MS", &milliseconds),
+            ("NAME_EMAIL", name_email),
+            ("FINGERPRINT", fingerprint),
+            ("TOKEN_NAME", token),
+        ];
+        let level = if status >= 500 || is_stranger { Level::Warn } else { Level::Info };
+        event::log(level, &fields, &message);
+    }
+}
+
+/// Limits the lines of strangers in the log.
+#[derive(Debug, Default)]
+pub struct FloodLimit(Mutex<FloodSpan>);
+
+#[derive(Debug, Default)]
+struct FloodSpan {
+    began: Option<Instant>,
+    lines: u32,
+    left_out: u64,
+}
+
+impl FloodLimit {
+    /// Whether another refusal gets a line, and how many have got none since the last line.
+    fn line(&self) -> Option<u64> {
+        let mut span = unpoisoned(self.0.lock());
+        if span.began.is_none_or(|began| began.elapsed() >= SPAN) {
+            span.began = Some(Instant::now());
+            span.lines = 0;
+        }
+        if span.lines >= LINES_MAX {
+            span.left_out += 1;
+            return None;
+        }
+        span.lines += 1;
+        Some(std::mem::take(&mut span.left_out))
+    }
+
+    /// How many have got no line since the last line.
+    pub fn left_out(&self) -> u64 {
+        unpoisoned(self.0.lock()).left_out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_a_number() {
+        let flood = FloodLimit::default();
+        let lines = (0..1000).filter(|_| flood.line() == Some(0)).count();
+        assert_eq!((lines, flood.left_out()), (10, 990));
+        if let Ok(mut span) = flood.0.lock() {
+            span.began = None;
+        }
+        assert_eq!(flood.line(), Some(990));
+        assert_eq!((flood.line(), flood.left_out()), (Some(0), 0));
+    }
+}

@@ -1,0 +1,144 @@
+//! The table of open connections, which is bounded. When it is full, the connection that has been sending
+//! its request for the longest is cut off, so that slow senders cannot keep others out.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use gpg::locks::unpoisoned;
+use nix::sys::socket::Shutdown;
+
+use super::connection::Connection;
+
+/// At most this many connections are served at once.
+pub const CONNECTIONS_MAX: usize = 256;
+
+/// Threads of cut-off connections that may still be on their way out.
+const LEAVING_MAX: usize = 24;
+
+/// How long accepting pauses for a thread to leave.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// All open connections.
+#[derive(Debug)]
+pub struct ConnectionTable {
+    entries: Mutex<Entries>,
+    left: Condvar,
+}
+
+#[derive(Debug)]
+struct Entries {
+    /// By number, so oldest first.
+    open: BTreeMap<u64, (Arc<Connection>, Phase)>,
+    next: u64,
+    last_end: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The request is not complete: may be cut off.
+    Receiving,
+    /// The request is being worked on: will be answered.
+    Answering,
+    /// Cut off; its thread is about to end.
+    Leaving,
+}
+
+/// A connection that has a place in the table. It gives the place back when dropped.
+#[derive(Debug)]
+pub struct Admitted {
+    table: Arc<ConnectionTable>,
+    number: u64,
+    connection: Arc<Connection>,
+}
+
+impl ConnectionTable {
+    /// An empty table.
+    pub fn new() -> Arc<Self> {
+        let entries = Entries { open: BTreeMap::new(), next: 0, last_end: Instant::now() };
+        Arc::new(Self { entries: Mutex::new(entries), left: Condvar::new() })
+    }
+
+    /// Gives `connection` a place. When there is none, cuts off the oldest connection that is still
+    /// receiving. `Err` gives `connection` back: every place has a request that is being answered.
+    pub fn admit(self: &Arc<Self>, connection: Connection) -> Result<Admitted, Connection> {
+        let mut entries = self.lock();
+        if entries.served() >= CONNECTIONS_MAX && !entries.cut_off_oldest() {
+            return Err(connection);
+        }
+        let is_full = |entries: &mut Entries| entries.open.len() >= CONNECTIONS_MAX + LEAVING_MAX;
+        let waited = self.left.wait_timeout_while(entries, PAUSE, is_full);
+        let (mut entries, pause) = unpoisoned(waited);
+        if pause.timed_out() {
+            return Err(connection);
+        }
+        let number = entries.next;
+        entries.next += 1;
+        let connection = Arc::new(connection);
+        entries.open.insert(number, (Arc::clone(&connection), Phase::Receiving));
+        Ok(Admitted { table: Arc::clone(self), number, connection })
+    }
+
+    /// Cuts off the oldest connection that is still receiving, to win back its descriptor.
+    pub fn cut_off_oldest(&self) -> bool {
+        self.lock().cut_off_oldest()
+    }
+
+    /// How many connections have not ended.
+    pub fn count(&self) -> usize {
+        self.lock().open.len()
+    }
+
+    /// Since when no connection is open; `None` while one is.
+    pub fn idle_since(&self) -> Option<Instant> {
+        let entries = self.lock();
+        entries.open.is_empty().then_some(entries.last_end)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        unpoisoned(self.entries.lock())
+    }
+}
+
+impl Entries {
+    fn served(&self) -> usize {
+        self.open.values().filter(|(_, phase)| *phase != Phase::Leaving).count()
+    }
+
+    fn cut_off_oldest(&mut self) -> bool {
+        let oldest = self.open.values_mut().find(|(_, phase)| *phase == Phase::Receiving);
+        oldest.is_some_and(|(connection, phase)| {
+            *phase = Phase::Leaving;
+            connection.shut_down(Shutdown::Both);
+            true
+        })
+    }
+}
+
+impl Admitted {
+    /// The connection.
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// The request is complete: from now on the connection is not cut off. `false` when it already
+    /// was.
+    pub fn answering(&self) -> bool {
+        match self.table.lock().open.get_mut(&self.number) {
+            Some((_, phase)) if *phase == Phase::Receiving => {
+                *phase = Phase::Answering;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let mut entries = self.table.lock();
+        entries.open.remove(&self.number);
+        entries.last_end = Instant::now();
+        self.table.left.notify_all();
+    }
+}

@@ -1,0 +1,144 @@
+//! Answers to clients that were not let in wait for a quarter of a second, in one thread and a bounded
+//! number, without a place in the table of connections. That slows down a client that tries one token after
+//! the other, and keeps the processors free. Clients with a right token wait here only when the table is full.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use gpg::locks::unpoisoned;
+use nix::sys::socket::Shutdown;
+
+use super::connection::Connection;
+
+/// How long an answer waits.
+const DELAY: Duration = Duration::from_millis(250);
+/// Answers that wait at once. One more, and the oldest goes out early.
+const WAITING_MAX: usize = 256;
+/// How long writing may take: the answer fits the empty buffer of the socket or is given up.
+const WRITE_TIME: Duration = Duration::from_millis(10);
+
+/// The answers that wait.
+#[derive(Debug, Default)]
+pub struct DelayedRefusals {
+    queue: Mutex<RefusalQueue>,
+    closed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct RefusalQueue {
+    /// By the time they are due.
+    waiting: VecDeque<Refusal>,
+    has_thread: bool,
+    is_closed: bool,
+}
+
+#[derive(Debug)]
+struct Refusal {
+    connection: Arc<Connection>,
+    answer: Vec<u8>,
+    due: Instant,
+}
+
+impl DelayedRefusals {
+    /// Sends `answer` over `connection` after the delay.
+    pub fn add(self: &Arc<Self>, connection: Arc<Connection>, answer: Vec<u8>) {
+        let mut queue = unpoisoned(self.queue.lock());
+        queue.waiting.push_back(Refusal { connection, answer, due: Instant::now() + DELAY });
+        let early = (queue.waiting.len() > WAITING_MAX).then(|| queue.waiting.pop_front());
+        if !queue.has_thread {
+            let refusals = Arc::clone(self);
+            let thread = thread::Builder::new().name("refusals".into());
+            match thread.spawn(move || refusals.send_all()) {
+                Ok(_) => queue.has_thread = true,
+                Err(_) => queue.waiting.clear(), // closed without an answer
+            }
+        }
+        drop(queue);
+        early.flatten().into_iter().for_each(Refusal::send);
+    }
+
+    /// Sends what waits. From now on nothing does.
+    pub fn close(&self) {
+        let mut queue = unpoisoned(self.queue.lock());
+        queue.is_closed = true;
+        let waiting = std::mem::take(&mut queue.waiting);
+        drop(queue);
+        self.closed.notify_all();
+        waiting.into_iter().for_each(Refusal::send);
+    }
+
+    /// Sends each answer when it is due, until none waits.
+    fn send_all(&self) {
+        let mut queue = unpoisoned(self.queue.lock());
+        while let Some(first) = queue.waiting.front() {
+            let left = first.due.saturating_duration_since(Instant::now());
+            if !left.is_zero() && !queue.is_closed {
+                queue = unpoisoned(self.closed.wait_timeout(queue, left)).0;
+                continue;
+            }
+            let due = queue.waiting.pop_front();
+            drop(queue);
+            due.into_iter().for_each(Refusal::send);
+            queue = unpoisoned(self.queue.lock());
+        }
+        queue.has_thread = false;
+    }
+}
+
+impl Refusal {
+    /// Sends the answer. What has come in the meantime is read, or closing would reset the connection and the
+    /// answer be lost.
+    fn send(self) {
+        self.connection.discard_received();
+        let mut writer = self.connection.until(Instant::now() + WRITE_TIME);
+        let _ = writer.write_all(&self.answer); // or the client has left
+        self.connection.shut_down(Shutdown::Write);
+        self.connection.discard_received();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    fn refuse(refusals: &Arc<DelayedRefusals>) -> UnixStream {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let connection = Connection::new(ours, "test".into(), None);
+        refusals.add(Arc::new(connection), b"no".to_vec());
+        theirs
+    }
+
+    fn answered(mut theirs: UnixStream) -> Duration {
+        let (began, mut text) = (Instant::now(), String::new());
+        theirs.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "no");
+        began.elapsed()
+    }
+
+    #[test]
+    fn refusals_wait_unless_there_are_too_many() {
+        let refusals = Arc::new(DelayedRefusals::default());
+        let mut patient = refuse(&refusals);
+        patient.write_all(&[0; 60_000]).unwrap();
+        assert!(answered(patient) >= DELAY - Duration::from_millis(50));
+        let all: Vec<_> = (0..WAITING_MAX + 3).map(|_| refuse(&refusals)).collect();
+        let mut times = all.into_iter().map(answered);
+        for _ in 0..3 {
+            assert!(times.next().unwrap() < DELAY / 2);
+        }
+        assert!(times.next().unwrap() > DELAY / 2);
+        drop(times);
+        let (last, began) = (refuse(&refusals), Instant::now());
+        refusals.close();
+        answered(last);
+        assert!(began.elapsed() < DELAY / 2);
+        let after = refuse(&refusals);
+        assert!(answered(after) < DELAY / 2);
+    }
+}

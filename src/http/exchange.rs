@@ -1,0 +1,145 @@
+//! One request and its answer, from the first byte of the connection to the line in the access log.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::Shutdown;
+
+use super::access_log::AccessLog;
+use super::connection::Connection;
+use super::connection_table::Admitted;
+use super::error::Error;
+use super::request::{self, Head, NoRequest, Request};
+use super::response::Answer;
+use super::routes;
+use super::service::{RequestContext, Service};
+use super::stream::SteadyWriter;
+
+/// From the first byte to the last but for the writing: the backend hangs up after 30 s.
+const ANSWER_TIME: Duration = Duration::from_secs(24);
+/// How long writing an answer may take that is not a stream.
+const WRITE_TIME: Duration = Duration::from_secs(5);
+/// How long a client that is still sending may go on, so that it gets to read its refusal.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// Reads the request, answers it, logs it.
+pub fn serve(service: &Service, admitted: &Admitted) {
+    let started = Instant::now();
+    let connection = admitted.connection();
+    let mut log = AccessLog::new(connection.peer(), started);
+    let admit = |head: &mut Head| service.access.admit(head, connection, &mut log.caller);
+    match request::read(&**connection, started, admit) {
+        Ok(request) => {
+            // A request that was cut off when it was complete already has not been touched yet.
+            if !admitted.answering() {
+                return;
+            }
+            let Request { head, body } = request;
+            let (caller, deadline) = (&log.caller, started + ANSWER_TIME);
+            let context = RequestContext { service, head: &head, body: &body, caller, deadline };
+            let result = routes::answer(&context, &mut log.subject);
+            log.head = Some(head);
+            let answer = result.unwrap_or_else(|error| log.failure(&error));
+            send(service, connection, &log, answer);
+            // One request a connection: what came behind it is not answered.
+            if connection.discard_received() {
+                linger(connection);
+            }
+        }
+        Err(NoRequest::Refused(error, head)) => {
+            log.head = head.map(|head| *head);
+            let answer = log.failure(&error);
+            if log.is_stranger(answer.status) {
+                send_later(service, connection, &log, answer);
+            } else {
+                send(service, connection, &log, answer);
+                linger(connection);
+            }
+        }
+        Err(NoRequest::Gone) => log::debug!("{}: left without a request", connection.peer()),
+    }
+}
+
+/// Answers a connection that got no place, from the accepting thread, which must not wait. Its request is
+/// on its way; the answer goes out in a moment, when that has been read and thrown away.
+pub fn turn_away(service: &Service, connection: Connection) {
+    let connection = Arc::new(connection);
+    let log = AccessLog::new(connection.peer(), Instant::now());
+    let busy = Error::busy("every connection has a request that is being answered");
+    let answer = log.failure(&busy);
+    send_later(service, &connection, &log, answer);
+}
+
+/// Sends the answer and logs it.
+fn send(service: &Service, connection: &Connection, log: &AccessLog, answer: Answer<'_>) {
+    let status = answer.status;
+    let reached = if answer.is_stream() {
+        log.write(answer, &mut SteadyWriter::new(connection, &service.stopping))
+    } else {
+        log.write(answer, &mut connection.until(Instant::now() + WRITE_TIME))
+    };
+    log.record(&service.counters, &service.flood, status, reached);
+}
+
+/// Logs the answer, and has it sent after a delay.
+fn send_later(
+    service: &Service,
+    connection: &Arc<Connection>,
+    log: &AccessLog,
+    answer: Answer<'_>,
+) {
+    let (status, mut bytes) = (answer.status, Vec::with_capacity(512));
+    let written = log.write(answer, &mut bytes);
+    service.delayed_refusals.add(Arc::clone(connection), bytes);
+    log.record(&service.counters, &service.flood, status, written);
+}
+
+/// Closing a socket with unread data in it resets the connection, and the refusal is lost.
+fn linger(connection: &Connection) {
+    connection.shut_down(Shutdown::Write);
+    let mut rest = connection.until(Instant::now() + LINGER_TIME).take(1024 * 1024);
+    let mut sink = [0; 8192];
+    while matches!(rest.read(&mut sink), Ok(1..)) {}
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpStream;
+
+    use keystore::Store;
+
+    use super::super::auth::Access;
+    use super::super::listener::Listener;
+    use super::*;
+    use crate::listen_address::ListenAddress;
+    use crate::settings::{Flags, Settings};
+
+    #[test]
+    fn a_client_that_gets_no_place_reads_why_whatever_it_sent() {
+        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
+        let flags = Flags { state_dir: Some(root.clone()), ..Flags::default() };
+        let no_file = [("COPR_KEYGEN_CONFIG".into(), "/dev/null".into())];
+        let settings = Settings::load(flags, no_file.into_iter()).unwrap();
+        let store = Store::open(&settings.keystore().unwrap(), settings.gnupg().unwrap()).unwrap();
+        let service = Service::new(store, Access::load(&settings).unwrap(), &settings).unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address: ListenAddress = port.to_string().parse().unwrap();
+        let listener = Listener::bind(&address).unwrap().remove(0);
+        let mut client = TcpStream::connect(port).unwrap();
+        let connection = loop {
+            if let Some(connection) = listener.accept().unwrap() {
+                break connection;
+            }
+        };
+        client.write_all(&[b'x'; 60_000]).unwrap();
+        turn_away(&service, connection);
+        let mut answer = String::new();
+        // Reset, the reading fails in the place of the end.
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+}

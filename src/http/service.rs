@@ -1,0 +1,105 @@
+//! What every request is answered from, and what has happened since the service started.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use gpg::{KeyLength, Lifetime};
+use keystore::{Catalog, Result, Store};
+
+use super::access_log::FloodLimit;
+use super::auth::{Access, Caller};
+use super::counters::{CachedCounts, Counters};
+use super::delayed_refusal::DelayedRefusals;
+use super::listener::Listener;
+use super::readiness::Readiness;
+use super::request::Head;
+use super::stream::StreamLimit;
+use crate::settings::Settings;
+
+/// What requests are answered from.
+#[derive(Debug)]
+pub struct Service {
+    pub(super) store: Store,
+    /// Who may ask for what.
+    pub(super) access: Access,
+    /// How many requests that were not let in get a line in the log.
+    pub(super) flood: FloodLimit,
+    /// The answers to those requests, which wait for a moment.
+    pub(super) delayed_refusals: Arc<DelayedRefusals>,
+    /// The keys, to look at.
+    pub(super) catalog: Catalog,
+    pub(super) state_dir: PathBuf,
+    /// Length of a key whose request names none.
+    pub(super) key_length: KeyLength,
+    /// Lifetime of a key whose request names none.
+    pub(super) lifetime: Lifetime,
+    /// What has happened so far.
+    pub(super) counters: Counters,
+    pub(super) key_counts: Arc<CachedCounts>,
+    pub(super) readiness: Readiness,
+    pub(super) streams: StreamLimit,
+    /// When it began to stop.
+    pub(super) stopping: OnceLock<Instant>,
+}
+
+impl Service {
+    /// A service of the keys in `store`, for the clients that `access` lets in.
+    pub fn new(store: Store, access: Access, settings: &Settings) -> Result<Self> {
+        Ok(Self {
+            access,
+            flood: FloodLimit::default(),
+            delayed_refusals: Arc::default(),
+            catalog: store.shared_catalog(),
+            store,
+            state_dir: settings.state_dir.clone(),
+            key_length: *settings.key_length.get()?,
+            lifetime: *settings.expire.get()?,
+            counters: Counters::new(),
+            key_counts: Arc::default(),
+            readiness: Readiness::default(),
+            streams: StreamLimit::default(),
+            stopping: OnceLock::new(),
+        })
+    }
+
+    /// Refuses sockets that would let anybody in.
+    pub fn check_sockets(&self, listeners: &[Listener]) -> Result<()> {
+        self.access.check(listeners)
+    }
+
+    /// The keys.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// One line for `systemctl status`.
+    pub fn status_text(&self) -> String {
+        let [made, others, refused, failed] = self.counters.summary();
+        let (running, waiting) = self.store.load();
+        format!(
+            "keys made: {made}, other answers: {others}, refused: {refused}, failed: {failed}; \
+             in the making: {running}, waiting: {waiting}"
+        )
+    }
+
+    /// From now on, long answers are not waited for much longer.
+    pub(super) fn stop(&self) {
+        let _ = self.stopping.set(Instant::now()); // the first time counts
+        self.delayed_refusals.close();
+        let left_out = self.flood.left_out();
+        if left_out > 0 {
+            log::warn!("{left_out} more requests that were not let in are not in this log");
+        }
+    }
+}
+
+/// A request on its way to an answer.
+pub struct RequestContext<'s, 'r> {
+    pub service: &'s Service,
+    pub head: &'r Head,
+    pub body: &'r [u8],
+    pub caller: &'r Caller,
+    /// When the answer is due.
+    pub deadline: Instant,
+}
