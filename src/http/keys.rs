@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use keystore::{Catalog, Filter, NameEmail};
+use keystore::{Filter, Listed};
 
 use super::access_log::Subject;
 use super::error::{Error, Result};
@@ -68,71 +68,49 @@ pub fn list<'s>(context: &RequestContext<'s, '_>) -> Result<Answer<'s>> {
         target::numbers(query, ["changed_since", "expires_before"])?;
     let filter = Filter { pattern: context.caller.pattern.clone(), changed_since, expires_before };
     let permit = service.streams.enter()?;
-    let catalog = &service.catalog;
-    let names = catalog.homes().identities()?;
+    let listing = service.catalog.listing(filter)?;
     Ok(Answer::stream(200, JSON, move |out| {
         let _permit = permit;
-        let mut left_out = LeftOut(0);
-        let written = write_array(catalog, names, &filter, &mut left_out, out);
-        left_out.sum_up();
-        written
+        write_array(listing, out)
     }))
 }
 
-/// Writes a JSON array, one key a line. An error leaves it without an end.
+/// Writes a JSON array, one key a line. An error leaves it without an end: without the rest of the directory,
+/// nobody knows which keys are missing.
 fn write_array(
-    catalog: &Catalog,
-    names: impl Iterator<Item = keystore::Result<NameEmail>>,
-    filter: &Filter,
-    left_out: &mut LeftOut,
+    listing: impl Iterator<Item = keystore::Result<Listed>>,
     out: &mut StreamBody,
 ) -> io::Result<()> {
     // The client hears at once that there is an answer.
     out.write_all(b"[")?;
     out.flush()?;
-    let mut between = "\n";
-    for name_email in names {
-        // Without the rest of the directory, nobody knows which keys are missing.
-        let name_email = name_email.map_err(io::Error::other)?;
-        if !filter.takes_name(&name_email) {
-            out.pulse(b"\n")?;
-            continue;
-        }
-        match catalog.look(name_email.clone()) {
-            Ok(Some(key)) if filter.takes(&key.record) => {
+    let (mut between, mut unreadable) = ("\n", 0);
+    for listed in listing {
+        match listed.map_err(io::Error::other)? {
+            Listed::Key(key) => {
                 out.write_all(between.as_bytes())?;
                 serde_json::to_writer(&mut *out, &key)?;
                 between = ",\n";
             }
-            Ok(_) => {}
+            Listed::PassedOver => {}
             // Another moment this key could be read. A client that went by what is new since its last
             // question would never hear of it.
-            Err(keystore::Error::Gpg(error @ gpg::Error::Busy(_))) => {
+            Listed::Unreadable(_, error @ keystore::Error::Gpg(gpg::Error::Busy(_))) => {
                 return Err(io::Error::other(error));
             }
-            Err(error) => left_out.add(&name_email, &error),
+            Listed::Unreadable(name_email, error) => {
+                unreadable += 1;
+                if unreadable <= COMPLAINTS_MAX {
+                    log::warn!("key of {name_email}: left out of the list: {error}");
+                }
+            }
         }
         out.pulse(b"\n")?;
     }
+    if unreadable > 0 {
+        log::warn!("{unreadable} keys could not be read and were left out of a list");
+    }
     out.write_all(b"\n]\n")
-}
-
-/// Counts the keys that cannot be read.
-struct LeftOut(u64);
-
-impl LeftOut {
-    fn add(&mut self, name_email: &NameEmail, error: &keystore::Error) {
-        self.0 += 1;
-        if self.0 <= COMPLAINTS_MAX {
-            log::warn!("key of {name_email}: left out of the list: {error}");
-        }
-    }
-
-    fn sum_up(&self) {
-        if self.0 > 0 {
-            log::warn!("{} keys could not be read and were left out of a list", self.0);
-        }
-    }
 }
 
 fn not_json(e: io::Error) -> Error {

@@ -30,7 +30,7 @@ pub use home::examine::{DIRECTORY_MODE, Fault, Home, TRUST_DATABASE, judge};
 pub use home::record::KeyRecord;
 pub use home::staging::Work;
 pub use identity::NameEmail;
-pub use keep::catalog::{Catalog, Filter, Key};
+pub use keep::catalog::{Catalog, Filter, Key, Listed};
 pub use keep::inspector::{Inspector, check_path_length};
 pub use keep::prolong::{Prolonged, Term};
 pub use keep::trash::Removed;

@@ -59,6 +59,17 @@ impl Serialize for Key {
     }
 }
 
+/// What a listing has come to.
+#[derive(Debug)]
+pub enum Listed {
+    /// A key that the filter lets through.
+    Key(Key),
+    /// Another key, or a home that has gone since the directory was read.
+    PassedOver,
+    /// A home whose key cannot be read, and why.
+    Unreadable(NameEmail, Error),
+}
+
 /// Which keys are meant. The default is all.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -72,7 +83,7 @@ pub struct Filter {
 
 impl Filter {
     /// Whether it lets a key of this name through, whatever its record.
-    pub fn takes_name(&self, name_email: &NameEmail) -> bool {
+    fn takes_name(&self, name_email: &NameEmail) -> bool {
         self.pattern.as_ref().is_none_or(|pattern| pattern.matches(name_email.as_str()))
     }
 
@@ -120,34 +131,64 @@ impl Catalog {
 
     /// The key of an identity; [`Error::NoKey`] when there is none.
     pub fn find(&self, name_email: &NameEmail) -> Result<Key> {
-        match self.homes.find(name_email)? {
-            Some(record) => self.complete(name_email.clone(), record),
-            None => Err(Error::NoKey(name_email.clone())),
-        }
+        let found = self.homes.find(name_email)?;
+        let record = found.ok_or_else(|| Error::NoKey(name_email.clone()))?;
+        let record = self.complete(name_email, record)?;
+        Ok(Key { name_email: name_email.clone(), record })
     }
 
     /// All keys that `filter` lets through, in the order of the directory. What `key.json` says is
     /// taken as it is. A key that cannot be read is an error, and the next one comes after it.
     pub fn keys(&self, filter: Filter) -> Result<impl Iterator<Item = Result<Key>>> {
+        Ok(self.listing(filter)?.filter_map(|listed| match listed {
+            Ok(Listed::Key(key)) => Some(Ok(key)),
+            Ok(Listed::PassedOver) => None,
+            Ok(Listed::Unreadable(_, error)) | Err(error) => Some(Err(error)),
+        }))
+    }
+
+    /// As [`Catalog::keys`], home by home, for a caller that says how far it is. An error means that the rest
+    /// of the directory is not known.
+    pub fn listing(&self, filter: Filter) -> Result<impl Iterator<Item = Result<Listed>>> {
         let by_name = filter.clone();
         let names = self.homes.identities()?;
         let names = names.filter(move |name_email| {
             name_email.as_ref().map_or(true, |name| by_name.takes_name(name))
         });
-        let look = |name_email: Result<NameEmail>| self.look(name_email?);
-        // None: gone since the directory was read.
-        let found = ahead(names, look).filter_map(Result::transpose);
-        Ok(found.filter(move |key| key.as_ref().map_or(true, |key| filter.takes(&key.record))))
+        // Under a limit, gpg looks at one key after the other: a listing is one request.
+        let look = |name_email: Result<NameEmail>| {
+            let name_email = name_email?;
+            let found = match self.looks {
+                None => self.look(&name_email),
+                Some(_) => self.read(&name_email),
+            };
+            Ok::<_, Error>((name_email, found))
+        };
+        Ok(ahead(names, look).map(move |looked: Result<_>| {
+            let (name_email, found) = looked?;
+            let found =
+                found.and_then(|record| record.map(|r| self.complete(&name_email, r)).transpose());
+            Ok(match found {
+                Ok(Some(record)) if filter.takes(&record) => {
+                    Listed::Key(Key { name_email, record })
+                }
+                Ok(_) => Listed::PassedOver,
+                Err(error) => Listed::Unreadable(name_email, error),
+            })
+        }))
     }
 
-    /// The key of an identity if there is one. What `key.json` says is taken as it is.
-    pub fn look(&self, name_email: NameEmail) -> Result<Option<Key>> {
-        if let Some(record) = KeyRecord::read(&self.homes.path(&name_email)) {
-            return Ok(Some(Key { name_email, record }));
-        }
-        match self.homes.find(&name_email)? {
-            Some(record) => self.complete(name_email, record).map(Some),
-            None => Ok(None),
+    /// What is known of the key of an identity, if there is one. What `key.json` says is taken as it is.
+    fn look(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
+        let record = self.read(name_email)?;
+        record.map(|record| self.complete(name_email, record)).transpose()
+    }
+
+    /// As [`Catalog::look`], without gpg: what only the certificate says may be missing.
+    fn read(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
+        match KeyRecord::read(&self.homes.path(name_email)) {
+            Some(record) => Ok(Some(record)),
+            None => self.homes.find(name_email),
         }
     }
 
@@ -178,11 +219,11 @@ impl Catalog {
     }
 
     /// Asks gpg for what the record does not know.
-    fn complete(&self, name_email: NameEmail, mut record: KeyRecord) -> Result<Key> {
+    fn complete(&self, name_email: &NameEmail, mut record: KeyRecord) -> Result<KeyRecord> {
         if record.created == 0 {
-            record.learn(&self.view(&name_email)?);
+            record.learn(&self.view(name_email)?);
         }
-        Ok(Key { name_email, record })
+        Ok(record)
     }
 
     fn may_look(&self) -> Result<Option<Look<'_>>> {

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::home::{self, PUBRING, REVOCATIONS};
 use crate::identity::NameEmail;
 use crate::transfer::import::Moved;
-use crate::{Filter, Form, Key, Store, ahead, interrupt};
+use crate::{Filter, Form, Key, Listed, Store, ahead, interrupt};
 
 use target::{Part, Target};
 
@@ -91,18 +91,19 @@ impl Store {
     /// The keys, in the order of the new keyring: gpg takes a user for any part of a user ID and then the
     /// first key, so an identity that is a part of another one comes first.
     fn keys_to_export(&self, filter: &Filter, report: &mut ExportReport) -> Result<Vec<Key>> {
-        let names = self.homes.identities()?;
-        let names = names.filter(|name| name.as_ref().map_or(true, |name| filter.takes_name(name)));
-        let mut names = names.collect::<Result<Vec<_>>>()?;
-        names.sort_by(|a, b| (a.as_str().len(), a).cmp(&(b.as_str().len(), b)));
-        let look = |name: NameEmail| (name.clone(), self.catalog.look(name));
-        let mut keys = Vec::with_capacity(names.len());
-        for (name_email, found) in ahead::ahead(names.into_iter(), look) {
-            match found {
-                Ok(Some(key)) => keys.extend(Some(key).filter(|key| filter.takes(&key.record))),
-                Ok(None) => {} // gone since the directory was read
-                Err(e) => report.leave_out(name_email, e.to_string()),
+        let (mut keys, mut unreadable) = (Vec::new(), Vec::new());
+        for listed in self.catalog.listing(filter.clone())? {
+            match listed? {
+                Listed::Key(key) => keys.push(key),
+                Listed::PassedOver => {}
+                Listed::Unreadable(name_email, error) => unreadable.push((name_email, error)),
             }
+        }
+        let place = |name: &NameEmail| (name.as_str().len(), name.clone());
+        keys.sort_by_cached_key(|key| place(&key.name_email));
+        unreadable.sort_by_cached_key(|(name_email, _)| place(name_email));
+        for (name_email, error) in unreadable {
+            report.leave_out(name_email, error.to_string());
         }
         Ok(self.one_of_each(keys, report))
     }
