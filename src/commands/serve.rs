@@ -40,13 +40,13 @@ pub fn run(mut settings: Settings) -> Result<()> {
     }
     let store = Store::open(&settings.keystore()?, gpg)?;
     store.prepare_phrases()?;
-    let service = Arc::new(Service::new(store, access, &settings)?);
 
     let (listeners, idle_timeout) = match alone {
         true => (bind(&settings)?, Duration::ZERO),
         false => (take_over(passed)?, *settings.idle_timeout.get()?),
     };
-    service.check_sockets(&listeners)?;
+    access.check(&listeners)?;
+    let service = Arc::new(Service::new(store, access, &settings)?);
     if alone {
         for address in settings.listen.get()? {
             log::info!("listening at {address}, keys are kept in {}", settings.state_dir.display());

@@ -11,7 +11,6 @@ use super::access_log::FloodLimit;
 use super::auth::{Access, Caller};
 use super::counters::{CachedCounts, Counters};
 use super::delayed_refusal::DelayedRefusals;
-use super::listener::Listener;
 use super::readiness::Readiness;
 use super::request::Head;
 use super::stream::StreamLimit;
@@ -61,11 +60,6 @@ impl Service {
             streams: StreamLimit::default(),
             stopping: OnceLock::new(),
         })
-    }
-
-    /// Refuses sockets that would let anybody in.
-    pub fn check_sockets(&self, listeners: &[Listener]) -> Result<()> {
-        self.access.check(listeners)
     }
 
     /// The keys.
