@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 use super::connection::Connection;
 use super::error::{Error, Result};
 
-/// Long answers at once. Their connections are not cut off for newcomers, so they must leave some
-/// free, also beside 192 requests that make keys and 32 that look at them with gpg.
-const STREAMS_MAX: usize = 16;
+/// Long answers at once.
+pub const STREAMS_MAX: usize = 16;
 
 /// How long the whole of an answer may take.
 const TOTAL_TIME: Duration = Duration::from_secs(300);

@@ -1,6 +1,7 @@
 //! Reads the listings of `gpg --with-colons` (doc/DETAILS of GnuPG, "Format of the colon listings").
 
 use crate::fingerprint::{Fingerprint, Keygrip};
+use crate::hex;
 
 /// A certificate as gpg sees it: a primary key with its user IDs and the signatures on them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,9 +195,7 @@ fn unescape(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
         let escaped = match rest {
-            [b'\\', b'x', digits @ ..] => digits
-                .get(..2)
-                .and_then(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok()),
+            [b'\\', b'x', high, low, ..] => hex::byte(*high, *low),
             _ => None,
         };
         match escaped {

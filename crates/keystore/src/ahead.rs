@@ -1,8 +1,10 @@
 //! Many small reads at once. A key that nobody has asked for in a while costs a handful of reads of
 //! the disk, one after the other; of many keys they can wait for together.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::{iter, thread};
+
+use gpg::locks::unpoisoned;
 
 /// Threads that read.
 const THREADS: usize = 16;
@@ -45,12 +47,12 @@ fn together<T: Send, R: Send>(
     let waiting = Mutex::new(chunk.into_iter().enumerate());
     let done = Mutex::new(Vec::with_capacity(count));
     let work = || loop {
-        let taken: Vec<(usize, T)> = lock(&waiting).by_ref().take(few).collect();
+        let taken: Vec<(usize, T)> = unpoisoned(waiting.lock()).by_ref().take(few).collect();
         if taken.is_empty() {
             return;
         }
         let results: Vec<_> = taken.into_iter().map(|(place, item)| (place, read(item))).collect();
-        lock(&done).extend(results);
+        unpoisoned(done.lock()).extend(results);
     };
     thread::scope(|scope| {
         for _ in 1..threads.min(count.div_ceil(few)) {
@@ -61,13 +63,9 @@ fn together<T: Send, R: Send>(
         }
         work();
     });
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut done = unpoisoned(done.into_inner());
     done.sort_unstable_by_key(|(place, _)| *place);
     done.into_iter().map(|(_, result)| result).collect()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -107,8 +105,8 @@ mod tests {
     #[test]
     fn no_more_is_read_than_a_chunk_ahead() {
         let read = Mutex::new(0);
-        let count = |_| *lock(&read) += 1;
+        let count = |_| *unpoisoned(read.lock()) += 1;
         assert!(ahead(0..10 * CHUNK, count).next().is_some());
-        assert_eq!(*lock(&read), CHUNK);
+        assert_eq!(*unpoisoned(read.lock()), CHUNK);
     }
 }

@@ -6,9 +6,10 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard};
 use std::thread;
 
+use gpg::locks::unpoisoned;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, Signal};
 
@@ -102,5 +103,5 @@ fn wait(set: &SigSet) {
 }
 
 fn lock() -> MutexGuard<'static, usize> {
-    AT_WORK.lock().unwrap_or_else(PoisonError::into_inner)
+    unpoisoned(AT_WORK.lock())
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::process::Child;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
@@ -11,6 +11,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+
+use crate::locks::unpoisoned;
 
 /// How long a killed group is waited for. A process that waits for a dead disk inside the kernel does not end on
 /// SIGKILL, and the caller must still be able to answer in time.
@@ -132,7 +134,7 @@ fn reap_left() {
 }
 
 fn lock_left() -> MutexGuard<'static, (Vec<Pid>, bool)> {
-    LEFT.lock().unwrap_or_else(PoisonError::into_inner)
+    unpoisoned(LEFT.lock())
 }
 
 /// std keeps the kernel's signed process number as an unsigned one.

@@ -12,8 +12,10 @@ use std::fs::{self, Metadata};
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use gpg::locks::unpoisoned;
 
 use crate::error::Result;
 use crate::files::durable;
@@ -127,7 +129,7 @@ impl OnDisk {
     ) -> Result<MutexGuard<'a, State>> {
         while state.succeeded < needed {
             if state.is_running {
-                state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = unpoisoned(self.ended.wait(state));
                 continue;
             }
             state.is_running = true;
@@ -154,7 +156,7 @@ impl OnDisk {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.state.lock())
     }
 }
 

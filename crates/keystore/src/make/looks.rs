@@ -10,7 +10,7 @@ use crate::make::turns::{Permit, Permits};
 
 /// Requests that may look at a key with gpg or wait for that at the same time. Together with those
 /// that make keys (`turns::INSIDE_MAX`) they leave connections free for what is quickly answered.
-const LOOKS_MAX: usize = 32;
+pub const LOOKS_MAX: usize = 32;
 
 /// Who may run gpg to look at a key.
 #[derive(Debug)]

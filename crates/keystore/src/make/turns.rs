@@ -2,15 +2,17 @@
 //! save work; which of two makers wins is decided by `rename` alone.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Instant;
+
+use gpg::locks::unpoisoned;
 
 use crate::error::{Error, Result};
 use crate::identity::NameEmail;
 
 /// Requests that may make a key or wait for one at the same time; more would only fill the table
 /// of connections and keep out those that are quickly answered.
-const INSIDE_MAX: usize = 192;
+pub const INSIDE_MAX: usize = 192;
 
 /// Identities whose key is being made by this process, and who waits for that.
 #[derive(Debug, Default)]
@@ -36,7 +38,7 @@ impl Turns {
     /// Waits until nobody else in this process makes this key. [`gpg::Error::Busy`] at the deadline, or
     /// at once when too many are inside.
     pub fn take(&self, name_email: &NameEmail, deadline: Instant) -> Result<Turn<'_>> {
-        let mut crowd = lock(&self.crowd);
+        let mut crowd = unpoisoned(self.crowd.lock());
         if crowd.taken.len() + crowd.waiting >= INSIDE_MAX {
             return Err(Error::Gpg(gpg::Error::Busy(format!(
                 "{INSIDE_MAX} requests wait for keys"
@@ -60,7 +62,7 @@ impl Turns {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        lock(&self.turns.crowd).taken.remove(&self.name_email);
+        unpoisoned(self.turns.crowd.lock()).taken.remove(&self.name_email);
         self.turns.given_back.notify_all();
     }
 }
@@ -92,7 +94,7 @@ impl Permits {
 
     /// Waits for a permit behind those who came earlier; [`gpg::Error::Busy`] at the deadline.
     pub fn take(&self, deadline: Instant) -> Result<Permit<'_>> {
-        let mut queue = lock(&self.queue);
+        let mut queue = unpoisoned(self.queue.lock());
         let ticket = queue.next_ticket;
         queue.next_ticket += 1;
         queue.waiting.push_back(ticket);
@@ -114,21 +116,16 @@ impl Permits {
 
     /// Permits in use, and how many wait for one.
     pub fn load(&self) -> (usize, usize) {
-        let queue = lock(&self.queue);
+        let queue = unpoisoned(self.queue.lock());
         (queue.running, queue.waiting.len())
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        lock(&self.0.queue).running -= 1;
+        unpoisoned(self.0.queue.lock()).running -= 1;
         self.0.moved.notify_all();
     }
-}
-
-/// The data behind these locks is never left half-changed, so a panic elsewhere does not spoil it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn wait<'a, T>(
@@ -136,7 +133,7 @@ fn wait<'a, T>(
     guard: MutexGuard<'a, T>,
     limit: std::time::Duration,
 ) -> MutexGuard<'a, T> {
-    condvar.wait_timeout(guard, limit).unwrap_or_else(PoisonError::into_inner).0
+    unpoisoned(condvar.wait_timeout(guard, limit)).0
 }
 
 fn remaining(deadline: Instant, otherwise: &str) -> Result<std::time::Duration> {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use base64ct::{Base64, Encoding};
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
+use gpg::hex;
 use rand::TryRng;
 use rand::rngs::SysRng;
 use sha2::{Digest, Sha256};
@@ -56,11 +57,7 @@ impl SealingKey {
         let mut bits = Zeroizing::new([0_u8; 32]);
         let raw: &[u8] = match (is_text, line.len()) {
             (true, 64) => {
-                for (bit, digits) in bits.iter_mut().zip(line.chunks(2)) {
-                    let digit = |at: usize| char::from(digits[at]).to_digit(16);
-                    let (Some(high), Some(low)) = (digit(0), digit(1)) else { return Err(wrong) };
-                    *bit = u8::try_from(high << 4 | low).map_err(|_| wrong)?;
-                }
+                hex::decode(line, &mut *bits).ok_or(wrong)?;
                 bits.as_slice()
             }
             (false, _) if (RAW_MIN..=RAW_MAX).contains(&given.len()) => given,

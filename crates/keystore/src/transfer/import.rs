@@ -15,9 +15,10 @@ mod unread;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::BufReader;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use gpg::locks::unpoisoned;
 use gpg::packets::{Certificates, RawCertificate};
 use gpg::{Fingerprint, Keyring, believable_at, clock, time_of_signature};
 
@@ -186,7 +187,7 @@ impl Store {
                 scope.spawn(|| while self.import_next(source, options, &work) {});
             }
         });
-        let mut work = work.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut work = unpoisoned(work.into_inner());
         self.settle_contests(source, options, &mut work);
         if !options.dry_run {
             // Keys that were here already may have been given links.
@@ -365,7 +366,7 @@ impl Work<'_> {
 }
 
 fn lock<'a, 'b>(work: &'a Mutex<Work<'b>>) -> std::sync::MutexGuard<'a, Work<'b>> {
-    work.lock().unwrap_or_else(PoisonError::into_inner)
+    unpoisoned(work.lock())
 }
 
 fn reading_snapshot(error: std::io::Error) -> Error {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use gpg::clock;
+use gpg::printable::printable;
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use zeroize::Zeroizing;
 
@@ -157,8 +158,8 @@ impl PhraseFiles {
         Err(self.wrong(format!(
             "holds the phrases of the state {}, not of {}; name another directory in memory for this one \
              (COPR_KEYGEN_PHRASES_DIR), or remove {} if that state has moved here",
-            found.trim_end().escape_debug(),
-            owner.trim_end().escape_debug(),
+            printable(found.trim_end()),
+            printable(owner.trim_end()),
             self.directory.display()
         )))
     }

@@ -3,10 +3,11 @@
 
 use std::fs::{self, File, FileTimes};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use gpg::locks::unpoisoned;
 use gpg::text;
 
 use crate::Store;
@@ -218,7 +219,7 @@ impl Store {
                         Fate::Failed
                     }
                 };
-                let mut fates = fates.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut fates = unpoisoned(fates.lock());
                 fates.push(fate);
                 (talk.progress)(fates.len(), places.len());
             }
@@ -229,15 +230,15 @@ impl Store {
                 scope.spawn(|| {
                     if let Err(e) = worker() {
                         halt.store(true, Ordering::Relaxed);
-                        let mut fatal = fatal.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut fatal = unpoisoned(fatal.lock());
                         fatal.get_or_insert(e);
                     }
                 });
             }
         });
-        match fatal.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        match unpoisoned(fatal.into_inner()) {
             Some(e) => Err(e),
-            None => Ok(fates.into_inner().unwrap_or_else(PoisonError::into_inner)),
+            None => Ok(unpoisoned(fates.into_inner())),
         }
     }
 

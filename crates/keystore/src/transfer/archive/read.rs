@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 
+use gpg::printable::printable;
 use sha2::{Digest, Sha256};
 use tar::{Entry as Member, EntryType, PaxExtensions};
 
@@ -287,14 +288,7 @@ fn unexpected(path: &str) -> Error {
 
 /// What an error of serde_json or tar says, which may quote what was found, as a terminal can take it.
 fn shown(error: &impl std::fmt::Display) -> String {
-    let mut words = String::new();
-    for c in error.to_string().chars() {
-        match c {
-            '"' | '\'' | '\\' => words.push(c),
-            _ => words.extend(c.escape_debug()),
-        }
-    }
-    words
+    printable(&error.to_string())
 }
 
 fn refused(why: &str) -> Error {

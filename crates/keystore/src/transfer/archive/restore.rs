@@ -4,12 +4,13 @@
 
 use std::collections::HashSet;
 use std::io::Read;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
+use gpg::locks::unpoisoned;
 use gpg::{Certificate, Keyring};
 
 use crate::error::{Error, Result};
@@ -119,7 +120,7 @@ impl Store {
 
     fn restore_keys(&self, receiver: &Mutex<Receiver<(NameEmail, HomeFiles)>>, tally: &Tally) {
         loop {
-            let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let next = unpoisoned(receiver.lock()).recv();
             let Ok((name_email, files)) = next else { return };
             if tally.is_full.load(Ordering::Relaxed) {
                 continue;
