@@ -179,7 +179,6 @@ fn replace(path: &Path, fresh: &Path, text: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use std::os::unix::fs::{MetadataExt, symlink};

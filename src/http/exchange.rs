@@ -104,7 +104,6 @@ fn linger(connection: &Connection) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::io::Write;
     use std::net::TcpStream;

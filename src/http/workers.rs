@@ -76,7 +76,6 @@ impl Workers {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::collections::HashSet;
     use std::os::unix::net::UnixStream;
