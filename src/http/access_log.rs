@@ -20,9 +20,10 @@ use crate::systemd::journal::event;
 
 /// Characters of a method or path that the log gets.
 const LOGGED_MAX: usize = 100;
-/// So many refusals of strangers get a line
+/// Lines that refusals of strangers get in one [`SPAN`]; the rest is counted. A day of flood is some ten
+/// thousand lines.
 const LINES_MAX: u32 = 10;
-/// in this time; the rest is counted. A day of flood is some ten thousand lines.
+/// The time in which lines are counted.
 const SPAN: Duration = Duration::from_secs(60);
 
 /// The key that a request was about.

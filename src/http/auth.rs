@@ -24,7 +24,7 @@ pub struct Access {
     /// `None` while there are none.
     tokens: Option<Tokens>,
     peers: Peers,
-    /// Whether other hosts may ask although there are no tokens.
+    /// Whether other hosts are let in although there are no tokens.
     allow_anonymous: bool,
 }
 
@@ -39,17 +39,17 @@ pub struct Caller {
     pub pattern: Option<Pattern>,
 }
 
-/// What a path asks of a client.
+/// What a client needs for a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need {
     Nothing,
-    /// Any token, to learn that there is nothing.
+    /// Any token: only known clients learn which paths do not exist.
     Token,
     Scope(Scope),
 }
 
 impl Access {
-    /// Reads the tokens and looks up who is allowed. An error never has a part of a token in it.
+    /// Reads the tokens, and looks up the users and groups that need none. No error holds a part of a token.
     pub fn load(settings: &Settings) -> keystore::Result<Self> {
         let peers = Peers::from_settings(settings)?;
         let tokens = read_tokens(settings)?;
@@ -132,7 +132,7 @@ impl Caller {
 
 fn needed(method: &Method, path: &str) -> Need {
     match path {
-        // Tells nothing but which methods there are, and load balancers ask it without credentials.
+        // The answer holds only the methods of a path, and load balancers ask without credentials.
         _ if *method == Method::Options => Need::Nothing,
         "/ping" | "/ready" => Need::Nothing,
         "/gen_key" => Need::Scope(Scope::Generate),

@@ -23,7 +23,7 @@ pub enum Error {
     )]
     Unauthorized,
 
-    /// Who asks is known, and may not ask for this.
+    /// The client is known, and may not ask for this.
     #[error("{0}")]
     Forbidden(String),
 
@@ -151,7 +151,7 @@ fn status_of(error: &keystore::Error) -> u16 {
     }
 }
 
-/// What a client reads who may ask again later.
+/// What a client reads that may ask again later.
 fn unavailable(error: &keystore::Error) -> &'static str {
     match error {
         keystore::Error::Gpg(gpg::Error::NoSpace { .. }) => {

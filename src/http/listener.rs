@@ -20,7 +20,7 @@ use crate::systemd::sockets::Socket;
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
-    /// Path, device and inode of a Unix socket that we made and remove in the end.
+    /// Path, device and inode of a Unix socket that was bound here. It is removed in the end.
     own_path: Option<(PathBuf, u64, u64)>,
 }
 
@@ -34,7 +34,7 @@ impl Listener {
         Ok(Self { socket, own_path: None })
     }
 
-    /// Binds `address`: of a name, every address. A Unix socket at which nobody listens any more is
+    /// Binds `address`; of a name, every address. A Unix socket that no process listens at any more is
     /// replaced.
     pub fn bind(address: &ListenAddress) -> Result<Vec<Self>> {
         match address {
@@ -99,8 +99,8 @@ impl Drop for Listener {
     }
 }
 
-/// Clients take whichever address of a name they like, so all are bound. One that this host does not
-/// have is passed over as long as there is another.
+/// A client may take any address of a name, so all are bound. An address that this host does not have is
+/// passed over as long as there is another.
 fn bind_tcp(addresses: &[SocketAddr]) -> Result<Vec<Listener>> {
     let (mut listeners, mut missing) = (Vec::with_capacity(addresses.len()), None);
     for address in addresses {
@@ -142,7 +142,7 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     Ok(listener)
 }
 
-/// Whether `path` is a socket at which nobody listens any more.
+/// Whether `path` is a socket that no process listens at any more.
 fn is_abandoned(path: &Path) -> io::Result<bool> {
     let is_refused = |e: io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
     let is_socket = fs::symlink_metadata(path)?.file_type().is_socket();

@@ -1,4 +1,4 @@
-//! Which users of this host may ask over a Unix socket without a token.
+//! The users of this host that need no token on a Unix socket.
 
 use std::ffi::CString;
 
@@ -32,8 +32,8 @@ impl Peers {
         })
     }
 
-    /// Whether a peer needs no token: it is one of them, or nobody is named and the mode of the socket
-    /// has decided already.
+    /// Whether a peer needs no token. When the settings name no user and no group, the mode of the socket has
+    /// decided already.
     pub fn allow(&self, peer: UnixCredentials) -> bool {
         let (uid, gid) = (Uid::from_raw(peer.uid()), Gid::from_raw(peer.gid()));
         self.users.is_empty() && self.groups.is_empty()
@@ -43,7 +43,7 @@ impl Peers {
     }
 }
 
-/// A number of a user or group. The highest is that of nobody: system calls take it for "leave it as it is".
+/// The number of a user or group. System calls take the highest for "leave it as it is", so it names none.
 fn number(text: &str) -> Option<u32> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|number| is_number && *number != u32::MAX)

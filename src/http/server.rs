@@ -39,7 +39,7 @@ pub struct Server {
 /// Why the server stopped.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// Nobody asked for anything for as long as the setting `idle_timeout` says.
+    /// No request came for as long as the setting `idle_timeout` says.
     Idle,
     /// A signal; requests that had arrived were answered.
     Signal,
@@ -85,7 +85,7 @@ impl Server {
         self.finish(end, signals, notifier)
     }
 
-    /// How long this process may still be idle; `None` while it is not, or may be for ever.
+    /// How long this process may still be idle; `None` while it is busy, or when it may be idle for ever.
     fn time_to_idle_exit(&self, idle_timeout: Option<Duration>) -> Option<Duration> {
         if self.service.key_counts.is_counting() {
             return None; // else a count that takes longer than that would never end
@@ -161,7 +161,7 @@ impl Server {
     }
 }
 
-/// Errors of accept(2) that belong to the connection that was to be accepted.
+/// Errors of accept(2) that are about the connection that was to be accepted.
 fn is_the_peers(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

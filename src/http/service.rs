@@ -20,7 +20,7 @@ use crate::settings::Settings;
 #[derive(Debug)]
 pub struct Service {
     pub(super) store: Store,
-    /// Who may ask for what.
+    /// The rules by which clients are let in.
     pub(super) access: Access,
     /// How many requests that were not let in get a line in the log.
     pub(super) flood: FloodLimit,
@@ -33,12 +33,11 @@ pub struct Service {
     pub(super) key_length: KeyLength,
     /// Lifetime of a key whose request names none.
     pub(super) lifetime: Lifetime,
-    /// What has happened so far.
     pub(super) counters: Counters,
     pub(super) key_counts: Arc<CachedCounts>,
     pub(super) readiness: Readiness,
     pub(super) streams: StreamLimit,
-    /// When it began to stop.
+    /// When the service began to stop.
     pub(super) stopping: OnceLock<Instant>,
 }
 

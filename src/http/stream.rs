@@ -1,5 +1,5 @@
-//! A long answer, sent while it is made: in chunks, to a client that may be slow but not stand
-//! still, within bounds of time and number, and cut off short when it is not whole.
+//! A long answer, sent in chunks while it is made. A client may be slow, but may not stand still. Time and
+//! number of such answers are bounded. An answer that cannot be completed is cut off.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -18,13 +18,14 @@ const TOTAL_TIME: Duration = Duration::from_secs(300);
 const STALL_TIME: Duration = Duration::from_secs(5);
 /// How long it may go on once the service is to stop.
 const STOP_TIME: Duration = Duration::from_secs(5);
-/// How often a write that waits looks up: whether the service is to stop, and whether there is a little
-/// room, of which the kernel tells only when it is a lot.
+/// How often a waiting write looks whether the service is to stop. It also tries again to write: the kernel
+/// wakes a writer only when there is a lot of room.
 const SLICE: Duration = Duration::from_millis(250);
 
-/// A chunk is sent when it is this long,
+/// A chunk is sent when it is this long.
 const CHUNK: usize = 32 * 1024;
-/// or this old, so that the client sees progress and we see when it leaves.
+/// A chunk is sent when it is this old, so that the client sees progress, and the service sees when the client
+/// leaves.
 const PULSE: Duration = Duration::from_secs(2);
 
 /// How many long answers are being sent.

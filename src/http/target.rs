@@ -1,5 +1,5 @@
-//! What a request target says beyond the fixed paths: percent-encoded names and query parameters.
-//! Nothing decoded here is a path of a file; a name has still to become a `NameEmail`.
+//! The variable parts of a request target: percent-encoded names and query parameters. Nothing decoded here is
+//! a path of a file; a name has still to become a `NameEmail`.
 
 use gpg::hex;
 use gpg::printable::printable_start;
@@ -10,8 +10,8 @@ use super::error::{Error, Result};
 /// Characters of an unknown parameter that its refusal quotes.
 const NAME_MAX: usize = 100;
 
-/// Reads a path segment as an identity. It may be encoded as far as anybody likes, and must be where
-/// RFC 3986 (3.3) says so: `#` is `%23`.
+/// Reads a path segment as an identity. Any character may be percent-encoded. Those that RFC 3986 (3.3) does
+/// not allow in a segment must be: `#` is `%23`.
 pub fn name_email(segment: &str) -> Result<NameEmail> {
     let name = decode(segment)?;
     if !name.contains('#') {

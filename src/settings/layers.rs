@@ -21,13 +21,13 @@ const ENVIRONMENT_PREFIX: &str = "COPR_KEYGEN_";
 pub struct Setting {
     /// Its name.
     pub name: &'static str,
-    /// Its text when nobody says anything else; empty for none.
+    /// Its text when it is not set; empty for none.
     pub default: &'static str,
     /// What it holds and what it is for: a paragraph of the manual page.
     pub about: &'static str,
 }
 
-/// What the command line said. Empty and `None` mean: nothing.
+/// What the command line set. Empty and `None` mean: nothing.
 #[derive(Debug, Default)]
 pub struct Flags {
     /// `--config`
@@ -53,7 +53,7 @@ struct Written {
 /// Every setting as it was written last.
 pub struct Layers {
     written: Vec<Written>,
-    /// What the configuration file sets although there is no such setting.
+    /// A sentence for each unknown setting in the configuration file.
     unknown_keys: Vec<String>,
     /// Environment variables that look like settings of ours and are none.
     pub unknown_variables: Vec<String>,
@@ -62,7 +62,7 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// What counts when nobody says anything.
+    /// The defaults alone.
     pub fn defaults(settings: &[Setting]) -> Self {
         let default = |setting: &Setting| Written {
             name: setting.name,
@@ -77,9 +77,9 @@ impl Layers {
         }
     }
 
-    /// Reads flags, environment and configuration file. Fails only when the file cannot be read or is
-    /// not TOML: nobody knows what it would have set. Where only the settings `only` are needed, of
-    /// a file that is not TOML their lines have to be.
+    /// Reads flags, environment and configuration file. Fails only when the file cannot be read or is not
+    /// TOML. A caller that needs only the settings `only` can do with a file that is not TOML, as long as
+    /// their lines are.
     pub fn read(
         mut self,
         flags: Flags,
@@ -180,7 +180,7 @@ impl Layers {
         Ok(())
     }
 
-    /// Fails when the configuration file sets what there is not: most likely a slip in a name.
+    /// Fails when the configuration file sets a setting that does not exist: most likely a slip in its name.
     pub fn refuse_unknown(&self) -> Result<()> {
         self.unknown_keys.first().map_or(Ok(()), |why| Err(Error::Settings(why.clone())))
     }

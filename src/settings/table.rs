@@ -1,5 +1,5 @@
-//! The settings there are. This table alone says what a setting is called, what it holds, what it is when
-//! nobody sets it, how its text is read, and what the manual says about it.
+//! The table of settings: the name of each, its type, its default, its parser, and its paragraph of the manual.
+//! A new setting is a new entry here.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -68,7 +68,7 @@ macro_rules! settings {
 
 settings! {
     /// The directory that holds the keys and all that is derived from them. At most 63 bytes long, because
-    /// sockets of gpg-agent are made below it. Another one than the default needs drop-ins with
+    /// sockets of gpg-agent are made below it. A directory other than the default needs drop-ins with
     /// ReadWritePaths= for the units.
     state_dir: PathBuf = "/var/lib/copr-keygen", every_mode(state_dir);
 
@@ -135,12 +135,12 @@ settings! {
     tokens_file: Value<Option<PathBuf>> = "", some_modes(optional_path);
 
     /// Users who need no token on a Unix socket: names or numbers, several as an array or separated by
-    /// spaces. When neither this nor allow_groups names anybody, the mode of the socket decides, and who
-    /// can connect needs none.
+    /// spaces. When neither this nor allow_groups names any, the mode of the socket decides, and every
+    /// user that can connect needs no token.
     allow_users: Value<Vec<String>> = "", some_modes(words);
 
-    /// Groups whose members need no token on a Unix socket, like allow_users. Counted are the group of the
-    /// process that connects and the groups that this host knows its user to be in.
+    /// Groups whose members need no token on a Unix socket, like allow_users. The group of the
+    /// process that connects counts, and so do the groups that this host knows its user to be in.
     allow_groups: Value<Vec<String>> = "", some_modes(words);
 
     /// Whether serve starts on an address that other hosts can reach while there are no tokens: true or

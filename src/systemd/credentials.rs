@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// The largest secret that is read, in bytes.
 const SECRET_MAX: usize = 64 * 1024;
 
-/// Bytes that nobody may see.
+/// Bytes that are wiped when dropped and never shown.
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
@@ -48,7 +48,7 @@ pub fn read(name: &str) -> Result<Option<Secret>> {
     read_in(&directory, name)
 }
 
-/// Who may read a credential is systemd's business: owner and mode differ between its versions.
+/// Owner and mode of a credential are not checked: systemd sets them, and they differ between its versions.
 fn read_in(directory: &Path, name: &str) -> Result<Option<Secret>> {
     let refused =
         |e: io::Error| Error::Settings(format!("the credential {name} cannot be read: {e}"));
@@ -70,8 +70,8 @@ fn read_in(directory: &Path, name: &str) -> Result<Option<Secret>> {
     }
 }
 
-/// The secret in the file that `setting` names: a regular file that nobody may read but root, this process or
-/// the owner of `state_dir`, who this process becomes when it is root's.
+/// The secret in the file that `setting` names. It must be a regular file with no permissions for others. It
+/// must belong to root, to the user of this process, or, when that is root, to the owner of `state_dir`.
 pub fn read_file(setting: &str, path: &Path, state_dir: &Path) -> Result<Secret> {
     let refused = |why: String| Error::Settings(format!("{setting} {}: {why}", path.display()));
     // A symbolic link could lead elsewhere tomorrow, and opening a pipe would wait for its writer.

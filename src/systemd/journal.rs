@@ -13,7 +13,7 @@ use systemd_journal_logger::{JournalLog, connected_to_journal};
 pub enum Style {
     /// With the time in front, for a log.
     Service,
-    /// Without, for somebody who waits for the command to end.
+    /// Without the time, for a person who waits for the command to end.
     Terminal,
 }
 
@@ -48,8 +48,7 @@ impl Log for Stderr {
             }
             (Style::Terminal, _) => "copr-keygen: ".into(),
         };
-        // In one write, so that lines of several processes stay whole. Nobody is left to tell when
-        // stderr is closed.
+        // In one write, so that lines of several processes stay whole. A closed stderr cannot be reported.
         let line = format!("{front}{}\n", printable(&record.args().to_string()));
         let _ = std::io::stderr().write_all(line.as_bytes());
     }

@@ -14,7 +14,7 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// Reads from the environment who wants to know.
+    /// Reads the socket of the service manager and its watchdog from the environment.
     pub fn from_env() -> Self {
         Self {
             interval: sd_notify::watchdog_enabled().map_or(Duration::MAX, |limit| limit / 4),
