@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use gpg::Fingerprint;
 use gpg::locks::unpoisoned;
-use gpg::printable::printable_start;
+use gpg::text::printable_start;
 use keystore::NameEmail;
 use log::Level;
 use tiny_http::{HTTPVersion, Method};

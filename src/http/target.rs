@@ -2,7 +2,7 @@
 //! a path of a file; a name has still to become a `NameEmail`.
 
 use gpg::hex;
-use gpg::printable::printable_start;
+use gpg::text::printable_start;
 use keystore::NameEmail;
 
 use super::error::{Error, Result};

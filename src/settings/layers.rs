@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-use gpg::printable::printable;
+use gpg::text::printable;
 
 use super::value::Value;
 use crate::error::{Error, Result};

@@ -44,7 +44,8 @@ impl Gpg {
         deadline: Instant,
     ) -> Result<()> {
         let call = |home| doubting(self.call(home, deadline), at);
-        let (signature, _) = sign(SigningAgent::Own, call(home), passphrase, &format!("{fingerprint}!"))?;
+        let (signature, _) =
+            sign(SigningAgent::Own, call(home), passphrase, &format!("{fingerprint}!"))?;
         let verifying = match apart {
             Some(keyring) => call(keyring.home).reading(keyring),
             None => call(home),

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use gpg::clock;
-use gpg::printable::printable;
+use gpg::text::printable;
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use zeroize::Zeroizing;
 

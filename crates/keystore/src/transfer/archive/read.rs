@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 
-use gpg::printable::printable;
+use gpg::text::printable;
 use sha2::{Digest, Sha256};
 use tar::{Entry as Member, EntryType, PaxExtensions};
 
