@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use serde_json::json;
 
@@ -24,18 +25,31 @@ fn clock_of(days: i32) -> Vec<(String, String)> {
 
 /// What makes a program live at another time, as `faketime -f` would do it.
 pub fn clock(time: &str) -> Vec<(String, String)> {
-    let mut faketime = tool("faketime", "faketime");
-    let output = succeed(faketime.arg("-f").arg(time).arg("env"));
-    let variables = String::from_utf8(output.stdout).unwrap();
-    let faked = variables.lines().filter_map(|line| line.split_once('='));
-    faked
-        .filter(|(name, _)| matches!(*name, "LD_PRELOAD" | "FAKETIME"))
+    [
+        ("LD_PRELOAD", faketime_library()),
+        ("FAKETIME", time),
         // Waiting must go on as it is.
-        .chain([("DONT_FAKE_MONOTONIC", "1"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")])
+        ("DONT_FAKE_MONOTONIC", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
         // What the disk says of files does not change with the clock.
-        .chain([("NO_FAKE_STAT", "1")])
-        .map(|(name, value)| (name.into(), value.into()))
-        .collect()
+        ("NO_FAKE_STAT", "1"),
+    ]
+    .map(|(name, value)| (name.into(), value.into()))
+    .into()
+}
+
+/// The library that `faketime` preloads. faketime makes a semaphore that is named after its process, and fails where
+/// a killed one of the same number has left its own behind. So it is asked once, and again when it fails.
+fn faketime_library() -> &'static str {
+    static LIBRARY: LazyLock<String> = LazyLock::new(|| {
+        let preloaded = || {
+            let output = tool("faketime", "faketime").args(["-f", "+0d", "env"]).output().unwrap();
+            let variables = String::from_utf8(output.stdout).unwrap();
+            variables.lines().find_map(|line| line.strip_prefix("LD_PRELOAD=")).map(String::from)
+        };
+        (0..20).find_map(|_| preloaded()).expect("faketime preloads a library")
+    });
+    &LIBRARY
 }
 
 /// A key of one year, made 350 days ago.
