@@ -5,17 +5,21 @@
 //! `state` is the directory around the homes, `secrets` protect a home, `make` makes one, `view` is what
 //! obs-signd sees of them, `keep` looks after them, and `transfer` brings them in and out.
 
-pub mod ahead;
 pub mod error;
 mod files;
+mod hex;
 mod home;
 pub mod identity;
 pub mod interrupt;
 mod keep;
 mod key_request;
+pub mod layout;
 mod make;
 mod options;
+pub mod parallel;
 pub mod remedy;
+#[cfg(test)]
+mod scratch;
 mod secrets;
 mod state;
 mod store;
@@ -24,9 +28,10 @@ mod view;
 
 pub use error::{Error, Result};
 pub use files::durable::{rename, rename_by};
+pub use files::make_directory as make_part;
 pub use home::Homes;
 pub use home::evidence::Evidence;
-pub use home::examine::{DIRECTORY_MODE, Fault, Home, TRUST_DATABASE, judge};
+pub use home::examine::{Fault, Home, judge};
 pub use home::record::KeyRecord;
 pub use home::staging::Work;
 pub use identity::NameEmail;
@@ -35,6 +40,7 @@ pub use keep::inspector::{Inspector, check_path_length};
 pub use keep::prolong::{Prolonged, Term};
 pub use keep::trash::Removed;
 pub use key_request::KeyRequest;
+pub use layout::{DIRECTORY_MODE, IMPORTING, PARTS, TRUST_DATABASE};
 pub use make::Outcome;
 pub use make::pool::Stock;
 pub use options::Options;
@@ -45,14 +51,14 @@ pub use state::directory::{
 };
 pub use state::nested;
 pub use state::old_keyring::find as old_keyring;
-pub use state::owners::{Owner, PARTS, Stranger, give_back, make_part, set_mode};
+pub use state::owners::{Owner, Stranger, give_back, set_mode};
 pub use state::space::Space;
 pub use store::{Store, Workplace};
 pub use transfer::archive::{self, Archived, Restored, Summary};
 pub use transfer::export::{ExportReport, Unexported};
 pub use transfer::import::{
-    IMPORTING, ImportOptions, ImportReport, Keyless, LeftOut, Moved, OldLayout, Phrases, Shadowed,
-    Source, Unread, way_out,
+    ImportOptions, ImportReport, Keyless, LeftOut, Moved, OldLayout, Phrases, Shadowed, Source,
+    Unread, way_out,
 };
 pub use view::agent::{Agent, AgentHome, Configuration};
 pub use view::links::{LinkFault, OddLink};

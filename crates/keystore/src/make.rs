@@ -118,7 +118,7 @@ impl Store {
             }
             Publication::Lost => self.find_linked(name_email)?.ok_or_else(|| {
                 // Brought back, and removed again; whoever asks once more gets a key.
-                Error::Gpg(gpg::Error::Busy(format!("the key of {name_email} comes and goes")))
+                Error::busy(format!("the key of {name_email} comes and goes"))
             }),
         }
     }

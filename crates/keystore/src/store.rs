@@ -13,6 +13,7 @@ use crate::home::on_disk::OnDisk;
 use crate::home::staging::{self, Publication, StagedHome, Staging};
 use crate::identity::NameEmail;
 use crate::keep::catalog::Catalog;
+use crate::layout::{IMPORTING, KEYS, PARTS, POOL, STAGING, TRASH};
 use crate::make::looks::Looks;
 use crate::make::pool::Pool;
 use crate::make::turns::{Permits, Turns};
@@ -20,9 +21,7 @@ use crate::options::Options;
 use crate::remedy;
 use crate::secrets::passphrase::Passphrases;
 use crate::state::opened::Opened;
-use crate::state::owners::PARTS;
 use crate::state::{directory, nested};
-use crate::transfer::import::IMPORTING;
 use crate::view::phrases::PhraseFiles;
 use crate::view::signd::SigndView;
 
@@ -87,7 +86,7 @@ impl Store {
         phrases: PathBuf,
     ) -> Result<Self> {
         let root = &options.state_dir;
-        Self::make_parts(root, &["keys", "pool", "staging"])?;
+        Self::make_parts(root, &[KEYS, POOL, STAGING])?;
         let store = Self::with(options, gpg, root, |signd| signd.beside(importing, phrases))?;
         store.clear_staging();
         store.prepare_signd()?;
@@ -118,9 +117,9 @@ impl Store {
             signd,
             on_disk: OnDisk::new(directories),
             passphrases,
-            staging: Staging::new(above.join("staging")),
+            staging: Staging::new(above.join(STAGING)),
             pool: Pool::new(root, options.pool_max_age),
-            trash: root.join("trash"),
+            trash: root.join(TRASH),
             gpg,
             opened,
             turns: Turns::default(),

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use gpg::clock;
-use keystore::ahead::ahead;
+use keystore::parallel::map_ahead;
 use keystore::{self, Fault, Home};
 
 use super::expiry;
@@ -50,7 +50,7 @@ impl Survey {
         };
         let owner = host.owner.uid.as_raw();
         let examine = |name| host.inspector.examine(name, owner);
-        survey.homes = ahead(names.into_iter(), examine).flatten().collect();
+        survey.homes = map_ahead(names.into_iter(), examine).flatten().collect();
         if host.options.repair {
             for home in &mut survey.homes {
                 survey.mended_modes.extend(mend_modes(host, home, owner));

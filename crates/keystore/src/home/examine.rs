@@ -9,17 +9,13 @@ use std::path::{Path, PathBuf};
 
 use gpg::{Fingerprint, Keygrip};
 
-use crate::home::record::{KeyRecord, RECORD};
-use crate::home::{Homes, PASSPHRASE, PUBRING, REVOCATIONS, SECRET_KEYS};
+use crate::home::Homes;
+use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
-
-/// gpg's trust database, which no home here needs.
-pub const TRUST_DATABASE: &str = "trustdb.gpg";
-
-/// The mode of every directory of the state.
-pub const DIRECTORY_MODE: u32 = 0o700;
-/// The mode of every file of the state.
-pub const FILE_MODE: u32 = 0o600;
+use crate::layout::{
+    DIRECTORY_MODE, FILE_MODE, PASSPHRASE, PUBRING, RECORD, REVOCATIONS, SECRET_KEYS,
+    TRUST_DATABASE, revocation_file,
+};
 
 /// Something about a home that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,7 +159,7 @@ impl Home {
     fn revocation(&mut self, path: PathBuf, found: &Metadata, owner: u32) -> Option<Fingerprint> {
         let told = self.record.as_ref().map(|record| record.fingerprint.clone());
         if let Some(told) = told.filter(|_| found.is_dir()) {
-            let file = path.join(format!("{told}.rev"));
+            let file = path.join(revocation_file(&told));
             if let Ok(found_file) = fs::symlink_metadata(&file) {
                 if found_file.is_file() && found_file.len() > 0 {
                     self.judge(&path, found, owner);

@@ -16,8 +16,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::Result;
-use crate::files::durable;
+use crate::files::{FileId, durable};
 use crate::identity::NameEmail;
+use crate::parallel::lock;
 
 /// Homes that are remembered, 8 bytes each. One more, and all are forgotten and looked at again.
 const KNOWN_MAX: usize = 100_000;
@@ -29,8 +30,7 @@ const TICK: Duration = Duration::from_secs(3);
 /// What tells a directory, or one state of it, from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stamp {
-    device: u64,
-    inode: u64,
+    id: FileId,
     /// rename(2) sets it on what is renamed, and on the directory where.
     changed: (i64, i64),
 }
@@ -38,7 +38,7 @@ pub struct Stamp {
 impl From<&Metadata> for Stamp {
     fn from(found: &Metadata) -> Self {
         let changed = (found.ctime(), found.ctime_nsec());
-        Self { device: found.dev(), inode: found.ino(), changed }
+        Self { id: found.into(), changed }
     }
 }
 
@@ -92,7 +92,7 @@ impl OnDisk {
     /// that lead to it.
     pub fn make_sure(&self, name_email: &NameEmail, stamp: Stamp) -> Result<()> {
         let home = self.hasher.hash_one((name_email, stamp));
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if state.known.contains(&home) {
             return Ok(());
         }
@@ -108,12 +108,12 @@ impl OnDisk {
     /// Takes note of a home that was written through after it was seen as `stamp`.
     pub fn learn(&self, name_email: &NameEmail, stamp: Stamp) {
         let home = self.hasher.hash_one((name_email, stamp));
-        self.lock().learn(home);
+        lock(&self.state).learn(home);
     }
 
     /// Writes through what is in the directories now.
     pub fn sync(&self) -> Result<()> {
-        let state = self.lock();
+        let state = lock(&self.state);
         let needed = state.begun + 1;
         self.write_through(state, needed).map(drop)
     }
@@ -138,7 +138,7 @@ impl OnDisk {
             let now = SystemTime::now();
             let mut directories = self.directories.iter();
             let written = directories.try_for_each(|directory| durable::sync(directory));
-            state = self.lock();
+            state = lock(&self.state);
             state.is_running = false;
             self.ended.notify_all();
             written?;
@@ -151,10 +151,6 @@ impl OnDisk {
 
     fn stamps(&self) -> Option<Vec<Stamp>> {
         self.directories.iter().map(|directory| Stamp::of(directory)).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -170,10 +166,16 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::scratch;
+
+    fn some_file() -> FileId {
+        let Ok(found) = fs::metadata("/") else { unreachable!("there is a root") };
+        FileId::from(&found)
+    }
 
     #[test]
     fn a_stamp_that_a_later_change_may_share_has_not_settled() {
-        let stamp = Stamp { device: 1, inode: 1, changed: (1_000, 5) };
+        let stamp = Stamp { id: some_file(), changed: (1_000, 5) };
         let settled_at = |seconds| stamp.is_settled(UNIX_EPOCH + Duration::from_secs(seconds));
         assert!(settled_at(1_004));
         // Also while the clock of this host is behind that of the file server.
@@ -184,10 +186,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_written_through_is_not_known_until_it_can() -> Result<()> {
-        let path = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
+        let root = scratch();
+        let path = root.path().join("keys");
         let on_disk = OnDisk::new(vec![path.clone()]);
         let name = NameEmail::parse("a#b@c")?;
-        let stamp = Stamp { device: 1, inode: 1, changed: (1, 1) };
+        let stamp = Stamp { id: some_file(), changed: (1, 1) };
         assert!(on_disk.make_sure(&name, stamp).is_err());
         assert!(fs::create_dir(&path).is_ok());
         on_disk.make_sure(&name, stamp)?;

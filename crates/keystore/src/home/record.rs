@@ -1,18 +1,17 @@
 //! `key.json`: what is known of a key without asking gpg. A cache, never the truth.
 
-use std::fs::OpenOptions;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use gpg::{Certificate, Fingerprint, Keygrip, clock};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::home::{REVOCATIONS, SECRET_KEYS, names_in, secret_keys};
-
-/// Its name in a home.
-pub const RECORD: &str = "key.json";
+use crate::files::durable::write_new;
+use crate::files::names_in;
+use crate::files::read::{Links, beginning, open_regular};
+use crate::home::secret_keys;
+use crate::layout::{RECORD, REVOCATIONS, SECRET_KEYS};
 
 /// Longer than any record, so that a strange file is not read into memory.
 pub const RECORD_MAX: u64 = 4096;
@@ -51,10 +50,8 @@ impl KeyRecord {
     /// Writes `key.json` into a staged home.
     pub fn write(&self, home: &Path) -> Result<()> {
         let path = home.join(RECORD);
-        let failed = |e: io::Error| Error::io(format!("writing {}", path.display()), e);
-        let text = self.text().map_err(|e| failed(e.into()))?;
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        file.and_then(|mut file| file.write_all(&text)).map_err(failed)
+        let text = self.text().map_err(|e| Error::at("writing", &path)(io::Error::from(e)))?;
+        write_new(&path, &text)
     }
 
     /// What [`KeyRecord::write`] writes.
@@ -97,13 +94,8 @@ impl KeyRecord {
     /// Reads `key.json`; `None` when it is missing, cannot be read or is not what [`KeyRecord::write`]
     /// writes: whoever goes without this cache asks the files it is made from.
     pub fn read(home: &Path) -> Option<Self> {
-        let mut text = Vec::with_capacity(1024);
-        // Whatever lies there must not make us wait, nor lead elsewhere.
-        let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
-        let open = OpenOptions::new().read(true).custom_flags(flags).open(home.join(RECORD));
-        let file = open.ok().filter(|file| file.metadata().is_ok_and(|found| found.is_file()))?;
-        file.take(RECORD_MAX).read_to_end(&mut text).ok()?;
-        Self::parse(&text)
+        let file = open_regular(&home.join(RECORD), Links::Refused).ok()??;
+        Self::parse(&beginning(file, RECORD_MAX).ok()?)
     }
 
     /// Parses what [`KeyRecord::write`] writes.

@@ -1,21 +1,22 @@
 //! Work in progress: every home is made in a directory of its own below `staging/` that is locked
 //! as long as its maker lives. Nothing here is ever trusted or reused after a crash.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gpg::Keygrip;
-use nix::fcntl::Flock;
 
 use crate::error::{Error, Result};
 use crate::files::durable;
-use crate::files::lock::lock;
+use crate::files::lock::{DirectoryLock, lock};
+use crate::files::{is_there, make_directory, names_in, remove_tree};
+use crate::home::Homes;
 use crate::home::on_disk::{OnDisk, Stamp};
-use crate::home::{self, Homes};
 use crate::identity::NameEmail;
+use crate::layout::{DIRECTORY_MODE, SECRET_KEYS};
 use crate::secrets::passphrase::{self, Form};
 use crate::view::signd::SigndView;
 
@@ -50,7 +51,7 @@ pub struct StagedHome<'a> {
     staging: &'a Staging,
     home: PathBuf,
     directory: PathBuf,
-    _lock: Flock<File>,
+    _lock: DirectoryLock,
     linked: Option<(&'a SigndView, Keygrip)>,
 }
 
@@ -91,10 +92,10 @@ impl Staging {
             let name = self.identity.name();
             let directory = self.directory.join(&name);
             let fresh = self.directory.join(format!("{FRESH}{name}"));
-            let failed = |e| Error::io(format!("making {}", directory.display()), e);
+            let failed = Error::at("making", &directory);
             let builder = || {
                 let mut builder = DirBuilder::new();
-                builder.mode(0o700);
+                builder.mode(DIRECTORY_MODE);
                 builder
             };
             match builder().create(&fresh) {
@@ -138,9 +139,9 @@ impl Staging {
 
     /// Whether a home in here holds this secret key.
     pub fn holds(&self, keygrip: &Keygrip) -> Result<bool> {
-        let secret = Path::new(HOME).join(home::SECRET_KEYS).join(keygrip.file_name());
-        for name in home::names_in(&self.directory)? {
-            if home::is_there(&self.directory.join(name).join(&secret))? {
+        let secret = Path::new(HOME).join(SECRET_KEYS).join(keygrip.file_name());
+        for name in names_in(&self.directory)? {
+            if is_there(&self.directory.join(name).join(&secret))? {
                 return Ok(true);
             }
         }
@@ -157,10 +158,7 @@ impl<'a> StagedHome<'a> {
     /// Makes the home an empty directory again.
     pub fn empty(&self) -> Result<()> {
         remove_tree(&self.home)?;
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&self.home)
-            .map_err(|e| Error::io(format!("making {}", self.home.display()), e))
+        make_directory(&self.home)
     }
 
     /// Where files may be made that are not to be published.
@@ -189,7 +187,7 @@ impl<'a> StagedHome<'a> {
         match durable::rename(&self.home, &target) {
             Ok(()) => {}
             Err(e) if durable::is_taken(&e) => return Ok(Publication::Lost),
-            Err(e) => return Err(Error::io(format!("publishing {}", target.display()), e)),
+            Err(e) => return Err(Error::at("publishing", &target)(e)),
         }
         self.linked = None;
         let seen = Stamp::of(&target);
@@ -216,22 +214,6 @@ impl Drop for StagedHome<'_> {
         if let Err(e) = remove_tree(&self.directory) {
             log::warn!("{e}; it will be tried again with the next key");
             self.staging.leftovers.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Removes a directory and all below it. A gpg-agent that is about to die may still write there,
-/// so a directory that was not empty after all is tried again.
-pub(crate) fn remove_tree(directory: &Path) -> Result<()> {
-    let mut tries = 0;
-    loop {
-        match fs::remove_dir_all(directory) {
-            Ok(()) => return Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound && !directory.exists() => return Ok(()),
-            Err(e) if tries == 3 => {
-                return Err(Error::io(format!("removing {}", directory.display()), e));
-            }
-            Err(_) => tries += 1,
         }
     }
 }

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use gpg::{Certificate, Gpg, Keyring};
 use serde::Serialize;
 
-use crate::ahead::ahead;
 use crate::error::{Error, Result};
 use crate::home::Homes;
 use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
+use crate::layout::GNUPG;
 use crate::make::looks::{Look, Looks};
+use crate::parallel::map_ahead;
 
 /// How long gpg may take to show one certificate.
 const LOOK_TIME: Duration = Duration::from_secs(10);
@@ -99,7 +100,7 @@ pub struct Catalog {
 impl Catalog {
     /// The keys of the state directory `root`.
     pub fn new(root: &Path, gpg: Gpg) -> Self {
-        let agent_home = root.join("gnupg");
+        let agent_home = root.join(GNUPG);
         Self { homes: Homes::new(root), gpg, agent_home, looks: None, deadline: None }
     }
 
@@ -136,7 +137,7 @@ impl Catalog {
         });
         let look = |name_email: Result<NameEmail>| self.look(name_email?);
         // None: gone since the directory was read.
-        let found = ahead(names, look).filter_map(Result::transpose);
+        let found = map_ahead(names, look).filter_map(Result::transpose);
         Ok(found.filter(move |key| key.as_ref().map_or(true, |key| filter.takes(&key.record))))
     }
 

@@ -2,7 +2,6 @@
 //! and clears nothing by being opened, unlike [`crate::Store`].
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,14 +9,17 @@ use gpg::{Certificate, Gpg, clock, time_of_signature};
 
 use crate::Catalog;
 use crate::error::{Error, Result};
-use crate::files::lock::lock;
+use crate::files::durable::replace;
+use crate::files::lock::hold_key;
+use crate::files::{entries, make_directory};
 use crate::home::examine::Home;
-use crate::home::record::{KeyRecord, RECORD};
+use crate::home::record::KeyRecord;
 use crate::home::staging::{Staging, Work};
-use crate::home::{Homes, PUBRING, SECRET_KEYS, staging};
+use crate::home::{Homes, staging};
 use crate::identity::NameEmail;
-use crate::keep::prolong::{copy, replace};
+use crate::keep::prolong::copy;
 use crate::keep::trash::old_services;
+use crate::layout::{POOL, PUBRING, RECORD, SECRET_KEYS, STAGING, TRASH};
 use crate::options::Options;
 use crate::secrets::passphrase::{self, Form, Passphrases};
 use crate::secrets::sealing::{places, strays};
@@ -51,22 +53,21 @@ impl Inspector {
             homes: Homes::new(root),
             signd: SigndView::of(options, &passphrases),
             passphrases,
-            staging: Staging::new(root.join("staging")),
-            pool: root.join("pool"),
-            trash: root.join("trash"),
+            staging: Staging::new(root.join(STAGING)),
+            pool: root.join(POOL),
+            trash: root.join(TRASH),
             gpg,
         }
     }
 
     /// The identities in `keys/`, and the names there that no identity has, both ordered.
     pub fn names(&self) -> Result<(Vec<NameEmail>, Vec<OsString>)> {
-        let failed = |e| Error::io(format!("reading {}", self.homes.directory().display()), e);
         let (mut names, mut strange) = (Vec::new(), Vec::new());
-        for entry in fs::read_dir(self.homes.directory()).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
+        for path in entries(self.homes.directory())? {
+            let name = path.file_name().unwrap_or_default();
             match name.to_str().and_then(|name| NameEmail::parse(name).ok()) {
                 Some(name_email) => names.push(name_email),
-                None => strange.push(name),
+                None => strange.push(name.to_owned()),
             }
         }
         names.sort();
@@ -83,10 +84,10 @@ impl Inspector {
     pub fn certificate(&self, home: &Home) -> Result<Certificate> {
         let certificate = self.catalog.certificate(&home.name_email)?;
         if certificate.keygrip != home.keygrip {
-            return Err(Error::Gpg(gpg::Error::DamagedHome {
-                path: self.homes.pubring(&home.name_email),
-                reason: "is the certificate of another secret key".into(),
-            }));
+            return Err(Error::damaged(
+                &self.homes.pubring(&home.name_email),
+                "is the certificate of another secret key",
+            ));
         }
         Ok(certificate)
     }
@@ -125,7 +126,7 @@ impl Inspector {
         for place in places {
             match passphrase::form_in(&place.home) {
                 Ok(form) => forms.push((place.home, form)),
-                Err(Error::Gpg(gpg::Error::DamagedHome { .. })) => {}
+                Err(e) if e.is_damage() => {}
                 Err(e) => return Err(e),
             }
         }
@@ -152,8 +153,7 @@ impl Inspector {
         let work = staged.path();
         copy(&home.path.join(PUBRING), &work.join(PUBRING))?;
         let secret = Path::new(SECRET_KEYS);
-        fs::create_dir(work.join(secret))
-            .map_err(|e| Error::io(format!("making {}", work.join(secret).display()), e))?;
+        make_directory(&work.join(secret))?;
         let Some(grip) = &home.keygrip else {
             return Err(Error::NoKey(home.name_email.clone()));
         };
@@ -169,11 +169,7 @@ impl Inspector {
     ///
     /// [`Error::InUse`] when another process works on this key.
     pub fn rewrite_record(&self, home: &Home) -> Result<KeyRecord> {
-        let _held = match lock(&home.path) {
-            Ok(Some(held)) => held,
-            Ok(None) => return Err(Error::InUse(home.name_email.clone())),
-            Err(e) => return Err(Error::io(format!("locking {}", home.path.display()), e)),
-        };
+        let _held = hold_key(&home.path, &home.name_email)?;
         // It may have become another one until the lock was there.
         let certificate = self.certificate(home)?;
         let Some(keygrip) = certificate.keygrip else {
@@ -190,7 +186,7 @@ impl Inspector {
         };
         let staged = self.staging.create()?;
         record.write(staged.path())?;
-        replace(&staged.path().join(RECORD), &home.path)?;
+        replace(&staged.path().join(RECORD), &home.path.join(RECORD))?;
         Ok(record)
     }
 

@@ -1,21 +1,23 @@
 //! Puts a key from elsewhere together in staging and tries whether it is what it claims to be, before
 //! anybody sees it. Believes no file: the certificate is inspected, a signature is made.
 
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use gpg::{Certificate, Keyring, Protection, Signature, clock, time_of_signature};
-use zeroize::Zeroizing;
 
 use crate::Store;
 use crate::error::{Error, Result};
+use crate::files::read::read_file;
+use crate::home;
 use crate::home::record::KeyRecord;
-use crate::home::{self, PASSPHRASE, PUBRING};
 use crate::identity::NameEmail;
+use crate::layout::{PASSPHRASE, PUBRING};
 use crate::secrets::passphrase::{Passphrases, Phrase};
 use crate::transfer::archive::HomeFiles;
 
+/// Longer than the file of any secret key.
+const SECRET_KEY_MAX: u64 = 64 * 1024;
 /// How long all of gpg's work for one key may take.
 pub const KEY_TIME: Duration = Duration::from_secs(60);
 
@@ -92,11 +94,10 @@ impl Store {
     fn protect(&self, home: &Path, record: &KeyRecord, deadline: Instant) -> Result<Phrase> {
         let phrase = Passphrases::fresh()?;
         let secret = record.secret_key(home);
-        let reading = |e| Error::io(format!("reading {}", secret.display()), e);
         let is_changed =
             self.gpg.change_passphrase(home, &record.fingerprint, None, &phrase, deadline)?;
         let is_protected = || -> Result<bool> {
-            let bytes = Zeroizing::new(fs::read(&secret).map_err(reading)?);
+            let bytes = read_file(&secret, SECRET_KEY_MAX)?;
             Ok(Protection::of(&bytes) == Some(Protection::Passphrase))
         };
         if is_changed && is_protected()? {

@@ -43,9 +43,7 @@ impl Looks {
         let before = self.inside.fetch_add(1, Ordering::SeqCst);
         let inside = Inside(&self.inside);
         if before >= LOOKS_MAX {
-            return Err(Error::Gpg(gpg::Error::Busy(format!(
-                "{LOOKS_MAX} requests look at keys with gpg"
-            ))));
+            return Err(Error::busy(format!("{LOOKS_MAX} requests look at keys with gpg")));
         }
         let patience = Instant::now() + self.patience;
         let until = deadline.map_or(patience, |deadline| deadline.min(patience));

@@ -2,10 +2,9 @@
 //! home without an identity, as well protected as a key; it is claimed by one `rename`, so it can
 //! never serve two identities, and whoever claims it looks at it first.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,10 +12,11 @@ use gpg::{KeyLength, Keygrip};
 
 use crate::Store;
 use crate::error::{Error, Result};
-use crate::files::durable;
 use crate::files::lock::lock;
+use crate::files::{durable, ensure_directory, entries, if_there, names_in};
+use crate::home;
 use crate::home::staging::StagedHome;
-use crate::home::{self, PASSPHRASE, SECRET_KEYS};
+use crate::layout::{PASSPHRASE, POOL, SECRET_KEYS};
 use crate::secrets::passphrase::Passphrases;
 
 /// How long making one secret key may take at idle priority on a busy host, beyond `gpg_timeout`.
@@ -41,7 +41,7 @@ pub struct Pool {
 impl Pool {
     /// The pool of the state directory `root`; entries older than `max_age` are not used.
     pub fn new(root: &Path, max_age: Duration) -> Self {
-        Self { directory: root.join("pool"), max_age }
+        Self { directory: root.join(POOL), max_age }
     }
 
     /// The directory.
@@ -59,9 +59,9 @@ impl Pool {
     pub fn claim(&self, length: KeyLength, staged: &StagedHome) -> Result<Option<Keygrip>> {
         let max_age = self.max_age;
         let directory = self.of_length(length);
-        let entries = match fs::read_dir(&directory) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // One entry is enough, so not all of them are read.
+        let entries = match if_there(fs::read_dir(&directory)) {
+            Ok(entries) => entries.into_iter().flatten(),
             // Keys can be made without it.
             Err(e) => {
                 log::warn!(
@@ -103,7 +103,7 @@ impl Pool {
 
     /// How many entries of a length there are.
     pub fn count(&self, length: KeyLength) -> Result<usize> {
-        Ok(home::names_in(&self.of_length(length))?.len())
+        Ok(names_in(&self.of_length(length))?.len())
     }
 }
 
@@ -115,7 +115,7 @@ fn check(
 ) -> std::result::Result<Keygrip, String> {
     let keygrip =
         name.to_str().and_then(Keygrip::parse).ok_or("its name is no keygrip".to_owned())?;
-    let mut names = home::names_in(home).map_err(|e| e.to_string())?;
+    let mut names = names_in(home).map_err(|e| e.to_string())?;
     names.sort();
     if names != [PASSPHRASE, SECRET_KEYS] {
         return Err(format!("it holds {names:?}"));
@@ -145,14 +145,8 @@ impl Store {
         let mut made = 0;
         for Stock { length, count } in stock {
             let directory = self.pool.of_length(*length);
-            let failed = |doing: &str, e| Error::io(format!("{doing} {}", directory.display()), e);
-            match DirBuilder::new().mode(0o700).create(&directory) {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(failed("making", e));
-                }
-                _ => {}
-            }
-            let Some(_filler) = lock(&directory).map_err(|e| failed("locking", e))? else {
+            ensure_directory(&directory).map_err(Error::at("making", &directory))?;
+            let Some(_filler) = lock(&directory).map_err(Error::at("locking", &directory))? else {
                 log::info!("{length}: another process fills the pool");
                 continue;
             };
@@ -170,16 +164,16 @@ impl Store {
     /// Removes entries of a length that are too old or damaged.
     fn discard_old(&self, length: KeyLength, max_age: Duration) -> Result<()> {
         let directory = self.pool.of_length(length);
-        let reading = |e| Error::io(format!("reading {}", directory.display()), e);
-        for entry in fs::read_dir(&directory).map_err(reading)? {
-            let entry = entry.map_err(reading)?;
-            let Err(why) = check(&entry.path(), &entry.file_name(), max_age) else { continue };
+        for path in entries(&directory)? {
+            let Err(why) = check(&path, path.file_name().unwrap_or_default(), max_age) else {
+                continue;
+            };
             // Into staging by rename, so that no request can claim it while it is being removed.
             let staged = self.staging.create()?;
-            match durable::rename(&entry.path(), staged.path()) {
-                Ok(()) => log::warn!("{}: discarded: {why}", entry.path().display()),
+            match durable::rename(&path, staged.path()) {
+                Ok(()) => log::warn!("{}: discarded: {why}", path.display()),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => log::warn!("{}: cannot be discarded: {e}", entry.path().display()),
+                Err(e) => log::warn!("{}: cannot be discarded: {e}", path.display()),
             }
         }
         Ok(())
@@ -201,8 +195,7 @@ impl Store {
         home::keep_only(staged.path(), &[PASSPHRASE, SECRET_KEYS])?;
         durable::sync_tree(staged.path())?;
         let target = self.pool.of_length(length).join(keygrip.as_str());
-        durable::rename(staged.path(), &target)
-            .map_err(|e| Error::io(format!("adding {}", target.display()), e))?;
+        durable::rename(staged.path(), &target).map_err(Error::at("adding", &target))?;
         Ok(true)
     }
 }

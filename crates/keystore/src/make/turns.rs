@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::identity::NameEmail;
+use crate::parallel::lock;
 
 /// Requests that may make a key or wait for one at the same time; more would only fill the table
 /// of connections and keep out those that are quickly answered.
@@ -38,9 +39,7 @@ impl Turns {
     pub fn take(&self, name_email: &NameEmail, deadline: Instant) -> Result<Turn<'_>> {
         let mut crowd = lock(&self.crowd);
         if crowd.taken.len() + crowd.waiting >= INSIDE_MAX {
-            return Err(Error::Gpg(gpg::Error::Busy(format!(
-                "{INSIDE_MAX} requests wait for keys"
-            ))));
+            return Err(Error::busy(format!("{INSIDE_MAX} requests wait for keys")));
         }
         crowd.waiting += 1;
         while crowd.taken.contains(name_email) {
@@ -126,11 +125,6 @@ impl Drop for Permit<'_> {
     }
 }
 
-/// The data behind these locks is never left half-changed, so a panic elsewhere does not spoil it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn wait<'a, T>(
     condvar: &Condvar,
     guard: MutexGuard<'a, T>,
@@ -141,7 +135,7 @@ fn wait<'a, T>(
 
 fn remaining(deadline: Instant, otherwise: &str) -> Result<std::time::Duration> {
     match deadline.saturating_duration_since(Instant::now()) {
-        left if left.is_zero() => Err(Error::Gpg(gpg::Error::Busy(otherwise.into()))),
+        left if left.is_zero() => Err(Error::busy(otherwise)),
         left => Ok(left),
     }
 }

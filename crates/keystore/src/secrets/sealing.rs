@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
+use crate::hex;
 
 pub use convert::{Conversion, Talk};
 pub use marker::{Marker, Sealing, check_key, no_key};
@@ -53,15 +54,11 @@ impl SealingKey {
         let wrong = "holds no key: it must hold 64 hexadecimal digits, or 32 random bytes or more";
         let line = given.strip_suffix(b"\n").unwrap_or(given);
         let is_text = given.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace());
-        let mut bits = Zeroizing::new([0_u8; 32]);
+        let bits;
         let raw: &[u8] = match (is_text, line.len()) {
             (true, 64) => {
-                for (bit, digits) in bits.iter_mut().zip(line.chunks(2)) {
-                    let digit = |at: usize| char::from(digits[at]).to_digit(16);
-                    let (Some(high), Some(low)) = (digit(0), digit(1)) else { return Err(wrong) };
-                    *bit = u8::try_from(high << 4 | low).map_err(|_| wrong)?;
-                }
-                bits.as_slice()
+                bits = hex::decode(line).ok_or(wrong)?;
+                &bits
             }
             (false, _) if (RAW_MIN..=RAW_MAX).contains(&given.len()) => given,
             _ => return Err(wrong),
@@ -146,7 +143,7 @@ mod tests {
     #[test]
     fn keys_are_digits_or_bytes_and_the_same_bits_are_the_same_key() {
         let raw: Vec<u8> = (0..32).map(|byte| byte * 7).collect();
-        let digits: String = raw.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits = hex::encode(&raw).to_string();
         let parse = |given: &[u8]| SealingKey::parse(given).map(|key| **key.0);
         let expected = parse(&raw);
         assert!(expected.is_ok());

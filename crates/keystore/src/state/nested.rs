@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::home::Homes;
+use crate::layout::{IMPORTING, PARTS, TRASH};
 use crate::remedy::quote_path;
-use crate::state::owners::PARTS;
-use crate::transfer::import::IMPORTING;
 
 /// Directories directly below the state directory `root` that hold keys as a state does.
 pub fn states(root: &Path) -> Result<Vec<PathBuf>> {
-    let reading = |e| Error::io(format!("reading {}", root.display()), e);
+    let reading = Error::at("reading", root);
     let mut found = Vec::new();
     for entry in fs::read_dir(root).map_err(reading)? {
         let entry = entry.map_err(reading)?;
@@ -52,7 +51,7 @@ pub fn put_in_place(root: &Path, inner: &Path) -> String {
 
 /// Whether a state has a directory of this name.
 fn is_part(name: &str) -> bool {
-    PARTS.contains(&name) || ["trash", IMPORTING].contains(&name)
+    PARTS.contains(&name) || [TRASH, IMPORTING].contains(&name)
 }
 
 fn has_keys(root: &Path) -> bool {

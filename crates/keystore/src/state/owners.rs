@@ -3,9 +3,8 @@
 //! in the state must not be able to lead root out of it.
 
 use std::ffi::{CStr, OsStr};
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::dir::{Dir, Type};
@@ -15,12 +14,7 @@ use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, fsta
 use nix::unistd::{Gid, Uid, fchownat};
 
 use crate::error::{Error, Result};
-use crate::home::examine::DIRECTORY_MODE;
 use crate::state::directory::is_volume;
-
-/// The directories of the state, as tmpfiles.d makes them.
-pub const PARTS: [&str; 6] =
-    ["keys", "gnupg", "gnupg/private-keys-v1.d", "phrases", "pool", "staging"];
 
 /// Deeper than anything in the state.
 pub(crate) const DEPTH_MAX: usize = 8;
@@ -50,10 +44,9 @@ pub struct Stranger {
 /// Gives everything below the state directory `root`, and the directory itself, to `owner`, and returns
 /// what belonged to somebody else. Links do not count: whose they are means nothing.
 pub fn give_back(root: &Path, owner: &Owner) -> Result<Vec<Stranger>> {
-    let failed = |e: nix::errno::Errno| Error::io(format!("reading {}", root.display()), e.into());
+    let failed = Error::at("reading", root);
     // Where the state is may be told by a link; nothing in it may.
-    let root_path = fs::canonicalize(root)
-        .map_err(|e| Error::io(format!("looking for {}", root.display()), e))?;
+    let root_path = fs::canonicalize(root).map_err(Error::at("looking for", root))?;
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let directory = Dir::open(&root_path, flags, Mode::empty()).map_err(failed)?;
     let found = fstat(&directory).map_err(failed)?;
@@ -76,8 +69,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn visit(&mut self, mut directory: Dir, path: &Path, depth: usize) -> Result<()> {
-        let failed =
-            |path: &Path, e: Errno| Error::io(format!("reading {}", path.display()), e.into());
+        let failed = |path: &Path, e: Errno| Error::at("reading", path)(e);
         let entries: nix::Result<Vec<_>> = directory.iter().collect();
         let names: Vec<_> = entries
             .map_err(|e| failed(path, e))?
@@ -143,27 +135,20 @@ fn is(found: &FileStat, kind: SFlag) -> bool {
 /// Sets the mode of a file or directory of the owner's own; fails on a symbolic link.
 pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
     fchmodat(AT_FDCWD, path, Mode::from_bits_truncate(mode), FchmodatFlags::NoFollowSymlink)
-        .map_err(|e| Error::io(format!("setting the mode of {}", path.display()), e.into()))
-}
-
-/// Makes a directory of the state that is missing.
-pub fn make_part(path: &Path) -> Result<()> {
-    DirBuilder::new()
-        .mode(DIRECTORY_MODE)
-        .create(path)
-        .map_err(|e| Error::io(format!("making {}", path.display()), e))
+        .map_err(Error::at("setting the mode of", path))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::scratch;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     #[test]
     fn links_and_files_with_other_names_are_never_touched() -> Result<()> {
         let io = |e| Error::io("preparing", e);
-        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
-        let (state, outside) = (root.join("state"), root.join("outside"));
+        let root = scratch();
+        let (state, outside) = (root.path().join("state"), root.path().join("outside"));
         fs::create_dir_all(state.join("keys")).map_err(io)?;
         for path in [&outside, &state.join("keys/own")] {
             fs::write(path, "precious").map_err(io)?;
@@ -192,7 +177,6 @@ mod tests {
         }
         assert!(set_mode(&state.join("keys/link"), 0o600).is_err());
         assert_eq!(fs::metadata(&outside).map_err(io)?.mode() & 0o777, 0o644);
-        set_mode(&state.join("keys/own"), 0o600)?;
-        fs::remove_dir_all(&root).map_err(io)
+        set_mode(&state.join("keys/own"), 0o600)
     }
 }

@@ -27,8 +27,7 @@ pub struct Space {
 impl Space {
     /// What is free where `directory` is.
     pub fn of(directory: &Path) -> Result<Self> {
-        let found = statvfs(directory)
-            .map_err(|e| Error::io(format!("looking at {}", directory.display()), e.into()))?;
+        let found = statvfs(directory).map_err(Error::at("looking at", directory))?;
         Ok(Self {
             bytes: found.blocks_available().saturating_mul(found.fragment_size()),
             // File systems without a table of inodes say that they have none at all.

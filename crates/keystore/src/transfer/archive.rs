@@ -8,12 +8,13 @@ mod restore;
 mod write;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use files::{HomeFiles, read_file};
+use crate::hex;
+
+pub use files::HomeFiles;
 pub use restore::{Restored, Summary};
 pub use write::Archived;
 
@@ -51,9 +52,5 @@ pub fn sums(files: &BTreeMap<String, String>) -> String {
 
 /// SHA-256 in hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
-    let mut digits = String::with_capacity(64);
-    for byte in Sha256::digest(bytes) {
-        let _ = write!(digits, "{byte:02x}"); // writing to a String cannot fail
-    }
-    digits
+    hex::encode(&Sha256::digest(bytes)).to_string()
 }

@@ -2,18 +2,18 @@
 //! with content is ever removed: a file in place of a link may be somebody's only key.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use gpg::Keygrip;
 
 use crate::error::{Error, Result};
-use crate::files::durable;
+use crate::files::{durable, entries, remove_file};
+use crate::home::Homes;
 use crate::home::examine::Home;
 use crate::home::staging::Staging;
-use crate::home::{Homes, PASSPHRASE};
 use crate::identity::NameEmail;
+use crate::layout::PASSPHRASE;
 use crate::view::phrases;
 use crate::view::signd::SigndView;
 use crate::view::slot::Occupant;
@@ -117,8 +117,8 @@ impl Links<'_> {
             homes.iter().map(|home| (home.name_email.as_str(), home)).collect();
         let mut odd = Vec::new();
         let mut linked = 0;
-        for (name, path) in entries(self.signd.secret_keys())? {
-            let grip = Keygrip::from_file_name(&name);
+        for path in entries(self.signd.secret_keys())? {
+            let grip = path.file_name().and_then(Keygrip::from_file_name);
             let home = grip.as_ref().and_then(|grip| keys.get(grip.as_str()));
             let place = match (home, grip) {
                 (Some(home), Some(grip)) => Place::SecretKey(home.name_email.clone(), grip),
@@ -137,12 +137,12 @@ impl Links<'_> {
             }
         }
         linked = 0;
-        for (name, path) in entries(self.signd.phrases())? {
-            if self.signd.phrase_files().is_some() && name.to_str().is_some_and(phrases::is_no_user)
-            {
+        for path in entries(self.signd.phrases())? {
+            let name = path.file_name().and_then(|name| name.to_str());
+            if self.signd.phrase_files().is_some() && name.is_some_and(phrases::is_no_user) {
                 continue;
             }
-            let home = name.to_str().and_then(|name| names.get(name));
+            let home = name.and_then(|name| names.get(name));
             let place = match home {
                 Some(home) => Place::Phrase(home.name_email.clone()),
                 None => Place::NoPhrase,
@@ -283,12 +283,7 @@ impl Links<'_> {
         if self.judge(odd.path.clone(), odd.place.clone()).as_ref() != Some(odd) {
             return Ok(());
         }
-        match fs::remove_file(&odd.path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io(format!("removing {}", odd.path.display()), e));
-            }
-            _ => {}
-        }
+        remove_file(&odd.path)?;
         let name = odd.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let identity = match &odd.fault {
             LinkFault::Stale(target) if !odd.is_phrase() => identity_in(target),
@@ -309,11 +304,4 @@ impl Links<'_> {
 fn identity_in(target: &Path) -> Option<NameEmail> {
     let home = target.strip_prefix("../../keys").ok()?.iter().next()?;
     NameEmail::parse(home.to_str()?).ok()
-}
-
-/// Names and paths of all that is in a directory.
-fn entries(directory: &Path) -> Result<Vec<(OsString, PathBuf)>> {
-    let failed = |e| Error::io(format!("reading {}", directory.display()), e);
-    let entries = fs::read_dir(directory).map_err(failed)?;
-    entries.map(|entry| entry.map(|e| (e.file_name(), e.path())).map_err(failed)).collect()
 }

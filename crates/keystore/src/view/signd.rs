@@ -9,9 +9,10 @@ use gpg::Keygrip;
 use gpg::agent::AgentOption;
 
 use crate::error::{Error, Result};
-use crate::files::durable;
-use crate::home::{Homes, PASSPHRASE};
+use crate::files::{durable, entries, remove_file};
+use crate::home::Homes;
 use crate::identity::NameEmail;
+use crate::layout::{KEYS, PASSPHRASE, PHRASES, PUBRING, SECRET_KEY_LINKS, SECRET_KEYS};
 use crate::options::Options;
 use crate::remedy;
 use crate::secrets::passphrase::{self, Form, Passphrases};
@@ -37,8 +38,8 @@ impl SigndView {
     pub fn new(root: &Path) -> Self {
         Self {
             agent_home: AgentHome::of(root),
-            secret_keys: root.join("gnupg/private-keys-v1.d"),
-            phrases: root.join("phrases"),
+            secret_keys: root.join(SECRET_KEY_LINKS),
+            phrases: root.join(PHRASES),
             files: None,
             passphrases: None,
         }
@@ -93,7 +94,7 @@ impl SigndView {
     /// Tells signd that a key was made, changed or removed: its keycache holds as long as mtime,
     /// size and inode of `pubring.kbx` stay. The file itself is empty, keyrings are in `keys/`.
     pub fn mark_changed(&self, scratch: &Path) {
-        let fresh = scratch.join("pubring.kbx");
+        let fresh = scratch.join(PUBRING);
         let marker = self.marker();
         let may_go = |path: &Path| old_keyring::holds_keys(path).is_ok_and(|holds| !holds);
         let marked =
@@ -138,7 +139,7 @@ impl SigndView {
     }
 
     fn marker(&self) -> PathBuf {
-        self.agent_home.path().join("pubring.kbx")
+        self.agent_home.path().join(PUBRING)
     }
 
     /// Whether signd has its marker for changes.
@@ -170,16 +171,14 @@ impl SigndView {
     /// phrase it finds; returns how many.
     pub fn remove_old_phrases(&self) -> Result<usize> {
         let Some(files) = &self.files else { return Ok(0) };
-        let failed = |e| Error::io(format!("clearing {}", self.phrases.display()), e);
         let mut count = 0;
-        for entry in fs::read_dir(&self.phrases).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
+        for path in entries(&self.phrases)? {
             let is_ours = fs::read_link(&path).is_ok_and(|to| to.starts_with("../keys"));
             let name = path.file_name().and_then(|name| NameEmail::parse(name.to_str()?).ok());
             // One that leads nowhere has no key, and no phrase.
             let is_found = name.is_none_or(|name| files.is_current(&name)) || !path.exists();
             if is_ours && is_found {
-                fs::remove_file(&path).map_err(failed)?;
+                remove_file(&path)?;
                 count += 1;
             }
         }
@@ -300,12 +299,12 @@ impl SigndView {
 
     /// What the link to a secret key says.
     fn secret_key_target(name_email: &NameEmail, keygrip: &Keygrip) -> PathBuf {
-        format!("../../keys/{name_email}/private-keys-v1.d/{}", keygrip.file_name()).into()
+        format!("../../{KEYS}/{name_email}/{SECRET_KEYS}/{}", keygrip.file_name()).into()
     }
 
     /// What the link to a passphrase says.
     fn phrase_target(name_email: &NameEmail) -> PathBuf {
-        format!("../keys/{name_email}/passphrase").into()
+        format!("../{KEYS}/{name_email}/{PASSPHRASE}").into()
     }
 }
 
@@ -317,14 +316,15 @@ fn lines(options: Vec<AgentOption>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::scratch;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
     #[test]
     fn a_link_that_others_make_and_remove_meanwhile_is_no_failure() -> Result<()> {
-        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
-        assert!(fs::create_dir_all(root.join("gnupg/private-keys-v1.d")).is_ok());
-        let signd = SigndView::new(&root);
+        let root = scratch();
+        assert!(fs::create_dir_all(root.path().join(SECRET_KEY_LINKS)).is_ok());
+        let signd = SigndView::new(root.path());
         let name = NameEmail::parse("a#b@c")?;
         let digits = "0123456789ABCDEF0123456789ABCDEF01234567";
         let Some(keygrip) = Keygrip::parse(digits) else { unreachable!("it is one") };
@@ -345,7 +345,6 @@ mod tests {
             failed
         });
         assert!(failed.is_empty(), "{failed:?}");
-        let _ = fs::remove_dir_all(&root);
         Ok(())
     }
 }

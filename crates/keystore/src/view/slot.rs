@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use crate::error::{Error, Result};
-use crate::files::durable;
+use crate::files::{durable, if_there};
 use crate::remedy::{quote, quote_path};
-use crate::secrets::passphrase::beginning;
+use crate::secrets::passphrase::beginning_of;
 
 /// Where a link of ours has to be.
 #[derive(Debug)]
@@ -43,10 +43,7 @@ impl Occupant {
     /// What stands at `path`, where no link of ours has to be. A file with the content of `original` is
     /// worth nothing.
     pub fn of(path: &Path, original: Option<&Path>) -> io::Result<Self> {
-        let found = match fs::symlink_metadata(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::Nobody),
-            found => found?,
-        };
+        let Some(found) = if_there(fs::symlink_metadata(path))? else { return Ok(Self::Nobody) };
         if found.is_symlink() {
             return fs::read_link(path).map(Self::Link);
         }
@@ -55,8 +52,9 @@ impl Occupant {
         }
         // What cannot be read may hold anything.
         let is_copy = || {
-            let bytes = original.and_then(|original| beginning(original).ok());
-            bytes.is_some_and(|bytes| beginning(path).is_ok_and(|found| found == bytes))
+            let content = |path: &Path| beginning_of(path).ok().flatten();
+            let bytes = original.and_then(content);
+            bytes.is_some() && content(path) == bytes
         };
         Ok(if found.len() == 0 || is_copy() { Self::Worthless } else { Self::Precious })
     }
@@ -98,7 +96,7 @@ impl Slot {
 
     /// Fails when our link cannot be put there without a loss.
     pub fn check(&self) -> Result<()> {
-        let failed = |e| Error::io(format!("looking at {}", self.path.display()), e);
+        let failed = Error::at("looking at", &self.path);
         match self.look().map_err(failed)? {
             occupant if occupant.may_go() => Ok(()),
             occupant => Err(occupied(&self.path, &occupant)),
@@ -107,7 +105,7 @@ impl Slot {
 
     /// Puts our link there, in one step; `false` when it was there.
     pub fn fill(&self) -> Result<bool> {
-        let failed = |e| Error::io(format!("linking {}", self.path.display()), e);
+        let failed = Error::at("linking", &self.path);
         if self.is_ours() {
             return Ok(false);
         }
@@ -141,7 +139,7 @@ impl Slot {
 
     /// Empties the slot. What is no link is moved to `aside`, where it is kept.
     pub fn clear(&self, aside: &Path) -> Result<()> {
-        let failed = |e| Error::io(format!("removing {}", self.path.display()), e);
+        let failed = Error::at("removing", &self.path);
         let cleared = match self.look().map_err(failed)? {
             Occupant::Nobody => Ok(()),
             Occupant::Ours | Occupant::Link(_) => fs::remove_file(&self.path),
@@ -151,10 +149,7 @@ impl Slot {
                 durable::rename(&self.path, aside)
             }
         };
-        match cleared {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(e)),
-            _ => Ok(()),
-        }
+        if_there(cleared).map(drop).map_err(failed)
     }
 }
 
@@ -187,16 +182,12 @@ fn occupied(path: &Path, occupant: &Occupant) -> Error {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    fn scratch() -> PathBuf {
-        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
-        fs::create_dir(&root).unwrap();
-        root
-    }
+    use crate::scratch::scratch;
 
     #[test]
     fn what_has_nothing_of_its_own_is_replaced_and_all_else_is_kept() {
-        let root = scratch();
+        let scratch = scratch();
+        let root = scratch.path();
         let original = root.join("original");
         fs::write(&original, "phrase\n").unwrap();
         let slot = Slot::new(root.join("slot"), "original".into()).with_original(original);
@@ -226,13 +217,13 @@ mod tests {
         fs::create_dir(slot.path()).unwrap();
         assert!(matches!(slot.fill(), Err(Error::Occupied { .. })));
         assert!(slot.path().is_dir());
-        assert_eq!(fs::read_dir(&root).unwrap().count(), 3, "nothing is left behind");
-        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(fs::read_dir(root).unwrap().count(), 3, "nothing is left behind");
     }
 
     #[test]
     fn what_comes_at_the_last_moment_is_kept() {
-        let root = scratch();
+        let scratch = scratch();
+        let root = scratch.path();
         let (fresh, target) = (root.join("fresh"), root.join("target"));
         fs::write(&target, "").unwrap();
         fs::write(&fresh, "new").unwrap();
@@ -248,6 +239,5 @@ mod tests {
         assert_eq!(looks.get(), 2);
         assert_eq!(fs::read(&target).unwrap(), b"precious");
         assert!(!fresh.exists());
-        fs::remove_dir_all(&root).unwrap();
     }
 }

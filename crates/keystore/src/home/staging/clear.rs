@@ -9,11 +9,11 @@ use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
 use crate::error::{Error, Result};
-use crate::files::durable;
 use crate::files::lock::lock;
+use crate::files::{durable, entries, is_missing, remove_tree};
 use crate::home;
 use crate::home::staging::whose::{ABANDONED, last_sign_of_life};
-use crate::home::staging::{FRESH, HOME, Staging, remove_tree};
+use crate::home::staging::{FRESH, HOME, Staging};
 use crate::view::signd::SigndView;
 
 /// How old a directory that has not got its name must be for its maker to be dead.
@@ -38,7 +38,7 @@ impl Staging {
     /// reported and left for the next time.
     pub fn clear(&self, signd: &SigndView) -> Result<usize> {
         let mut count = 0;
-        for path in self.entries()? {
+        for path in entries(&self.directory)? {
             let buried = match self.judge(&path, |path| Ok(lock(path)?.is_some())) {
                 Ok(Some(Work::Dead)) => self.bury(&path, signd),
                 Ok(Some(Work::Strange)) => {
@@ -64,7 +64,7 @@ impl Staging {
     /// names: should somebody be at work there after all, then that work fails whole, and nothing is ever
     /// removed from a home that gets published.
     fn bury(&self, path: &Path, signd: &SigndView) -> Result<bool> {
-        let failed = |e| Error::io(format!("removing {}", path.display()), e);
+        let failed = Error::at("removing", path);
         let Some(_lock) = lock(path).map_err(failed)? else { return Ok(false) };
         let doomed = self.directory.join(self.identity.name());
         let home = doomed.join("dead");
@@ -85,8 +85,8 @@ impl Staging {
     /// What is in here, and whose.
     pub fn survey(&self) -> Result<Vec<(PathBuf, Work)>> {
         let mut found = Vec::new();
-        for path in self.entries()? {
-            let failed = |e| Error::io(format!("looking at {}", path.display()), e);
+        for path in entries(&self.directory)? {
+            let failed = Error::at("looking at", &path);
             // Who only looks must not take a lock that its maker is about to take.
             if let Some(work) = self.judge(&path, is_old).map_err(failed)? {
                 found.push((path, work));
@@ -94,12 +94,6 @@ impl Staging {
         }
         found.sort();
         Ok(found)
-    }
-
-    fn entries(&self) -> Result<Vec<PathBuf>> {
-        let reading = |e| Error::io(format!("reading {}", self.directory.display()), e);
-        let entries = fs::read_dir(&self.directory).map_err(reading)?;
-        entries.map(|entry| entry.map(|entry| entry.path()).map_err(reading)).collect()
     }
 
     /// Whose an entry is; `None` when it is gone by now, or is being made. `is_left` tells whether nobody
@@ -136,7 +130,7 @@ impl Staging {
 /// Whether a directory without its name has been so for so long that its maker is dead.
 fn is_old(directory: &Path) -> io::Result<bool> {
     let found = match fs::symlink_metadata(directory) {
-        Err(e) if home::is_missing(&e) => return Ok(false),
+        Err(e) if is_missing(&e) => return Ok(false),
         found => found?,
     };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -161,12 +155,12 @@ mod tests {
     #[test]
     fn clearing_takes_what_is_dead_and_of_this_host_only() -> Result<()> {
         let scratch = Scratch::new();
-        let (staging, signd) = (scratch.staging(), SigndView::new(&scratch.0));
+        let (staging, signd) = (scratch.staging(), SigndView::new(scratch.path()));
         let grip = format!("{GRIP}.key");
-        let dead = scratch.0.join("staging").join(staging.identity.name());
+        let dead = scratch.path().join("staging").join(staging.identity.name());
         let secret = dead.join("h/private-keys-v1.d");
-        let foreign = scratch.0.join("staging/host-b-00/h");
-        let link = scratch.0.join("gnupg/private-keys-v1.d").join(&grip);
+        let foreign = scratch.path().join("staging/host-b-00/h");
+        let link = scratch.path().join("gnupg/private-keys-v1.d").join(&grip);
         let made = fs::create_dir_all(&secret)
             .and_then(|()| fs::write(secret.join(grip), ""))
             .and_then(|()| fs::create_dir_all(&foreign))
@@ -186,7 +180,7 @@ mod tests {
     /// A staged home whose lock other hosts do not see, with a secret key in it.
     fn unseen<'a>(scratch: &Scratch, staging: &'a Staging) -> Result<StagedHome<'a>> {
         let mut staged = staging.create()?;
-        let elsewhere = lock(&scratch.0.join("keys")).map_err(|e| Error::io("locking", e))?;
+        let elsewhere = lock(&scratch.path().join("keys")).map_err(|e| Error::io("locking", e))?;
         let Some(elsewhere) = elsewhere else { unreachable!("nobody else locks it") };
         staged._lock = elsewhere;
         let secret = staged.path().join("private-keys-v1.d");
@@ -209,7 +203,7 @@ mod tests {
     #[test]
     fn work_of_a_clone_whose_locks_are_not_seen_lives_until_it_is_silent_for_long() -> Result<()> {
         let scratch = Scratch::new();
-        let signd = SigndView::new(&scratch.0);
+        let signd = SigndView::new(scratch.path());
         let one = seen_by(&scratch, "aaaaaaaa", "12345678");
         // A clone has the same machine-id; any other host has neither.
         for host in ["12345678", "87654321"] {
@@ -234,7 +228,7 @@ mod tests {
     #[test]
     fn whoever_was_taken_for_dead_fails_whole_and_publishes_nothing() -> Result<()> {
         let scratch = Scratch::new();
-        let (signd, homes) = (SigndView::new(&scratch.0), Homes::new(&scratch.0));
+        let (signd, homes) = (SigndView::new(scratch.path()), Homes::new(scratch.path()));
         let [one, two] =
             ["aaaaaaaa", "bbbbbbbb"].map(|kernel| seen_by(&scratch, kernel, "12345678"));
         let staged = unseen(&scratch, &one)?;
@@ -246,7 +240,7 @@ mod tests {
         let published = staged.publish(&homes, &signd, &OnDisk::new(Vec::new()), &name, &grip);
         assert!(!matches!(published, Ok(Publication::Done)));
         assert_eq!(fs::read_dir(homes.directory()).map_or(1, Iterator::count), 0);
-        let links = fs::read_dir(scratch.0.join("gnupg/private-keys-v1.d"));
+        let links = fs::read_dir(scratch.path().join("gnupg/private-keys-v1.d"));
         assert_eq!(links.map_or(1, Iterator::count), 0);
         Ok(())
     }
@@ -254,7 +248,7 @@ mod tests {
     #[test]
     fn a_restarted_container_clears_up_after_the_last_one_under_any_name() -> Result<()> {
         let scratch = Scratch::new();
-        let signd = SigndView::new(&scratch.0);
+        let signd = SigndView::new(scratch.path());
         // Two containers under one kernel, each with a host name of its own.
         let killed = seen_by(&scratch, "aaaaaaaa", "12345678");
         let next = seen_by(&scratch, "aaaaaaaa", "87654321");

@@ -1,37 +1,37 @@
 //! Work in progress, made, looked at and cleared.
 
 use super::*;
+use crate::layout::PARTS;
+use crate::scratch::scratch;
 
-pub struct Scratch(pub PathBuf);
+pub struct Scratch(tempfile::TempDir);
 
 impl Scratch {
     pub fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
-        for directory in ["gnupg/private-keys-v1.d", "staging", "keys", "phrases"] {
-            assert!(fs::create_dir_all(path.join(directory)).is_ok());
+        let root = scratch();
+        for directory in PARTS {
+            assert!(fs::create_dir_all(root.path().join(directory)).is_ok());
         }
-        Self(path)
+        Self(root)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
     }
 
     pub fn staging(&self) -> Staging {
-        Staging::new(self.0.join("staging"))
+        Staging::new(self.path().join("staging"))
     }
 
     pub fn count(&self) -> usize {
-        fs::read_dir(self.0.join("staging")).map_or(0, Iterator::count)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        fs::read_dir(self.path().join("staging")).map_or(0, Iterator::count)
     }
 }
 
 #[test]
 fn a_held_home_survives_clearing_and_goes_when_dropped() -> Result<()> {
     let scratch = Scratch::new();
-    let (staging, signd) = (scratch.staging(), SigndView::new(&scratch.0));
+    let (staging, signd) = (scratch.staging(), SigndView::new(scratch.path()));
     let held = staging.create()?;
     assert_eq!(scratch.staging().clear(&signd)?, 0);
     assert!(held.path().is_dir());
@@ -69,8 +69,8 @@ fn who_looks_takes_no_home_from_its_maker_and_takes_none_for_dead() -> Result<()
 #[test]
 fn who_publishes_second_loses_and_leaves_no_trace() -> Result<()> {
     let scratch = Scratch::new();
-    let (staging, signd) = (scratch.staging(), SigndView::new(&scratch.0));
-    let homes = Homes::new(&scratch.0);
+    let (staging, signd) = (scratch.staging(), SigndView::new(scratch.path()));
+    let homes = Homes::new(scratch.path());
     let on_disk = OnDisk::new(Vec::new());
     let name = NameEmail::parse("a#b@c")?;
     let mut results = Vec::new();
@@ -83,7 +83,7 @@ fn who_publishes_second_loses_and_leaves_no_trace() -> Result<()> {
         results.push(staged.publish(&homes, &signd, &on_disk, &name, &grip)?);
     }
     assert_eq!(results, [Publication::Done, Publication::Lost]);
-    let links: Vec<_> = fs::read_dir(scratch.0.join("gnupg/private-keys-v1.d"))
+    let links: Vec<_> = fs::read_dir(scratch.path().join("gnupg/private-keys-v1.d"))
         .map(|entries| entries.flatten().map(|e| e.file_name()).collect())
         .unwrap_or_default();
     assert_eq!(links, [format!("{}.key", "1".repeat(40)).as_str()]);

@@ -3,16 +3,17 @@
 
 use std::fs::{self, File, FileTimes};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::Store;
 use crate::error::{Error, Result};
-use crate::files::durable;
-use crate::files::lock::lock;
+use crate::files::durable::{replace, write_new};
+use crate::files::lock::{hold, lock};
+use crate::files::{is_there, remove_file};
 use crate::home::staging::{StagedHome, Work};
-use crate::home::{PASSPHRASE, is_there};
+use crate::layout::PASSPHRASE;
+use crate::parallel;
 use crate::secrets::passphrase::{self, Form};
 use crate::secrets::sealing::places::{self, Place, keygrip};
 use crate::secrets::sealing::{Marker, Sealing, no_key, strays};
@@ -63,7 +64,7 @@ impl Store {
         for place in self.places()? {
             let form = match passphrase::form_in(&place.home) {
                 Ok(form) => form,
-                Err(Error::Gpg(gpg::Error::DamagedHome { .. })) => continue,
+                Err(e) if e.is_damage() => continue,
                 Err(e) => return Err(e),
             };
             report.passphrases += 1;
@@ -76,12 +77,8 @@ impl Store {
     /// first one is touched, or when the marker could not be written.
     pub fn convert(&self, to: Form, jobs: usize, talk: &Talk) -> Result<Conversion> {
         let keys = self.homes.directory();
-        let locked = lock(keys).map_err(|e| Error::io(format!("locking {}", keys.display()), e))?;
-        let Some(_only) = locked else {
-            return Err(Error::Gpg(gpg::Error::Busy(
-                "another process seals or unseals this state".into(),
-            )));
-        };
+        let in_use = || Error::busy("another process seals or unseals this state");
+        let _only = hold(keys, in_use)?;
         self.passphrases.verify()?;
         let marker = self.passphrases.marker()?;
         let key = self.passphrases.key().ok_or_else(|| no_key("nothing"))?;
@@ -119,7 +116,8 @@ impl Store {
         for Place { home, .. } in self.places()? {
             match passphrase::form_in(&home) {
                 Ok(Form::Sealed) => {}
-                Ok(Form::Clear) | Err(Error::Gpg(gpg::Error::DamagedHome { .. })) => continue,
+                Ok(Form::Clear) => continue,
+                Err(e) if e.is_damage() => continue,
                 Err(e) => return Err(e),
             }
             let Some(keygrip) = keygrip(&home)? else { continue };
@@ -160,9 +158,7 @@ impl Store {
             }
             if began.elapsed() > WAIT_MAX {
                 let count = before.len();
-                return Err(Error::Gpg(gpg::Error::Busy(format!(
-                    "{count} keys in the making are not finished"
-                ))));
+                return Err(Error::busy(format!("{count} keys in the making are not finished")));
             }
             std::thread::sleep(LOOK_AGAIN);
             let now = works(Work::Alive)?;
@@ -200,12 +196,12 @@ impl Store {
 
     fn convert_round(&self, to: Form, jobs: usize, talk: &Talk) -> Result<Vec<Fate>> {
         let places = self.places()?;
-        let (next, halt) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let queue = parallel::Queue::new(&places);
         let (fates, fatal) = (Mutex::new(Vec::with_capacity(places.len())), Mutex::new(None));
-        let worker = || -> Result<()> {
+        let work = || -> Result<()> {
             let staged = self.staging.create()?;
-            while !halt.load(Ordering::Relaxed) && !(talk.stop)() {
-                let Some(place) = places.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+            while !(talk.stop)() {
+                let Some(place) = queue.take() else { break };
                 let fate = match self.convert_one(place, to, &staged) {
                     Ok(fate) => fate,
                     Err(e @ (Error::Gpg(gpg::Error::NoSpace { .. }) | Error::Settings(_))) => {
@@ -216,26 +212,21 @@ impl Store {
                         Fate::Failed
                     }
                 };
-                let mut fates = fates.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut fates = parallel::lock(&fates);
                 fates.push(fate);
                 (talk.progress)(fates.len(), places.len());
             }
             Ok(())
         };
-        std::thread::scope(|scope| {
-            for _ in 0..jobs.clamp(1, places.len().max(1)) {
-                scope.spawn(|| {
-                    if let Err(e) = worker() {
-                        halt.store(true, Ordering::Relaxed);
-                        let mut fatal = fatal.lock().unwrap_or_else(PoisonError::into_inner);
-                        fatal.get_or_insert(e);
-                    }
-                });
+        parallel::on_threads(jobs.min(places.len()), || {
+            if let Err(e) = work() {
+                queue.stop();
+                parallel::lock(&fatal).get_or_insert(e);
             }
         });
-        match fatal.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        match parallel::into_inner(fatal) {
             Some(e) => Err(e),
-            None => Ok(fates.into_inner().unwrap_or_else(PoisonError::into_inner)),
+            None => Ok(parallel::into_inner(fates)),
         }
     }
 
@@ -261,7 +252,7 @@ impl Store {
             Some(Ok(Some(held))) => Some(held),
             Some(Ok(None)) if is_there(home)? => return Ok(Fate::Busy),
             Some(Ok(None)) => return Ok(Fate::None),
-            Some(Err(e)) => return Err(Error::io(format!("locking {}", home.display()), e)),
+            Some(Err(e)) => return Err(Error::at("locking", home)(e)),
         };
         match self.replace_passphrase(home, to, staged) {
             Ok(()) => Ok(Fate::Converted),
@@ -271,30 +262,26 @@ impl Store {
     }
 
     fn replace_passphrase(&self, home: &Path, to: Form, staged: &StagedHome) -> Result<()> {
-        let damaged = |reason: &str| {
-            Error::Gpg(gpg::Error::DamagedHome { path: home.into(), reason: reason.into() })
-        };
         let path = home.join(PASSPHRASE);
-        let keygrip = keygrip(home)?.ok_or_else(|| damaged("holds no single secret key"))?;
-        let failed = |e| Error::io(format!("writing {}", path.display()), e);
+        let keygrip =
+            keygrip(home)?.ok_or_else(|| Error::damaged(home, "holds no single secret key"))?;
+        let failed = Error::at("writing", &path);
         let modified = fs::symlink_metadata(&path).and_then(|found| found.modified());
         let phrase = self.passphrases.read(home, &keygrip)?;
         let content = self.passphrases.content(to, &keygrip, &phrase)?;
         let fresh = staged.path().join(PASSPHRASE);
-        match fs::remove_file(&fresh) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
-            _ => {}
-        }
-        passphrase::put(&fresh, &content)?;
+        remove_file(&fresh)?;
+        write_new(&fresh, &content)?;
         // The phrase is the same one still; whoever has a copy of it can tell by this.
         let times = FileTimes::new().set_modified(modified.map_err(failed)?);
         File::open(&fresh).and_then(|file| file.set_times(times)).map_err(failed)?;
-        durable::sync(&fresh)?;
         if *self.passphrases.read(staged.path(), &keygrip)? != *phrase {
-            return Err(damaged("its passphrase was not the same when it was read back"));
+            return Err(Error::damaged(
+                home,
+                "its passphrase was not the same when it was read back",
+            ));
         }
-        durable::rename(&fresh, &path).map_err(failed)?;
-        durable::sync(home)
+        replace(&fresh, &path)
     }
 
     /// Says where there are passphrases in the clear that are not where a conversion would find them.

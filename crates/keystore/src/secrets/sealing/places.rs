@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use gpg::Keygrip;
 
 use crate::error::{Error, Result};
+use crate::files::{entries_if_there, if_there};
 use crate::home::record::KeyRecord;
 use crate::home::{self, Homes};
 use crate::identity::NameEmail;
@@ -29,8 +30,8 @@ pub fn all(homes: &Homes, pool: &Path, trash: &Path) -> Result<Vec<Place>> {
 /// Those of the pool: secret keys that are nobody's yet.
 pub fn in_pool(pool: &Path) -> Result<Vec<Place>> {
     let mut places = Vec::new();
-    for length in entries(pool)? {
-        for home in entries(&length)? {
+    for length in entries_if_there(pool)? {
+        for home in entries_if_there(&length)? {
             if is_directory(&home)? {
                 places.push(Place { home, lock: None });
             }
@@ -42,7 +43,7 @@ pub fn in_pool(pool: &Path) -> Result<Vec<Place>> {
 /// Those of identities.
 fn in_keys(homes: &Homes) -> Result<Vec<Place>> {
     let mut places = Vec::new();
-    for home in entries(homes.directory())? {
+    for home in entries_if_there(homes.directory())? {
         let name = home.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if NameEmail::parse(name).is_ok() {
             places.push(Place { lock: Some(home.clone()), home });
@@ -54,7 +55,7 @@ fn in_keys(homes: &Homes) -> Result<Vec<Place>> {
 /// Those of keys that were removed.
 pub fn in_trash(trash: &Path) -> Result<Vec<Place>> {
     let mut places = Vec::new();
-    for entry in entries(trash)? {
+    for entry in entries_if_there(trash)? {
         let home = entry.join("home");
         if is_directory(&home)? {
             places.push(Place { home, lock: Some(entry) });
@@ -71,15 +72,7 @@ pub fn keygrip(home: &Path) -> Result<Option<Keygrip>> {
     Ok(<[_; 1]>::try_from(home::secret_keys(home)?).ok().map(|[keygrip]| keygrip))
 }
 
-/// The paths in a directory; none when it is none.
-fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
-    Ok(home::names_in(directory)?.into_iter().map(|name| directory.join(name)).collect())
-}
-
 fn is_directory(path: &Path) -> Result<bool> {
-    match fs::metadata(path) {
-        Ok(found) => Ok(found.is_dir()),
-        Err(e) if home::is_missing(&e) => Ok(false),
-        Err(e) => Err(Error::io(format!("looking at {}", path.display()), e)),
-    }
+    let found = if_there(fs::metadata(path)).map_err(Error::at("looking at", path))?;
+    Ok(found.is_some_and(|found| found.is_dir()))
 }

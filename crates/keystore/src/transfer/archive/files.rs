@@ -3,17 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use gpg::{Fingerprint, Keygrip, Protection};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
-use crate::home::record::{KeyRecord, RECORD, RECORD_MAX};
-use crate::home::{PASSPHRASE, PUBRING, REVOCATIONS, SECRET_KEYS};
+use crate::files::durable::write_new;
+use crate::files::read::read_file;
+use crate::files::{FileId, FileVersion, look, make_directory};
+use crate::home::record::{KeyRecord, RECORD_MAX};
+use crate::layout::{PASSPHRASE, PUBRING, RECORD, REVOCATIONS, SECRET_KEYS};
 use crate::transfer::archive::sha256;
 
 /// How often a home is read that changes under our eyes.
@@ -100,24 +103,21 @@ impl HomeFiles {
                 Ok(held) => held,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
                 Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => {
-                    return Err(damaged(home.into(), "is not a directory"));
+                    return Err(Error::damaged(home, "is not a directory"));
                 }
-                Err(e) => return Err(Error::io(format!("opening {}", home.display()), e)),
+                Err(e) => return Err(Error::at("opening", home)(e)),
             };
             let before = stamps(home);
             let files = Self::read_once(home);
             let is_same = fs::symlink_metadata(home)
-                .and_then(|now| Ok(is_same_file(&now, &held.metadata()?)))
+                .and_then(|now| Ok(FileId::from(&now) == FileId::from(&held.metadata()?)))
                 .unwrap_or(false);
             if is_same && stamps(home) == before {
                 return files.map(Some);
             }
             tries += 1;
             if tries == TRIES {
-                return Err(Error::Gpg(gpg::Error::Busy(format!(
-                    "{} changes all the time",
-                    home.display()
-                ))));
+                return Err(Error::busy(format!("{} changes all the time", home.display())));
             }
         }
     }
@@ -130,15 +130,15 @@ impl HomeFiles {
         for name in names {
             let path = home.join(name.to_string());
             match read_file(&path, name.limit()) {
-                Ok(bytes) => drop(files.0.insert(name, Zeroizing::new(bytes))),
+                Ok(bytes) => drop(files.0.insert(name, bytes)),
                 // A cache that can be made again.
-                Err(Error::Gpg(gpg::Error::DamagedHome { .. })) if name == FileName::Record => {}
+                Err(e) if e.is_damage() && name == FileName::Record => {}
                 Err(e) => return Err(e),
             }
         }
         match files.problem() {
             None => Ok(files),
-            Some(problem) => Err(damaged(home.into(), problem)),
+            Some(problem) => Err(Error::damaged(home, problem)),
         }
     }
 
@@ -225,92 +225,40 @@ impl HomeFiles {
     /// Writes all files but `key.json` and `passphrase` into a staged home.
     pub fn write(&self, home: &Path) -> Result<()> {
         for directory in [SECRET_KEYS, REVOCATIONS] {
-            let path = home.join(directory);
-            let made = fs::DirBuilder::new().mode(0o700).create(&path);
-            made.map_err(|e| Error::io(format!("making {}", path.display()), e))?;
+            make_directory(&home.join(directory))?;
         }
         let is_copied = |name: &FileName| !matches!(name, FileName::Record | FileName::Passphrase);
         for (name, bytes) in self.iter().filter(|(name, _)| is_copied(name)) {
-            let path = home.join(name.to_string());
-            OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&path)
-                .and_then(|mut file| file.write_all(bytes))
-                .map_err(|e| Error::io(format!("writing {}", path.display()), e))?;
+            write_new(&home.join(name.to_string()), bytes)?;
         }
         Ok(())
     }
 }
 
-/// What tells whether the files that `prolong` replaces are still the same ones.
-type Stamp = Option<(u64, u64, i64, i64)>;
-
-fn stamps(home: &Path) -> [Stamp; 2] {
-    [PUBRING, RECORD].map(|name| {
-        let found = fs::symlink_metadata(home.join(name)).ok()?;
-        Some((found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
-    })
-}
-
-fn is_same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
-    (one.dev(), one.ino()) == (other.dev(), other.ino())
+/// Tells whether the files that `prolong` replaces are still the same ones.
+fn stamps(home: &Path) -> [Option<FileVersion>; 2] {
+    [PUBRING, RECORD].map(|name| FileVersion::of(&fs::symlink_metadata(home.join(name)).ok()?).ok())
 }
 
 /// The files of a directory in a home that belong there.
 fn names_in(home: &Path, directory: &str) -> Result<Vec<FileName>> {
     let path = home.join(directory);
-    let reading = |e| Error::io(format!("reading {}", path.display()), e);
-    match fs::symlink_metadata(&path) {
-        Ok(found) if found.is_dir() => {}
-        Ok(_) => return Err(damaged(path, "is not a directory")),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(reading(e)),
+    match look(&path)? {
+        Some(found) if found.is_dir() => {}
+        Some(_) => return Err(Error::damaged(&path, "is not a directory")),
+        None => return Ok(Vec::new()),
     }
+    let reading = Error::at("reading", &path);
     let mut names = Vec::new();
     for entry in fs::read_dir(&path).map_err(reading)? {
         let name = entry.map_err(reading)?.file_name();
         names
             .extend(name.to_str().and_then(|name| FileName::parse(&format!("{directory}/{name}"))));
         if names.len() > FILES_MAX {
-            return Err(damaged(path, "holds more files than a key has"));
+            return Err(Error::damaged(&path, "holds more files than a key has"));
         }
     }
     Ok(names)
-}
-
-/// Reads a regular file that is not longer than `limit`. Whatever else lies there neither makes us
-/// wait nor leads elsewhere.
-pub fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let reading = |e| Error::io(format!("reading {}", path.display()), e);
-    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
-    let file: File = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return Err(damaged(path.into(), "is missing"));
-        }
-        Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
-            return Err(damaged(path.into(), "is a symbolic link"));
-        }
-        Err(e) => return Err(reading(e)),
-    };
-    let found = file.metadata().map_err(reading)?;
-    if !found.is_file() || found.len() == 0 {
-        return Err(damaged(path.into(), "is empty or not a regular file"));
-    }
-    // Never grown, which would leave copies of a secret behind.
-    let room = usize::try_from(found.len().min(limit) + 1).unwrap_or_default();
-    let mut bytes = Vec::with_capacity(room);
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(reading)?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length > limit) {
-        return Err(damaged(path.into(), &format!("is longer than {limit} bytes")));
-    }
-    Ok(bytes)
-}
-
-fn damaged(path: PathBuf, reason: &str) -> Error {
-    Error::Gpg(gpg::Error::DamagedHome { path, reason: reason.into() })
 }
 
 #[cfg(test)]

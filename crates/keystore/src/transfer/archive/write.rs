@@ -10,9 +10,8 @@ use gpg::clock;
 use tar::{Builder, EntryType};
 
 use crate::error::{Error, Result};
-use crate::home::PUBRING;
-use crate::home::record::RECORD;
 use crate::identity::NameEmail;
+use crate::layout::{PUBRING, RECORD};
 use crate::transfer::archive::files::HomeFiles;
 use crate::transfer::archive::manifest::{Draft, Entry};
 use crate::transfer::archive::{HEADER, Header, MANIFEST, SUMS, VERSION, sums};
@@ -96,12 +95,10 @@ impl Store {
             Ok(Some(files)) => Ok(Found::Files(files)),
             Ok(None) => Ok(Found::Nothing),
             // An empty directory is no key.
-            Err(e @ Error::Gpg(gpg::Error::DamagedHome { .. })) => {
-                match self.homes.find(name_email) {
-                    Ok(None) => Ok(Found::Nothing),
-                    _ => Err(e),
-                }
-            }
+            Err(e) if e.is_damage() => match self.homes.find(name_email) {
+                Ok(None) => Ok(Found::Nothing),
+                _ => Err(e),
+            },
             Err(e) => Err(e),
         }
     }

@@ -10,9 +10,11 @@ use gpg::{Certificate, Fingerprint, Keyring, Protection, believable_at, clock, t
 
 use crate::Store;
 use crate::error::{Error, Result};
+use crate::files::ensure_directory;
+use crate::home;
 use crate::home::record::KeyRecord;
 use crate::home::staging::{Publication, StagedHome};
-use crate::home::{self, PUBRING, REVOCATIONS, SECRET_KEYS};
+use crate::layout::{PUBRING, REVOCATIONS, SECRET_KEYS, revocation_file};
 use crate::secrets::passphrase::{Passphrases, Phrase};
 use crate::transfer::import::plan::Candidate;
 use crate::transfer::import::source::Source;
@@ -128,8 +130,7 @@ impl Store {
         };
         let directory = work.join(SECRET_KEYS);
         // gpg may have made it.
-        fs::create_dir_all(&directory)
-            .map_err(|e| Error::io(format!("making {}", directory.display()), e))?;
+        ensure_directory(&directory).map_err(Error::at("making", &directory))?;
         let file = directory.join(candidate.keygrip.file_name());
         write(&file, &secret)?;
         let is_protected = Protection::of(&secret) == Some(Protection::Passphrase);
@@ -184,8 +185,7 @@ impl Store {
         deadline: Instant,
     ) -> std::result::Result<(), Obstacle> {
         let directory = staged.path().join(REVOCATIONS);
-        fs::create_dir_all(&directory)
-            .map_err(|e| Error::io(format!("making {}", directory.display()), e))?;
+        ensure_directory(&directory).map_err(Error::at("making", &directory))?;
         let text = match source.revocation(fingerprint)? {
             Some(text) => text,
             None => {
@@ -203,7 +203,7 @@ impl Store {
                 text.into()
             }
         };
-        Ok(write(&directory.join(format!("{fingerprint}.rev")), &text)?)
+        Ok(write(&directory.join(revocation_file(fingerprint)), &text)?)
     }
 
     /// A disk that got full looks like many things to gpg and its agent.
@@ -213,9 +213,9 @@ impl Store {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    fs::write(path, bytes).map_err(|e| Error::io(format!("writing {}", path.display()), e))
+    fs::write(path, bytes).map_err(Error::at("writing", path))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|e| Error::io(format!("reading {}", path.display()), e))
+    fs::read(path).map_err(Error::at("reading", path))
 }
