@@ -79,7 +79,7 @@ fn is_program(path: &Path, setting: &'static str) -> Result<()> {
 
 /// The fingerprint of an OpenPGP version 4 key: 40 upper-case hexadecimal digits (RFC 9580,
 /// 5.5.4.2).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(String);
 
 /// gpg-agent's name of a secret key: 40 upper-case hexadecimal digits.

@@ -1,7 +1,8 @@
 //! A published home: what belongs into it, where it is and whether it is whole.
 
+pub(crate) mod contents;
 pub(crate) mod evidence;
-pub(crate) mod examine;
+pub(crate) mod home_files;
 pub(crate) mod on_disk;
 pub(crate) mod record;
 pub(crate) mod staging;
@@ -19,7 +20,7 @@ use crate::files::{entries, look, names_in, remove_file, remove_tree};
 use crate::home::on_disk::Stamp;
 use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
-use crate::layout::{KEYS, PASSPHRASE, PUBRING, RECORD, REVOCATIONS, SECRET_KEYS, revocation_file};
+use crate::layout::{KEYS, PASSPHRASE, PUBRING, RECORD, REVOCATIONS, SECRET_KEYS};
 
 /// How often a home that has just changed is looked at again before it is called damaged,
 const AGAIN: usize = 3;
@@ -174,30 +175,10 @@ fn is_recent(found: &Metadata) -> bool {
     clock::now().map_or(true, |now| found.ctime().unsigned_abs() + 1 >= now)
 }
 
-/// Checks a staged home before it is published: nothing is missing, nothing is for others.
-pub fn check_complete(home: &Path, record: &KeyRecord) -> Result<()> {
-    let revocation = home.join(REVOCATIONS).join(revocation_file(&record.fingerprint));
-    let files = [PUBRING, PASSPHRASE, RECORD].map(|name| home.join(name));
-    let mut files = files.into_iter().chain([record.secret_key(home), revocation]);
-    files.try_for_each(|path| check_private(&path))
-}
-
-/// A regular file with something in it that only its owner can read.
-pub fn check_private(path: &Path) -> Result<()> {
-    let mode = check_file(path)?.mode();
-    match mode & 0o077 {
-        0 => Ok(()),
-        _ => Err(Error::damaged(
-            path,
-            format!("has mode {:03o}, others could read it", mode & 0o777),
-        )),
-    }
-}
-
 /// A file of a home must be a regular one with something in it.
-pub fn check_file(path: &Path) -> Result<Metadata> {
+fn check_file(path: &Path) -> Result<()> {
     match look(path)? {
-        Some(found) if found.is_file() && found.len() > 0 => Ok(found),
+        Some(found) if found.is_file() && found.len() > 0 => Ok(()),
         Some(_) => Err(Error::damaged(path, "is empty or not a regular file")),
         None => Err(Error::damaged(path, "is missing")),
     }

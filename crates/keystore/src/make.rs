@@ -10,6 +10,7 @@ use std::time::Instant;
 use gpg::{Keygrip, clock};
 
 use crate::error::{Error, Result};
+use crate::home::contents::Contents;
 use crate::home::record::KeyRecord;
 use crate::home::staging::Publication;
 use crate::identity::NameEmail;
@@ -105,7 +106,7 @@ impl Store {
         };
         record.write(staged.path())?;
         home::remove_leftovers(staged.path())?;
-        home::check_complete(staged.path(), &record).map_err(|error| {
+        Contents::check_complete(staged.path(), &record).map_err(|error| {
             Error::Gpg(gpg::Error::Failed {
                 how: "what it left is not a whole key".into(),
                 words: error.to_string(),

@@ -1,5 +1,6 @@
 //! `key.json`: what is known of a key without asking gpg. A cache, never the truth.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -73,11 +74,36 @@ impl KeyRecord {
     /// a key that is not there, the names of the files tell.
     pub fn of(home: &Path) -> Result<Option<Self>> {
         let cached = Self::read(home);
-        let is_here = |record: &Self| record.secret_key(home).is_file();
-        if cached.as_ref().is_some_and(is_here) {
+        // Nearly always this is all.
+        if cached.as_ref().is_some_and(|record| record.secret_key(home).is_file()) {
             return Ok(cached);
         }
-        Ok(Self::from_file_names(home)?.or(cached))
+        let revocations = names_in(&home.join(REVOCATIONS))?;
+        let named = |name: &OsString| Fingerprint::parse(name.to_str()?.strip_suffix(".rev")?);
+        let revocations: Vec<_> = revocations.iter().filter_map(named).collect();
+        Ok(Self::told_by(cached, &secret_keys(home)?, &revocations))
+    }
+
+    /// What is known of the key of a home that holds `cached` in `key.json`, and these secret keys and
+    /// revocation certificates. What `key.json` says counts when its secret key is there. Else the names
+    /// tell, where there is one of each.
+    pub fn told_by(
+        cached: Option<Self>,
+        grips: &[Keygrip],
+        revocations: &[Fingerprint],
+    ) -> Option<Self> {
+        match (&cached, grips, revocations) {
+            (Some(record), grips, _) if grips.contains(&record.keygrip) => cached,
+            (_, [keygrip], [fingerprint]) => Some(Self {
+                fingerprint: fingerprint.clone(),
+                keygrip: keygrip.clone(),
+                algorithm: String::new(),
+                created: 0,
+                expires: None,
+                changed: 0,
+            }),
+            _ => cached,
+        }
     }
 
     /// Whether it was last changed under a clock that was ahead of `now`, of a key that was made before: a
@@ -121,22 +147,5 @@ impl KeyRecord {
             let newest = certificate.signatures.iter().map(|signature| signature.created).max();
             self.changed = newest.unwrap_or_default().max(self.created);
         }
-    }
-
-    /// What the names of the files tell when there is no `key.json`.
-    fn from_file_names(home: &Path) -> Result<Option<Self>> {
-        let Ok([keygrip]) = <[_; 1]>::try_from(secret_keys(home)?) else { return Ok(None) };
-        let revocations = names_in(&home.join(REVOCATIONS))?;
-        let fingerprint = revocations
-            .iter()
-            .find_map(|name| Fingerprint::parse(name.to_str()?.strip_suffix(".rev")?));
-        Ok(fingerprint.map(|fingerprint| Self {
-            fingerprint,
-            keygrip,
-            algorithm: String::new(),
-            created: 0,
-            expires: None,
-            changed: 0,
-        }))
     }
 }

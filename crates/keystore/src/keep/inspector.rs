@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::files::durable::replace;
 use crate::files::lock::hold_key;
 use crate::files::{entries, make_directory};
-use crate::home::examine::Home;
+use crate::home::contents::Home;
 use crate::home::record::KeyRecord;
 use crate::home::staging::{Staging, Work};
 use crate::home::{Homes, staging};

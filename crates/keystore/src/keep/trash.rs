@@ -10,13 +10,13 @@ use crate::error::{Error, Result};
 use crate::files::durable::{self, write_new};
 use crate::files::lock::{hold_key, lock};
 use crate::files::{entries_if_there, is_there, make_directory, remove_file, remove_tree};
+use crate::home::home_files::HomeFiles;
 use crate::home::record::KeyRecord;
 use crate::home::staging::{Publication, StagedHome};
 use crate::identity::NameEmail;
 use crate::layout::OLD_SERVICE;
 use crate::remedy::quote_path;
 use crate::state::directory::own_part;
-use crate::transfer::archive::HomeFiles;
 use crate::{Store, home, interrupt};
 
 /// The home in an entry.

@@ -10,11 +10,12 @@ use crate::Store;
 use crate::error::{Error, Result};
 use crate::files::read::read_file;
 use crate::home;
+use crate::home::contents::Contents;
+use crate::home::home_files::HomeFiles;
 use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
 use crate::layout::{PASSPHRASE, PUBRING};
 use crate::secrets::passphrase::{Passphrases, Phrase};
-use crate::transfer::archive::HomeFiles;
 
 /// Longer than the file of any secret key.
 const SECRET_KEY_MAX: u64 = 64 * 1024;
@@ -85,7 +86,7 @@ impl Store {
         record.changed = record.changed.clamp(record.created, now.max(record.created));
         record.write(home)?;
         home::remove_leftovers(home)?;
-        home::check_complete(home, &record)?;
+        Contents::check_complete(home, &record)?;
         Ok((record, certificate))
     }
 

@@ -9,14 +9,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use gpg::{KeyLength, Keygrip};
+use nix::unistd::geteuid;
 
 use crate::Store;
 use crate::error::{Error, Result};
 use crate::files::lock::lock;
 use crate::files::{durable, ensure_directory, entries, if_there, names_in};
 use crate::home;
+use crate::home::contents::Contents;
 use crate::home::staging::StagedHome;
-use crate::layout::{PASSPHRASE, POOL, SECRET_KEYS};
+use crate::layout::{PASSPHRASE, POOL, PUBRING, SECRET_KEYS};
 use crate::secrets::passphrase::Passphrases;
 
 /// How long making one secret key may take at idle priority on a busy host, beyond `gpg_timeout`.
@@ -120,12 +122,16 @@ fn check(
     if names != [PASSPHRASE, SECRET_KEYS] {
         return Err(format!("it holds {names:?}"));
     }
-    home::check_private(&home.join(PASSPHRASE)).map_err(|e| e.to_string())?;
-    let secret = home.join(SECRET_KEYS).join(keygrip.file_name());
-    home::check_private(&secret).map_err(|e| e.to_string())?;
-    if home::secret_keys(home).map_err(|e| e.to_string())? != [keygrip.clone()] {
-        return Err("it holds more than its one secret key".into());
+    let contents = Contents::of(home, geteuid().as_raw(), Some(keygrip.clone()))
+        .ok_or("it is gone".to_owned())?;
+    // The keyring is made with the identity.
+    if let Some(fault) = contents.faults.iter().find(|fault| !fault.is_missing(PUBRING)) {
+        return Err(fault.error(home).to_string());
     }
+    if contents.keygrip.as_ref() != Some(&keygrip) {
+        return Err("it holds another secret key".into());
+    }
+    let secret = home.join(SECRET_KEYS).join(keygrip.file_name());
     let made = fs::metadata(&secret).and_then(|found| found.modified());
     match made.map(|at| SystemTime::now().duration_since(at)) {
         Ok(Ok(age)) if age > max_age => {

@@ -1,7 +1,6 @@
 //! Archives of keys: a tar whose members are the files of homes, a first member that says what it is,
 //! and a last one, the manifest, that proves it whole. Nothing in an archive is believed.
 
-mod files;
 mod manifest;
 pub mod read;
 mod restore;
@@ -13,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::hex;
+use crate::home::home_files::HomeFiles;
 
-pub use files::HomeFiles;
 pub use restore::{Restored, Summary};
 pub use write::Archived;
 
@@ -48,6 +47,11 @@ const SUMS: &str = "SHA256SUMS";
 /// What is in [`SUMS`], for files by their paths.
 pub fn sums(files: &BTreeMap<String, String>) -> String {
     files.iter().map(|(path, digest)| format!("{digest}  {path}\n")).collect()
+}
+
+/// The SHA-256 of every file of a home, by its path there.
+fn digests(files: &HomeFiles) -> BTreeMap<String, String> {
+    files.iter().map(|(name, bytes)| (name.to_string(), sha256(bytes))).collect()
 }
 
 /// SHA-256 in hexadecimal digits.

@@ -10,7 +10,7 @@ use gpg::Keygrip;
 use crate::error::{Error, Result};
 use crate::files::{durable, entries, remove_file};
 use crate::home::Homes;
-use crate::home::examine::Home;
+use crate::home::contents::Home;
 use crate::home::staging::Staging;
 use crate::identity::NameEmail;
 use crate::layout::PASSPHRASE;

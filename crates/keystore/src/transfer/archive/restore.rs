@@ -15,6 +15,7 @@ use gpg::{Certificate, Keyring};
 use crate::error::{Error, Result};
 use crate::files::durable::replace;
 use crate::files::lock::hold_key;
+use crate::home::home_files::HomeFiles;
 use crate::home::record::KeyRecord;
 use crate::home::staging::Publication;
 use crate::identity::NameEmail;
@@ -24,7 +25,6 @@ use crate::make::assemble::KEY_TIME;
 use crate::parallel::lock;
 use crate::secrets::sealing::check_key;
 use crate::transfer::archive::Header;
-use crate::transfer::archive::files::HomeFiles;
 use crate::transfer::archive::read::{self, Listed, Piece};
 use crate::{Store, interrupt};
 

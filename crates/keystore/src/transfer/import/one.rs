@@ -12,6 +12,7 @@ use crate::Store;
 use crate::error::{Error, Result};
 use crate::files::ensure_directory;
 use crate::home;
+use crate::home::contents::Contents;
 use crate::home::record::KeyRecord;
 use crate::home::staging::{Publication, StagedHome};
 use crate::layout::{PUBRING, REVOCATIONS, SECRET_KEYS, revocation_file};
@@ -66,7 +67,7 @@ impl Store {
 
         record.write(work)?;
         home::remove_leftovers(work)?;
-        home::check_complete(work, &record).map_err(|error| {
+        Contents::check_complete(work, &record).map_err(|error| {
             Error::Gpg(gpg::Error::Failed {
                 how: "what it left is not a whole key".into(),
                 words: error.to_string(),

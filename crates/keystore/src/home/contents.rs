@@ -8,7 +8,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use gpg::{Fingerprint, Keygrip};
+use nix::unistd::geteuid;
 
+use crate::error::{Error, Result};
+use crate::files::look;
 use crate::home::Homes;
 use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
@@ -47,16 +50,24 @@ pub struct Home {
     pub path: PathBuf,
     /// What `key.json` says, if it can be read.
     pub record: Option<KeyRecord>,
-    /// The secret key, if there is exactly one.
+    /// The secret key, if there is one.
     pub keygrip: Option<Keygrip>,
     /// All that is not as it should be.
     pub faults: Vec<Fault>,
 }
 
 impl Home {
+    /// Looks at the home of an identity; `None` when there is none. Whatever does not belong to the
+    /// user `owner` is a fault.
+    pub fn examine(homes: &Homes, name_email: NameEmail, owner: u32) -> Option<Self> {
+        let path = homes.path(&name_email);
+        let Contents { record, keygrip, faults, .. } = Contents::of(&path, owner, None)?;
+        Some(Self { name_email, path, record, keygrip, faults })
+    }
+
     /// Whether everything is there that it takes to sign.
     pub fn is_whole(&self) -> bool {
-        !self.faults.iter().any(|fault| matches!(fault, Fault::Damage(..) | Fault::Empty))
+        is_whole(&self.faults)
     }
 
     /// What is wrong with `key.json`.
@@ -66,21 +77,50 @@ impl Home {
             _ => None,
         })
     }
+}
 
-    /// Looks at the home of an identity; `None` when there is none. Whatever does not belong to the
-    /// user `owner` is a fault.
-    pub fn examine(homes: &Homes, name_email: NameEmail, owner: u32) -> Option<Self> {
-        let path = homes.path(&name_email);
-        let mut home = Self { name_email, record: None, keygrip: None, faults: Vec::new(), path };
-        match fs::symlink_metadata(&home.path) {
-            Ok(found) if found.is_dir() => home.look(owner, &found),
-            Ok(_) => home.damage(home.path.clone(), "is not a directory"),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
-            Err(e) => home.damage(home.path.clone(), format!("cannot be looked at: {e}")),
+fn is_whole(faults: &[Fault]) -> bool {
+    !faults.iter().any(|fault| matches!(fault, Fault::Damage(..) | Fault::Empty))
+}
+
+/// What is in a home, wherever that is: published, in staging, or in the pool.
+#[derive(Debug)]
+pub struct Contents {
+    path: PathBuf,
+    /// What `key.json` says, if it can be read.
+    pub record: Option<KeyRecord>,
+    /// The secret key. Of several, the one that is known from elsewhere or named by `key.json`.
+    pub keygrip: Option<Keygrip>,
+    /// All that is not as it should be, that which matters most in front.
+    pub faults: Vec<Fault>,
+}
+
+impl Contents {
+    /// Looks at the home in `path`; `None` when there is none. Whatever does not belong to the user `owner`
+    /// is a fault. `keygrip` is the secret key that must be there, if that is known.
+    pub fn of(path: &Path, owner: u32, keygrip: Option<Keygrip>) -> Option<Self> {
+        let mut home = Self { path: path.into(), record: None, keygrip, faults: Vec::new() };
+        match look(path) {
+            Ok(Some(found)) if found.is_dir() => home.look(owner, &found),
+            Ok(Some(_)) => home.damage(path, "is not a directory"),
+            Ok(None) => return None,
+            Err(e) => home.damage(path, e.to_string()),
         }
         // A certain order, whatever that of the directory is.
         home.faults.sort_by(|a, b| rank(a).cmp(&rank(b)));
         Some(home)
+    }
+
+    /// Fails when the home of staging in `path`, of the key `record`, is not whole or others could read it:
+    /// nothing else is published.
+    pub fn check_complete(path: &Path, record: &KeyRecord) -> Result<()> {
+        let missing = || Error::damaged(path, "is missing");
+        let home = Self::of(path, geteuid().as_raw(), None).ok_or_else(missing)?;
+        match home.faults.iter().find(|fault| !matches!(fault, Fault::Strange(_))) {
+            None if home.keygrip.as_ref() == Some(&record.keygrip) => Ok(()),
+            None => Err(Error::damaged(&record.secret_key(path), "is missing")),
+            Some(fault) => Err(fault.error(path)),
+        }
     }
 
     fn look(&mut self, owner: u32, found: &Metadata) {
@@ -90,6 +130,7 @@ impl Home {
         let mut has_record = false;
         let mut revocations = None;
         let Some(entries) = self.list(&home) else { return };
+        self.record = KeyRecord::read(&home);
         if entries.is_empty() {
             self.faults.push(Fault::Empty);
             return;
@@ -98,7 +139,7 @@ impl Home {
             let path = home.join(&name);
             missing.retain(|known| name != **known);
             match name.to_str() {
-                Some(PUBRING | PASSPHRASE) => self.file(path, &found, owner),
+                Some(PUBRING | PASSPHRASE) => self.file(&path, &found, owner),
                 Some(RECORD) => {
                     has_record = true;
                     self.judge(&path, &found, owner);
@@ -113,15 +154,11 @@ impl Home {
             }
         }
         for name in missing {
-            self.damage(home.join(name), "is missing");
-        }
-        if has_record {
-            self.record = KeyRecord::read(&home);
+            self.damage(&home.join(name), "is missing");
         }
         let fingerprint =
             revocations.and_then(|(path, found)| self.revocation(path, &found, owner));
-        if !self.is_whole() {
-            self.name_lost_secret_key();
+        if !is_whole(&self.faults) {
             return;
         }
         if fingerprint.is_none() {
@@ -132,26 +169,35 @@ impl Home {
         }
     }
 
-    /// Every secret key of the home. Exactly one is as it must be.
+    /// The secret key of the home: the one that is known, or else the only one.
     fn secret_keys(&mut self, directory: PathBuf, found: &Metadata, owner: u32) {
         let mut grips = Vec::new();
         for (name, found) in self.list_directory(&directory, found, owner) {
             let path = directory.join(&name);
             match Keygrip::from_file_name(&name) {
-                Some(grip) => {
-                    self.file(path, &found, owner);
-                    grips.push(grip);
-                }
+                Some(grip) => grips.push((grip, path, found)),
                 None => self.faults.push(Fault::Strange(path)),
             }
         }
-        match <[_; 1]>::try_from(grips) {
-            Ok([grip]) => self.keygrip = Some(grip),
-            Err(none) if none.is_empty() => self.damage(directory, "holds no secret key"),
-            Err(many) => {
-                self.damage(directory, format!("holds {} secret keys instead of one", many.len()));
+        let told = self.record.as_ref().map(|record| &record.keygrip);
+        let known = self.keygrip.take().or_else(|| told.cloned());
+        let place = grips.iter().position(|(grip, ..)| Some(grip) == known.as_ref());
+        let (grip, path, found) = match (place, grips.len()) {
+            (Some(place), _) => grips.swap_remove(place),
+            (None, 1) => grips.swap_remove(0),
+            (None, 0) => {
+                return match known {
+                    Some(lost) => self.damage(&directory.join(lost.file_name()), "is missing"),
+                    None => self.damage(&directory, "holds no secret key"),
+                };
             }
-        }
+            (None, many) => {
+                return self.damage(&directory, format!("holds {many} secret keys instead of one"));
+            }
+        };
+        self.file(&path, &found, owner);
+        self.keygrip = Some(grip);
+        self.faults.extend(grips.into_iter().map(|(_, path, _)| Fault::Strange(path)));
     }
 
     /// The fingerprint that the revocation certificate is named after. The one that `key.json` tells is
@@ -201,21 +247,9 @@ impl Home {
         None
     }
 
-    /// Names the file that is missing, when `key.json` knows it.
-    fn name_lost_secret_key(&mut self) {
-        let Some(lost) = self.record.as_ref().map(|record| record.secret_key(&self.path)) else {
-            return;
-        };
-        for fault in &mut self.faults {
-            if matches!(fault, Fault::Damage(_, why) if why == "holds no secret key") {
-                *fault = Fault::Damage(lost.clone(), "is missing".into());
-            }
-        }
-    }
-
     /// A file that the key cannot do without.
-    fn file(&mut self, path: PathBuf, found: &Metadata, owner: u32) {
-        self.judge(&path, found, owner);
+    fn file(&mut self, path: &Path, found: &Metadata, owner: u32) {
+        self.judge(path, found, owner);
         if !found.is_file() || found.len() == 0 {
             self.damage(path, "is empty or not a regular file");
         }
@@ -229,7 +263,7 @@ impl Home {
     ) -> Vec<(OsString, Metadata)> {
         self.judge(path, found, owner);
         if !found.is_dir() {
-            self.damage(path.into(), "is not a directory");
+            self.damage(path, "is not a directory");
             return Vec::new();
         }
         self.list(path).unwrap_or_default()
@@ -243,7 +277,7 @@ impl Home {
         match listed {
             Ok(entries) => Some(entries),
             Err(e) => {
-                self.damage(path.into(), format!("cannot be read: {e}"));
+                self.damage(path, format!("cannot be read: {e}"));
                 None
             }
         }
@@ -253,8 +287,8 @@ impl Home {
         self.faults.extend(judge(path, found, owner));
     }
 
-    fn damage(&mut self, path: PathBuf, why: impl Into<String>) {
-        self.faults.push(Fault::Damage(path, why.into()));
+    fn damage(&mut self, path: &Path, why: impl Into<String>) {
+        self.faults.push(Fault::Damage(path.into(), why.into()));
     }
 }
 
@@ -276,6 +310,33 @@ pub fn judge(path: &Path, found: &Metadata, owner: u32) -> Vec<Fault> {
         faults.push(Fault::Mode(path.into(), mode, wanted));
     }
     faults
+}
+
+impl Fault {
+    /// Whether it says that this file of the home is missing.
+    pub fn is_missing(&self, name: &str) -> bool {
+        matches!(self, Self::Damage(path, why) if path.ends_with(name) && why == "is missing")
+    }
+
+    /// This fault of the home in `home` as an error.
+    pub fn error(&self, home: &Path) -> Error {
+        match self {
+            Self::Damage(path, why) => Error::damaged(path, why.as_str()),
+            Self::Empty => Error::damaged(home, "is empty"),
+            Self::NoRevocation(path) => Error::damaged(path, "holds no revocation certificate"),
+            Self::Record(why) => Error::damaged(&home.join(RECORD), why.as_str()),
+            Self::Mode(path, mode, _) if *mode & 0o077 != 0 => {
+                Error::damaged(path, format!("has mode {mode:03o}, others could read it"))
+            }
+            Self::Mode(path, mode, wanted) => {
+                Error::damaged(path, format!("has mode {mode:03o} instead of {wanted:03o}"))
+            }
+            Self::Owner(path, uid) => Error::damaged(path, format!("belongs to uid {uid}")),
+            Self::Strange(path) | Self::TrustDatabase(path) => {
+                Error::damaged(path, "does not belong into a home")
+            }
+        }
+    }
 }
 
 fn rank(fault: &Fault) -> (u8, &OsStr) {

@@ -17,7 +17,6 @@ use crate::files::read::read_file;
 use crate::files::{FileId, FileVersion, look, make_directory};
 use crate::home::record::{KeyRecord, RECORD_MAX};
 use crate::layout::{PASSPHRASE, PUBRING, RECORD, REVOCATIONS, SECRET_KEYS};
-use crate::transfer::archive::sha256;
 
 /// How often a home is read that changes under our eyes.
 const TRIES: usize = 10;
@@ -26,30 +25,32 @@ const FILES_MAX: usize = 16;
 
 /// A file that belongs into a home.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum FileName {
+pub enum HomeFileName {
     /// `key.json`
     Record,
     /// `openpgp-revocs.d/<FINGERPRINT>.rev`
-    Revocation(String),
+    Revocation(Fingerprint),
     /// `private-keys-v1.d/<KEYGRIP>.key`
-    SecretKey(String),
+    SecretKey(Keygrip),
     /// `passphrase`
     Passphrase,
     /// `pubring.kbx`
     Pubring,
 }
 
-impl FileName {
+impl HomeFileName {
     /// Parses a path inside of a home.
     pub fn parse(path: &str) -> Option<Self> {
         match (path, path.split_once('/')) {
             (RECORD, _) => Some(Self::Record),
             (PASSPHRASE, _) => Some(Self::Passphrase),
             (PUBRING, _) => Some(Self::Pubring),
-            (_, Some((SECRET_KEYS, name))) => Keygrip::parse(name.strip_suffix(".key")?)
-                .map(|grip| Self::SecretKey(grip.to_string())),
-            (_, Some((REVOCATIONS, name))) => Fingerprint::parse(name.strip_suffix(".rev")?)
-                .map(|fingerprint| Self::Revocation(fingerprint.to_string())),
+            (_, Some((SECRET_KEYS, name))) => {
+                Keygrip::parse(name.strip_suffix(".key")?).map(Self::SecretKey)
+            }
+            (_, Some((REVOCATIONS, name))) => {
+                Fingerprint::parse(name.strip_suffix(".rev")?).map(Self::Revocation)
+            }
             _ => None,
         }
     }
@@ -65,7 +66,7 @@ impl FileName {
     }
 }
 
-impl fmt::Display for FileName {
+impl fmt::Display for HomeFileName {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Record => out.write_str(RECORD),
@@ -79,7 +80,7 @@ impl fmt::Display for FileName {
 
 /// All files of a home.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct HomeFiles(BTreeMap<FileName, Zeroizing<Vec<u8>>>);
+pub struct HomeFiles(BTreeMap<HomeFileName, Zeroizing<Vec<u8>>>);
 
 /// Never what is in them.
 impl fmt::Debug for HomeFiles {
@@ -124,7 +125,7 @@ impl HomeFiles {
 
     fn read_once(home: &Path) -> Result<Self> {
         let mut files = Self::default();
-        let mut names = vec![FileName::Record, FileName::Passphrase, FileName::Pubring];
+        let mut names = vec![HomeFileName::Record, HomeFileName::Passphrase, HomeFileName::Pubring];
         names.extend(names_in(home, SECRET_KEYS)?);
         names.extend(names_in(home, REVOCATIONS)?);
         for name in names {
@@ -132,7 +133,7 @@ impl HomeFiles {
             match read_file(&path, name.limit()) {
                 Ok(bytes) => drop(files.0.insert(name, bytes)),
                 // A cache that can be made again.
-                Err(e) if e.is_damage() && name == FileName::Record => {}
+                Err(e) if e.is_damage() && name == HomeFileName::Record => {}
                 Err(e) => return Err(e),
             }
         }
@@ -148,78 +149,54 @@ impl HomeFiles {
             return Some("holds no single secret key with its revocation certificate");
         };
         let needed = [
-            (FileName::Pubring, "holds no pubring.kbx"),
-            (FileName::Passphrase, "holds no passphrase"),
-            (FileName::SecretKey(record.keygrip.to_string()), "holds no secret key"),
+            (HomeFileName::Pubring, "holds no pubring.kbx"),
+            (HomeFileName::Passphrase, "holds no passphrase"),
+            (HomeFileName::SecretKey(record.keygrip.clone()), "holds no secret key"),
             (
-                FileName::Revocation(record.fingerprint.to_string()),
+                HomeFileName::Revocation(record.fingerprint.clone()),
                 "holds no revocation certificate of its key",
             ),
         ];
-        let is_missing = |name: &FileName| self.0.get(name).is_none_or(|bytes| bytes.is_empty());
+        let is_missing =
+            |name: &HomeFileName| self.0.get(name).is_none_or(|bytes| bytes.is_empty());
         needed.iter().find(|(name, _)| is_missing(name)).map(|(_, problem)| *problem)
     }
 
     /// What `key.json` says, if it is about a secret key that is here, or else the names of the
     /// files; not yet compared with the certificate.
     pub fn record(&self) -> Option<KeyRecord> {
-        let cached = self.0.get(&FileName::Record).and_then(|text| KeyRecord::parse(text));
-        let is_here = |record: &KeyRecord| {
-            self.0.contains_key(&FileName::SecretKey(record.keygrip.to_string()))
-        };
-        if cached.as_ref().is_some_and(is_here) {
-            return cached;
-        }
-        self.record_of_names().or(cached)
-    }
-
-    fn record_of_names(&self) -> Option<KeyRecord> {
-        let mut grips = self.0.keys().filter_map(|name| match name {
-            FileName::SecretKey(grip) => Keygrip::parse(grip),
+        let cached = self.0.get(&HomeFileName::Record).and_then(|text| KeyRecord::parse(text));
+        let grips = self.0.keys().filter_map(|name| match name {
+            HomeFileName::SecretKey(grip) => Some(grip.clone()),
             _ => None,
         });
-        let mut fingerprints = self.0.keys().filter_map(|name| match name {
-            FileName::Revocation(fingerprint) => Fingerprint::parse(fingerprint),
+        let revocations = self.0.keys().filter_map(|name| match name {
+            HomeFileName::Revocation(fingerprint) => Some(fingerprint.clone()),
             _ => None,
         });
-        match (grips.next(), grips.next(), fingerprints.next(), fingerprints.next()) {
-            (Some(keygrip), None, Some(fingerprint), None) => Some(KeyRecord {
-                fingerprint,
-                keygrip,
-                algorithm: String::new(),
-                created: 0,
-                expires: None,
-                changed: 0,
-            }),
-            _ => None,
-        }
+        KeyRecord::told_by(cached, &grips.collect::<Vec<_>>(), &revocations.collect::<Vec<_>>())
     }
 
     /// Adds a file; `false` when it is there already, or there are too many.
-    pub fn add(&mut self, name: FileName, bytes: Vec<u8>) -> bool {
+    pub fn add(&mut self, name: HomeFileName, bytes: Vec<u8>) -> bool {
         self.0.len() < FILES_MAX && self.0.insert(name, Zeroizing::new(bytes)).is_none()
     }
 
     /// The content of `passphrase`.
     pub fn passphrase(&self) -> &[u8] {
-        self.0.get(&FileName::Passphrase).map_or(&[], |bytes| bytes.as_slice())
+        self.0.get(&HomeFileName::Passphrase).map_or(&[], |bytes| bytes.as_slice())
     }
 
     /// How the secret key is kept; `None` when that is none.
     pub fn protection(&self) -> Option<Protection> {
-        let is_secret = |name: &FileName| matches!(name, FileName::SecretKey(_));
+        let is_secret = |name: &HomeFileName| matches!(name, HomeFileName::SecretKey(_));
         let secret = self.0.iter().find(|(name, _)| is_secret(name));
         secret.and_then(|(_, bytes)| Protection::of(bytes))
     }
 
     /// Every file, in an order that never changes.
-    pub fn iter(&self) -> impl Iterator<Item = (&FileName, &[u8])> {
+    pub fn iter(&self) -> impl Iterator<Item = (&HomeFileName, &[u8])> {
         self.0.iter().map(|(name, bytes)| (name, bytes.as_slice()))
-    }
-
-    /// The SHA-256 of every file, by its path in the home.
-    pub fn digests(&self) -> BTreeMap<String, String> {
-        self.0.iter().map(|(name, bytes)| (name.to_string(), sha256(bytes))).collect()
     }
 
     /// Writes all files but `key.json` and `passphrase` into a staged home.
@@ -227,7 +204,8 @@ impl HomeFiles {
         for directory in [SECRET_KEYS, REVOCATIONS] {
             make_directory(&home.join(directory))?;
         }
-        let is_copied = |name: &FileName| !matches!(name, FileName::Record | FileName::Passphrase);
+        let is_copied =
+            |name: &HomeFileName| !matches!(name, HomeFileName::Record | HomeFileName::Passphrase);
         for (name, bytes) in self.iter().filter(|(name, _)| is_copied(name)) {
             write_new(&home.join(name.to_string()), bytes)?;
         }
@@ -241,7 +219,7 @@ fn stamps(home: &Path) -> [Option<FileVersion>; 2] {
 }
 
 /// The files of a directory in a home that belong there.
-fn names_in(home: &Path, directory: &str) -> Result<Vec<FileName>> {
+fn names_in(home: &Path, directory: &str) -> Result<Vec<HomeFileName>> {
     let path = home.join(directory);
     match look(&path)? {
         Some(found) if found.is_dir() => {}
@@ -252,8 +230,9 @@ fn names_in(home: &Path, directory: &str) -> Result<Vec<FileName>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(&path).map_err(reading)? {
         let name = entry.map_err(reading)?.file_name();
-        names
-            .extend(name.to_str().and_then(|name| FileName::parse(&format!("{directory}/{name}"))));
+        names.extend(
+            name.to_str().and_then(|name| HomeFileName::parse(&format!("{directory}/{name}"))),
+        );
         if names.len() > FILES_MAX {
             return Err(Error::damaged(&path, "holds more files than a key has"));
         }
@@ -275,7 +254,10 @@ mod tests {
             &format!("private-keys-v1.d/{digits}.key"),
             &format!("openpgp-revocs.d/{digits}.rev"),
         ] {
-            assert_eq!(FileName::parse(good).map(|name| name.to_string()).as_deref(), Some(good));
+            assert_eq!(
+                HomeFileName::parse(good).map(|name| name.to_string()).as_deref(),
+                Some(good)
+            );
         }
         for bad in [
             "",
@@ -293,7 +275,7 @@ mod tests {
             &format!("openpgp-revocs.d/{digits}.key"),
             &format!("private-keys-v1.d/{}.key", digits.to_lowercase()),
         ] {
-            assert_eq!(FileName::parse(bad), None, "{bad:?}");
+            assert_eq!(HomeFileName::parse(bad), None, "{bad:?}");
         }
     }
 }
