@@ -60,6 +60,6 @@ pub use transfer::import::{
     ImportOptions, ImportReport, Keyless, LeftOut, Moved, OldLayout, Phrases, Shadowed, Source,
     Unread, way_out,
 };
-pub use view::agent::{Agent, AgentHome, Configuration};
-pub use view::links::{LinkFault, OddLink};
-pub use view::relink::Provided;
+pub use view::agent_home::{Agent, AgentHome, Configuration};
+pub use view::link_problems::{LinkFault, LinkProblem};
+pub use view::sync_links::Provided;

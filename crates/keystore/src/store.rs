@@ -22,8 +22,8 @@ use crate::remedy;
 use crate::secrets::passphrase::Passphrases;
 use crate::state::opened::Opened;
 use crate::state::{directory, nested};
-use crate::view::phrases::PhraseFiles;
-use crate::view::signd::SigndView;
+use crate::view::phrase_files::PhraseFiles;
+use crate::view::signd_view::SigndView;
 
 /// The keys of this sign host and all it takes to make another one.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! What obs-signd sees: a link to every secret key, a link to every passphrase, and nothing else. It
 //! takes each entry of `phrases/` for a user who can sign.
 
-use keystore::{LinkFault, OddLink};
+use keystore::{LinkFault, LinkProblem};
 
 use super::homes::Survey;
 use super::host::Host;
@@ -45,7 +45,7 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     section
 }
 
-fn report(host: &Host, odd: &OddLink, section: &mut Section) {
+fn report(host: &Host, odd: &LinkProblem, section: &mut Section) {
     let subject = host.name(&odd.path);
     let message = describe(odd);
     if odd.needs_phrase() && host.lacks_sealing_key() {
@@ -89,7 +89,7 @@ fn report(host: &Host, odd: &OddLink, section: &mut Section) {
     }
 }
 
-fn describe(odd: &OddLink) -> String {
+fn describe(odd: &LinkProblem) -> String {
     match (&odd.fault, odd.is_phrase(), odd.hides_a_key()) {
         (LinkFault::Missing, true, _) => "the link is missing: signd does not know the key".into(),
         (LinkFault::Missing, false, _) => "the link is missing: signd cannot sign".into(),

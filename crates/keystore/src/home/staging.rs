@@ -18,7 +18,7 @@ use crate::home::on_disk::{OnDisk, Stamp};
 use crate::identity::NameEmail;
 use crate::layout::{DIRECTORY_MODE, SECRET_KEYS};
 use crate::secrets::passphrase::{self, Form};
-use crate::view::signd::SigndView;
+use crate::view::signd_view::SigndView;
 
 mod clear;
 mod whose;

@@ -23,9 +23,9 @@ use crate::layout::{POOL, PUBRING, RECORD, SECRET_KEYS, STAGING, TRASH};
 use crate::options::Options;
 use crate::secrets::passphrase::{self, Form, Passphrases};
 use crate::secrets::sealing::{places, strays};
-use crate::view::agent::AgentHome;
-use crate::view::links::{Links, OddLink};
-use crate::view::signd::SigndView;
+use crate::view::agent_home::AgentHome;
+use crate::view::link_problems::{LinkProblem, Links};
+use crate::view::signd_view::SigndView;
 
 /// How long all of gpg's work for one key may take, beyond `gpg_timeout` for each run.
 const KEY_TIME: Duration = Duration::from_secs(60);
@@ -191,12 +191,12 @@ impl Inspector {
     }
 
     /// The links for obs-signd that are not as they should be; `homes` is what is in `keys/`.
-    pub fn odd_links(&self, homes: &[Home]) -> Result<Vec<OddLink>> {
+    pub fn odd_links(&self, homes: &[Home]) -> Result<Vec<LinkProblem>> {
         self.links().survey(homes)
     }
 
     /// Puts a link right.
-    pub fn mend_link(&self, odd: &OddLink) -> Result<()> {
+    pub fn mend_link(&self, odd: &LinkProblem) -> Result<()> {
         self.links().mend(odd)
     }
 

@@ -14,7 +14,7 @@ use nix::unistd::geteuid;
 use crate::Store;
 use crate::error::{Error, Result};
 use crate::files::lock::lock;
-use crate::files::{durable, ensure_directory, entries, if_there, names_in};
+use crate::files::{durable, ensure_directory, entries, names_in};
 use crate::home;
 use crate::home::contents::Contents;
 use crate::home::staging::StagedHome;
@@ -61,9 +61,9 @@ impl Pool {
     pub fn claim(&self, length: KeyLength, staged: &StagedHome) -> Result<Option<Keygrip>> {
         let max_age = self.max_age;
         let directory = self.of_length(length);
-        // One entry is enough, so not all of them are read.
-        let entries = match if_there(fs::read_dir(&directory)) {
-            Ok(entries) => entries.into_iter().flatten(),
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             // Keys can be made without it.
             Err(e) => {
                 log::warn!(

@@ -1,7 +1,7 @@
-//! One place that obs-signd looks at: the link to a secret key or to a passphrase. Here, and only here,
-//! it is decided what may be put in the place of what stands there. A link, an empty file and a copy of
-//! what the link leads to hold nothing of their own. Anything else may be somebody's only copy: nothing
-//! replaces it, and who empties the slot sets it aside.
+//! One place that obs-signd looks at: the link to a secret key, the link to a passphrase, or a file with a
+//! passphrase. Here, and only here, it is decided what may be put in the place of what stands there. A link, an
+//! empty file and a copy of what the link leads to hold nothing of their own. Anything else may be somebody's
+//! only copy: nothing replaces it, and when the slot is emptied it is set aside.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -9,23 +9,30 @@ use std::{fs, io};
 
 use crate::error::{Error, Result};
 use crate::files::{durable, if_there};
+use crate::identity::NameEmail;
 use crate::remedy::{quote, quote_path};
 use crate::secrets::passphrase::beginning_of;
+use crate::view::phrase_files::PhraseFiles;
 
-/// Where a link of ours has to be.
+/// A place that signd looks at, and what has to be there.
 #[derive(Debug)]
-pub struct Slot {
+pub struct Slot<'a> {
     path: PathBuf,
-    /// What the link says.
-    target: PathBuf,
-    /// The file whose copies are worth nothing.
-    original: Option<PathBuf>,
+    wanted: Wanted<'a>,
+}
+
+#[derive(Debug)]
+enum Wanted<'a> {
+    /// A link that says `target`. A copy of the file `original` is worth nothing in its place.
+    Link { target: PathBuf, original: Option<PathBuf> },
+    /// The passphrase of this identity, in a file of `phrases_dir`.
+    PhraseFile(&'a PhraseFiles, &'a NameEmail),
 }
 
 /// What stands in a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Occupant {
-    /// Our link.
+    /// What has to be there.
     Ours,
     /// Nothing.
     Nobody,
@@ -35,6 +42,8 @@ pub enum Occupant {
     Worthless,
     /// A file with a content of its own.
     Precious,
+    /// A file of `phrases_dir`, which can be made again from `keys/`.
+    Derived,
     /// A directory, a socket, a device.
     Strange,
 }
@@ -59,21 +68,29 @@ impl Occupant {
         Ok(if found.len() == 0 || is_copy() { Self::Worthless } else { Self::Precious })
     }
 
+    /// What stands at `path` in `phrases_dir`, which this state has claimed.
+    pub fn in_phrases_dir(path: &Path) -> io::Result<Self> {
+        Ok(match Self::of(path, None)? {
+            Self::Worthless | Self::Precious => Self::Derived,
+            occupant => occupant,
+        })
+    }
+
     /// Whether nothing is lost when it goes.
     pub fn may_go(&self) -> bool {
         !matches!(self, Self::Precious | Self::Strange)
     }
 }
 
-impl Slot {
-    /// The slot at `path` of a link to `target`.
-    pub fn new(path: PathBuf, target: PathBuf) -> Self {
-        Self { path, target, original: None }
+impl<'a> Slot<'a> {
+    /// The slot at `path` of a link to `target`. A copy of the file `original` may be replaced.
+    pub fn of_link(path: PathBuf, target: PathBuf, original: Option<PathBuf>) -> Self {
+        Self { path, wanted: Wanted::Link { target, original } }
     }
 
-    /// As it is, but copies of the file `original` hold nothing of their own.
-    pub fn with_original(self, original: PathBuf) -> Self {
-        Self { original: Some(original), ..self }
+    /// The slot of the passphrase of an identity, in a file of `files`.
+    pub fn of_phrase_file(files: &'a PhraseFiles, name_email: &'a NameEmail) -> Self {
+        Self { path: files.path(name_email), wanted: Wanted::PhraseFile(files, name_email) }
     }
 
     /// Where it is.
@@ -81,37 +98,50 @@ impl Slot {
         &self.path
     }
 
-    /// Whether our link is there. One system call.
+    /// Whether what has to be there is. For a link, one system call.
     pub fn is_ours(&self) -> bool {
-        fs::read_link(&self.path).is_ok_and(|found| found == self.target)
+        match &self.wanted {
+            Wanted::Link { target, .. } => {
+                fs::read_link(&self.path).is_ok_and(|found| found == *target)
+            }
+            Wanted::PhraseFile(files, name_email) => files.is_current(name_email),
+        }
     }
 
     /// What stands there.
     pub fn look(&self) -> io::Result<Occupant> {
-        if self.is_ours() {
-            return Ok(Occupant::Ours);
+        match &self.wanted {
+            _ if self.is_ours() => Ok(Occupant::Ours),
+            Wanted::Link { original, .. } => Occupant::of(&self.path, original.as_deref()),
+            Wanted::PhraseFile(..) => Occupant::in_phrases_dir(&self.path),
         }
-        Occupant::of(&self.path, self.original.as_deref())
     }
 
-    /// Fails when our link cannot be put there without a loss.
+    /// Fails when what has to be there cannot be put there without a loss.
     pub fn check(&self) -> Result<()> {
-        let failed = Error::at("looking at", &self.path);
-        match self.look().map_err(failed)? {
+        if let Wanted::PhraseFile(files, _) = self.wanted {
+            return files.is_claimed().map(drop);
+        }
+        match self.look().map_err(Error::at("looking at", &self.path))? {
             occupant if occupant.may_go() => Ok(()),
             occupant => Err(occupied(&self.path, &occupant)),
         }
     }
 
-    /// Puts our link there, in one step; `false` when it was there.
+    /// Puts there what has to be there, in one step. `true` when there is a new link, which is not on the disk
+    /// yet.
     pub fn fill(&self) -> Result<bool> {
+        let (target, original) = match &self.wanted {
+            Wanted::Link { target, original } => (target, original.as_deref()),
+            Wanted::PhraseFile(files, name_email) => return files.add(name_email).map(|()| false),
+        };
         let failed = Error::at("linking", &self.path);
         if self.is_ours() {
             return Ok(false);
         }
         // Other requests and removals may make it and take it away at any time.
         loop {
-            match symlink(&self.target, &self.path) {
+            match symlink(target, &self.path) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 made => return made.map(|()| true).map_err(failed),
             }
@@ -124,21 +154,22 @@ impl Slot {
         self.check()?;
         // signd takes no name that begins with a dot for a user.
         let fresh = self.path.with_file_name(format!(".{:016x}", rand::random::<u64>()));
-        symlink(&self.target, &fresh).map_err(failed)?;
-        let may_go =
-            |path: &Path| Occupant::of(path, self.original.as_deref()).is_ok_and(|it| it.may_go());
-        match durable::exchange(&fresh, &self.path, may_go) {
-            Ok(true) => {
+        symlink(target, &fresh).map_err(failed)?;
+        let may_go = |path: &Path| Occupant::of(path, original).is_ok_and(|it| it.may_go());
+        match durable::exchange(&fresh, &self.path, may_go).map_err(failed)? {
+            true => {
                 log::warn!("{}: was not our link to the key, replaced it", self.path.display());
                 Ok(true)
             }
-            Ok(false) => self.check().map(|()| true),
-            Err(e) => Err(failed(e)),
+            false => self.check().map(|()| true),
         }
     }
 
-    /// Empties the slot. What is no link is moved to `aside`, where it is kept.
+    /// Empties the slot. What is no link, and cannot be made again, is moved to `aside`, where it is kept.
     pub fn clear(&self, aside: &Path) -> Result<()> {
+        if let Wanted::PhraseFile(files, name_email) = self.wanted {
+            return files.remove(name_email);
+        }
         let failed = Error::at("removing", &self.path);
         let cleared = match self.look().map_err(failed)? {
             Occupant::Nobody => Ok(()),
@@ -150,6 +181,14 @@ impl Slot {
             }
         };
         if_there(cleared).map(drop).map_err(failed)
+    }
+
+    /// Empties the slot of a key that is not there any more.
+    pub fn remove_dangling(&self) {
+        match self.wanted {
+            Wanted::Link { .. } => remove_dangling(&self.path),
+            Wanted::PhraseFile(files, name_email) => files.remove_dangling(name_email),
+        }
     }
 }
 
@@ -190,7 +229,7 @@ mod tests {
         let root = scratch.path();
         let original = root.join("original");
         fs::write(&original, "phrase\n").unwrap();
-        let slot = Slot::new(root.join("slot"), "original".into()).with_original(original);
+        let slot = Slot::of_link(root.join("slot"), "original".into(), Some(original));
         assert_eq!(slot.look().unwrap(), Occupant::Nobody);
         assert!(slot.fill().unwrap() && !slot.fill().unwrap());
         let write = |content: &str| {

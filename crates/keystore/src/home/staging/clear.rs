@@ -14,7 +14,7 @@ use crate::files::{durable, entries, is_missing, remove_tree};
 use crate::home;
 use crate::home::staging::whose::{ABANDONED, last_sign_of_life};
 use crate::home::staging::{FRESH, HOME, Staging};
-use crate::view::signd::SigndView;
+use crate::view::signd_view::SigndView;
 
 /// How old a directory that has not got its name must be for its maker to be dead.
 const MAKING: Duration = Duration::from_secs(60);

@@ -25,7 +25,7 @@ use crate::state::directory::own_part;
 use crate::state::old_keyring;
 use crate::transfer::import::switch::{finish_swap, old_name, swap};
 use crate::transfer::import::{ImportOptions, ImportReport, Source};
-use crate::view::signd::SigndView;
+use crate::view::signd_view::SigndView;
 use crate::{Passphrases, Store, interrupt};
 
 /// The layout of the old service in a state directory.

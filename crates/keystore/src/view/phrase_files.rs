@@ -295,7 +295,8 @@ impl PhraseFiles {
         Ok(count)
     }
 
-    fn path(&self, name_email: &NameEmail) -> PathBuf {
+    /// Where the phrase of an identity is.
+    pub fn path(&self, name_email: &NameEmail) -> PathBuf {
         self.directory.join(name_email.as_str())
     }
 

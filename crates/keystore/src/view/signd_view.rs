@@ -17,8 +17,8 @@ use crate::options::Options;
 use crate::remedy;
 use crate::secrets::passphrase::{self, Form, Passphrases};
 use crate::state::old_keyring;
-use crate::view::agent::{AgentHome, Configuration};
-use crate::view::phrases::PhraseFiles;
+use crate::view::agent_home::{AgentHome, Configuration};
+use crate::view::phrase_files::PhraseFiles;
 use crate::view::slot::{Occupant, Slot, remove_dangling};
 
 /// `gnupg/`, and `phrases/` or what stands for it.
@@ -204,17 +204,17 @@ impl SigndView {
     /// Links the passphrase, or writes it to its file; from here on signd knows the key. `true` when
     /// there is a new link, which is not on the disk yet.
     pub fn add_phrase(&self, name_email: &NameEmail) -> Result<bool> {
-        if let Some(files) = &self.files {
-            return files.add(name_email).map(|()| false);
+        let slot = self.phrase_slot(name_email);
+        if self.files.is_some() {
+            return slot.fill();
+        }
+        if slot.is_ours() {
+            return Ok(false);
         }
         if let Some(passphrases) = &self.passphrases {
             if passphrases.marker()?.is_some() {
                 return Ok(false); // signd reads elsewhere, where this process does not know
             }
-        }
-        let slot = self.phrase_slot(name_email);
-        if slot.is_ours() {
-            return Ok(false);
         }
         let home = self.phrases.join("../keys").join(name_email.as_str());
         if matches!(passphrase::form_in(&home), Ok(Form::Sealed)) {
@@ -244,22 +244,16 @@ impl SigndView {
 
     /// As [`SigndView::check_is_free`], as far as it can be told before there is a key.
     pub fn check_phrase_is_free(&self, name_email: &NameEmail) -> Result<()> {
-        match self.files {
-            Some(_) => self.check_phrases_are_ours(),
-            None => self.phrase_slot(name_email).check(),
-        }
+        self.phrase_slot(name_email).check()
     }
 
     /// Takes a key from signd, durably: first the phrase, which makes the user, then the secret key.
     /// What stands in place of a link may be somebody's only copy, so it is moved to `aside`.
     pub fn remove(&self, name_email: &NameEmail, keygrip: &Keygrip, aside: &Path) -> Result<()> {
         let secret_key = self.secret_key_slot(name_email, keygrip);
-        match &self.files {
-            Some(files) => files.remove(name_email)?,
-            None => {
-                self.phrase_slot(name_email).clear(&aside.join("phrase"))?;
-                durable::sync(&self.phrases)?;
-            }
+        self.phrase_slot(name_email).clear(&aside.join("phrase"))?;
+        if let Some(links) = self.phrase_links() {
+            durable::sync(links)?;
         }
         match secret_key.look() {
             Ok(Occupant::Link(target)) if secret_key.path().exists() => {
@@ -273,10 +267,7 @@ impl SigndView {
 
     /// Removes the link to a passphrase that is not there, or the file with it.
     pub fn remove_dangling_phrase(&self, name_email: &NameEmail) {
-        match &self.files {
-            Some(files) => files.remove_dangling(name_email),
-            None => remove_dangling(&self.phrases.join(name_email.as_str())),
-        }
+        self.phrase_slot(name_email).remove_dangling();
     }
 
     /// Removes the link to a secret key that was never published, or is not there any more.
@@ -285,26 +276,20 @@ impl SigndView {
     }
 
     /// Where the link to a secret key is.
-    pub fn secret_key_slot(&self, name_email: &NameEmail, keygrip: &Keygrip) -> Slot {
+    pub fn secret_key_slot(&self, name_email: &NameEmail, keygrip: &Keygrip) -> Slot<'static> {
         let path = self.secret_keys.join(keygrip.file_name());
-        Slot::new(path, Self::secret_key_target(name_email, keygrip))
+        let target = format!("../../{KEYS}/{name_email}/{SECRET_KEYS}/{}", keygrip.file_name());
+        Slot::of_link(path, target.into(), None)
     }
 
-    /// Where the link to a passphrase is, when it is a link.
-    pub fn phrase_slot(&self, name_email: &NameEmail) -> Slot {
-        let original = self.phrases.join("../keys").join(name_email.as_str()).join(PASSPHRASE);
-        let path = self.phrases.join(name_email.as_str());
-        Slot::new(path, Self::phrase_target(name_email)).with_original(original)
-    }
-
-    /// What the link to a secret key says.
-    fn secret_key_target(name_email: &NameEmail, keygrip: &Keygrip) -> PathBuf {
-        format!("../../{KEYS}/{name_email}/{SECRET_KEYS}/{}", keygrip.file_name()).into()
-    }
-
-    /// What the link to a passphrase says.
-    fn phrase_target(name_email: &NameEmail) -> PathBuf {
-        format!("../{KEYS}/{name_email}/{PASSPHRASE}").into()
+    /// Where the passphrase is, or the link to it.
+    pub fn phrase_slot<'a>(&'a self, name_email: &'a NameEmail) -> Slot<'a> {
+        if let Some(files) = &self.files {
+            return Slot::of_phrase_file(files, name_email);
+        }
+        let target = PathBuf::from(format!("../{KEYS}/{name_email}/{PASSPHRASE}"));
+        let original = self.phrases.join(&target);
+        Slot::of_link(self.phrases.join(name_email.as_str()), target, Some(original))
     }
 }
 
