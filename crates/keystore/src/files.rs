@@ -108,6 +108,21 @@ pub fn remove_file(path: &Path) -> Result<()> {
     if_there(fs::remove_file(path)).map(drop).map_err(Error::at("removing", path))
 }
 
+/// Removes a link to nothing.
+pub fn remove_dangling(link: &Path) {
+    let missing = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
+    let is_link = fs::symlink_metadata(link).is_ok_and(|found| found.is_symlink());
+    if !is_link || !fs::metadata(link).is_err_and(|e| missing(&e)) {
+        return;
+    }
+    match fs::remove_file(link) {
+        Err(e) if !missing(&e) => {
+            log::warn!("{}: a link to nothing could not be removed: {e}", link.display());
+        }
+        _ => {}
+    }
+}
+
 /// Removes a directory and all below it. A gpg-agent that is about to die may still write there,
 /// so a directory that was not empty after all is tried again.
 pub fn remove_tree(directory: &Path) -> Result<()> {
@@ -139,7 +154,7 @@ mod tests {
         }
         assert!(is_there(&circle.join("x")).is_err());
         assert!(names_in(&circle).is_err() && entries_if_there(&circle).is_err());
-        assert!(crate::home::secret_keys(&circle).is_err());
+        assert!(crate::home::record::secret_keys(&circle).is_err());
         assert_eq!(names_in(root.path())?.len(), 2);
         Ok(())
     }

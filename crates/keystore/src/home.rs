@@ -1,10 +1,11 @@
 //! A published home: what belongs into it, where it is and whether it is whole.
 
+pub(crate) mod clock_evidence;
 pub(crate) mod contents;
-pub(crate) mod evidence;
 pub(crate) mod home_files;
 pub(crate) mod on_disk;
 pub(crate) mod record;
+mod sealed_homes;
 pub(crate) mod staging;
 
 use std::fs::{self, File, Metadata};
@@ -13,14 +14,14 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gpg::{Keygrip, clock};
+use gpg::clock;
 
 use crate::error::{Error, Result};
-use crate::files::{entries, look, names_in, remove_file, remove_tree};
-use crate::home::on_disk::Stamp;
+use crate::files::{look, names_in};
+use crate::home::on_disk::HomeVersion;
 use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
-use crate::layout::{KEYS, PASSPHRASE, PUBRING, RECORD, REVOCATIONS, SECRET_KEYS};
+use crate::layout::{KEYS, PASSPHRASE, PUBRING};
 
 /// How often a home that has just changed is looked at again before it is called damaged,
 const AGAIN: usize = 3;
@@ -65,7 +66,7 @@ impl Homes {
         }))
     }
 
-    /// The key whose fingerprint ends in `digits`. Looks at every key; a home that is damaged is an error
+    /// The key whose fingerprint ends in `digits`. GpgReadLimit at every key; a home that is damaged is an error
     /// only when no other one holds it. [`Error::Arguments`] when two keys end in these digits.
     pub fn find_by_key_id(&self, digits: &str) -> Result<Option<(NameEmail, KeyRecord)>> {
         let mut found: Option<(NameEmail, KeyRecord)> = None;
@@ -152,7 +153,7 @@ fn believe<T>(home: &Path, mut look: impl FnMut() -> Result<Option<T>>) -> Resul
         match look() {
             Err(e) if e.is_damage() => {
                 match fs::symlink_metadata(home) {
-                    Ok(now) if Stamp::from(&now) == Stamp::from(&before) => {
+                    Ok(now) if HomeVersion::from(&now) == HomeVersion::from(&before) => {
                         if looks_again == 0 || !is_recent(&now) {
                             return Err(e);
                         }
@@ -182,32 +183,6 @@ fn check_file(path: &Path) -> Result<()> {
         Some(_) => Err(Error::damaged(path, "is empty or not a regular file")),
         None => Err(Error::damaged(path, "is missing")),
     }
-}
-
-/// The keygrips of the secret keys in a home.
-pub fn secret_keys(home: &Path) -> Result<Vec<Keygrip>> {
-    let names = names_in(&home.join(SECRET_KEYS))?;
-    Ok(names.iter().filter_map(|name| Keygrip::from_file_name(name)).collect())
-}
-
-/// Removes everything from a staged home that does not belong into a published one: sockets, lock
-/// files, the trust database, gpg's copy of the keyring.
-pub fn remove_leftovers(home: &Path) -> Result<()> {
-    keep_only(home, &[PUBRING, PASSPHRASE, SECRET_KEYS, REVOCATIONS, RECORD])
-}
-
-/// Removes everything from a staged home but the entries named.
-pub fn keep_only(home: &Path, keep: &[&str]) -> Result<()> {
-    for path in entries(home)? {
-        if keep.iter().any(|name| path.ends_with(name)) {
-            continue;
-        }
-        match look(&path)? {
-            Some(found) if found.is_dir() => remove_tree(&path)?,
-            _ => remove_file(&path)?,
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! What SIGINT and SIGTERM mean to every mode that does one thing and ends. While nothing is at work,
-//! the process ends at once. Work is brought to a point where nothing is half done: what is at hand is
+//! the process ends at once. WorkGuard is brought to a point where nothing is half done: what is at hand is
 //! finished or taken back, the rest is left. The exit status of both is 128 and the number of the signal.
 //!
 //! `serve` has a meaning of its own: a signal is how it ends every day (`systemd::signals`).
@@ -23,11 +23,11 @@ static AT_WORK: Mutex<usize> = Mutex::new(0);
 static EVENT: LazyLock<Option<EventFd>> =
     LazyLock::new(|| EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).ok());
 
-/// Work that is not to be cut off, as long as this lives.
+/// WorkGuard that is not to be cut off, as long as this lives.
 #[must_use]
-pub struct Work(());
+pub struct WorkGuard(());
 
-impl Drop for Work {
+impl Drop for WorkGuard {
     fn drop(&mut self) {
         *lock() -= 1;
     }
@@ -35,9 +35,9 @@ impl Drop for Work {
 
 /// Begins work that a first signal does not cut off. It must look at [`signal`], [`check`] or [`event`]
 /// now and then.
-pub fn work() -> Work {
+pub fn work() -> WorkGuard {
     *lock() += 1;
-    Work(())
+    WorkGuard(())
 }
 
 /// The signal that told this process to stop, if one has.

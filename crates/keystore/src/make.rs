@@ -1,23 +1,26 @@
 //! The one function that makes a key, whoever asks for it.
 
 pub(crate) mod assemble;
-pub(crate) mod looks;
+pub(crate) mod fill_pool;
+pub(crate) mod gpg_read_limit;
+pub(crate) mod identity_locks;
+pub(crate) mod job_queue;
+pub(crate) mod limits;
 pub(crate) mod pool;
-pub(crate) mod turns;
 
 use std::time::Instant;
 
 use gpg::{Keygrip, clock};
 
+use crate::Store;
 use crate::error::{Error, Result};
-use crate::home::contents::Contents;
+use crate::home::contents::{self, Contents};
 use crate::home::record::KeyRecord;
-use crate::home::staging::Publication;
 use crate::identity::NameEmail;
 use crate::key_request::KeyRequest;
 use crate::secrets::passphrase::Passphrases;
 use crate::state::space::Space;
-use crate::{Store, home};
+use crate::view::publish::Publication;
 
 /// What became of a request for a key.
 #[derive(Debug)]
@@ -39,11 +42,11 @@ impl Store {
             return Ok(existed);
         }
         let patience = deadline.min(Instant::now() + self.queue_timeout);
-        let _turn = self.turns.take(name_email, patience)?;
+        let _lock = self.makers.take(name_email, patience)?;
         if let Some(existed) = self.find_linked(name_email)? {
             return Ok(existed);
         }
-        let _permit = self.permits.take(patience)?;
+        let _job = self.jobs.take(patience)?;
         self.make(request, deadline)
     }
 
@@ -105,7 +108,7 @@ impl Store {
             changed: created,
         };
         record.write(staged.path())?;
-        home::remove_leftovers(staged.path())?;
+        contents::remove_leftovers(staged.path())?;
         Contents::check_complete(staged.path(), &record).map_err(|error| {
             Error::Gpg(gpg::Error::Failed {
                 how: "what it left is not a whole key".into(),

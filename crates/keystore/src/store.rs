@@ -10,26 +10,28 @@ use gpg::{Gpg, Keygrip, clock};
 use crate::error::{Error, Result};
 use crate::home::Homes;
 use crate::home::on_disk::OnDisk;
-use crate::home::staging::{self, Publication, StagedHome, Staging};
+use crate::home::staging::{self, StagedHome, Staging};
 use crate::identity::NameEmail;
 use crate::keep::catalog::Catalog;
 use crate::layout::{IMPORTING, KEYS, PARTS, POOL, STAGING, TRASH};
-use crate::make::looks::Looks;
+use crate::make::gpg_read_limit::GpgReadLimit;
+use crate::make::identity_locks::IdentityLocks;
+use crate::make::job_queue::JobQueue;
 use crate::make::pool::Pool;
-use crate::make::turns::{Permits, Turns};
 use crate::options::Options;
 use crate::remedy;
 use crate::secrets::passphrase::Passphrases;
 use crate::state::opened::Opened;
 use crate::state::{directory, nested};
 use crate::view::phrase_files::PhraseFiles;
+use crate::view::publish::Publication;
 use crate::view::signd_view::SigndView;
 
 /// The keys of this sign host and all it takes to make another one.
 #[derive(Debug)]
 pub struct Store {
     pub(crate) catalog: Catalog,
-    pub(crate) looks: Arc<Looks>,
+    pub(crate) reads: Arc<GpgReadLimit>,
     pub(crate) homes: Homes,
     pub(crate) signd: SigndView,
     pub(crate) on_disk: OnDisk,
@@ -40,8 +42,8 @@ pub struct Store {
     pub(crate) trash: PathBuf,
     pub(crate) gpg: Gpg,
     pub(crate) opened: Opened,
-    pub(crate) turns: Turns,
-    pub(crate) permits: Arc<Permits>,
+    pub(crate) makers: IdentityLocks,
+    pub(crate) jobs: Arc<JobQueue>,
     pub(crate) queue_timeout: Duration,
 }
 
@@ -101,8 +103,8 @@ impl Store {
         view: impl FnOnce(SigndView) -> SigndView,
     ) -> Result<Self> {
         let root = &options.state_dir;
-        let permits = Arc::new(Permits::new(options.jobs));
-        let looks = Looks::new(Arc::clone(&permits), options.queue_timeout);
+        let jobs = Arc::new(JobQueue::new(options.jobs));
+        let reads = GpgReadLimit::new(Arc::clone(&jobs), options.queue_timeout);
         let passphrases = Passphrases::new(options);
         let homes = Homes::new(root);
         let signd = view(SigndView::of(options, &passphrases));
@@ -112,7 +114,7 @@ impl Store {
         directories.extend(signd.phrase_links().map(Into::into));
         Ok(Self {
             catalog: Catalog::new(root, gpg.clone()),
-            looks: Arc::new(looks),
+            reads: Arc::new(reads),
             homes,
             signd,
             on_disk: OnDisk::new(directories),
@@ -122,8 +124,8 @@ impl Store {
             trash: root.join(TRASH),
             gpg,
             opened,
-            turns: Turns::default(),
-            permits,
+            makers: IdentityLocks::default(),
+            jobs,
             queue_timeout: options.queue_timeout,
         })
     }
@@ -157,8 +159,8 @@ impl Store {
     }
 
     /// Whether it could be made sure of.
-    pub fn foresee_phrases_in_memory(&self) -> Result<()> {
-        self.signd.phrase_files().map_or(Ok(()), PhraseFiles::foresee_in_memory)
+    pub fn would_have_phrases_in_memory(&self) -> Result<()> {
+        self.signd.phrase_files().map_or(Ok(()), PhraseFiles::would_be_in_memory)
     }
 
     /// Where signd finds phrases.
@@ -178,7 +180,7 @@ impl Store {
 
     /// Removes the work of processes of this host that did not live to finish it.
     pub fn clear_staging(&self) {
-        match self.staging.clear(&self.signd) {
+        match self.staging.clear(self.signd.secret_keys()) {
             Ok(0) => {}
             Ok(count) => {
                 log::info!("removed {count} unfinished keys of processes that ended early")
@@ -194,7 +196,7 @@ impl Store {
 
     /// The keys for many who look at once. Where that takes gpg, it takes one of the permits too.
     pub fn shared_catalog(&self) -> Catalog {
-        self.catalog.under(&self.looks)
+        self.catalog.under(&self.reads)
     }
 
     /// Tells signd that keys have changed.
@@ -223,7 +225,7 @@ impl Store {
 
     /// gpg jobs that run now, and requests that wait for one to end.
     pub fn load(&self) -> (usize, usize) {
-        self.permits.load()
+        self.jobs.load()
     }
 }
 

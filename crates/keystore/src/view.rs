@@ -3,6 +3,7 @@
 pub(crate) mod agent_home;
 pub(crate) mod link_problems;
 pub(crate) mod phrase_files;
+pub(crate) mod publish;
 pub(crate) mod signd_view;
 pub(crate) mod slot;
 pub(crate) mod sync_links;

@@ -24,7 +24,7 @@ pub fn section(host: &Host, conf: Option<&SignConf>) -> Section {
         section.note("gnupg", "is the old service's, see below");
         return section;
     }
-    for (path, why) in host.inspector.misled() {
+    for (path, why) in host.inspector.misleading_files() {
         let remedy = format!("mv {} /root/, then {}", host.quoted(&path), host.repair());
         section.failed(host.name(&path), why, remedy);
     }

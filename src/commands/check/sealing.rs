@@ -64,7 +64,7 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     }
     // A directory that is not ours is named with the links.
     let is_ours = host.inspector.check_phrases_are_ours().is_ok();
-    if let Some(e) = host.inspector.foresee_phrases().err().filter(|_| is_ours) {
+    if let Some(e) = host.inspector.would_provide_phrases().err().filter(|_| is_ours) {
         section.failed("phrases_dir", e.to_string(), "see docs/sealing.md; serve does not start");
     }
     let has_key = passphrases.key().is_some();
@@ -126,7 +126,7 @@ fn look_apart(host: &Host, section: &mut Section) {
 
 /// Which can be told from other files only by who can open passphrases.
 fn look_for_copies(host: &Host, section: &mut Section) {
-    match host.inspector.stray_passphrases() {
+    match host.inspector.plaintext_copies() {
         Ok(strays) => {
             for path in strays {
                 section.failed(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use keystore::Work;
+use keystore::StagingWork;
 
 use super::host::Host;
 use super::page::{Section, number};
@@ -24,14 +24,14 @@ pub fn section(host: &Host) -> Section {
     let mut dead = Vec::new();
     for (path, work) in &work {
         match work {
-            Work::Alive => alive += 1,
-            Work::Dead => dead.push(host.name(path)),
-            Work::Foreign => {
+            StagingWork::Alive => alive += 1,
+            StagingWork::Dead => dead.push(host.name(path)),
+            StagingWork::Foreign => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 let tag = name.split('-').next().unwrap_or_default().to_owned();
                 hosts.entry(tag).or_default().push(path);
             }
-            Work::Strange => {
+            StagingWork::Strange => {
                 section.note(host.name(path), "was not made here; nothing clears it");
             }
         }

@@ -13,7 +13,7 @@ use crate::files::is_missing;
 
 /// Whether a symbolic link in the place of the file is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Links {
+pub enum Symlinks {
     /// An administrator may keep the file elsewhere.
     Followed,
     /// Opening one fails with ELOOP.
@@ -21,8 +21,8 @@ pub enum Links {
 }
 
 /// Opens a file; `None` when it is not a regular one.
-pub fn open_regular(path: &Path, links: Links) -> io::Result<Option<File>> {
-    let no_follow = if links == Links::Refused { libc::O_NOFOLLOW } else { 0 };
+pub fn open_regular(path: &Path, links: Symlinks) -> io::Result<Option<File>> {
+    let no_follow = if links == Symlinks::Refused { libc::O_NOFOLLOW } else { 0 };
     let file =
         OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | no_follow).open(path)?;
     Ok(file.metadata()?.is_file().then_some(file))
@@ -42,7 +42,7 @@ pub fn beginning(file: File, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
 /// [`gpg::Error::DamagedHome`] when something else is there, or nothing.
 pub fn read_file(path: &Path, limit: u64) -> Result<Zeroizing<Vec<u8>>> {
     let damaged = |reason: &str| Err(Error::damaged(path, reason));
-    let file = match open_regular(path, Links::Refused) {
+    let file = match open_regular(path, Symlinks::Refused) {
         Ok(Some(file)) => file,
         Ok(None) => return damaged("is empty or not a regular file"),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return damaged("is missing"),
@@ -60,7 +60,7 @@ pub fn read_file(path: &Path, limit: u64) -> Result<Zeroizing<Vec<u8>>> {
 /// As [`beginning`] of the regular file at `path`; `None` when something else is there, or nothing. Follows no
 /// link.
 pub fn beginning_of(path: &Path, most: u64) -> Result<Option<Zeroizing<Vec<u8>>>> {
-    let file = match open_regular(path, Links::Refused) {
+    let file = match open_regular(path, Symlinks::Refused) {
         Err(e) if is_missing(&e) || e.raw_os_error() == Some(libc::ELOOP) => return Ok(None),
         file => file.map_err(Error::at("reading", path))?,
     };

@@ -1,4 +1,4 @@
-//! Looks at the files of one published home: names, sizes, modes and `key.json`. It runs no gpg and
+//! GpgReadLimit at the files of one published home: names, sizes, modes and `key.json`. It runs no gpg and
 //! never changes anything.
 
 use std::ffi::{OsStr, OsString};
@@ -11,7 +11,7 @@ use gpg::{Fingerprint, Keygrip};
 use nix::unistd::geteuid;
 
 use crate::error::{Error, Result};
-use crate::files::look;
+use crate::files::{entries, look, remove_file, remove_tree};
 use crate::home::Homes;
 use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
@@ -57,7 +57,7 @@ pub struct Home {
 }
 
 impl Home {
-    /// Looks at the home of an identity; `None` when there is none. Whatever does not belong to the
+    /// GpgReadLimit at the home of an identity; `None` when there is none. Whatever does not belong to the
     /// user `owner` is a fault.
     pub fn examine(homes: &Homes, name_email: NameEmail, owner: u32) -> Option<Self> {
         let path = homes.path(&name_email);
@@ -96,7 +96,7 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// Looks at the home in `path`; `None` when there is none. Whatever does not belong to the user `owner`
+    /// GpgReadLimit at the home in `path`; `None` when there is none. Whatever does not belong to the user `owner`
     /// is a fault. `keygrip` is the secret key that must be there, if that is known.
     pub fn of(path: &Path, owner: u32, keygrip: Option<Keygrip>) -> Option<Self> {
         let mut home = Self { path: path.into(), record: None, keygrip, faults: Vec::new() };
@@ -290,6 +290,26 @@ impl Contents {
     fn damage(&mut self, path: &Path, why: impl Into<String>) {
         self.faults.push(Fault::Damage(path.into(), why.into()));
     }
+}
+
+/// Removes everything from a staged home that does not belong into a published one: sockets, lock
+/// files, the trust database, gpg's copy of the keyring.
+pub fn remove_leftovers(home: &Path) -> Result<()> {
+    keep_only(home, &[PUBRING, PASSPHRASE, SECRET_KEYS, REVOCATIONS, RECORD])
+}
+
+/// Removes everything from a staged home but the entries named.
+pub fn keep_only(home: &Path, keep: &[&str]) -> Result<()> {
+    for path in entries(home)? {
+        if keep.iter().any(|name| path.ends_with(name)) {
+            continue;
+        }
+        match look(&path)? {
+            Some(found) if found.is_dir() => remove_tree(&path)?,
+            _ => remove_file(&path)?,
+        }
+    }
+    Ok(())
 }
 
 /// Owner and mode of one file or directory of the state.

@@ -29,20 +29,20 @@ const TICK: Duration = Duration::from_secs(3);
 
 /// What tells a directory, or one state of it, from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Stamp {
+pub struct HomeVersion {
     id: FileId,
     /// rename(2) sets it on what is renamed, and on the directory where.
     changed: (i64, i64),
 }
 
-impl From<&Metadata> for Stamp {
+impl From<&Metadata> for HomeVersion {
     fn from(found: &Metadata) -> Self {
         let changed = (found.ctime(), found.ctime_nsec());
         Self { id: found.into(), changed }
     }
 }
 
-impl Stamp {
+impl HomeVersion {
     /// Of what is at `path` now; `None` when that cannot be told.
     pub fn of(path: &Path) -> Option<Self> {
         fs::symlink_metadata(path).ok().as_ref().map(Self::from)
@@ -70,7 +70,7 @@ pub struct OnDisk {
 struct State {
     known: HashSet<u64>,
     /// The directories before they were last written through, if each had settled.
-    calm: Option<Vec<Stamp>>,
+    calm: Option<Vec<HomeVersion>>,
     /// How often it was begun to write them through, and the last time that succeeded.
     begun: u64,
     succeeded: u64,
@@ -90,7 +90,7 @@ impl OnDisk {
 
     /// Makes sure that a home which was seen under its name, as `stamp`, is on the disk with the links
     /// that lead to it.
-    pub fn make_sure(&self, name_email: &NameEmail, stamp: Stamp) -> Result<()> {
+    pub fn make_sure(&self, name_email: &NameEmail, stamp: HomeVersion) -> Result<()> {
         let home = self.hasher.hash_one((name_email, stamp));
         let mut state = lock(&self.state);
         if state.known.contains(&home) {
@@ -106,7 +106,7 @@ impl OnDisk {
     }
 
     /// Takes note of a home that was written through after it was seen as `stamp`.
-    pub fn learn(&self, name_email: &NameEmail, stamp: Stamp) {
+    pub fn learn(&self, name_email: &NameEmail, stamp: HomeVersion) {
         let home = self.hasher.hash_one((name_email, stamp));
         lock(&self.state).learn(home);
     }
@@ -143,14 +143,15 @@ impl OnDisk {
             self.ended.notify_all();
             written?;
             state.succeeded = number;
-            let is_settled = |stamps: &Vec<Stamp>| stamps.iter().all(|one| one.is_settled(now));
+            let is_settled =
+                |stamps: &Vec<HomeVersion>| stamps.iter().all(|one| one.is_settled(now));
             state.calm = before.filter(is_settled);
         }
         Ok(state)
     }
 
-    fn stamps(&self) -> Option<Vec<Stamp>> {
-        self.directories.iter().map(|directory| Stamp::of(directory)).collect()
+    fn stamps(&self) -> Option<Vec<HomeVersion>> {
+        self.directories.iter().map(|directory| HomeVersion::of(directory)).collect()
     }
 }
 
@@ -175,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_stamp_that_a_later_change_may_share_has_not_settled() {
-        let stamp = Stamp { id: some_file(), changed: (1_000, 5) };
+        let stamp = HomeVersion { id: some_file(), changed: (1_000, 5) };
         let settled_at = |seconds| stamp.is_settled(UNIX_EPOCH + Duration::from_secs(seconds));
         assert!(settled_at(1_004));
         // Also while the clock of this host is behind that of the file server.
@@ -190,13 +191,13 @@ mod tests {
         let path = root.path().join("keys");
         let on_disk = OnDisk::new(vec![path.clone()]);
         let name = NameEmail::parse("a#b@c")?;
-        let stamp = Stamp { id: some_file(), changed: (1, 1) };
+        let stamp = HomeVersion { id: some_file(), changed: (1, 1) };
         assert!(on_disk.make_sure(&name, stamp).is_err());
         assert!(fs::create_dir(&path).is_ok());
         on_disk.make_sure(&name, stamp)?;
         assert!(fs::remove_dir(&path).is_ok());
         on_disk.make_sure(&name, stamp)?;
-        let later = Stamp { changed: (1, 2), ..stamp };
+        let later = HomeVersion { changed: (1, 2), ..stamp };
         assert!(on_disk.make_sure(&name, later).is_err(), "another home of this name");
         on_disk.learn(&name, later);
         on_disk.make_sure(&name, later)

@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::files::durable::write_new;
 use crate::files::names_in;
-use crate::files::read::{Links, beginning, open_regular};
-use crate::home::secret_keys;
+use crate::files::read::{Symlinks, beginning, open_regular};
 use crate::layout::{RECORD, REVOCATIONS, SECRET_KEYS};
 
 /// Longer than any record, so that a strange file is not read into memory.
@@ -120,7 +119,7 @@ impl KeyRecord {
     /// Reads `key.json`; `None` when it is missing, cannot be read or is not what [`KeyRecord::write`]
     /// writes: whoever goes without this cache asks the files it is made from.
     pub fn read(home: &Path) -> Option<Self> {
-        let file = open_regular(&home.join(RECORD), Links::Refused).ok()??;
+        let file = open_regular(&home.join(RECORD), Symlinks::Refused).ok()??;
         Self::parse(&beginning(file, RECORD_MAX).ok()?)
     }
 
@@ -148,4 +147,10 @@ impl KeyRecord {
             self.changed = newest.unwrap_or_default().max(self.created);
         }
     }
+}
+
+/// The keygrips of the secret keys in a home.
+pub fn secret_keys(home: &Path) -> Result<Vec<Keygrip>> {
+    let names = names_in(&home.join(SECRET_KEYS))?;
+    Ok(names.iter().filter_map(|name| Keygrip::from_file_name(name)).collect())
 }

@@ -12,19 +12,14 @@ use gpg::Keygrip;
 use crate::error::{Error, Result};
 use crate::files::durable;
 use crate::files::lock::{DirectoryLock, lock};
-use crate::files::{is_there, make_directory, names_in, remove_tree};
-use crate::home::Homes;
-use crate::home::on_disk::{OnDisk, Stamp};
-use crate::identity::NameEmail;
+use crate::files::{is_there, make_directory, names_in, remove_dangling, remove_tree};
 use crate::layout::{DIRECTORY_MODE, SECRET_KEYS};
 use crate::secrets::passphrase::{self, Form};
-use crate::view::signd_view::SigndView;
 
-mod clear;
-mod whose;
+pub(crate) mod clear;
+mod process_tag;
 
-pub use clear::Work;
-use whose::Identity;
+use process_tag::ProcessTag;
 
 /// The home inside of a staging directory; short, because agent sockets live in it.
 const HOME: &str = "h";
@@ -40,7 +35,7 @@ const SOCKET_PATH_MAX: usize = 107;
 pub struct Staging {
     directory: PathBuf,
     /// Tells the work of processes whose locks count from that of others on a shared file system.
-    identity: Identity,
+    tag: ProcessTag,
     /// Whether a home of this process could not be removed.
     leftovers: AtomicBool,
 }
@@ -52,16 +47,8 @@ pub struct StagedHome<'a> {
     home: PathBuf,
     directory: PathBuf,
     _lock: DirectoryLock,
-    linked: Option<(&'a SigndView, Keygrip)>,
-}
-
-/// How a rename into `keys/` ended.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Publication {
-    /// The home is published.
-    Done,
-    /// Somebody else published a key of this identity first; it is theirs that counts.
-    Lost,
+    /// Where there is a link to its secret key.
+    link: Option<PathBuf>,
 }
 
 /// Refuses a state directory so deep that agent sockets below it could not be bound. gpg binds them
@@ -81,15 +68,15 @@ pub fn check_path_length(root: &Path) -> Result<()> {
 
 impl Staging {
     pub fn new(directory: PathBuf) -> Self {
-        let identity = Identity::of(&directory);
-        Self { directory, identity, leftovers: AtomicBool::new(false) }
+        let tag = ProcessTag::of(&directory);
+        Self { directory, tag, leftovers: AtomicBool::new(false) }
     }
 
     /// Makes an empty home. Its directory gets its name when it is locked: by the lock, work is told from
     /// what is left behind, and who only looks for that must not take a directory from its maker.
     pub fn create(&self) -> Result<StagedHome<'_>> {
         loop {
-            let name = self.identity.name();
+            let name = self.tag.name();
             let directory = self.directory.join(&name);
             let fresh = self.directory.join(format!("{FRESH}{name}"));
             let failed = Error::at("making", &directory);
@@ -123,7 +110,7 @@ impl Staging {
                 return Err(failed(e));
             }
             let home = directory.join(HOME);
-            return Ok(StagedHome { staging: self, home, directory, _lock: lock, linked: None });
+            return Ok(StagedHome { staging: self, home, directory, _lock: lock, link: None });
         }
     }
 
@@ -149,7 +136,7 @@ impl Staging {
     }
 }
 
-impl<'a> StagedHome<'a> {
+impl StagedHome<'_> {
     /// The home, an empty directory at first.
     pub fn path(&self) -> &Path {
         &self.home
@@ -166,41 +153,10 @@ impl<'a> StagedHome<'a> {
         &self.directory
     }
 
-    /// Publishes the home, which must be complete, below `keys/`: links the secret key, renames the
-    /// home into place (that is the moment it exists), links the phrase. Returns when all of it
-    /// is on the disk.
-    pub fn publish(
-        mut self,
-        homes: &Homes,
-        signd: &'a SigndView,
-        on_disk: &OnDisk,
-        name_email: &NameEmail,
-        keygrip: &Keygrip,
-    ) -> Result<Publication> {
-        signd.check_is_free(name_email, keygrip)?;
-        durable::sync_tree(&self.home)?;
-        self.linked = Some((signd, keygrip.clone()));
-        if !signd.add_secret_key(name_email, keygrip)? {
-            durable::sync(signd.secret_keys())?; // somebody else's link
-        }
-        let target = homes.path(name_email);
-        match durable::rename(&self.home, &target) {
-            Ok(()) => {}
-            Err(e) if durable::is_taken(&e) => return Ok(Publication::Lost),
-            Err(e) => return Err(Error::at("publishing", &target)(e)),
-        }
-        self.linked = None;
-        let seen = Stamp::of(&target);
-        durable::sync(homes.directory())?;
-        signd.mark_changed(&self.directory);
-        signd.add_phrase(name_email)?;
-        if let Some(phrases) = signd.phrase_links() {
-            durable::sync(phrases)?;
-        }
-        if let Some(seen) = seen {
-            on_disk.learn(name_email, seen);
-        }
-        Ok(Publication::Done)
+    /// From now on a link to the secret key of this home stands at `link`. `None` once the home is published:
+    /// then the link stays.
+    pub fn set_link(&mut self, link: Option<PathBuf>) {
+        self.link = link;
     }
 }
 
@@ -208,8 +164,8 @@ impl Drop for StagedHome<'_> {
     fn drop(&mut self) {
         // First the link, which leads to where this home was never published: should this process
         // die here, the home still tells the next one about it.
-        if let Some((signd, keygrip)) = &self.linked {
-            signd.remove_dangling_secret_key(keygrip);
+        if let Some(link) = &self.link {
+            remove_dangling(link);
         }
         if let Err(e) = remove_tree(&self.directory) {
             log::warn!("{e}; it will be tried again with the next key");

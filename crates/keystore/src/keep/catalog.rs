@@ -13,7 +13,7 @@ use crate::home::Homes;
 use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
 use crate::layout::GNUPG;
-use crate::make::looks::{Look, Looks};
+use crate::make::gpg_read_limit::{GpgRead, GpgReadLimit};
 use crate::parallel::map_ahead;
 
 /// How long gpg may take to show one certificate.
@@ -92,7 +92,7 @@ pub struct Catalog {
     /// A GnuPG home for gpg to read keyrings with.
     agent_home: PathBuf,
     /// Whom to ask before gpg runs.
-    looks: Option<Arc<Looks>>,
+    reads: Option<Arc<GpgReadLimit>>,
     /// When an answer is due.
     deadline: Option<Instant>,
 }
@@ -101,12 +101,12 @@ impl Catalog {
     /// The keys of the state directory `root`.
     pub fn new(root: &Path, gpg: Gpg) -> Self {
         let agent_home = root.join(GNUPG);
-        Self { homes: Homes::new(root), gpg, agent_home, looks: None, deadline: None }
+        Self { homes: Homes::new(root), gpg, agent_home, reads: None, deadline: None }
     }
 
-    /// The same keys; gpg looks at them when `looks` says so.
-    pub(crate) fn under(&self, looks: &Arc<Looks>) -> Self {
-        Self { looks: Some(Arc::clone(looks)), ..self.clone() }
+    /// The same keys; gpg looks at them when `reads` lets it.
+    pub(crate) fn under(&self, reads: &Arc<GpgReadLimit>) -> Self {
+        Self { reads: Some(Arc::clone(reads)), ..self.clone() }
     }
 
     /// The same keys for somebody who waits until `deadline` only.
@@ -186,8 +186,8 @@ impl Catalog {
         Ok(Key { name_email, record })
     }
 
-    fn may_look(&self) -> Result<Option<Look<'_>>> {
-        self.looks.as_deref().map(|looks| looks.take(self.deadline)).transpose()
+    fn may_look(&self) -> Result<Option<GpgRead<'_>>> {
+        self.reads.as_deref().map(|reads| reads.take(self.deadline)).transpose()
     }
 
     /// When a gpg that starts now must have looked.

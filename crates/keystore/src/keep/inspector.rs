@@ -14,15 +14,16 @@ use crate::files::lock::hold_key;
 use crate::files::{entries, make_directory};
 use crate::home::contents::Home;
 use crate::home::record::KeyRecord;
-use crate::home::staging::{Staging, Work};
+use crate::home::staging::Staging;
+use crate::home::staging::clear::StagingWork;
 use crate::home::{Homes, staging};
 use crate::identity::NameEmail;
 use crate::keep::prolong::copy;
 use crate::keep::trash::old_services;
+use crate::keep::{passphrase_locations, plaintext_copies};
 use crate::layout::{POOL, PUBRING, RECORD, SECRET_KEYS, STAGING, TRASH};
 use crate::options::Options;
 use crate::secrets::passphrase::{self, Form, Passphrases};
-use crate::secrets::sealing::{places, strays};
 use crate::view::agent_home::AgentHome;
 use crate::view::link_problems::{LinkProblem, Links};
 use crate::view::signd_view::SigndView;
@@ -98,11 +99,11 @@ impl Inspector {
     }
 
     /// Whether there is a place in memory for the phrases of a sealed state.
-    pub fn foresee_phrases(&self) -> Result<()> {
+    pub fn would_provide_phrases(&self) -> Result<()> {
         match self.signd.phrase_files() {
             // What is above it is made by the unit, at every boot.
             Some(files) if !files.directory().parent().is_some_and(Path::exists) => Ok(()),
-            Some(files) => files.foresee_in_memory(),
+            Some(files) => files.would_be_in_memory(),
             None => Err(passphrase::needs_directory()),
         }
     }
@@ -120,12 +121,12 @@ impl Inspector {
     /// The homes of the pool and of the trash, and in which form the passphrase of each is kept. One that
     /// is gone by now, or has none that can be read, is left out.
     pub fn passphrases_apart(&self) -> Result<Vec<(PathBuf, Form)>> {
-        let mut places = places::in_pool(&self.pool)?;
-        places.extend(places::in_trash(&self.trash)?);
-        let mut forms = Vec::with_capacity(places.len());
-        for place in places {
-            match passphrase::form_in(&place.home) {
-                Ok(form) => forms.push((place.home, form)),
+        let mut locations = passphrase_locations::in_pool(&self.pool)?;
+        locations.extend(passphrase_locations::in_trash(&self.trash)?);
+        let mut forms = Vec::with_capacity(locations.len());
+        for location in locations {
+            match passphrase::form_in(&location.home) {
+                Ok(form) => forms.push((location.home, form)),
                 Err(e) if e.is_damage() => {}
                 Err(e) => return Err(e),
             }
@@ -134,9 +135,9 @@ impl Inspector {
     }
 
     /// Where copies of passphrases in the clear lie about in the state, as far as passphrases can be opened.
-    pub fn stray_passphrases(&self) -> Result<Vec<PathBuf>> {
-        let places = places::all(&self.homes, &self.pool, &self.trash)?;
-        strays::find(self.passphrases.root(), &places, &self.passphrases)
+    pub fn plaintext_copies(&self) -> Result<Vec<PathBuf>> {
+        let locations = passphrase_locations::all(&self.homes, &self.pool, &self.trash)?;
+        plaintext_copies::find(self.passphrases.root(), &locations, &self.passphrases)
     }
 
     /// Tries whether the passphrase of a whole home opens.
@@ -215,9 +216,9 @@ impl Inspector {
     }
 
     /// Files in that agent's home that nobody of ours has written and that matter; see
-    /// [`SigndView::misled`].
-    pub fn misled(&self) -> Vec<(PathBuf, &'static str)> {
-        self.signd.misled()
+    /// [`SigndView::misleading_files`].
+    pub fn misleading_files(&self) -> Vec<(PathBuf, &'static str)> {
+        self.signd.misleading_files()
     }
 
     /// Makes the files of that home that are missing, and adds what the agent's configuration lacks.
@@ -231,13 +232,13 @@ impl Inspector {
     }
 
     /// What is in `staging/`, ordered.
-    pub fn work(&self) -> Result<Vec<(PathBuf, Work)>> {
+    pub fn work(&self) -> Result<Vec<(PathBuf, StagingWork)>> {
         self.staging.survey()
     }
 
     /// Removes the work of dead processes of this host; returns how many homes that were.
     pub fn clear_staging(&self) -> Result<usize> {
-        self.staging.clear(&self.signd)
+        self.staging.clear(self.signd.secret_keys())
     }
 }
 

@@ -10,14 +10,16 @@ use crate::error::{Error, Result};
 use crate::files::durable::{self, write_new};
 use crate::files::lock::{hold_key, lock};
 use crate::files::{entries_if_there, is_there, make_directory, remove_file, remove_tree};
+use crate::home::contents;
 use crate::home::home_files::HomeFiles;
 use crate::home::record::KeyRecord;
-use crate::home::staging::{Publication, StagedHome};
+use crate::home::staging::StagedHome;
 use crate::identity::NameEmail;
 use crate::layout::OLD_SERVICE;
 use crate::remedy::quote_path;
 use crate::state::directory::own_part;
-use crate::{Store, home, interrupt};
+use crate::view::publish::Publication;
+use crate::{Store, interrupt};
 
 /// The home in an entry.
 const HOME: &str = "home";
@@ -170,7 +172,7 @@ impl Store {
             self.bring_copy_back(staged, name_email, &record)?;
             remove_tree(&from)?;
         } else {
-            home::remove_leftovers(&from)?;
+            contents::remove_leftovers(&from)?;
             self.passphrases.renew(&from, &record.keygrip, staged.scratch())?;
             durable::sync_tree(&from)?;
             self.bring_back(&staged, &from, name_email, &record)?;

@@ -9,8 +9,7 @@ use gpg::{Certificate, Keyring, Protection, Signature, clock, time_of_signature}
 use crate::Store;
 use crate::error::{Error, Result};
 use crate::files::read::read_file;
-use crate::home;
-use crate::home::contents::Contents;
+use crate::home::contents::{self, Contents};
 use crate::home::home_files::HomeFiles;
 use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
@@ -85,7 +84,7 @@ impl Store {
         record.learn(&certificate);
         record.changed = record.changed.clamp(record.created, now.max(record.created));
         record.write(home)?;
-        home::remove_leftovers(home)?;
+        contents::remove_leftovers(home)?;
         Contents::check_complete(home, &record)?;
         Ok((record, certificate))
     }

@@ -11,13 +11,12 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::files::durable::{replace, write_new};
-use crate::files::if_there;
 use crate::files::read::{self, read_file};
 use crate::hex;
-use crate::home::Homes;
 use crate::layout::PASSPHRASE;
 use crate::options::Options;
-use crate::secrets::sealing::{self, Marker, Sealing, SealingKey};
+use crate::secrets::sealing_key::{SealingKey, is_sealed};
+use crate::secrets::sealing_marker::{Marker, Sealing, no_key};
 
 /// A passphrase in the clear, without a line end.
 pub type Phrase = Zeroizing<Vec<u8>>;
@@ -90,34 +89,6 @@ impl Passphrases {
         self.verify_with(&marker)
     }
 
-    /// As [`Passphrases::verify`], and that nothing is sealed where no marker says so: of `homes`, it looks at
-    /// the first only.
-    pub fn verify_state(&self, homes: &Homes) -> Result<()> {
-        self.verify()?;
-        if self.marker()?.is_some() {
-            return Ok(());
-        }
-        let keys = homes.directory();
-        match if_there(std::fs::metadata(keys)).map_err(Error::at("looking at", keys))? {
-            Some(found) if found.is_dir() => {}
-            // The store refuses what is no directory, with the reason. What is missing is to be made.
-            _ => return Ok(()),
-        }
-        let first = homes.identities()?.next().transpose()?;
-        match first.map(|name| form_in(&homes.path(&name))) {
-            Some(Err(
-                error @ (Error::Gpg(gpg::Error::Io { .. }) | Error::Gpg(gpg::Error::Busy(_))),
-            )) => Err(error),
-            Some(Ok(Form::Sealed)) => Err(Error::Settings(format!(
-                "the state {} holds sealed passphrases, and sealing.json is missing; nothing was changed; \
-                 put it back from a backup, or run `copr-keygen seal` with the passphrase-key they were sealed \
-                 with, which makes it anew (docs/sealing.md)",
-                self.root.display()
-            ))),
-            _ => Ok(()),
-        }
-    }
-
     fn verify_with(&self, marker: &Marker) -> Result<()> {
         marker.check_key(self.key.as_ref(), &format!("the state {}", self.root.display()))?;
         if self.apart { Ok(()) } else { Err(needs_directory()) }
@@ -144,11 +115,11 @@ impl Passphrases {
     /// The passphrase in a file with this content, which is at `path`.
     pub fn open(&self, path: &Path, keygrip: &Keygrip, content: &[u8]) -> Result<Phrase> {
         let line = first_line(content);
-        if !sealing::is_sealed(line) {
+        if !is_sealed(line) {
             return Ok(Zeroizing::new(line.to_vec()));
         }
         let Some(key) = &self.key else {
-            return Err(sealing::no_key(&path.display().to_string()));
+            return Err(no_key(&path.display().to_string()));
         };
         key.open(&purpose(keygrip), line).ok_or_else(|| {
             Error::damaged(
@@ -161,7 +132,7 @@ impl Passphrases {
 
     /// The content of a passphrase file in the given form.
     pub fn content(&self, form: Form, keygrip: &Keygrip, phrase: &[u8]) -> Result<Phrase> {
-        if sealing::is_sealed(phrase) {
+        if is_sealed(phrase) {
             let why = "a passphrase that begins with \"sealed:\" cannot be kept; change it first";
             return Err(Error::Refused(why.into()));
         }
@@ -169,7 +140,7 @@ impl Passphrases {
             (Form::Clear, _) => None,
             (Form::Sealed, Some(key)) => Some(key.seal(&purpose(keygrip), phrase)?),
             (Form::Sealed, None) => {
-                return Err(sealing::no_key(&format!("the state {}", self.root.display())));
+                return Err(no_key(&format!("the state {}", self.root.display())));
             }
         };
         let line = sealed.as_deref().map_or(phrase, str::as_bytes);
@@ -208,7 +179,7 @@ pub fn form_in(home: &Path) -> Result<Form> {
 }
 
 fn form_of(content: &[u8]) -> Form {
-    if sealing::is_sealed(content) { Form::Sealed } else { Form::Clear }
+    if is_sealed(content) { Form::Sealed } else { Form::Clear }
 }
 
 /// The beginning of a file that may be a passphrase, a copy of one or anything else: as much as any passphrase

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use gpg::keybox;
 
 use crate::error::{Error, Result};
-use crate::files::read::{Links, open_regular};
+use crate::files::read::{Symlinks, open_regular};
 use crate::files::{if_there, is_missing};
 use crate::layout::PUBRING;
 
@@ -40,7 +40,7 @@ pub fn holds_keys(keybox: &Path) -> Result<bool> {
     }
     // What a link leads to is nothing of ours, unless it is a keyring.
     let is_link = fs::symlink_metadata(keybox).is_ok_and(|found| found.is_symlink());
-    match open_regular(keybox, Links::Followed) {
+    match open_regular(keybox, Symlinks::Followed) {
         Ok(None) => Ok(true),
         Ok(Some(file)) if is_link && !keybox::is_keybox(&file) => Ok(false),
         Ok(Some(file)) => Ok(keybox::holds_certificates(file)),

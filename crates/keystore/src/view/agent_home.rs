@@ -16,7 +16,7 @@ use nix::unistd::AccessFlags;
 use crate::error::Result;
 use crate::files::durable::{replace, write_new};
 use crate::files::if_there;
-use crate::files::read::{Links, beginning, open_regular};
+use crate::files::read::{Symlinks, beginning, open_regular};
 use crate::layout::GNUPG;
 
 /// What the shared agent has beyond that. signd answers its questions for passphrases with every signature,
@@ -91,7 +91,7 @@ impl AgentHome {
         self.0.join("S.gpg-agent")
     }
 
-    /// Looks at the configuration.
+    /// GpgReadLimit at the configuration.
     pub fn configuration(&self) -> Configuration {
         self.look().0
     }
@@ -125,7 +125,9 @@ impl AgentHome {
     /// The text of the configuration, and whether a symbolic link leads to it.
     fn read(&self) -> io::Result<Option<(Vec<u8>, bool)>> {
         let path = self.configuration_path();
-        let Some(file) = if_there(open_regular(&path, Links::Followed))? else { return Ok(None) };
+        let Some(file) = if_there(open_regular(&path, Symlinks::Followed))? else {
+            return Ok(None);
+        };
         let file = file.ok_or_else(|| io::Error::other("it is not a regular file"))?;
         let text = beginning(file, SIZE_MAX + 1)?.to_vec();
         if text.len() as u64 > SIZE_MAX {

@@ -28,7 +28,7 @@ pub struct LinkProblem {
     pub path: PathBuf,
     /// What is wrong.
     pub fault: LinkFault,
-    directory: Directory,
+    directory: SigndDirectory,
     /// The identity whose link belongs there, if there is one.
     owner: Option<NameEmail>,
 }
@@ -56,14 +56,14 @@ pub enum LinkFault {
 
 /// The directories that signd looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Directory {
+enum SigndDirectory {
     /// `gnupg/private-keys-v1.d`, where its agent finds secret keys.
     SecretKeys,
     /// `phrases/` or `phrases_dir`, where each entry is a user.
     Phrases,
 }
 
-impl Directory {
+impl SigndDirectory {
     /// What the entry of a home is named after.
     fn name_of(self, home: &Home) -> Option<&str> {
         match self {
@@ -76,7 +76,7 @@ impl Directory {
 impl LinkProblem {
     /// Whether it is in `phrases/`, where signd takes it for a user.
     pub fn is_phrase(&self) -> bool {
-        self.directory == Directory::Phrases
+        self.directory == SigndDirectory::Phrases
     }
 
     /// Whether a key cannot be signed with as long as this is so.
@@ -98,10 +98,10 @@ impl LinkProblem {
     /// In this order they are put right: a phrase goes before its key and comes after it.
     fn turn(&self) -> u8 {
         match (&self.owner, self.directory) {
-            (None, Directory::Phrases) => 0,
-            (None, Directory::SecretKeys) => 1,
-            (Some(_), Directory::SecretKeys) => 2,
-            (Some(_), Directory::Phrases) => 3,
+            (None, SigndDirectory::Phrases) => 0,
+            (None, SigndDirectory::SecretKeys) => 1,
+            (Some(_), SigndDirectory::SecretKeys) => 2,
+            (Some(_), SigndDirectory::Phrases) => 3,
         }
     }
 }
@@ -122,8 +122,8 @@ impl Links<'_> {
     /// removed meanwhile.
     pub fn survey(&self, homes: &[Home]) -> Result<Vec<LinkProblem>> {
         self.signd.check_phrases_are_ours()?;
-        let mut suspects = self.suspects(Directory::SecretKeys, homes)?;
-        suspects.extend(self.suspects(Directory::Phrases, homes)?);
+        let mut suspects = self.suspects(SigndDirectory::SecretKeys, homes)?;
+        suspects.extend(self.suspects(SigndDirectory::Phrases, homes)?);
         if !suspects.is_empty() {
             std::thread::sleep(PUBLISHING);
         }
@@ -136,12 +136,12 @@ impl Links<'_> {
         Ok(problems)
     }
 
-    fn suspects(&self, directory: Directory, homes: &[Home]) -> Result<Vec<LinkProblem>> {
+    fn suspects(&self, directory: SigndDirectory, homes: &[Home]) -> Result<Vec<LinkProblem>> {
         let (path, ending) = match directory {
-            Directory::SecretKeys => (self.signd.secret_keys(), ".key"),
-            Directory::Phrases => (self.signd.phrases(), ""),
+            SigndDirectory::SecretKeys => (self.signd.secret_keys(), ".key"),
+            SigndDirectory::Phrases => (self.signd.phrases(), ""),
         };
-        let is_phrase = directory == Directory::Phrases;
+        let is_phrase = directory == SigndDirectory::Phrases;
         let ignores_dots = is_phrase && self.signd.phrase_files().is_some();
         let (whole, damaged): (Vec<&Home>, Vec<&Home>) =
             homes.iter().partition(|home| home.is_whole());
@@ -174,11 +174,11 @@ impl Links<'_> {
     fn judge(
         &self,
         path: PathBuf,
-        directory: Directory,
+        directory: SigndDirectory,
         owner: Option<NameEmail>,
     ) -> Option<LinkProblem> {
         let keygrip = path.file_name().and_then(Keygrip::from_file_name);
-        let is_phrase = directory == Directory::Phrases;
+        let is_phrase = directory == SigndDirectory::Phrases;
         let occupant = match (&owner, &keygrip) {
             (Some(owner), _) if is_phrase => self.signd.phrase_slot(owner).look(),
             (Some(owner), Some(keygrip)) => self.signd.secret_key_slot(owner, keygrip).look(),
@@ -213,9 +213,9 @@ impl Links<'_> {
 
     /// Whether a link that is of no whole key is one of a key that is being made, of one made since
     /// the homes were looked at, or of a home that is damaged and may be restored.
-    fn will_be_needed(&self, directory: Directory, link: &Path, target: &Path) -> bool {
+    fn will_be_needed(&self, directory: SigndDirectory, link: &Path, target: &Path) -> bool {
         let Some(name) = link.file_name() else { return false };
-        if directory == Directory::Phrases {
+        if directory == SigndDirectory::Phrases {
             let identity = name.to_str().and_then(|name| NameEmail::parse(name).ok());
             return identity
                 .is_some_and(|identity| !matches!(self.homes.find(&identity), Ok(None)));

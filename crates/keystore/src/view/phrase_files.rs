@@ -153,13 +153,13 @@ impl PhraseFiles {
 
     /// Makes sure of a directory that can hold the phrases of a sealed state.
     pub fn prepare_in_memory(&self) -> Result<()> {
-        self.foresee_in_memory()?;
+        self.would_be_in_memory()?;
         self.prepare()
     }
 
     /// Whether [`PhraseFiles::prepare_in_memory`] would do so, as far as the directory, or what is above it,
     /// tells.
-    pub fn foresee_in_memory(&self) -> Result<()> {
+    pub fn would_be_in_memory(&self) -> Result<()> {
         self.is_claimed()?;
         let above = self.directory.parent().unwrap_or(&self.directory);
         let place = if self.directory.exists() { &self.directory } else { above };

@@ -9,7 +9,7 @@ use gpg::Keygrip;
 use gpg::agent::AgentOption;
 
 use crate::error::{Error, Result};
-use crate::files::{durable, entries, remove_file};
+use crate::files::{durable, entries, remove_dangling, remove_file};
 use crate::home::Homes;
 use crate::identity::NameEmail;
 use crate::layout::{KEYS, PASSPHRASE, PHRASES, PUBRING, SECRET_KEY_LINKS, SECRET_KEYS};
@@ -19,7 +19,7 @@ use crate::secrets::passphrase::{self, Form, Passphrases};
 use crate::state::old_keyring;
 use crate::view::agent_home::{AgentHome, Configuration};
 use crate::view::phrase_files::PhraseFiles;
-use crate::view::slot::{Occupant, Slot, remove_dangling};
+use crate::view::slot::{Occupant, Slot};
 
 /// `gnupg/`, and `phrases/` or what stands for it.
 #[derive(Debug)]
@@ -120,7 +120,7 @@ impl SigndView {
     }
 
     /// Files in the agent's home that keep signd from signing, or change what is signed, and why.
-    pub fn misled(&self) -> Vec<(PathBuf, &'static str)> {
+    pub fn misleading_files(&self) -> Vec<(PathBuf, &'static str)> {
         let mut found = Vec::new();
         let conf = self.agent_home.path().join("gpg.conf");
         if conf.exists() {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use crate::error::{Error, Result};
-use crate::files::{durable, if_there};
+use crate::files::{durable, if_there, remove_dangling};
 use crate::identity::NameEmail;
 use crate::remedy::{quote, quote_path};
 use crate::secrets::passphrase::beginning_of;
@@ -189,21 +189,6 @@ impl<'a> Slot<'a> {
             Wanted::Link { .. } => remove_dangling(&self.path),
             Wanted::PhraseFile(files, name_email) => files.remove_dangling(name_email),
         }
-    }
-}
-
-/// Removes a link to nothing.
-pub fn remove_dangling(link: &Path) {
-    let missing = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
-    let is_link = fs::symlink_metadata(link).is_ok_and(|found| found.is_symlink());
-    if !is_link || !fs::metadata(link).is_err_and(|e| missing(&e)) {
-        return;
-    }
-    match fs::remove_file(link) {
-        Err(e) if !missing(&e) => {
-            log::warn!("{}: a link to nothing could not be removed: {e}", link.display());
-        }
-        _ => {}
     }
 }
 

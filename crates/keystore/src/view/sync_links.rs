@@ -6,7 +6,7 @@ use gpg::Keygrip;
 
 use crate::error::{Error, Result};
 use crate::files::is_there;
-use crate::home::on_disk::Stamp;
+use crate::home::on_disk::HomeVersion;
 use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
 use crate::{Store, interrupt};
@@ -26,7 +26,7 @@ pub struct Provided {
 struct Linked {
     record: KeyRecord,
     /// Its home, as it was seen when the links were there.
-    seen: Stamp,
+    seen: HomeVersion,
     /// Whether a link was missing.
     is_new: bool,
 }
@@ -79,7 +79,7 @@ impl Store {
             self.signd.add_secret_key(name_email, &record.keygrip)?;
             let is_new = self.signd.add_phrase(name_email)?;
             let home = self.homes.path(name_email);
-            let seen = Stamp::of(&home);
+            let seen = HomeVersion::of(&home);
             if let (Some(seen), true) = (seen, is_there(&record.secret_key(&home))?) {
                 return Ok(Some(Linked { record, seen, is_new }));
             }

@@ -10,18 +10,17 @@ use std::{fs, io};
 
 use crate::error::{Error, Result};
 use crate::files::lock::lock;
-use crate::files::{durable, entries, is_missing, remove_tree};
-use crate::home;
-use crate::home::staging::whose::{ABANDONED, last_sign_of_life};
+use crate::files::{durable, entries, is_missing, remove_dangling, remove_tree};
+use crate::home::record;
+use crate::home::staging::process_tag::{ABANDONED, last_sign_of_life};
 use crate::home::staging::{FRESH, HOME, Staging};
-use crate::view::signd_view::SigndView;
 
 /// How old a directory that has not got its name must be for its maker to be dead.
 const MAKING: Duration = Duration::from_secs(60);
 
 /// What an entry of `staging/` is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Work {
+pub enum StagingWork {
     /// A process that lives has it.
     Alive,
     /// A process has left it behind: one whose lock would be seen here, or one that has not shown any life
@@ -35,13 +34,13 @@ pub enum Work {
 
 impl Staging {
     /// Removes what no living process holds; returns how many homes that were. What cannot be removed is
-    /// reported and left for the next time.
-    pub fn clear(&self, signd: &SigndView) -> Result<usize> {
+    /// reported and left for the next time. `links` is where the links to secret keys are.
+    pub fn clear(&self, links: &Path) -> Result<usize> {
         let mut count = 0;
         for path in entries(&self.directory)? {
             let buried = match self.judge(&path, |path| Ok(lock(path)?.is_some())) {
-                Ok(Some(Work::Dead)) => self.bury(&path, signd),
-                Ok(Some(Work::Strange)) => {
+                Ok(Some(StagingWork::Dead)) => self.bury(&path, links),
+                Ok(Some(StagingWork::Strange)) => {
                     // It was not made here and will not go away by itself.
                     log::warn!("{}: left alone: is not a directory", path.display());
                     continue;
@@ -63,10 +62,10 @@ impl Staging {
     /// Removes a dead entry; `false` when somebody else has done so. First it and the home in it get other
     /// names: should somebody be at work there after all, then that work fails whole, and nothing is ever
     /// removed from a home that gets published.
-    fn bury(&self, path: &Path, signd: &SigndView) -> Result<bool> {
+    fn bury(&self, path: &Path, links: &Path) -> Result<bool> {
         let failed = Error::at("removing", path);
         let Some(_lock) = lock(path).map_err(failed)? else { return Ok(false) };
-        let doomed = self.directory.join(self.identity.name());
+        let doomed = self.directory.join(self.tag.name());
         let home = doomed.join("dead");
         // On NFS, whoever has the directory open reaches the home by its old name for a while.
         for (from, to) in [(path, &doomed), (&doomed.join(HOME), &home)] {
@@ -76,14 +75,14 @@ impl Staging {
             }
         }
         // Not before it is known which links lead there: nothing else tells.
-        for keygrip in home::secret_keys(&home)? {
-            signd.remove_dangling_secret_key(&keygrip);
+        for keygrip in record::secret_keys(&home)? {
+            remove_dangling(&links.join(keygrip.file_name()));
         }
         remove_tree(&doomed).map(|()| true)
     }
 
     /// What is in here, and whose.
-    pub fn survey(&self) -> Result<Vec<(PathBuf, Work)>> {
+    pub fn survey(&self) -> Result<Vec<(PathBuf, StagingWork)>> {
         let mut found = Vec::new();
         for path in entries(&self.directory)? {
             let failed = Error::at("looking at", &path);
@@ -102,19 +101,21 @@ impl Staging {
         &self,
         path: &Path,
         is_left: impl Fn(&Path) -> io::Result<bool>,
-    ) -> io::Result<Option<Work>> {
+    ) -> io::Result<Option<StagingWork>> {
         let name = path.file_name().unwrap_or_default();
         if let Some(name) = name.as_bytes().strip_prefix(FRESH.as_bytes()) {
-            let is_dead = self.identity.proves_dead(OsStr::from_bytes(name)) && is_left(path)?;
-            return Ok(is_dead.then_some(Work::Dead));
+            let is_dead = self.tag.proves_dead(OsStr::from_bytes(name)) && is_left(path)?;
+            return Ok(is_dead.then_some(StagingWork::Dead));
         }
         Ok(Some(match lock(path) {
             Ok(None) if fs::symlink_metadata(path).is_err() => return Ok(None),
-            Ok(None) => Work::Alive,
-            Ok(Some(_)) if self.identity.proves_dead(name) || self.is_abandoned(path) => Work::Dead,
-            Ok(Some(_)) => Work::Foreign,
+            Ok(None) => StagingWork::Alive,
+            Ok(Some(_)) if self.tag.proves_dead(name) || self.is_abandoned(path) => {
+                StagingWork::Dead
+            }
+            Ok(Some(_)) => StagingWork::Foreign,
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => {
-                Work::Strange
+                StagingWork::Strange
             }
             Err(e) => return Err(e),
         }))
@@ -142,10 +143,12 @@ mod tests {
     use super::*;
     use crate::Homes;
     use crate::home::on_disk::OnDisk;
+    use crate::home::staging::StagedHome;
+    use crate::home::staging::process_tag::ProcessTag;
     use crate::home::staging::tests::Scratch;
-    use crate::home::staging::whose::Identity;
-    use crate::home::staging::{Publication, StagedHome};
     use crate::identity::NameEmail;
+    use crate::view::publish::Publication;
+    use crate::view::signd_view::SigndView;
     use gpg::Keygrip;
     use std::fs::{File, FileTimes};
     use std::time::Duration;
@@ -157,7 +160,7 @@ mod tests {
         let scratch = Scratch::new();
         let (staging, signd) = (scratch.staging(), SigndView::new(scratch.path()));
         let grip = format!("{GRIP}.key");
-        let dead = scratch.path().join("staging").join(staging.identity.name());
+        let dead = scratch.path().join("staging").join(staging.tag.name());
         let secret = dead.join("h/private-keys-v1.d");
         let foreign = scratch.path().join("staging/host-b-00/h");
         let link = scratch.path().join("gnupg/private-keys-v1.d").join(&grip);
@@ -166,7 +169,7 @@ mod tests {
             .and_then(|()| fs::create_dir_all(&foreign))
             .and_then(|()| std::os::unix::fs::symlink("../../keys/a#b@c/x", &link));
         assert!(made.is_ok());
-        assert_eq!(staging.clear(&signd)?, 1);
+        assert_eq!(staging.clear(signd.secret_keys())?, 1);
         assert!(foreign.is_dir() && !dead.exists());
         assert!(fs::symlink_metadata(&link).is_err(), "the dangling link stayed");
         Ok(())
@@ -174,7 +177,7 @@ mod tests {
 
     /// `staging/` as a process under another kernel sees it, on a file system that several have mounted.
     fn seen_by(scratch: &Scratch, kernel: &str, host: &str) -> Staging {
-        Staging { identity: Identity::made_up(kernel, host, false), ..scratch.staging() }
+        Staging { tag: ProcessTag::made_up(kernel, host, false), ..scratch.staging() }
     }
 
     /// A staged home whose lock other hosts do not see, with a secret key in it.
@@ -211,15 +214,15 @@ mod tests {
             let staged = unseen(&scratch, &one)?;
             for hours in [0, 24, 6 * 24] {
                 age(&staged, Duration::from_secs(hours * 3600));
-                assert_eq!(two.clear(&signd)?, 0, "{host}: cleared after {hours} h");
+                assert_eq!(two.clear(signd.secret_keys())?, 0, "{host}: cleared after {hours} h");
                 assert!(staged.path().is_dir());
             }
             // Its maker writes again.
             age(&staged, ABANDONED * 2);
             assert!(fs::write(staged.path().join("pubring.kbx"), "x").is_ok());
-            assert_eq!(two.clear(&signd)?, 0, "{host}: cleared although it lives");
+            assert_eq!(two.clear(signd.secret_keys())?, 0, "{host}: cleared although it lives");
             age(&staged, ABANDONED * 2);
-            assert_eq!(two.clear(&signd)?, 1, "{host}: stays for ever");
+            assert_eq!(two.clear(signd.secret_keys())?, 1, "{host}: stays for ever");
             assert_eq!(scratch.count(), 0);
         }
         Ok(())
@@ -233,7 +236,7 @@ mod tests {
             ["aaaaaaaa", "bbbbbbbb"].map(|kernel| seen_by(&scratch, kernel, "12345678"));
         let staged = unseen(&scratch, &one)?;
         age(&staged, ABANDONED * 2);
-        assert_eq!(two.clear(&signd)?, 1);
+        assert_eq!(two.clear(signd.secret_keys())?, 1);
         let (name, Some(grip)) = (NameEmail::parse("a#b@c")?, Keygrip::parse(GRIP)) else {
             unreachable!("it is one")
         };
@@ -253,11 +256,11 @@ mod tests {
         let killed = seen_by(&scratch, "aaaaaaaa", "12345678");
         let next = seen_by(&scratch, "aaaaaaaa", "87654321");
         let staged = killed.create()?;
-        assert_eq!(next.clear(&signd)?, 0, "it holds its lock");
+        assert_eq!(next.clear(signd.secret_keys())?, 0, "it holds its lock");
         let name = staged.scratch().to_owned();
         std::mem::drop(staged);
         assert!(fs::create_dir_all(name.join("h")).is_ok());
-        assert_eq!(next.clear(&signd)?, 1);
+        assert_eq!(next.clear(signd.secret_keys())?, 1);
         assert_eq!(scratch.count(), 0);
         Ok(())
     }

@@ -1,8 +1,14 @@
-//! Work in progress, made, looked at and cleared.
+//! StagingWork in progress, made, looked at and cleared.
 
 use super::*;
+use crate::home::Homes;
+use crate::home::on_disk::OnDisk;
+use crate::home::staging::clear::StagingWork;
+use crate::identity::NameEmail;
 use crate::layout::PARTS;
 use crate::scratch::scratch;
+use crate::view::publish::Publication;
+use crate::view::signd_view::SigndView;
 
 pub struct Scratch(tempfile::TempDir);
 
@@ -33,7 +39,7 @@ fn a_held_home_survives_clearing_and_goes_when_dropped() -> Result<()> {
     let scratch = Scratch::new();
     let (staging, signd) = (scratch.staging(), SigndView::new(scratch.path()));
     let held = staging.create()?;
-    assert_eq!(scratch.staging().clear(&signd)?, 0);
+    assert_eq!(scratch.staging().clear(signd.secret_keys())?, 0);
     assert!(held.path().is_dir());
     drop(held);
     assert_eq!(scratch.count(), 0);
@@ -49,8 +55,8 @@ fn who_looks_takes_no_home_from_its_maker_and_takes_none_for_dead() -> Result<()
         let looks = scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 let found = staging.survey();
-                let is_alive = |found: &Vec<(PathBuf, Work)>| {
-                    found.iter().all(|(_, work)| *work == Work::Alive)
+                let is_alive = |found: &Vec<(PathBuf, StagingWork)>| {
+                    found.iter().all(|(_, work)| *work == StagingWork::Alive)
                 };
                 assert!(found.as_ref().is_ok_and(is_alive), "{found:?}");
             }

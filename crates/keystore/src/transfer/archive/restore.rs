@@ -17,15 +17,15 @@ use crate::files::durable::replace;
 use crate::files::lock::hold_key;
 use crate::home::home_files::HomeFiles;
 use crate::home::record::KeyRecord;
-use crate::home::staging::Publication;
 use crate::identity::NameEmail;
 use crate::keep::prolong::signatures;
 use crate::layout::{PUBRING, RECORD};
 use crate::make::assemble::KEY_TIME;
 use crate::parallel::lock;
-use crate::secrets::sealing::check_key;
+use crate::secrets::sealing_marker::check_key;
 use crate::transfer::archive::Header;
 use crate::transfer::archive::read::{self, Listed, Piece};
+use crate::view::publish::Publication;
 use crate::{Store, interrupt};
 
 /// What became of a key of an archive.

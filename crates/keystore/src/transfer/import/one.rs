@@ -11,15 +11,15 @@ use gpg::{Certificate, Fingerprint, Keyring, Protection, believable_at, clock, t
 use crate::Store;
 use crate::error::{Error, Result};
 use crate::files::ensure_directory;
-use crate::home;
-use crate::home::contents::Contents;
-use crate::home::record::KeyRecord;
-use crate::home::staging::{Publication, StagedHome};
+use crate::home::contents::{self, Contents};
+use crate::home::record::{self, KeyRecord};
+use crate::home::staging::StagedHome;
 use crate::layout::{PUBRING, REVOCATIONS, SECRET_KEYS, revocation_file};
 use crate::secrets::passphrase::{Passphrases, Phrase};
 use crate::transfer::import::plan::Candidate;
 use crate::transfer::import::source::Source;
 use crate::transfer::import::{Fate, Obstacle};
+use crate::view::publish::Publication;
 
 /// How long all of gpg's work for one key may take, beyond `gpg_timeout` for each run.
 pub(crate) const KEY_TIME: Duration = Duration::from_secs(60);
@@ -66,7 +66,7 @@ impl Store {
             .map_err(|obstacle| self.explain(obstacle))?;
 
         record.write(work)?;
-        home::remove_leftovers(work)?;
+        contents::remove_leftovers(work)?;
         Contents::check_complete(work, &record).map_err(|error| {
             Error::Gpg(gpg::Error::Failed {
                 how: "what it left is not a whole key".into(),
@@ -166,7 +166,7 @@ impl Store {
             return Err(Obstacle::Key(reason));
         }
         // gpg-agent trusts the name of the file when it reads, and the key in it when it writes.
-        if home::secret_keys(work)? != [candidate.keygrip.clone()] {
+        if record::secret_keys(work)? != [candidate.keygrip.clone()] {
             let name = candidate.keygrip.file_name();
             return Err(Obstacle::Key(format!("{name} holds the secret key of another one")));
         }

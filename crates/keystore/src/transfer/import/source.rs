@@ -10,8 +10,8 @@ use gpg::{Fingerprint, Keygrip, keybox};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
-use crate::files::read::{Links, beginning, open_regular};
-use crate::home::secret_keys;
+use crate::files::read::{Symlinks, beginning, open_regular};
+use crate::home::record::secret_keys;
 use crate::identity::NameEmail;
 use crate::layout::{OLD_SERVICE, REVOCATIONS, SECRET_KEYS, TRASH};
 use crate::secrets::passphrase::Phrase;
@@ -222,7 +222,7 @@ fn holds_other_keys(home: &Path) -> Result<bool> {
 
 /// Opens a regular file; anything else makes nobody wait. `None` when there is nothing.
 fn open(path: &Path) -> Result<Option<File>> {
-    match open_regular(path, Links::Followed) {
+    match open_regular(path, Symlinks::Followed) {
         Ok(Some(file)) => Ok(Some(file)),
         Ok(None) => Err(odd(path, "is not a regular file")),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -12,7 +12,7 @@ use crate::files::durable::{replace, sync_parent, write_new};
 use crate::files::is_there;
 use crate::files::read::read_file;
 use crate::layout::SEALING as MARKER;
-use crate::secrets::sealing::{CREDENTIAL, SealingKey};
+use crate::secrets::sealing_key::{CREDENTIAL, SealingKey};
 
 /// The number of its format, and of that of sealed files.
 const FORMAT: u32 = 1;

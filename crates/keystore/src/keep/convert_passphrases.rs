@@ -11,12 +11,15 @@ use crate::error::{Error, Result};
 use crate::files::durable::{replace, write_new};
 use crate::files::lock::{hold, lock};
 use crate::files::{is_there, remove_file};
-use crate::home::staging::{StagedHome, Work};
+use crate::home::staging::StagedHome;
+use crate::home::staging::clear::StagingWork;
+use crate::keep::passphrase_locations::{self, PassphraseLocation, keygrip};
+use crate::keep::plaintext_copies;
 use crate::layout::PASSPHRASE;
 use crate::parallel;
 use crate::secrets::passphrase::{self, Form};
-use crate::secrets::sealing::places::{self, Place, keygrip};
-use crate::secrets::sealing::{Marker, Sealing, no_key, strays};
+use crate::secrets::sealing_key::CREDENTIAL;
+use crate::secrets::sealing_marker::{Marker, Sealing, no_key};
 
 /// How long keys that are in the making, or in use by others, are waited for: longer than any takes.
 const WAIT_MAX: Duration = Duration::from_secs(900);
@@ -33,7 +36,8 @@ pub struct Conversion {
     /// Those that could not be read; each has been logged.
     pub failed: usize,
     /// Copies of them in the clear that were found elsewhere in the state; each has been logged.
-    pub strays: usize,
+    #[serde(rename = "strays")]
+    pub copies: usize,
     /// Whether it was told to stop.
     pub stopped: bool,
 }
@@ -48,7 +52,7 @@ pub struct Talk<'a> {
 
 /// What became of one passphrase.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum PassphraseFate {
     Converted,
     Right,
     Failed,
@@ -61,8 +65,8 @@ impl Store {
     /// How many passphrases [`Store::convert`] would convert.
     pub fn count_passphrases(&self, to: Form) -> Result<Conversion> {
         let mut report = Conversion::default();
-        for place in self.places()? {
-            let form = match passphrase::form_in(&place.home) {
+        for location in self.locations()? {
+            let form = match passphrase::form_in(&location.home) {
                 Ok(form) => form,
                 Err(e) if e.is_damage() => continue,
                 Err(e) => return Err(e),
@@ -97,9 +101,9 @@ impl Store {
         }
         let mut report = self.convert_all(to, jobs, talk)?;
         if to == Form::Sealed && !report.stopped {
-            report.strays = self.name_strays()?;
+            report.copies = self.name_copies()?;
         }
-        if report.failed + report.strays == 0 && !report.stopped {
+        if report.failed + report.copies == 0 && !report.stopped {
             match to {
                 Form::Sealed => self.mark(&Marker::new(Sealing::Sealed, key)?)?,
                 Form::Clear if self.passphrases.marker()?.is_some() => {
@@ -113,7 +117,7 @@ impl Store {
 
     /// Without a marker, what is sealed already must open with this key: another one would lock it up.
     fn check_sealed_open(&self) -> Result<()> {
-        for Place { home, .. } in self.places()? {
+        for PassphraseLocation { home, .. } in self.locations()? {
             match passphrase::form_in(&home) {
                 Ok(Form::Sealed) => {}
                 Ok(Form::Clear) => continue,
@@ -126,7 +130,7 @@ impl Store {
                     return Err(Error::Settings(format!(
                         "{e}; sealing.json, which says whose key it was, is missing; nothing was \
                          changed; give the {} that it was sealed with (docs/sealing.md)",
-                        crate::secrets::sealing::CREDENTIAL
+                        CREDENTIAL
                     )));
                 }
                 _ => {}
@@ -142,16 +146,16 @@ impl Store {
     /// Waits until nobody works any more who works now; `false` when it was told to stop.
     fn wait_for_work(&self, talk: &Talk) -> Result<bool> {
         let began = Instant::now();
-        let works = |wanted: Work| -> Result<Vec<PathBuf>> {
+        let works = |wanted: StagingWork| -> Result<Vec<PathBuf>> {
             let all = self.staging.survey()?.into_iter();
             Ok(all.filter(|(_, work)| *work == wanted).map(|(path, _)| path).collect())
         };
-        if !works(Work::Foreign)?.is_empty() {
+        if !works(StagingWork::Foreign)?.is_empty() {
             log::warn!(
                 "staging/ holds work of other hosts; run this again when they have finished it"
             );
         }
-        let mut before = works(Work::Alive)?;
+        let mut before = works(StagingWork::Alive)?;
         while !before.is_empty() {
             if (talk.stop)() {
                 return Ok(false);
@@ -161,7 +165,7 @@ impl Store {
                 return Err(Error::busy(format!("{count} keys in the making are not finished")));
             }
             std::thread::sleep(LOOK_AGAIN);
-            let now = works(Work::Alive)?;
+            let now = works(StagingWork::Alive)?;
             before.retain(|path| now.contains(path));
         }
         Ok(true)
@@ -174,17 +178,18 @@ impl Store {
         let mut converted = 0;
         loop {
             let fates = self.convert_round(to, jobs, talk)?;
-            let count = |wanted: Fate| fates.iter().filter(|fate| **fate == wanted).count();
-            converted += count(Fate::Converted);
-            let busy = count(Fate::Busy);
+            let count =
+                |wanted: PassphraseFate| fates.iter().filter(|fate| **fate == wanted).count();
+            converted += count(PassphraseFate::Converted);
+            let busy = count(PassphraseFate::Busy);
             let stopped = (talk.stop)();
             let waits = busy > 0 && began.elapsed() < WAIT_MAX;
-            if stopped || (!waits && (count(Fate::Converted) == 0 || busy > 0)) {
+            if stopped || (!waits && (count(PassphraseFate::Converted) == 0 || busy > 0)) {
                 return Ok(Conversion {
-                    passphrases: fates.len() - count(Fate::None),
+                    passphrases: fates.len() - count(PassphraseFate::None),
                     converted,
-                    failed: count(Fate::Failed) + busy,
-                    strays: 0,
+                    failed: count(PassphraseFate::Failed) + busy,
+                    copies: 0,
                     stopped,
                 });
             }
@@ -194,31 +199,31 @@ impl Store {
         }
     }
 
-    fn convert_round(&self, to: Form, jobs: usize, talk: &Talk) -> Result<Vec<Fate>> {
-        let places = self.places()?;
-        let queue = parallel::Queue::new(&places);
-        let (fates, fatal) = (Mutex::new(Vec::with_capacity(places.len())), Mutex::new(None));
+    fn convert_round(&self, to: Form, jobs: usize, talk: &Talk) -> Result<Vec<PassphraseFate>> {
+        let locations = self.locations()?;
+        let queue = parallel::Queue::new(&locations);
+        let (fates, fatal) = (Mutex::new(Vec::with_capacity(locations.len())), Mutex::new(None));
         let work = || -> Result<()> {
             let staged = self.staging.create()?;
             while !(talk.stop)() {
-                let Some(place) = queue.take() else { break };
-                let fate = match self.convert_one(place, to, &staged) {
+                let Some(location) = queue.take() else { break };
+                let fate = match self.convert_one(location, to, &staged) {
                     Ok(fate) => fate,
                     Err(e @ (Error::Gpg(gpg::Error::NoSpace { .. }) | Error::Settings(_))) => {
                         return Err(e);
                     }
                     Err(e) => {
                         log::error!("{e}");
-                        Fate::Failed
+                        PassphraseFate::Failed
                     }
                 };
                 let mut fates = parallel::lock(&fates);
                 fates.push(fate);
-                (talk.progress)(fates.len(), places.len());
+                (talk.progress)(fates.len(), locations.len());
             }
             Ok(())
         };
-        parallel::on_threads(jobs.min(places.len()), || {
+        parallel::on_threads(jobs.min(locations.len()), || {
             if let Err(e) = work() {
                 queue.stop();
                 parallel::lock(&fatal).get_or_insert(e);
@@ -230,32 +235,37 @@ impl Store {
         }
     }
 
-    fn convert_one(&self, place: &Place, to: Form, staged: &StagedHome) -> Result<Fate> {
-        let Place { home, lock: held } = place;
+    fn convert_one(
+        &self,
+        location: &PassphraseLocation,
+        to: Form,
+        staged: &StagedHome,
+    ) -> Result<PassphraseFate> {
+        let PassphraseLocation { home, lock: held } = location;
         let form = match passphrase::form_in(home) {
             Ok(form) => form,
             Err(Error::Gpg(gpg::Error::DamagedHome { path, reason })) if home.is_dir() => {
                 log::warn!("{}: {reason}; there is nothing in it to be converted", path.display());
-                return Ok(Fate::None);
+                return Ok(PassphraseFate::None);
             }
             Err(e) => return gone_or(home, e),
         };
         if form == to {
-            let Some(keygrip) = keygrip(home)? else { return Ok(Fate::Right) };
+            let Some(keygrip) = keygrip(home)? else { return Ok(PassphraseFate::Right) };
             return match self.passphrases.read(home, &keygrip) {
-                Ok(_) => Ok(Fate::Right),
+                Ok(_) => Ok(PassphraseFate::Right),
                 Err(e) => gone_or(home, e),
             };
         }
         let _held = match held.as_deref().map(lock) {
             None => None,
             Some(Ok(Some(held))) => Some(held),
-            Some(Ok(None)) if is_there(home)? => return Ok(Fate::Busy),
-            Some(Ok(None)) => return Ok(Fate::None),
+            Some(Ok(None)) if is_there(home)? => return Ok(PassphraseFate::Busy),
+            Some(Ok(None)) => return Ok(PassphraseFate::None),
             Some(Err(e)) => return Err(Error::at("locking", home)(e)),
         };
         match self.replace_passphrase(home, to, staged) {
-            Ok(()) => Ok(Fate::Converted),
+            Ok(()) => Ok(PassphraseFate::Converted),
             // Claimed from the pool: whoever has it now gives it the form that is due.
             Err(e) => gone_or(home, e),
         }
@@ -285,9 +295,11 @@ impl Store {
     }
 
     /// Says where there are passphrases in the clear that are not where a conversion would find them.
-    fn name_strays(&self) -> Result<usize> {
+    fn name_copies(&self) -> Result<usize> {
         let mut count = 0;
-        for path in strays::find(self.passphrases.root(), &self.places()?, &self.passphrases)? {
+        for path in
+            plaintext_copies::find(self.passphrases.root(), &self.locations()?, &self.passphrases)?
+        {
             log::error!(
                 "{}: holds the passphrase of a key in the clear; remove it (shred -u), if it is a copy \
                  that nobody needs, or move it out of the state",
@@ -296,7 +308,7 @@ impl Store {
             count += 1;
         }
         for (path, work) in self.staging.survey()? {
-            if work == Work::Foreign && self.staging.form_in(&path) == Some(Form::Clear) {
+            if work == StagingWork::Foreign && self.staging.form_in(&path) == Some(Form::Clear) {
                 log::error!(
                     "{}: a key that another host is making, with its passphrase in the clear; wait until \
                      that has finished, or remove it if that host is no more",
@@ -309,12 +321,12 @@ impl Store {
     }
 
     /// Every home with a passphrase.
-    fn places(&self) -> Result<Vec<Place>> {
-        places::all(&self.homes, self.pool.directory(), &self.trash)
+    fn locations(&self) -> Result<Vec<PassphraseLocation>> {
+        passphrase_locations::all(&self.homes, self.pool.directory(), &self.trash)
     }
 }
 
 /// What a failure with a home means: nothing when the home is gone.
-fn gone_or(home: &Path, error: Error) -> Result<Fate> {
-    if is_there(home)? { Err(error) } else { Ok(Fate::None) }
+fn gone_or(home: &Path, error: Error) -> Result<PassphraseFate> {
+    if is_there(home)? { Err(error) } else { Ok(PassphraseFate::None) }
 }

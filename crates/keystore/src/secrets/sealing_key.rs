@@ -1,11 +1,6 @@
 //! Sealed passphrases: encrypted under a key that is not on this disk, so that the state directory or
 //! a backup alone signs nothing. The key is never written anywhere, nor any content of it said.
 
-mod convert;
-mod marker;
-pub(crate) mod places;
-pub(crate) mod strays;
-
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,9 +14,6 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::hex;
-
-pub use convert::{Conversion, Talk};
-pub use marker::{Marker, Sealing, check_key, no_key};
 
 /// The name of the credential that holds the key.
 pub const CREDENTIAL: &str = "passphrase-key";

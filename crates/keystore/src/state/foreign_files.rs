@@ -32,7 +32,7 @@ pub struct Owner {
 
 /// A file or directory that belonged to somebody else.
 #[derive(Debug)]
-pub struct Stranger {
+pub struct ForeignFile {
     /// Where it is.
     pub path: PathBuf,
     /// Whose it was.
@@ -43,28 +43,28 @@ pub struct Stranger {
 
 /// Gives everything below the state directory `root`, and the directory itself, to `owner`, and returns
 /// what belonged to somebody else. Links do not count: whose they are means nothing.
-pub fn give_back(root: &Path, owner: &Owner) -> Result<Vec<Stranger>> {
+pub fn give_back(root: &Path, owner: &Owner) -> Result<Vec<ForeignFile>> {
     let failed = Error::at("reading", root);
     // Where the state is may be told by a link; nothing in it may.
     let root_path = fs::canonicalize(root).map_err(Error::at("looking for", root))?;
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let directory = Dir::open(&root_path, flags, Mode::empty()).map_err(failed)?;
     let found = fstat(&directory).map_err(failed)?;
-    let mut walk = Walk { owner, device: found.st_dev, strangers: Vec::new() };
+    let mut walk = Walk { owner, device: found.st_dev, foreign: Vec::new() };
     // A volume stays whose it is: others may have a part in it.
     let is_volume = fs::metadata(&root_path).is_ok_and(|found| is_volume(&found));
     if found.st_uid != owner.uid.as_raw() && !is_volume {
         let given_back = walk.give_back(&directory, c"", &root_path);
-        walk.strangers.push(Stranger { path: root.into(), uid: found.st_uid, given_back });
+        walk.foreign.push(ForeignFile { path: root.into(), uid: found.st_uid, given_back });
     }
     walk.visit(directory, root, 0)?;
-    Ok(walk.strangers)
+    Ok(walk.foreign)
 }
 
 struct Walk<'a> {
     owner: &'a Owner,
     device: libc::dev_t,
-    strangers: Vec<Stranger>,
+    foreign: Vec<ForeignFile>,
 }
 
 impl Walk<'_> {
@@ -91,7 +91,11 @@ impl Walk<'_> {
             }
             if found.st_uid != self.owner.uid.as_raw() {
                 let given_back = self.give_back(&directory, &name, &path);
-                self.strangers.push(Stranger { path: path.clone(), uid: found.st_uid, given_back });
+                self.foreign.push(ForeignFile {
+                    path: path.clone(),
+                    uid: found.st_uid,
+                    given_back,
+                });
             }
             if !is(&found, SFlag::S_IFDIR) || found.st_dev != self.device || depth == DEPTH_MAX {
                 continue;
@@ -157,17 +161,17 @@ mod tests {
         symlink(&outside, state.join("keys/link")).map_err(io)?;
         fs::hard_link(&outside, state.join("keys/name")).map_err(io)?;
         let me = nix::unistd::geteuid();
-        // Everything belongs to a stranger, seen from somebody else.
+        // Everything belongs to somebody else, seen from somebody else.
         let other = if me.is_root() { Uid::from_raw(65534) } else { Uid::from_raw(0) };
         let owner = Owner { uid: other, gid: Gid::from_raw(65534), name: "other".into() };
         let found = give_back(&state, &owner)?;
         let refused: Vec<_> = found
             .iter()
-            .filter(|stranger| stranger.given_back.is_err())
-            .filter_map(|stranger| stranger.path.file_name())
+            .filter(|file| file.given_back.is_err())
+            .filter_map(|file| file.path.file_name())
             .collect();
         assert!(refused.contains(&OsStr::new("name")), "{refused:?}");
-        assert!(!found.iter().any(|stranger| stranger.path.ends_with("link")));
+        assert!(!found.iter().any(|file| file.path.ends_with("link")));
         assert_eq!(fs::metadata(&outside).map_err(io)?.uid(), me.as_raw());
         if me.is_root() {
             assert_eq!(refused.len(), 1, "{found:?}");

@@ -7,12 +7,12 @@ use gpg::Keygrip;
 
 use crate::error::{Error, Result};
 use crate::files::{entries_if_there, if_there};
-use crate::home::record::KeyRecord;
-use crate::home::{self, Homes};
+use crate::home::Homes;
+use crate::home::record::{self, KeyRecord};
 use crate::identity::NameEmail;
 
 /// A home with a passphrase, and the directory whose lock keeps others from moving it.
-pub struct Place {
+pub struct PassphraseLocation {
     /// The home.
     pub home: PathBuf,
     /// That directory; nobody locks a home of the pool, it is claimed by a rename.
@@ -20,48 +20,48 @@ pub struct Place {
 }
 
 /// All of them, in the order in which homes move on: from the pool to keys/, and to the trash.
-pub fn all(homes: &Homes, pool: &Path, trash: &Path) -> Result<Vec<Place>> {
-    let mut places = in_pool(pool)?;
-    places.extend(in_keys(homes)?);
-    places.extend(in_trash(trash)?);
-    Ok(places)
+pub fn all(homes: &Homes, pool: &Path, trash: &Path) -> Result<Vec<PassphraseLocation>> {
+    let mut locations = in_pool(pool)?;
+    locations.extend(in_keys(homes)?);
+    locations.extend(in_trash(trash)?);
+    Ok(locations)
 }
 
 /// Those of the pool: secret keys that are nobody's yet.
-pub fn in_pool(pool: &Path) -> Result<Vec<Place>> {
-    let mut places = Vec::new();
+pub fn in_pool(pool: &Path) -> Result<Vec<PassphraseLocation>> {
+    let mut locations = Vec::new();
     for length in entries_if_there(pool)? {
         for home in entries_if_there(&length)? {
             if is_directory(&home)? {
-                places.push(Place { home, lock: None });
+                locations.push(PassphraseLocation { home, lock: None });
             }
         }
     }
-    Ok(places)
+    Ok(locations)
 }
 
 /// Those of identities.
-fn in_keys(homes: &Homes) -> Result<Vec<Place>> {
-    let mut places = Vec::new();
+fn in_keys(homes: &Homes) -> Result<Vec<PassphraseLocation>> {
+    let mut locations = Vec::new();
     for home in entries_if_there(homes.directory())? {
         let name = home.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if NameEmail::parse(name).is_ok() {
-            places.push(Place { lock: Some(home.clone()), home });
+            locations.push(PassphraseLocation { lock: Some(home.clone()), home });
         }
     }
-    Ok(places)
+    Ok(locations)
 }
 
 /// Those of keys that were removed.
-pub fn in_trash(trash: &Path) -> Result<Vec<Place>> {
-    let mut places = Vec::new();
+pub fn in_trash(trash: &Path) -> Result<Vec<PassphraseLocation>> {
+    let mut locations = Vec::new();
     for entry in entries_if_there(trash)? {
         let home = entry.join("home");
         if is_directory(&home)? {
-            places.push(Place { home, lock: Some(entry) });
+            locations.push(PassphraseLocation { home, lock: Some(entry) });
         }
     }
-    Ok(places)
+    Ok(locations)
 }
 
 /// The secret key that the passphrase in `home` opens.
@@ -69,7 +69,7 @@ pub fn keygrip(home: &Path) -> Result<Option<Keygrip>> {
     if let Some(record) = KeyRecord::of(home)? {
         return Ok(Some(record.keygrip));
     }
-    Ok(<[_; 1]>::try_from(home::secret_keys(home)?).ok().map(|[keygrip]| keygrip))
+    Ok(<[_; 1]>::try_from(record::secret_keys(home)?).ok().map(|[keygrip]| keygrip))
 }
 
 fn is_directory(path: &Path) -> Result<bool> {

@@ -35,7 +35,7 @@ const OF_ONE_KERNEL: [u32; 9] = [
 
 /// Who this process is to others that work in the same `staging/`.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub struct ProcessTag {
     /// Of the running kernel and of the mounted file system: whoever has the same one sees our locks.
     kernel: String,
     /// Of the host: stays over reboots, and may be that of a clone too.
@@ -44,7 +44,7 @@ pub struct Identity {
     is_alone: bool,
 }
 
-impl Identity {
+impl ProcessTag {
     /// That of this process where `directory` is.
     pub fn of(directory: &Path) -> Self {
         // The file system may be mounted twice, and then the two do not share locks. There is no directory
@@ -117,7 +117,7 @@ fn fnv1a(bytes: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
-impl Identity {
+impl ProcessTag {
     /// One that is made up.
     pub fn made_up(kernel: &str, host: &str, is_alone: bool) -> Self {
         Self { kernel: kernel.into(), host: host.into(), is_alone }
@@ -132,7 +132,7 @@ mod tests {
     fn identities_are_stable_and_short() {
         assert_eq!(fnv1a(b"a"), 0xe40c_292c);
         assert_eq!(host().len(), 8);
-        let name = || Identity::of(Path::new("/")).name();
+        let name = || ProcessTag::of(Path::new("/")).name();
         assert_eq!(name().len(), 17);
         assert_eq!(name()[..13], name()[..13]);
     }
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn a_lock_proves_something_of_what_this_kernel_made_only() {
         let proves = |is_alone: bool, name: &str| {
-            Identity::made_up("aaaaaaaa", "12345678", is_alone).proves_dead(OsStr::new(name))
+            ProcessTag::made_up("aaaaaaaa", "12345678", is_alone).proves_dead(OsStr::new(name))
         };
         // Name, where other kernels may be at work too, where there is no other one.
         for (name, shared, alone) in [

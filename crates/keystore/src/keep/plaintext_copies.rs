@@ -10,17 +10,21 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::files::if_there;
+use crate::keep::passphrase_locations::{PassphraseLocation, keygrip};
 use crate::layout::{PASSPHRASE, PUBRING, RECORD};
 use crate::secrets::passphrase::{Passphrases, beginning_of, first_line};
-use crate::secrets::sealing::is_sealed;
-use crate::secrets::sealing::places::{Place, keygrip};
-use crate::state::owners::DEPTH_MAX;
+use crate::secrets::sealing_key::is_sealed;
+use crate::state::foreign_files::DEPTH_MAX;
 
-/// Files below the state directory `root`, ordered, whose first line is the passphrase of one of `places`,
+/// Files below the state directory `root`, ordered, whose first line is the passphrase of one of `locations`,
 /// other than where it belongs.
-pub fn find(root: &Path, places: &[Place], passphrases: &Passphrases) -> Result<Vec<PathBuf>> {
+pub fn find(
+    root: &Path,
+    locations: &[PassphraseLocation],
+    passphrases: &Passphrases,
+) -> Result<Vec<PathBuf>> {
     let mut known = Known { phrases: HashSet::new(), homes: HashSet::new() };
-    for Place { home, .. } in places {
+    for PassphraseLocation { home, .. } in locations {
         known.homes.insert(home.join(PASSPHRASE));
         let Some(keygrip) = keygrip(home)? else { continue };
         // What cannot be read has been named already.
@@ -28,10 +32,10 @@ pub fn find(root: &Path, places: &[Place], passphrases: &Passphrases) -> Result<
             known.phrases.insert(Sha256::digest(&*phrase).into());
         }
     }
-    let mut strays = Vec::new();
-    known.walk(root, 0, &mut strays)?;
-    strays.sort();
-    Ok(strays)
+    let mut copies = Vec::new();
+    known.walk(root, 0, &mut copies)?;
+    copies.sort();
+    Ok(copies)
 }
 
 struct Known {
@@ -42,7 +46,7 @@ struct Known {
 }
 
 impl Known {
-    fn walk(&self, directory: &Path, depth: usize, strays: &mut Vec<PathBuf>) -> Result<()> {
+    fn walk(&self, directory: &Path, depth: usize, copies: &mut Vec<PathBuf>) -> Result<()> {
         let failed = Error::at("reading", directory);
         // It may be gone, as work in staging is at any time.
         let entries = if_there(fs::read_dir(directory)).map_err(failed)?;
@@ -51,9 +55,9 @@ impl Known {
             let path = entry.path();
             let Some(kind) = if_there(entry.file_type()).map_err(failed)? else { continue };
             if kind.is_dir() && depth < DEPTH_MAX {
-                self.walk(&path, depth + 1, strays)?;
+                self.walk(&path, depth + 1, copies)?;
             } else if kind.is_file() && !self.is_ours(&path) && self.holds_phrase(&path)? {
-                strays.push(path);
+                copies.push(path);
             }
         }
         Ok(())
