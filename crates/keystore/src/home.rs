@@ -66,7 +66,7 @@ impl Homes {
         }))
     }
 
-    /// The key whose fingerprint ends in `digits`. GpgReadLimit at every key; a home that is damaged is an error
+    /// The key whose fingerprint ends in `digits`. Looks at every key; a home that is damaged is an error
     /// only when no other one holds it. [`Error::Arguments`] when two keys end in these digits.
     pub fn find_by_key_id(&self, digits: &str) -> Result<Option<(NameEmail, KeyRecord)>> {
         let mut found: Option<(NameEmail, KeyRecord)> = None;

@@ -1,5 +1,5 @@
 //! What SIGINT and SIGTERM mean to every mode that does one thing and ends. While nothing is at work,
-//! the process ends at once. WorkGuard is brought to a point where nothing is half done: what is at hand is
+//! the process ends at once. Work is brought to a point where nothing is half done: what is at hand is
 //! finished or taken back, the rest is left. The exit status of both is 128 and the number of the signal.
 //!
 //! `serve` has a meaning of its own: a signal is how it ends every day (`systemd::signals`).
@@ -23,7 +23,7 @@ static AT_WORK: Mutex<usize> = Mutex::new(0);
 static EVENT: LazyLock<Option<EventFd>> =
     LazyLock::new(|| EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).ok());
 
-/// WorkGuard that is not to be cut off, as long as this lives.
+/// Work that is not to be cut off, as long as this lives.
 #[must_use]
 pub struct WorkGuard(());
 

@@ -1,4 +1,4 @@
-//! GpgReadLimit after keys: lists, inspects, prolongs, removes and revokes them, seals their passphrases.
+//! Looks after keys: lists, inspects, prolongs, removes and revokes them, seals their passphrases.
 
 pub(crate) mod catalog;
 pub(crate) mod convert_passphrases;

@@ -14,7 +14,7 @@ use gpg::{Keygrip, clock};
 
 use crate::Store;
 use crate::error::{Error, Result};
-use crate::home::contents::{self, Contents};
+use crate::home::contents;
 use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
 use crate::key_request::KeyRequest;
@@ -107,14 +107,7 @@ impl Store {
             expires,
             changed: created,
         };
-        record.write(staged.path())?;
-        contents::remove_leftovers(staged.path())?;
-        Contents::check_complete(staged.path(), &record).map_err(|error| {
-            Error::Gpg(gpg::Error::Failed {
-                how: "what it left is not a whole key".into(),
-                words: error.to_string(),
-            })
-        })?;
+        contents::finish_made(staged.path(), &record)?;
         match self.publish(staged, name_email, &record.keygrip)? {
             Publication::Done => {
                 self.relink(name_email)?;

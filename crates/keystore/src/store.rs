@@ -24,7 +24,7 @@ use crate::secrets::passphrase::Passphrases;
 use crate::state::opened::Opened;
 use crate::state::{directory, nested};
 use crate::view::phrase_files::PhraseFiles;
-use crate::view::publish::Publication;
+use crate::view::publish::{Publication, Publisher};
 use crate::view::signd_view::SigndView;
 
 /// The keys of this sign host and all it takes to make another one.
@@ -102,17 +102,28 @@ impl Store {
         above: &Path,
         view: impl FnOnce(SigndView) -> SigndView,
     ) -> Result<Self> {
+        let store = Self::unchecked(options, gpg, above, view);
+        store.signd.check_phrases_are_ours()?;
+        Ok(store)
+    }
+
+    /// As [`Store::with`], whatever is there.
+    pub(crate) fn unchecked(
+        options: &Options,
+        gpg: Gpg,
+        above: &Path,
+        view: impl FnOnce(SigndView) -> SigndView,
+    ) -> Self {
         let root = &options.state_dir;
         let jobs = Arc::new(JobQueue::new(options.jobs));
         let reads = GpgReadLimit::new(Arc::clone(&jobs), options.queue_timeout);
         let passphrases = Passphrases::new(options);
         let homes = Homes::new(root);
         let signd = view(SigndView::of(options, &passphrases));
-        signd.check_phrases_are_ours()?;
         let opened = Opened::new(root, signd.phrase_links().is_some());
         let mut directories = vec![homes.directory().into(), signd.secret_keys().into()];
         directories.extend(signd.phrase_links().map(Into::into));
-        Ok(Self {
+        Self {
             catalog: Catalog::new(root, gpg.clone()),
             reads: Arc::new(reads),
             homes,
@@ -127,7 +138,7 @@ impl Store {
             makers: IdentityLocks::default(),
             jobs,
             queue_timeout: options.queue_timeout,
-        })
+        }
     }
 
     pub(crate) fn make_parts(root: &Path, parts: &[&str]) -> Result<()> {
@@ -143,14 +154,19 @@ impl Store {
         }
     }
 
-    /// Publishes a home of staging; see [`StagedHome::publish`].
-    pub(crate) fn publish<'a>(
-        &'a self,
-        staged: StagedHome<'a>,
+    /// Publishes a home of staging; see [`Publisher::publish`].
+    pub(crate) fn publish(
+        &self,
+        staged: StagedHome,
         name_email: &NameEmail,
         keygrip: &Keygrip,
     ) -> Result<Publication> {
-        staged.publish(&self.homes, &self.signd, &self.on_disk, name_email, keygrip)
+        self.publisher().publish(staged.path(), staged.scratch(), name_email, keygrip)
+    }
+
+    /// What publishes homes.
+    pub(crate) fn publisher(&self) -> Publisher<'_> {
+        Publisher { homes: &self.homes, signd: &self.signd, on_disk: &self.on_disk }
     }
 
     /// Makes sure that signd can be given phrases where no disk keeps them.

@@ -1,4 +1,4 @@
-//! GpgReadLimit at the files of one published home: names, sizes, modes and `key.json`. It runs no gpg and
+//! Looks at the files of one published home: names, sizes, modes and `key.json`. It runs no gpg and
 //! never changes anything.
 
 use std::ffi::{OsStr, OsString};
@@ -57,7 +57,7 @@ pub struct Home {
 }
 
 impl Home {
-    /// GpgReadLimit at the home of an identity; `None` when there is none. Whatever does not belong to the
+    /// Looks at the home of an identity; `None` when there is none. Whatever does not belong to the
     /// user `owner` is a fault.
     pub fn examine(homes: &Homes, name_email: NameEmail, owner: u32) -> Option<Self> {
         let path = homes.path(&name_email);
@@ -87,6 +87,8 @@ fn is_whole(faults: &[Fault]) -> bool {
 #[derive(Debug)]
 pub struct Contents {
     path: PathBuf,
+    /// Whom everything must belong to.
+    owner: u32,
     /// What `key.json` says, if it can be read.
     pub record: Option<KeyRecord>,
     /// The secret key. Of several, the one that is known from elsewhere or named by `key.json`.
@@ -96,12 +98,12 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// GpgReadLimit at the home in `path`; `None` when there is none. Whatever does not belong to the user `owner`
+    /// Looks at the home in `path`; `None` when there is none. Whatever does not belong to the user `owner`
     /// is a fault. `keygrip` is the secret key that must be there, if that is known.
     pub fn of(path: &Path, owner: u32, keygrip: Option<Keygrip>) -> Option<Self> {
-        let mut home = Self { path: path.into(), record: None, keygrip, faults: Vec::new() };
+        let mut home = Self { path: path.into(), owner, record: None, keygrip, faults: Vec::new() };
         match look(path) {
-            Ok(Some(found)) if found.is_dir() => home.look(owner, &found),
+            Ok(Some(found)) if found.is_dir() => home.look(&found),
             Ok(Some(_)) => home.damage(path, "is not a directory"),
             Ok(None) => return None,
             Err(e) => home.damage(path, e.to_string()),
@@ -111,21 +113,9 @@ impl Contents {
         Some(home)
     }
 
-    /// Fails when the home of staging in `path`, of the key `record`, is not whole or others could read it:
-    /// nothing else is published.
-    pub fn check_complete(path: &Path, record: &KeyRecord) -> Result<()> {
-        let missing = || Error::damaged(path, "is missing");
-        let home = Self::of(path, geteuid().as_raw(), None).ok_or_else(missing)?;
-        match home.faults.iter().find(|fault| !matches!(fault, Fault::Strange(_))) {
-            None if home.keygrip.as_ref() == Some(&record.keygrip) => Ok(()),
-            None => Err(Error::damaged(&record.secret_key(path), "is missing")),
-            Some(fault) => Err(fault.error(path)),
-        }
-    }
-
-    fn look(&mut self, owner: u32, found: &Metadata) {
+    fn look(&mut self, found: &Metadata) {
         let home = self.path.clone();
-        self.judge(&home, found, owner);
+        self.judge(&home, found);
         let mut missing = vec![PUBRING, PASSPHRASE, SECRET_KEYS];
         let mut has_record = false;
         let mut revocations = None;
@@ -139,15 +129,15 @@ impl Contents {
             let path = home.join(&name);
             missing.retain(|known| name != **known);
             match name.to_str() {
-                Some(PUBRING | PASSPHRASE) => self.file(&path, &found, owner),
+                Some(PUBRING | PASSPHRASE) => self.file(&path, &found),
                 Some(RECORD) => {
                     has_record = true;
-                    self.judge(&path, &found, owner);
+                    self.judge(&path, &found);
                 }
-                Some(SECRET_KEYS) => self.secret_keys(path, &found, owner),
+                Some(SECRET_KEYS) => self.secret_keys(path, &found),
                 Some(REVOCATIONS) => revocations = Some((path, found)),
                 Some(TRUST_DATABASE) => {
-                    self.judge(&path, &found, owner);
+                    self.judge(&path, &found);
                     self.faults.push(Fault::TrustDatabase(path));
                 }
                 _ => self.faults.push(Fault::Strange(path)),
@@ -156,8 +146,7 @@ impl Contents {
         for name in missing {
             self.damage(&home.join(name), "is missing");
         }
-        let fingerprint =
-            revocations.and_then(|(path, found)| self.revocation(path, &found, owner));
+        let fingerprint = revocations.and_then(|(path, found)| self.revocation(path, &found));
         if !is_whole(&self.faults) {
             return;
         }
@@ -170,9 +159,9 @@ impl Contents {
     }
 
     /// The secret key of the home: the one that is known, or else the only one.
-    fn secret_keys(&mut self, directory: PathBuf, found: &Metadata, owner: u32) {
+    fn secret_keys(&mut self, directory: PathBuf, found: &Metadata) {
         let mut grips = Vec::new();
-        for (name, found) in self.list_directory(&directory, found, owner) {
+        for (name, found) in self.list_directory(&directory, found) {
             let path = directory.join(&name);
             match Keygrip::from_file_name(&name) {
                 Some(grip) => grips.push((grip, path, found)),
@@ -195,31 +184,31 @@ impl Contents {
                 return self.damage(&directory, format!("holds {many} secret keys instead of one"));
             }
         };
-        self.file(&path, &found, owner);
+        self.file(&path, &found);
         self.keygrip = Some(grip);
         self.faults.extend(grips.into_iter().map(|(_, path, _)| Fault::Strange(path)));
     }
 
     /// The fingerprint that the revocation certificate is named after. The one that `key.json` tells is
     /// looked for first, which saves reading a directory.
-    fn revocation(&mut self, path: PathBuf, found: &Metadata, owner: u32) -> Option<Fingerprint> {
+    fn revocation(&mut self, path: PathBuf, found: &Metadata) -> Option<Fingerprint> {
         let told = self.record.as_ref().map(|record| record.fingerprint.clone());
         if let Some(told) = told.filter(|_| found.is_dir()) {
             let file = path.join(revocation_file(&told));
             if let Ok(found_file) = fs::symlink_metadata(&file) {
                 if found_file.is_file() && found_file.len() > 0 {
-                    self.judge(&path, found, owner);
-                    self.judge(&file, &found_file, owner);
+                    self.judge(&path, found);
+                    self.judge(&file, &found_file);
                     return Some(told);
                 }
             }
         }
         let mut fingerprint = None;
-        for (name, found) in self.list_directory(&path, found, owner) {
+        for (name, found) in self.list_directory(&path, found) {
             let stem = name.to_str().and_then(|name| name.strip_suffix(".rev"));
             match stem.and_then(Fingerprint::parse) {
                 Some(named) => {
-                    self.judge(&path.join(&name), &found, owner);
+                    self.judge(&path.join(&name), &found);
                     if found.is_file() && found.len() > 0 {
                         fingerprint = Some(named);
                     }
@@ -248,20 +237,15 @@ impl Contents {
     }
 
     /// A file that the key cannot do without.
-    fn file(&mut self, path: &Path, found: &Metadata, owner: u32) {
-        self.judge(path, found, owner);
+    fn file(&mut self, path: &Path, found: &Metadata) {
+        self.judge(path, found);
         if !found.is_file() || found.len() == 0 {
             self.damage(path, "is empty or not a regular file");
         }
     }
 
-    fn list_directory(
-        &mut self,
-        path: &Path,
-        found: &Metadata,
-        owner: u32,
-    ) -> Vec<(OsString, Metadata)> {
-        self.judge(path, found, owner);
+    fn list_directory(&mut self, path: &Path, found: &Metadata) -> Vec<(OsString, Metadata)> {
+        self.judge(path, found);
         if !found.is_dir() {
             self.damage(path, "is not a directory");
             return Vec::new();
@@ -283,13 +267,38 @@ impl Contents {
         }
     }
 
-    fn judge(&mut self, path: &Path, found: &Metadata, owner: u32) {
-        self.faults.extend(judge(path, found, owner));
+    fn judge(&mut self, path: &Path, found: &Metadata) {
+        self.faults.extend(judge(path, found, self.owner));
     }
 
     fn damage(&mut self, path: &Path, why: impl Into<String>) {
         self.faults.push(Fault::Damage(path.into(), why.into()));
     }
+}
+
+/// Finishes the home of staging in `path`, of the key `record`: writes `key.json`, removes what does not belong
+/// into a published home, and fails when it is not whole or others could read it.
+pub fn finish(path: &Path, record: &KeyRecord) -> Result<()> {
+    record.write(path)?;
+    remove_leftovers(path)?;
+    let missing = || Error::damaged(path, "is missing");
+    let home = Contents::of(path, geteuid().as_raw(), None).ok_or_else(missing)?;
+    match home.faults.iter().find(|fault| !matches!(fault, Fault::Strange(_))) {
+        None if home.keygrip.as_ref() == Some(&record.keygrip) => Ok(()),
+        None => Err(Error::damaged(&record.secret_key(path), "is missing")),
+        Some(fault) => Err(fault.error(path)),
+    }
+}
+
+/// As [`finish`], of a key that gpg has made: it is gpg's failure when that is not whole.
+pub fn finish_made(path: &Path, record: &KeyRecord) -> Result<()> {
+    finish(path, record).map_err(|error| match error.is_damage() {
+        true => Error::Gpg(gpg::Error::Failed {
+            how: "what it left is not a whole key".into(),
+            words: error.to_string(),
+        }),
+        false => error,
+    })
 }
 
 /// Removes everything from a staged home that does not belong into a published one: sockets, lock

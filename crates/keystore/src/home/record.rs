@@ -1,11 +1,12 @@
 //! `key.json`: what is known of a key without asking gpg. A cache, never the truth.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use gpg::{Certificate, Fingerprint, Keygrip, clock};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::error::{Error, Result};
 use crate::files::durable::write_new;
@@ -17,11 +18,13 @@ use crate::layout::{RECORD, REVOCATIONS, SECRET_KEYS};
 pub const RECORD_MAX: u64 = 4096;
 
 /// The facts about a key that are cached in `key.json`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KeyRecord {
     /// Fingerprint of the primary key.
+    #[serde(serialize_with = "as_text")]
     pub fingerprint: Fingerprint,
     /// Keygrip of the secret key.
+    #[serde(serialize_with = "as_text")]
     pub keygrip: Keygrip,
     /// gpg's name of the algorithm, like `rsa2048`; empty when unknown.
     pub algorithm: String,
@@ -33,8 +36,16 @@ pub struct KeyRecord {
     pub changed: u64,
 }
 
-/// `key.json` as it is written.
-#[derive(Serialize, Deserialize)]
+/// Serializes a value as its text.
+pub fn as_text<S: Serializer>(
+    value: &impl Display,
+    out: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    out.collect_str(value)
+}
+
+/// `key.json` as it is read.
+#[derive(Deserialize)]
 struct RecordFile {
     fingerprint: String,
     keygrip: String,
@@ -50,23 +61,10 @@ impl KeyRecord {
     /// Writes `key.json` into a staged home.
     pub fn write(&self, home: &Path) -> Result<()> {
         let path = home.join(RECORD);
-        let text = self.text().map_err(|e| Error::at("writing", &path)(io::Error::from(e)))?;
-        write_new(&path, &text)
-    }
-
-    /// What [`KeyRecord::write`] writes.
-    pub fn text(&self) -> serde_json::Result<Vec<u8>> {
-        let record = RecordFile {
-            fingerprint: self.fingerprint.to_string(),
-            keygrip: self.keygrip.to_string(),
-            algorithm: self.algorithm.clone(),
-            created: self.created,
-            expires: self.expires,
-            changed: self.changed,
-        };
-        let mut text = serde_json::to_vec(&record)?;
+        let failed = Error::at("writing", &path);
+        let mut text = serde_json::to_vec(self).map_err(|e| failed(io::Error::from(e)))?;
         text.push(b'\n');
-        Ok(text)
+        write_new(&path, &text)
     }
 
     /// What is known of the key in `home`. `key.json` is a cache: when it is not there, or is about

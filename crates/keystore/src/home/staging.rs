@@ -12,7 +12,7 @@ use gpg::Keygrip;
 use crate::error::{Error, Result};
 use crate::files::durable;
 use crate::files::lock::{DirectoryLock, lock};
-use crate::files::{is_there, make_directory, names_in, remove_dangling, remove_tree};
+use crate::files::{is_there, make_directory, names_in, remove_tree};
 use crate::layout::{DIRECTORY_MODE, SECRET_KEYS};
 use crate::secrets::passphrase::{self, Form};
 
@@ -40,15 +40,13 @@ pub struct Staging {
     leftovers: AtomicBool,
 }
 
-/// A home that nobody sees yet. Dropped, it is gone, and the link to its secret key with it.
+/// A home that nobody sees yet. Dropped, it is gone.
 #[derive(Debug)]
 pub struct StagedHome<'a> {
     staging: &'a Staging,
     home: PathBuf,
     directory: PathBuf,
     _lock: DirectoryLock,
-    /// Where there is a link to its secret key.
-    link: Option<PathBuf>,
 }
 
 /// Refuses a state directory so deep that agent sockets below it could not be bound. gpg binds them
@@ -110,7 +108,7 @@ impl Staging {
                 return Err(failed(e));
             }
             let home = directory.join(HOME);
-            return Ok(StagedHome { staging: self, home, directory, _lock: lock, link: None });
+            return Ok(StagedHome { staging: self, home, directory, _lock: lock });
         }
     }
 
@@ -152,21 +150,10 @@ impl StagedHome<'_> {
     pub fn scratch(&self) -> &Path {
         &self.directory
     }
-
-    /// From now on a link to the secret key of this home stands at `link`. `None` once the home is published:
-    /// then the link stays.
-    pub fn set_link(&mut self, link: Option<PathBuf>) {
-        self.link = link;
-    }
 }
 
 impl Drop for StagedHome<'_> {
     fn drop(&mut self) {
-        // First the link, which leads to where this home was never published: should this process
-        // die here, the home still tells the next one about it.
-        if let Some(link) = &self.link {
-            remove_dangling(link);
-        }
         if let Err(e) = remove_tree(&self.directory) {
             log::warn!("{e}; it will be tried again with the next key");
             self.staging.leftovers.store(true, Ordering::Relaxed);

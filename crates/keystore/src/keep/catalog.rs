@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::home::Homes;
-use crate::home::record::KeyRecord;
+use crate::home::record::{KeyRecord, as_text};
 use crate::identity::NameEmail;
 use crate::layout::GNUPG;
 use crate::make::gpg_read_limit::{GpgRead, GpgReadLimit};
@@ -19,45 +19,16 @@ use crate::parallel::map_ahead;
 /// How long gpg may take to show one certificate.
 const LOOK_TIME: Duration = Duration::from_secs(10);
 
-/// A key of this host: whose it is, and what is known of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A key of this host: whose it is, and what is known of it. In JSON all that is one object, and times are Unix
+/// times.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Key {
     /// Whose it is.
+    #[serde(serialize_with = "as_text")]
     pub name_email: NameEmail,
     /// What is known of it.
+    #[serde(flatten)]
     pub record: KeyRecord,
-}
-
-/// A key as JSON shows it. Times are Unix times.
-#[derive(Serialize)]
-struct KeyObject<'a> {
-    name_email: &'a str,
-    fingerprint: &'a str,
-    keygrip: &'a str,
-    algorithm: &'a str,
-    created: u64,
-    /// `null` for never.
-    expires: Option<u64>,
-    changed: u64,
-}
-
-impl Serialize for Key {
-    fn serialize<S: serde::Serializer>(
-        &self,
-        serializer: S,
-    ) -> std::result::Result<S::Ok, S::Error> {
-        let KeyRecord { fingerprint, keygrip, algorithm, created, expires, changed } = &self.record;
-        KeyObject {
-            name_email: self.name_email.as_str(),
-            fingerprint: fingerprint.as_str(),
-            keygrip: keygrip.as_str(),
-            algorithm,
-            created: *created,
-            expires: *expires,
-            changed: *changed,
-        }
-        .serialize(serializer)
-    }
 }
 
 /// Which keys are meant. The default is all.

@@ -66,11 +66,7 @@ impl Store {
     pub fn count_passphrases(&self, to: Form) -> Result<Conversion> {
         let mut report = Conversion::default();
         for location in self.locations()? {
-            let form = match passphrase::form_in(&location.home) {
-                Ok(form) => form,
-                Err(e) if e.is_damage() => continue,
-                Err(e) => return Err(e),
-            };
+            let Some(form) = location.form()? else { continue };
             report.passphrases += 1;
             report.converted += usize::from(form != to);
         }
@@ -117,20 +113,17 @@ impl Store {
 
     /// Without a marker, what is sealed already must open with this key: another one would lock it up.
     fn check_sealed_open(&self) -> Result<()> {
-        for PassphraseLocation { home, .. } in self.locations()? {
-            match passphrase::form_in(&home) {
-                Ok(Form::Sealed) => {}
-                Ok(Form::Clear) => continue,
-                Err(e) if e.is_damage() => continue,
-                Err(e) => return Err(e),
+        for location in self.locations()? {
+            if location.form()? != Some(Form::Sealed) {
+                continue;
             }
+            let home = location.home;
             let Some(keygrip) = keygrip(&home)? else { continue };
             match self.passphrases.read(&home, &keygrip) {
                 Err(e) if is_there(&home)? => {
                     return Err(Error::Settings(format!(
                         "{e}; sealing.json, which says whose key it was, is missing; nothing was \
-                         changed; give the {} that it was sealed with (docs/sealing.md)",
-                        CREDENTIAL
+                         changed; give the {CREDENTIAL} that it was sealed with (docs/sealing.md)"
                     )));
                 }
                 _ => {}
@@ -297,9 +290,7 @@ impl Store {
     /// Says where there are passphrases in the clear that are not where a conversion would find them.
     fn name_copies(&self) -> Result<usize> {
         let mut count = 0;
-        for path in
-            plaintext_copies::find(self.passphrases.root(), &self.locations()?, &self.passphrases)?
-        {
+        for path in self.plaintext_copies()? {
             log::error!(
                 "{}: holds the passphrase of a key in the clear; remove it (shred -u), if it is a copy \
                  that nobody needs, or move it out of the state",
@@ -318,6 +309,11 @@ impl Store {
             }
         }
         Ok(count)
+    }
+
+    /// Where copies of passphrases in the clear lie about in the state, as far as passphrases can be opened.
+    pub(crate) fn plaintext_copies(&self) -> Result<Vec<PathBuf>> {
+        plaintext_copies::find(self.passphrases.root(), &self.locations()?, &self.passphrases)
     }
 
     /// Every home with a passphrase.

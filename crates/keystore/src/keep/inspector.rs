@@ -3,68 +3,44 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use gpg::{Certificate, Gpg, clock, time_of_signature};
 
-use crate::Catalog;
+use crate::Store;
 use crate::error::{Error, Result};
 use crate::files::durable::replace;
 use crate::files::lock::hold_key;
 use crate::files::{entries, make_directory};
 use crate::home::contents::Home;
 use crate::home::record::KeyRecord;
-use crate::home::staging::Staging;
+use crate::home::staging;
 use crate::home::staging::clear::StagingWork;
-use crate::home::{Homes, staging};
 use crate::identity::NameEmail;
+use crate::keep::passphrase_locations;
 use crate::keep::prolong::copy;
 use crate::keep::trash::old_services;
-use crate::keep::{passphrase_locations, plaintext_copies};
-use crate::layout::{POOL, PUBRING, RECORD, SECRET_KEYS, STAGING, TRASH};
+use crate::layout::{PUBRING, RECORD, SECRET_KEYS};
+use crate::make::limits::KEY_TIME;
 use crate::options::Options;
 use crate::secrets::passphrase::{self, Form, Passphrases};
 use crate::view::agent_home::AgentHome;
 use crate::view::link_problems::{LinkProblem, Links};
-use crate::view::signd_view::SigndView;
-
-/// How long all of gpg's work for one key may take, beyond `gpg_timeout` for each run.
-const KEY_TIME: Duration = Duration::from_secs(60);
 
 /// The keys of a state directory, for looking at them.
 #[derive(Debug)]
-pub struct Inspector {
-    catalog: Catalog,
-    homes: Homes,
-    signd: SigndView,
-    passphrases: Passphrases,
-    staging: Staging,
-    pool: PathBuf,
-    trash: PathBuf,
-    gpg: Gpg,
-}
+pub struct Inspector(Store);
 
 impl Inspector {
     /// The keys of the state directory in `options`, which need not exist.
     pub fn new(options: &Options, gpg: Gpg) -> Self {
-        let root = &options.state_dir;
-        let passphrases = Passphrases::new(options);
-        Self {
-            catalog: Catalog::new(root, gpg.clone()),
-            homes: Homes::new(root),
-            signd: SigndView::of(options, &passphrases),
-            passphrases,
-            staging: Staging::new(root.join(STAGING)),
-            pool: root.join(POOL),
-            trash: root.join(TRASH),
-            gpg,
-        }
+        Self(Store::unchecked(options, gpg, &options.state_dir, |signd| signd))
     }
 
     /// The identities in `keys/`, and the names there that no identity has, both ordered.
     pub fn names(&self) -> Result<(Vec<NameEmail>, Vec<OsString>)> {
         let (mut names, mut strange) = (Vec::new(), Vec::new());
-        for path in entries(self.homes.directory())? {
+        for path in entries(self.0.homes.directory())? {
             let name = path.file_name().unwrap_or_default();
             match name.to_str().and_then(|name| NameEmail::parse(name).ok()) {
                 Some(name_email) => names.push(name_email),
@@ -78,15 +54,15 @@ impl Inspector {
 
     /// The files of one home; see [`Home::examine`].
     pub fn examine(&self, name_email: NameEmail, owner: u32) -> Option<Home> {
-        Home::examine(&self.homes, name_email, owner)
+        Home::examine(&self.0.homes, name_email, owner)
     }
 
     /// The certificate of a whole home. It must be one of the secret key beside it.
     pub fn certificate(&self, home: &Home) -> Result<Certificate> {
-        let certificate = self.catalog.certificate(&home.name_email)?;
+        let certificate = self.0.catalog.certificate(&home.name_email)?;
         if certificate.keygrip != home.keygrip {
             return Err(Error::damaged(
-                &self.homes.pubring(&home.name_email),
+                &self.0.homes.pubring(&home.name_email),
                 "is the certificate of another secret key",
             ));
         }
@@ -95,12 +71,12 @@ impl Inspector {
 
     /// How passphrases are read.
     pub fn passphrases(&self) -> &Passphrases {
-        &self.passphrases
+        &self.0.passphrases
     }
 
     /// Whether there is a place in memory for the phrases of a sealed state.
     pub fn would_provide_phrases(&self) -> Result<()> {
-        match self.signd.phrase_files() {
+        match self.0.signd.phrase_files() {
             // What is above it is made by the unit, at every boot.
             Some(files) if !files.directory().parent().is_some_and(Path::exists) => Ok(()),
             Some(files) => files.would_be_in_memory(),
@@ -110,7 +86,7 @@ impl Inspector {
 
     /// Fails when the directory for phrases holds what is not of this state.
     pub fn check_phrases_are_ours(&self) -> Result<()> {
-        self.signd.check_phrases_are_ours()
+        self.0.signd.check_phrases_are_ours()
     }
 
     /// In which form the passphrase of a whole home is kept.
@@ -121,36 +97,31 @@ impl Inspector {
     /// The homes of the pool and of the trash, and in which form the passphrase of each is kept. One that
     /// is gone by now, or has none that can be read, is left out.
     pub fn passphrases_apart(&self) -> Result<Vec<(PathBuf, Form)>> {
-        let mut locations = passphrase_locations::in_pool(&self.pool)?;
-        locations.extend(passphrase_locations::in_trash(&self.trash)?);
+        let mut locations = passphrase_locations::in_pool(self.0.pool.directory())?;
+        locations.extend(passphrase_locations::in_trash(&self.0.trash)?);
         let mut forms = Vec::with_capacity(locations.len());
         for location in locations {
-            match passphrase::form_in(&location.home) {
-                Ok(form) => forms.push((location.home, form)),
-                Err(e) if e.is_damage() => {}
-                Err(e) => return Err(e),
-            }
+            forms.extend(location.form()?.map(|form| (location.home, form)));
         }
         Ok(forms)
     }
 
     /// Where copies of passphrases in the clear lie about in the state, as far as passphrases can be opened.
     pub fn plaintext_copies(&self) -> Result<Vec<PathBuf>> {
-        let locations = passphrase_locations::all(&self.homes, &self.pool, &self.trash)?;
-        plaintext_copies::find(self.passphrases.root(), &locations, &self.passphrases)
+        self.0.plaintext_copies()
     }
 
     /// Tries whether the passphrase of a whole home opens.
     pub fn open_passphrase(&self, home: &Home) -> Result<()> {
         match &home.keygrip {
-            Some(keygrip) => self.passphrases.read(&home.path, keygrip).map(drop),
+            Some(keygrip) => self.0.passphrases.read(&home.path, keygrip).map(drop),
             None => Err(Error::NoKey(home.name_email.clone())),
         }
     }
 
     /// Makes a signature in staging with the secret key and the passphrase of a home, and verifies it.
     pub fn try_signature(&self, home: &Home, certificate: &Certificate) -> Result<()> {
-        let staged = self.staging.create()?;
+        let staged = self.0.staging.create()?;
         let work = staged.path();
         copy(&home.path.join(PUBRING), &work.join(PUBRING))?;
         let secret = Path::new(SECRET_KEYS);
@@ -161,9 +132,9 @@ impl Inspector {
         let file = secret.join(grip.file_name());
         copy(&home.path.join(&file), &work.join(&file))?;
         let at = time_of_signature(clock::now()?, certificate.created, certificate.expires);
-        let phrase = self.passphrases.read(&home.path, grip)?;
+        let phrase = self.0.passphrases.read(&home.path, grip)?;
         let deadline = Instant::now() + KEY_TIME;
-        Ok(self.gpg.try_signature(work, &phrase, &certificate.fingerprint, at, None, deadline)?)
+        Ok(self.0.gpg.try_signature(work, &phrase, &certificate.fingerprint, at, None, deadline)?)
     }
 
     /// Writes `key.json` anew from what gpg says, under the lock of the home.
@@ -185,7 +156,7 @@ impl Inspector {
             // Who looks for changes may have been told something else until now.
             changed: clock::believed()?.max(certificate.created),
         };
-        let staged = self.staging.create()?;
+        let staged = self.0.staging.create()?;
         record.write(staged.path())?;
         replace(&staged.path().join(RECORD), &home.path.join(RECORD))?;
         Ok(record)
@@ -202,43 +173,43 @@ impl Inspector {
     }
 
     fn links(&self) -> Links<'_> {
-        Links { homes: &self.homes, signd: &self.signd, staging: &self.staging }
+        Links { homes: &self.0.homes, signd: &self.0.signd, staging: &self.0.staging }
     }
 
     /// The home of the agent that signs.
     pub fn agent_home(&self) -> &AgentHome {
-        self.signd.agent_home()
+        self.0.signd.agent_home()
     }
 
     /// Whether signd has its marker for changes.
     pub fn has_marker(&self) -> bool {
-        self.signd.has_marker()
+        self.0.signd.has_marker()
     }
 
     /// Files in that agent's home that nobody of ours has written and that matter; see
     /// [`SigndView::misleading_files`].
     pub fn misleading_files(&self) -> Vec<(PathBuf, &'static str)> {
-        self.signd.misleading_files()
+        self.0.signd.misleading_files()
     }
 
     /// Makes the files of that home that are missing, and adds what the agent's configuration lacks.
     pub fn prepare(&self) -> Result<()> {
-        self.signd.prepare(self.staging.create()?.scratch())
+        self.0.signd.prepare(self.0.staging.create()?.scratch())
     }
 
     /// Where the directories of the old service are kept.
     pub fn old_services(&self) -> Result<Vec<PathBuf>> {
-        Ok(old_services(&self.trash)?.into_iter().map(|(_, entry)| entry).collect())
+        Ok(old_services(&self.0.trash)?.into_iter().map(|(_, entry)| entry).collect())
     }
 
     /// What is in `staging/`, ordered.
     pub fn work(&self) -> Result<Vec<(PathBuf, StagingWork)>> {
-        self.staging.survey()
+        self.0.staging.survey()
     }
 
     /// Removes the work of dead processes of this host; returns how many homes that were.
     pub fn clear_staging(&self) -> Result<usize> {
-        self.staging.clear(self.signd.secret_keys())
+        self.0.staging.clear(self.0.signd.secret_keys())
     }
 }
 

@@ -10,6 +10,7 @@ use crate::files::{entries_if_there, if_there};
 use crate::home::Homes;
 use crate::home::record::{self, KeyRecord};
 use crate::identity::NameEmail;
+use crate::secrets::passphrase::{Form, form_in};
 
 /// A home with a passphrase, and the directory whose lock keeps others from moving it.
 pub struct PassphraseLocation {
@@ -17,6 +18,16 @@ pub struct PassphraseLocation {
     pub home: PathBuf,
     /// That directory; nobody locks a home of the pool, it is claimed by a rename.
     pub lock: Option<PathBuf>,
+}
+
+impl PassphraseLocation {
+    /// In which form the passphrase is kept; `None` when there is none that can be read, or no home any more.
+    pub fn form(&self) -> Result<Option<Form>> {
+        match form_in(&self.home) {
+            Err(e) if e.is_damage() => Ok(None),
+            form => form.map(Some),
+        }
+    }
 }
 
 /// All of them, in the order in which homes move on: from the pool to keys/, and to the trash.

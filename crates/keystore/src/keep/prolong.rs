@@ -2,7 +2,7 @@
 //! signature, and is renamed over the old one; whatever fails, the old one stays.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use gpg::{Certificate, Keyring, clock};
 
@@ -13,10 +13,8 @@ use crate::files::make_directory;
 use crate::files::read::read_file;
 use crate::identity::NameEmail;
 use crate::layout::{PUBRING, RECORD, SECRET_KEYS};
+use crate::make::limits::KEY_TIME;
 use crate::{Key, Store};
-
-/// How long all of gpg's work for one key may take, beyond `gpg_timeout` for each run.
-const KEY_TIME: Duration = Duration::from_secs(60);
 
 /// Longer than any file of a home.
 const FILE_MAX: u64 = 16 * 1024 * 1024;

@@ -13,7 +13,7 @@ use crate::home::record::KeyRecord;
 use crate::home::staging::StagedHome;
 use crate::identity::NameEmail;
 use crate::layout::{PUBRING, REVOCATIONS, revocation_file};
-use crate::make::assemble::KEY_TIME;
+use crate::make::limits::KEY_TIME;
 
 /// More than any certificate of ours has.
 const FILE_MAX: u64 = 4 * 1024 * 1024;

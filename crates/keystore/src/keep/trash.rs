@@ -13,7 +13,6 @@ use crate::files::{entries_if_there, is_there, make_directory, remove_file, remo
 use crate::home::contents;
 use crate::home::home_files::HomeFiles;
 use crate::home::record::KeyRecord;
-use crate::home::staging::StagedHome;
 use crate::identity::NameEmail;
 use crate::layout::OLD_SERVICE;
 use crate::remedy::quote_path;
@@ -139,15 +138,12 @@ impl Store {
 
     /// All keys in the trash, those that were removed first in front.
     pub fn removed(&self) -> Result<Vec<Removed>> {
-        let removed: Vec<_> =
-            entries_if_there(&self.trash)?.into_iter().filter_map(Removed::parse).collect();
-        let mut whole = Vec::with_capacity(removed.len());
-        for removed in removed {
-            if is_there(&removed.home())? {
-                whole.push(removed);
+        let mut removed = Vec::new();
+        for one in entries_if_there(&self.trash)?.into_iter().filter_map(Removed::parse) {
+            if is_there(&one.home())? {
+                removed.push(one);
             }
         }
-        let mut removed = whole;
         removed.sort_by(|a, b| (a.at, &a.name_email).cmp(&(b.at, &b.name_email)));
         Ok(removed)
     }
@@ -167,51 +163,26 @@ impl Store {
         let staged = self.staging.create()?;
         let (record, _) = self.assemble(staged.path(), name_email, &files)?;
         interrupt::check(|| format!("the key of {name_email} is in the trash still"))?;
-        if files.protection() == Some(Protection::None) {
+        let is_unprotected = files.protection() == Some(Protection::None);
+        let published = if is_unprotected {
             // The one of staging is protected. That of the trash stays until it is published.
-            self.bring_copy_back(staged, name_email, &record)?;
-            remove_tree(&from)?;
+            self.publish(staged, name_email, &record.keygrip)?
         } else {
+            // Straight from the trash: what is in staging may be deleted.
             contents::remove_leftovers(&from)?;
             self.passphrases.renew(&from, &record.keygrip, staged.scratch())?;
-            durable::sync_tree(&from)?;
-            self.bring_back(&staged, &from, name_email, &record)?;
+            self.publisher().publish(&from, staged.scratch(), name_email, &record.keygrip)?
+        };
+        if published == Publication::Lost {
+            self.check_no_key(name_email)?;
+            return Err(Error::InUse(name_email.clone()));
+        }
+        self.relink(name_email)?;
+        if is_unprotected {
+            remove_tree(&from)?;
         }
         self.leave(&last.entry);
         Ok(record)
-    }
-
-    fn bring_copy_back<'a>(
-        &'a self,
-        staged: StagedHome<'a>,
-        name_email: &NameEmail,
-        record: &KeyRecord,
-    ) -> Result<()> {
-        match self.publish(staged, name_email, &record.keygrip)? {
-            Publication::Done => self.relink(name_email).map(drop),
-            Publication::Lost => Err(Error::InUse(name_email.clone())),
-        }
-    }
-
-    /// As [`StagedHome::publish`], but straight from the trash: what is in staging may be deleted.
-    fn bring_back(
-        &self,
-        staged: &StagedHome,
-        from: &Path,
-        name_email: &NameEmail,
-        record: &KeyRecord,
-    ) -> Result<()> {
-        self.signd.check_is_free(name_email, &record.keygrip)?;
-        self.signd.add_secret_key(name_email, &record.keygrip)?;
-        let target = self.homes.path(name_email);
-        if let Err(e) = durable::rename(from, &target) {
-            self.signd.remove_dangling_secret_key(&record.keygrip);
-            self.check_no_key(name_email)?;
-            return Err(Error::at("publishing", &target)(e));
-        }
-        durable::sync(self.homes.directory())?;
-        self.signd.mark_changed(staged.scratch());
-        self.relink(name_email).map(drop)
     }
 
     fn check_no_key(&self, name_email: &NameEmail) -> Result<()> {

@@ -2,24 +2,23 @@
 //! anybody sees it. Believes no file: the certificate is inspected, a signature is made.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use gpg::{Certificate, Keyring, Protection, Signature, clock, time_of_signature};
 
 use crate::Store;
 use crate::error::{Error, Result};
 use crate::files::read::read_file;
-use crate::home::contents::{self, Contents};
+use crate::home::contents;
 use crate::home::home_files::HomeFiles;
 use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
 use crate::layout::{PASSPHRASE, PUBRING};
+use crate::make::limits::KEY_TIME;
 use crate::secrets::passphrase::{Passphrases, Phrase};
 
 /// Longer than the file of any secret key.
 const SECRET_KEY_MAX: u64 = 64 * 1024;
-/// How long all of gpg's work for one key may take.
-pub const KEY_TIME: Duration = Duration::from_secs(60);
 
 impl Store {
     /// Writes `files` into `home`, an empty home of staging, and tries the key. What comes out can be
@@ -83,9 +82,7 @@ impl Store {
         // Of the cache only what gpg cannot know is taken over.
         record.learn(&certificate);
         record.changed = record.changed.clamp(record.created, now.max(record.created));
-        record.write(home)?;
-        contents::remove_leftovers(home)?;
-        Contents::check_complete(home, &record)?;
+        contents::finish(home, &record)?;
         Ok((record, certificate))
     }
 

@@ -28,7 +28,7 @@ pub struct GpgRead<'a> {
 struct Inside<'a>(&'a AtomicUsize);
 
 impl GpgReadLimit {
-    /// GpgReadLimit with the jobs of `queue`; no request waits longer than `patience` for one.
+    /// Looks with the jobs of `queue`; no request waits longer than `patience` for one.
     pub fn new(queue: Arc<JobQueue>, patience: Duration) -> Self {
         Self { queue, inside: AtomicUsize::new(0), patience }
     }

@@ -54,7 +54,7 @@ impl JobQueue {
         Ok(Job(self))
     }
 
-    /// JobQueue in use, and how many wait for one.
+    /// Jobs that run, and how many wait for one.
     pub fn load(&self) -> (usize, usize) {
         let queue = lock(&self.queue);
         (queue.running, queue.waiting.len())

@@ -32,7 +32,7 @@ impl Opened {
         Self { root: root.into(), same, has_phrases }
     }
 
-    /// GpgReadLimit whether a key could be made now. Says why not, without a path: whoever asks need not know
+    /// Looks whether a key could be made now. Says why not, without a path: whoever asks need not know
     /// where the keys are.
     pub fn look(&self) -> std::result::Result<(), String> {
         for (part, opened) in SAME.into_iter().zip(self.same) {

@@ -91,7 +91,7 @@ impl AgentHome {
         self.0.join("S.gpg-agent")
     }
 
-    /// GpgReadLimit at the configuration.
+    /// Looks at the configuration.
     pub fn configuration(&self) -> Configuration {
         self.look().0
     }

@@ -147,7 +147,7 @@ mod tests {
     use crate::home::staging::process_tag::ProcessTag;
     use crate::home::staging::tests::Scratch;
     use crate::identity::NameEmail;
-    use crate::view::publish::Publication;
+    use crate::view::publish::{Publication, Publisher};
     use crate::view::signd_view::SigndView;
     use gpg::Keygrip;
     use std::fs::{File, FileTimes};
@@ -240,7 +240,13 @@ mod tests {
         let (name, Some(grip)) = (NameEmail::parse("a#b@c")?, Keygrip::parse(GRIP)) else {
             unreachable!("it is one")
         };
-        let published = staged.publish(&homes, &signd, &OnDisk::new(Vec::new()), &name, &grip);
+        let published =
+            Publisher { homes: &homes, signd: &signd, on_disk: &OnDisk::new(Vec::new()) }.publish(
+                staged.path(),
+                staged.scratch(),
+                &name,
+                &grip,
+            );
         assert!(!matches!(published, Ok(Publication::Done)));
         assert_eq!(fs::read_dir(homes.directory()).map_or(1, Iterator::count), 0);
         let links = fs::read_dir(scratch.path().join("gnupg/private-keys-v1.d"));

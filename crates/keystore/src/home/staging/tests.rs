@@ -1,4 +1,4 @@
-//! StagingWork in progress, made, looked at and cleared.
+//! Work in progress, made, looked at and cleared.
 
 use super::*;
 use crate::home::Homes;
@@ -7,7 +7,7 @@ use crate::home::staging::clear::StagingWork;
 use crate::identity::NameEmail;
 use crate::layout::PARTS;
 use crate::scratch::scratch;
-use crate::view::publish::Publication;
+use crate::view::publish::{Publication, Publisher};
 use crate::view::signd_view::SigndView;
 
 pub struct Scratch(tempfile::TempDir);
@@ -78,6 +78,7 @@ fn who_publishes_second_loses_and_leaves_no_trace() -> Result<()> {
     let (staging, signd) = (scratch.staging(), SigndView::new(scratch.path()));
     let homes = Homes::new(scratch.path());
     let on_disk = OnDisk::new(Vec::new());
+    let publisher = Publisher { homes: &homes, signd: &signd, on_disk: &on_disk };
     let name = NameEmail::parse("a#b@c")?;
     let mut results = Vec::new();
     for digit in ["1", "2"] {
@@ -86,7 +87,7 @@ fn who_publishes_second_loses_and_leaves_no_trace() -> Result<()> {
         let secret = staged.path().join("private-keys-v1.d");
         assert!(fs::create_dir(&secret).is_ok());
         assert!(fs::write(secret.join(grip.file_name()), digit).is_ok());
-        results.push(staged.publish(&homes, &signd, &on_disk, &name, &grip)?);
+        results.push(publisher.publish(staged.path(), staged.scratch(), &name, &grip)?);
     }
     assert_eq!(results, [Publication::Done, Publication::Lost]);
     let links: Vec<_> = fs::read_dir(scratch.path().join("gnupg/private-keys-v1.d"))

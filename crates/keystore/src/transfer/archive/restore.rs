@@ -20,7 +20,7 @@ use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
 use crate::keep::prolong::signatures;
 use crate::layout::{PUBRING, RECORD};
-use crate::make::assemble::KEY_TIME;
+use crate::make::limits::KEY_TIME;
 use crate::parallel::lock;
 use crate::secrets::sealing_marker::check_key;
 use crate::transfer::archive::Header;

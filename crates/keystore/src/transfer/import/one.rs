@@ -11,7 +11,7 @@ use gpg::{Certificate, Fingerprint, Keyring, Protection, believable_at, clock, t
 use crate::Store;
 use crate::error::{Error, Result};
 use crate::files::ensure_directory;
-use crate::home::contents::{self, Contents};
+use crate::home::contents;
 use crate::home::record::{self, KeyRecord};
 use crate::home::staging::StagedHome;
 use crate::layout::{PUBRING, REVOCATIONS, SECRET_KEYS, revocation_file};
@@ -65,14 +65,7 @@ impl Store {
         self.stage_revocation(source, &staged, fingerprint, &phrase, deadline)
             .map_err(|obstacle| self.explain(obstacle))?;
 
-        record.write(work)?;
-        contents::remove_leftovers(work)?;
-        Contents::check_complete(work, &record).map_err(|error| {
-            Error::Gpg(gpg::Error::Failed {
-                how: "what it left is not a whole key".into(),
-                words: error.to_string(),
-            })
-        })?;
+        contents::finish_made(work, &record)?;
         let name_email = &candidate.name_email;
         match self.publish(staged, name_email, &record.keygrip)? {
             Publication::Done => Ok(Fate::Imported),
