@@ -1,4 +1,4 @@
-//! The layout of the state directory: the name of everything in it, told once.
+//! The layout of the state directory: the name of everything in it, each told here only.
 
 /// The homes of identities, one directory each.
 pub const KEYS: &str = "keys";

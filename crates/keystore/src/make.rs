@@ -1,4 +1,4 @@
-//! The one function that makes a key, whoever asks for it.
+//! The one function that makes a key, for HTTP and for the command line.
 
 pub(crate) mod assemble;
 pub(crate) mod fill_pool;
@@ -114,7 +114,7 @@ impl Store {
                 Ok(Outcome::Made(record))
             }
             Publication::Lost => self.find_linked(name_email)?.ok_or_else(|| {
-                // Brought back, and removed again; whoever asks once more gets a key.
+                // It was brought back, and removed again. The next request gets a key.
                 Error::busy(format!("the key of {name_email} comes and goes"))
             }),
         }

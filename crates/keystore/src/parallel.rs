@@ -67,7 +67,7 @@ fn in_portions<T: Send, R: Send>(
 pub fn on_threads(count: usize, work: impl Fn() + Sync) {
     thread::scope(|scope| {
         for _ in 1..count {
-            // Where no thread is to be had, those there are do it all.
+            // Where the system gives no more threads, those there are do all the work.
             if thread::Builder::new().spawn_scoped(scope, &work).is_err() {
                 break;
             }
@@ -90,7 +90,7 @@ impl<'a, T> Queue<'a, T> {
         Self { items, next: AtomicUsize::new(0), stopped: AtomicBool::new(false) }
     }
 
-    /// The next item; `None` when there is none, or somebody has stopped the work.
+    /// The next item; `None` when none is left, or a thread has stopped the work.
     pub fn take(&self) -> Option<&'a T> {
         if self.stopped.load(Ordering::Relaxed) {
             return None;
@@ -98,7 +98,7 @@ impl<'a, T> Queue<'a, T> {
         self.items.get(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// From now on nobody gets another item.
+    /// From now on no thread gets another item.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
     }

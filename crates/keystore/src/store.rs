@@ -174,7 +174,7 @@ impl Store {
         self.signd.phrase_files().map_or(Ok(()), PhraseFiles::prepare_in_memory)
     }
 
-    /// Whether it could be made sure of.
+    /// Dry run of [`Store::check_phrases_in_memory`].
     pub fn would_have_phrases_in_memory(&self) -> Result<()> {
         self.signd.phrase_files().map_or(Ok(()), PhraseFiles::would_be_in_memory)
     }
@@ -210,7 +210,7 @@ impl Store {
         &self.catalog
     }
 
-    /// The keys for many who look at once. Where that takes gpg, it takes one of the permits too.
+    /// The keys for many readers at once. A look that takes gpg takes one of the jobs too.
     pub fn shared_catalog(&self) -> Catalog {
         self.catalog.under(&self.reads)
     }

@@ -68,7 +68,7 @@ pub fn exchange(fresh: &Path, target: &Path, may_go: impl Fn(&Path) -> bool) -> 
         Err(errno) => Err(errno),
     };
     let replaced = match replaced {
-        // File systems of other hosts know neither; nobody else writes there at the same moment.
+        // Network file systems know neither kind of rename. A plain one leaves a moment for a race.
         Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) if !may_go(target) => Ok(false),
         Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
             return rename(fresh, target).map(|()| true);
@@ -103,7 +103,7 @@ pub fn rename_by(from: &Path, to: &Path, act: impl Fn() -> io::Result<()>) -> io
             return Err(error);
         }
         if tries == TRIES || source.is_err() {
-            // Somebody else's directory is there, whatever the error says.
+            // The directory of another process is there, whatever the error says.
             return Err(if is_occupied(to) { Errno::ENOTEMPTY.into() } else { error });
         }
         tries += 1;

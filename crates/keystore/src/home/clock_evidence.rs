@@ -44,7 +44,7 @@ impl Evidence {
         self.alive = self.alive.max(record.created).max(record.changed);
     }
 
-    /// What there is to be said against a clock that says `now`.
+    /// Why a clock that says `now` is doubted, if it is.
     pub fn against(&self, now: u64) -> Option<String> {
         let (dated, name_email) = self.newest.as_ref()?;
         if clock::is_behind(now, *dated) {

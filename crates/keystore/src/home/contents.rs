@@ -108,7 +108,7 @@ impl Contents {
             Ok(None) => return None,
             Err(e) => home.damage(path, e.to_string()),
         }
-        // A certain order, whatever that of the directory is.
+        // The order of a directory is left to chance; this one is not.
         home.faults.sort_by(|a, b| rank(a).cmp(&rank(b)));
         Some(home)
     }

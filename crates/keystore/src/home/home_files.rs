@@ -187,7 +187,7 @@ impl HomeFiles {
         self.0.get(&HomeFileName::Passphrase).map_or(&[], |bytes| bytes.as_slice())
     }
 
-    /// How the secret key is kept; `None` when that is none.
+    /// How the secret key is protected; `None` when the file holds no secret key.
     pub fn protection(&self) -> Option<Protection> {
         let is_secret = |name: &HomeFileName| matches!(name, HomeFileName::SecretKey(_));
         let secret = self.0.iter().find(|(name, _)| is_secret(name));

@@ -1,5 +1,5 @@
 //! Which keys are known to survive a power cut. Everybody sees a rename at once, long before the disk
-//! has it; so whoever answers that a key exists must know, not merely see. Known is a home that this
+//! has it. So a process that answers that a key exists must know that, not merely see it. Known is a home that this
 //! process has seen under its name before an fsync(2) of the directories that succeeded. Who made the key,
 //! this process or another one, of today or killed yesterday, makes no difference.
 //!
@@ -61,13 +61,13 @@ impl HomeVersion {
 pub struct OnDisk {
     /// Where homes are renamed into, and the links to what is in them.
     directories: Vec<PathBuf>,
-    state: Mutex<State>,
+    state: Mutex<Knowledge>,
     ended: Condvar,
     hasher: RandomState,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Knowledge {
     known: HashSet<u64>,
     /// The directories before they were last written through, if each had settled.
     calm: Option<Vec<HomeVersion>>,
@@ -122,9 +122,9 @@ impl OnDisk {
     /// attempt for all that wait; each fails by an attempt of its own.
     fn write_through<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: MutexGuard<'a, Knowledge>,
         needed: u64,
-    ) -> Result<MutexGuard<'a, State>> {
+    ) -> Result<MutexGuard<'a, Knowledge>> {
         while state.succeeded < needed {
             if state.is_running {
                 state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -155,7 +155,7 @@ impl OnDisk {
     }
 }
 
-impl State {
+impl Knowledge {
     fn learn(&mut self, home: u64) {
         if self.known.len() >= KNOWN_MAX {
             self.known.clear();

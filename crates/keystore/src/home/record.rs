@@ -32,7 +32,7 @@ pub struct KeyRecord {
     pub created: u64,
     /// Unix time of expiry; `None` for never, or unknown.
     pub expires: Option<u64>,
-    /// Unix time when the certificate last became another one; that of creation until then.
+    /// Unix time when the certificate last changed; the time of creation until then.
     pub changed: u64,
 }
 
@@ -115,7 +115,7 @@ impl KeyRecord {
     }
 
     /// Reads `key.json`; `None` when it is missing, cannot be read or is not what [`KeyRecord::write`]
-    /// writes: whoever goes without this cache asks the files it is made from.
+    /// writes. Then the files tell that this cache is made from.
     pub fn read(home: &Path) -> Option<Self> {
         let file = open_regular(&home.join(RECORD), Symlinks::Refused).ok()??;
         Self::parse(&beginning(file, RECORD_MAX).ok()?)

@@ -18,7 +18,7 @@ impl Passphrases {
         let keys = homes.directory();
         match if_there(fs::metadata(keys)).map_err(Error::at("looking at", keys))? {
             Some(found) if found.is_dir() => {}
-            // The store refuses what is no directory, with the reason. What is missing is to be made.
+            // The store refuses a file in its place and says why. It makes a directory that is missing.
             _ => return Ok(()),
         }
         let first = homes.identities()?.next().transpose()?;

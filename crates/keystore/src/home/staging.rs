@@ -40,7 +40,7 @@ pub struct Staging {
     leftovers: AtomicBool,
 }
 
-/// A home that nobody sees yet. Dropped, it is gone.
+/// A home that is not published yet. It is removed when this is dropped.
 #[derive(Debug)]
 pub struct StagedHome<'a> {
     staging: &'a Staging,
@@ -89,7 +89,7 @@ impl Staging {
             }
             let lock = match lock(&fresh) {
                 Ok(Some(lock)) => lock,
-                // Somebody who clears up has come between; what they have is theirs.
+                // A process that clears up has taken it first, and removes it.
                 Ok(None) => continue,
                 Err(e) => {
                     let _ = fs::remove_dir(&fresh); // empty; the next start removes it as well

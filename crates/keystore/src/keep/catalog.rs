@@ -80,7 +80,7 @@ impl Catalog {
         Self { reads: Some(Arc::clone(reads)), ..self.clone() }
     }
 
-    /// The same keys for somebody who waits until `deadline` only.
+    /// The same keys for a client that waits until `deadline` only.
     pub fn until(&self, deadline: Instant) -> Self {
         Self { deadline: Some(deadline), ..self.clone() }
     }

@@ -31,9 +31,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub struct Conversion {
     /// Passphrases there are, those of keys in the pool and in the trash among them.
     pub passphrases: usize,
-    /// Those that have, or would get, the new form.
+    /// Passphrases that have, or would get, the new form.
     pub converted: usize,
-    /// Those that could not be read; each has been logged.
+    /// Passphrases that could not be read; each has been logged.
     pub failed: usize,
     /// Copies of them in the clear that were found elsewhere in the state; each has been logged.
     #[serde(rename = "strays")]
@@ -42,7 +42,7 @@ pub struct Conversion {
     pub stopped: bool,
 }
 
-/// How a conversion talks to whoever has started it.
+/// How a conversion talks to its caller.
 pub struct Talk<'a> {
     /// Called with how many are done and how many there are.
     pub progress: &'a (dyn Fn(usize, usize) + Sync),
@@ -91,7 +91,7 @@ impl Store {
             (Form::Clear, Some(_)) => self.mark(&Marker::new(Sealing::Unsealing, key)?)?,
             (Form::Sealed, _) => self.mark(&Marker::new(Sealing::Sealing, key)?)?,
         }
-        // Whoever has asked for the form before may still write the old one.
+        // A process that has asked for the form before may still write the old one.
         if !self.wait_for_work(talk)? {
             return Ok(Conversion { stopped: true, ..Conversion::default() });
         }
@@ -136,7 +136,7 @@ impl Store {
         marker.write(&self.passphrases.marker_path(), self.staging.create()?.scratch())
     }
 
-    /// Waits until nobody works any more who works now; `false` when it was told to stop.
+    /// Waits until all work that goes on now has ended; `false` when it was told to stop.
     fn wait_for_work(&self, talk: &Talk) -> Result<bool> {
         let began = Instant::now();
         let works = |wanted: StagingWork| -> Result<Vec<PathBuf>> {
@@ -259,7 +259,7 @@ impl Store {
         };
         match self.replace_passphrase(home, to, staged) {
             Ok(()) => Ok(PassphraseFate::Converted),
-            // Claimed from the pool: whoever has it now gives it the form that is due.
+            // Claimed from the pool: the process that has it now gives it the form that is due.
             Err(e) => gone_or(home, e),
         }
     }
@@ -275,7 +275,7 @@ impl Store {
         let fresh = staged.path().join(PASSPHRASE);
         remove_file(&fresh)?;
         write_new(&fresh, &content)?;
-        // The phrase is the same one still; whoever has a copy of it can tell by this.
+        // The phrase stays the same. The owner of a copy, such as phrases_dir, can tell by the time.
         let times = FileTimes::new().set_modified(modified.map_err(failed)?);
         File::open(&fresh).and_then(|file| file.set_times(times)).map_err(failed)?;
         if *self.passphrases.read(staged.path(), &keygrip)? != *phrase {

@@ -153,7 +153,7 @@ impl Inspector {
             algorithm: certificate.algorithm,
             created: certificate.created,
             expires: certificate.expires,
-            // Who looks for changes may have been told something else until now.
+            // A client that asks for changes may have been told something else until now.
             changed: clock::believed()?.max(certificate.created),
         };
         let staged = self.0.staging.create()?;
@@ -186,7 +186,7 @@ impl Inspector {
         self.0.signd.has_marker()
     }
 
-    /// Files in that agent's home that nobody of ours has written and that matter; see
+    /// Files in that agent's home that we have not written and that matter; see
     /// [`SigndView::misleading_files`].
     pub fn misleading_files(&self) -> Vec<(PathBuf, &'static str)> {
         self.0.signd.misleading_files()

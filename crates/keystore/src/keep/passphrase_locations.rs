@@ -16,7 +16,7 @@ use crate::secrets::passphrase::{Form, form_in};
 pub struct PassphraseLocation {
     /// The home.
     pub home: PathBuf,
-    /// That directory; nobody locks a home of the pool, it is claimed by a rename.
+    /// That directory. A home of the pool has none: it is claimed by a rename, not by a lock.
     pub lock: Option<PathBuf>,
 }
 
@@ -38,7 +38,7 @@ pub fn all(homes: &Homes, pool: &Path, trash: &Path) -> Result<Vec<PassphraseLoc
     Ok(locations)
 }
 
-/// Those of the pool: secret keys that are nobody's yet.
+/// The homes of the pool: secret keys without an identity.
 pub fn in_pool(pool: &Path) -> Result<Vec<PassphraseLocation>> {
     let mut locations = Vec::new();
     for length in entries_if_there(pool)? {
@@ -51,7 +51,7 @@ pub fn in_pool(pool: &Path) -> Result<Vec<PassphraseLocation>> {
     Ok(locations)
 }
 
-/// Those of identities.
+/// The homes of identities.
 fn in_keys(homes: &Homes) -> Result<Vec<PassphraseLocation>> {
     let mut locations = Vec::new();
     for home in entries_if_there(homes.directory())? {
@@ -63,7 +63,7 @@ fn in_keys(homes: &Homes) -> Result<Vec<PassphraseLocation>> {
     Ok(locations)
 }
 
-/// Those of keys that were removed.
+/// The homes of removed keys.
 pub fn in_trash(trash: &Path) -> Result<Vec<PassphraseLocation>> {
     let mut locations = Vec::new();
     for entry in entries_if_there(trash)? {

@@ -90,7 +90,7 @@ impl Store {
         }
         durable::sync(&removed.entry)?;
         durable::sync(self.homes.directory())?;
-        // Somebody who was told that the key exists may have made its links again.
+        // A request that was told that the key exists may have made its links again.
         self.unlink(name_email, &record.keygrip)?;
         self.signd.mark_changed(staged.scratch());
         Ok(removed)
@@ -165,7 +165,7 @@ impl Store {
         interrupt::check(|| format!("the key of {name_email} is in the trash still"))?;
         let is_unprotected = files.protection() == Some(Protection::None);
         let published = if is_unprotected {
-            // The one of staging is protected. That of the trash stays until it is published.
+            // The copy in staging is protected. The home in the trash stays until that is published.
             self.publish(staged, name_email, &record.keygrip)?
         } else {
             // Straight from the trash: what is in staging may be deleted.
@@ -240,7 +240,7 @@ impl Store {
                     ),
                 }
             } else if Removed::parse(entry.clone()).is_some() && !is_there(&entry.join(HOME))? {
-                // No home in it yet, or any more. Who is at work on it holds it.
+                // It has no home yet, or any more. A process at work on it holds its lock.
                 if let Ok(Some(_held)) = lock(&entry) {
                     if !is_there(&entry.join(HOME))? {
                         remove_hollow(&entry).unwrap_or_else(|e| log::warn!("{e}"));

@@ -48,7 +48,7 @@ impl Store {
         files.write(home)?;
         let phrase = match files.protection() {
             Some(Protection::None) => self.protect(home, &record, deadline)?,
-            // Whether it is one at all, the signature tells.
+            // The trial signature tells whether it opens the key.
             _ => phrase,
         };
         self.passphrases.write(home, &record.keygrip, &phrase)?;

@@ -11,7 +11,7 @@ use crate::make::job_queue::{remaining, wait};
 use crate::make::limits::INSIDE_MAX;
 use crate::parallel::lock;
 
-/// Identities whose key is being made by this process, and who waits for that.
+/// The identities whose key this process is making, and a count of the requests that wait.
 #[derive(Debug, Default)]
 pub struct IdentityLocks {
     crowd: Mutex<Crowd>,
@@ -32,7 +32,7 @@ pub struct IdentityLock<'a> {
 }
 
 impl IdentityLocks {
-    /// Waits until nobody else in this process makes this key. [`gpg::Error::Busy`] at the deadline, or
+    /// Waits until no other request in this process makes this key. [`gpg::Error::Busy`] at the deadline, or
     /// at once when too many are inside.
     pub fn take(&self, name_email: &NameEmail, deadline: Instant) -> Result<IdentityLock<'_>> {
         let mut crowd = lock(&self.crowd);

@@ -32,7 +32,7 @@ impl JobQueue {
         Self { count, queue: Mutex::default(), moved: Condvar::new() }
     }
 
-    /// Waits for a job behind those who came earlier; [`gpg::Error::Busy`] at the deadline.
+    /// Waits for a job behind earlier requests; [`gpg::Error::Busy`] at the deadline.
     pub fn take(&self, deadline: Instant) -> Result<Job<'_>> {
         let mut queue = lock(&self.queue);
         let ticket = queue.next_ticket;

@@ -1,6 +1,6 @@
 //! `pool/`: secret keys made in advance, so that a request need not wait for primes. Each is a small
 //! home without an identity, as well protected as a key; it is claimed by one `rename`, so it can
-//! never serve two identities, and whoever claims it looks at it first.
+//! never serve two identities, and it is checked after it was claimed.
 
 use std::fs;
 use std::io;

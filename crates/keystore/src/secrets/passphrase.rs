@@ -67,7 +67,7 @@ impl Passphrases {
         Ok(Zeroizing::new(std::mem::take(&mut *digits).into_bytes()))
     }
 
-    /// The key, for those who seal.
+    /// The key that passphrases are sealed with.
     pub fn key(&self) -> Option<&SealingKey> {
         self.key.as_ref()
     }
@@ -156,8 +156,8 @@ impl Passphrases {
         write_new(&home.join(PASSPHRASE), &content)
     }
 
-    /// Gives the passphrase in `home` the form that is due, and returns it. For a home that nobody else
-    /// works in; `scratch` is a directory of staging, so that nothing clear outlives whoever is killed here.
+    /// Gives the passphrase in `home` the form that is due, and returns it. No other process may
+    /// work in that home. `scratch` is a directory of staging, so that a killed process leaves nothing in the clear.
     pub fn renew(&self, home: &Path, keygrip: &Keygrip, scratch: &Path) -> Result<Phrase> {
         let path = home.join(PASSPHRASE);
         let old = read_file(&path, FILE_MAX)?;

@@ -14,7 +14,7 @@ use crate::files::read::read_file;
 use crate::layout::SEALING as MARKER;
 use crate::secrets::sealing_key::{CREDENTIAL, SealingKey};
 
-/// The number of its format, and of that of sealed files.
+/// The number of its format, which is the number of the format of sealed files too.
 const FORMAT: u32 = 1;
 /// Longer than any.
 const MARKER_MAX: u64 = 4096;

@@ -20,7 +20,7 @@ pub fn own_root(root: &Path) -> Result<()> {
     // Where the state is may be told by a symbolic link, where its parts are may not.
     let found = fs::metadata(root).map_err(Error::at("looking at", root))?;
     match found.uid() == geteuid().as_raw() {
-        // Its group may be the only way in for whoever owns what is inside.
+        // Its group may be the only way in for the owner of what is inside.
         true if is_volume(&found) => {
             log::warn!("{}: group {} may write in it", root.display(), found.gid());
             Ok(())
@@ -36,7 +36,7 @@ pub fn check_root(root: &Path) -> Result<()> {
     match fs::metadata(root) {
         Ok(found) if found.is_dir() && is_volume(&found) => check_group(root, &found),
         Ok(found) => check(root, &found),
-        // Somebody else says why it cannot be looked at.
+        // The caller finds out why it cannot be looked at.
         Err(_) => Ok(()),
     }
 }
@@ -97,13 +97,13 @@ pub fn owner_of(root: &Path) -> io::Result<Option<(u32, u32)>> {
         return Ok(of_directory);
     }
     Ok(owner_inside(root).or_else(|| match geteuid() {
-        // Nothing is in it yet: whoever makes the first key will own it.
+        // Nothing is in it yet: the process that makes the first key will own it.
         me if !me.is_root() => Some((me.as_raw(), getegid().as_raw())),
         _ => of_directory.filter(|(uid, _)| *uid != 0),
     }))
 }
 
-/// Who owns the first part of a state that is not root's. The old service had no `keys/`.
+/// The owner of the first part of a state that is not root's. The old service had no `keys/`.
 fn owner_inside(root: &Path) -> Option<(u32, u32)> {
     [KEYS, GNUPG, PHRASES].iter().find_map(|part| {
         let found = fs::symlink_metadata(root.join(part)).ok()?;

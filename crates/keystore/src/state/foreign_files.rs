@@ -19,7 +19,7 @@ use crate::state::directory::is_volume;
 /// Deeper than anything in the state.
 pub(crate) const DEPTH_MAX: usize = 8;
 
-/// Who is to own everything.
+/// The user who is to own everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// The user.
@@ -42,7 +42,7 @@ pub struct ForeignFile {
 }
 
 /// Gives everything below the state directory `root`, and the directory itself, to `owner`, and returns
-/// what belonged to somebody else. Links do not count: whose they are means nothing.
+/// what belonged to somebody else. Links do not count: their owner means nothing.
 pub fn give_back(root: &Path, owner: &Owner) -> Result<Vec<ForeignFile>> {
     let failed = Error::at("reading", root);
     // Where the state is may be told by a link; nothing in it may.

@@ -32,8 +32,8 @@ impl Opened {
         Self { root: root.into(), same, has_phrases }
     }
 
-    /// Looks whether a key could be made now. Says why not, without a path: whoever asks need not know
-    /// where the keys are.
+    /// Looks whether a key could be made now. Says why not, without a path: a client need not know where the
+    /// keys are.
     pub fn look(&self) -> std::result::Result<(), String> {
         for (part, opened) in SAME.into_iter().zip(self.same) {
             match identity_of(&self.root.join(part)) {

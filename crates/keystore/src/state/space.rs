@@ -15,7 +15,7 @@ const FREE_INODES_MIN: u64 = 32;
 const KEY_BYTES: u64 = 10 * 4096;
 const KEY_INODES: u64 = 10;
 
-/// What is free for whoever is not root.
+/// What is free for users other than root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
     /// Free bytes.

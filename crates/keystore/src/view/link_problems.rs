@@ -235,7 +235,7 @@ impl Links<'_> {
             return Err(Error::Partly(format!("{}: is left as it is", problem.path.display())));
         }
         self.signd.check_phrases_are_ours()?;
-        // Whoever adds a link looks for the home afterwards; it may be on its way to the trash.
+        // After adding a link, look for the home again: it may be on its way to the trash.
         match (&problem.owner, problem.path.file_name().and_then(Keygrip::from_file_name)) {
             (Some(owner), _) if problem.is_phrase() => {
                 self.signd.add_phrase(owner)?;

@@ -97,8 +97,8 @@ impl PhraseFiles {
         Ok(())
     }
 
-    /// Whether this state has claimed the directory; `false` when nobody has, and it is empty or missing. Fails
-    /// when it holds what may be somebody's only copy. Whatever writes or removes here asks first.
+    /// Whether this state has claimed the directory; `false` when no state has, and it is empty or missing. Fails
+    /// when it holds what may be somebody's only copy. Everything that writes or removes here asks this first.
     pub fn is_claimed(&self) -> Result<bool> {
         if self.names_this_state()? {
             return Ok(true);
@@ -188,8 +188,8 @@ impl PhraseFiles {
         if self.is_current(name_email) { Ok(()) } else { self.put(name_email) }
     }
 
-    /// Writes the phrase of an identity that has a key. Whoever writes looks again afterwards, so of
-    /// several the last one has written what is in `keys/`.
+    /// Writes the phrase of an identity that has a key. A writer looks again afterwards, so of
+    /// several writers the last one has written what is in `keys/`.
     pub fn put(&self, name_email: &NameEmail) -> Result<()> {
         self.prepare()?;
         let home = self.homes.path(name_email);
@@ -257,8 +257,8 @@ impl PhraseFiles {
         }
     }
 
-    /// Removes what no identity with a key has, and what writers have left who are dead; returns how
-    /// many phrases those were.
+    /// Removes the phrases of identities without a key, and the half-written files of dead writers. Returns how
+    /// many phrases it removed.
     pub fn remove_strangers(&self) -> Result<usize> {
         if !self.is_claimed()? {
             return Ok(0); // nothing is there
@@ -308,8 +308,8 @@ impl PhraseFiles {
     }
 }
 
-/// Whether signd takes this name for no user: that of a file that is being written, or of the one that names
-/// the state.
+/// Whether signd takes this name for no user: it belongs to a file that is being written, or to the file that
+/// names the state.
 pub fn is_no_user(name: &str) -> bool {
     name.starts_with('.')
 }

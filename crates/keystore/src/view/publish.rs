@@ -16,7 +16,7 @@ use crate::view::signd_view::SigndView;
 pub enum Publication {
     /// The home is published.
     Done,
-    /// Somebody else published a key of this identity first; it is theirs that counts.
+    /// Another process has published a key of this identity first, and its key counts.
     Lost,
 }
 
@@ -45,7 +45,7 @@ impl Publisher<'_> {
         signd.check_is_free(name_email, keygrip)?;
         durable::sync_tree(from)?;
         if !signd.add_secret_key(name_email, keygrip)? {
-            durable::sync(signd.secret_keys())?; // somebody else's link
+            durable::sync(signd.secret_keys())?; // the link of another process
         }
         let target = homes.path(name_email);
         if let Err(e) = durable::rename(from, &target) {

@@ -1,6 +1,6 @@
-//! Keeps the links of obs-signd in step with `keys/` while keys come and go. Whoever adds a link looks
-//! for the home afterwards, whoever removes one looks too: so whatever two processes do at the same
-//! time, the last of them leaves links to what is there and none to what is not.
+//! Keeps the links of obs-signd in step with `keys/` while keys come and go. After adding a link, and
+//! after removing one, a process looks for the home again. So whatever two processes do at the same time, the
+//! last of them leaves links to what is there and none to what is not.
 
 use gpg::Keygrip;
 

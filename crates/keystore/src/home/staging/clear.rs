@@ -67,7 +67,7 @@ impl Staging {
         let Some(_lock) = lock(path).map_err(failed)? else { return Ok(false) };
         let doomed = self.directory.join(self.tag.name());
         let home = doomed.join("dead");
-        // On NFS, whoever has the directory open reaches the home by its old name for a while.
+        // On NFS, a process that has the directory open reaches the home by its old name for a while.
         for (from, to) in [(path, &doomed), (&doomed.join(HOME), &home)] {
             match durable::rename(from, to) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -86,7 +86,7 @@ impl Staging {
         let mut found = Vec::new();
         for path in entries(&self.directory)? {
             let failed = Error::at("looking at", &path);
-            // Who only looks must not take a lock that its maker is about to take.
+            // A mere look must not take a lock that the maker is about to take.
             if let Some(work) = self.judge(&path, is_old).map_err(failed)? {
                 found.push((path, work));
             }

@@ -33,19 +33,19 @@ const OF_ONE_KERNEL: [u32; 9] = [
     0x794c_7630,
 ];
 
-/// Who this process is to others that work in the same `staging/`.
+/// Tells the work of this process from the work of others in the same `staging/`.
 #[derive(Clone, Debug)]
 pub struct ProcessTag {
-    /// Of the running kernel and of the mounted file system: whoever has the same one sees our locks.
+    /// Of the running kernel and of the mounted file system: processes with the same one see our locks.
     kernel: String,
-    /// Of the host: stays over reboots, and may be that of a clone too.
+    /// Of the host: stays over reboots. A clone of the host has the same one.
     host: String,
     /// Whether no other kernel can have this file system mounted.
     is_alone: bool,
 }
 
 impl ProcessTag {
-    /// That of this process where `directory` is.
+    /// The tag of this process on the file system of `directory`.
     pub fn of(directory: &Path) -> Self {
         // The file system may be mounted twice, and then the two do not share locks. There is no directory
         // yet when `check` looks at a host without a state.
@@ -54,7 +54,7 @@ impl ProcessTag {
             Ok(boot) if boot.trim().len() == 36 => {
                 fnv1a(format!("{} {device}", boot.trim()).as_bytes())
             }
-            // Nobody is known to be under the same kernel then.
+            // Then no other process is known to run under the same kernel.
             _ => rand::random(),
         };
         let is_alone = statfs(directory)
