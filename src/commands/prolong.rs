@@ -3,10 +3,9 @@
 //! next run.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use gpg::clock;
-use keystore::{Evidence, Filter, Key, Prolonged, Store, Term, interrupt};
+use keystore::{Evidence, Filter, Key, Prolonged, Store, Term, interrupt, parallel};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -173,35 +172,27 @@ impl Report {
 fn prolong_all(store: &Store, plan: &Plan, jobs: usize) -> Report {
     let bar = progress::bar(plan.due.len(), "prolonged");
     let report = Mutex::new(Report::default());
-    let next = AtomicUsize::new(0);
-    let stop = AtomicBool::new(false);
-    let worker = || {
-        while !stop.load(Ordering::Relaxed) {
-            let Some(key) = plan.due.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+    let queue = parallel::Queue::new(&plan.due);
+    parallel::on_threads(jobs.min(plan.due.len()), || {
+        while let Some(key) = queue.take() {
             let result = store.prolong(&key.name_email, plan.term);
             if let Err(e) = &result {
                 if ends_the_run(e) {
-                    stop.store(true, Ordering::Relaxed);
+                    queue.stop();
                 }
                 bar.suspend(|| report_failure(key, e));
             }
-            if let Ok(mut report) = report.lock() {
-                report.add(key, result);
-                report.interrupted = interrupt::signal();
-                if report.interrupted.is_some() {
-                    stop.store(true, Ordering::Relaxed);
-                }
+            let mut report = parallel::lock(&report);
+            report.add(key, result);
+            report.interrupted = interrupt::signal();
+            if report.interrupted.is_some() {
+                queue.stop();
             }
             bar.inc(1);
         }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.min(plan.due.len()) {
-            scope.spawn(worker);
-        }
     });
     bar.finish_and_clear();
-    let mut report = report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut report = parallel::into_inner(report);
     let done = report.changed() + report.in_use + report.failed.len();
     report.left = plan.due.len() - done.min(plan.due.len());
     report.prolonged.sort_by(|(a, _), (b, _)| a.name_email.cmp(&b.name_email));

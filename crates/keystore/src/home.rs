@@ -2,6 +2,8 @@
 
 pub(crate) mod clock_evidence;
 pub(crate) mod contents;
+pub(crate) mod faults;
+pub(crate) mod finishing;
 pub(crate) mod home_files;
 pub(crate) mod on_disk;
 pub(crate) mod record;

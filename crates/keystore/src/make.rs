@@ -14,7 +14,7 @@ use gpg::{Keygrip, clock};
 
 use crate::Store;
 use crate::error::{Error, Result};
-use crate::home::contents;
+use crate::home::finishing;
 use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
 use crate::key_request::KeyRequest;
@@ -107,7 +107,7 @@ impl Store {
             expires,
             changed: created,
         };
-        contents::finish_made(staged.path(), &record)?;
+        finishing::finish_made(staged.path(), &record)?;
         match self.publish(staged, name_email, &record.keygrip)? {
             Publication::Done => {
                 self.relink(name_email)?;

@@ -155,4 +155,23 @@ mod tests {
         assert!(map_ahead(0..10 * CHUNK, count).next().is_some());
         assert_eq!(*lock(&read), CHUNK);
     }
+
+    #[test]
+    fn each_item_is_taken_once_and_none_after_a_stop() {
+        let items: Vec<usize> = (0..1000).collect();
+        let (queue, taken) = (Queue::new(&items), Mutex::new(Vec::new()));
+        on_threads(4, || {
+            while let Some(item) = queue.take() {
+                lock(&taken).push(*item);
+            }
+        });
+        let mut all = into_inner(taken);
+        all.sort_unstable();
+        assert_eq!(all, items);
+
+        let queue = Queue::new(&items);
+        assert_eq!(queue.take(), Some(&0));
+        queue.stop();
+        assert_eq!(queue.take(), None);
+    }
 }

@@ -66,3 +66,45 @@ pub fn beginning_of(path: &Path, most: u64) -> Result<Option<Zeroizing<Vec<u8>>>
     };
     file.map(|file| beginning(file, most)).transpose().map_err(Error::at("reading", path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::scratch;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn what_is_no_small_file_is_named_and_makes_nobody_wait() {
+        let root = scratch();
+        let path = |name: &str| root.path().join(name);
+        assert!(fs::write(path("file"), "12345").is_ok());
+        assert!(fs::write(path("empty"), "").is_ok());
+        assert!(symlink("file", path("link")).is_ok());
+        let mode = nix::sys::stat::Mode::S_IRWXU;
+        assert!(nix::unistd::mkfifo(&path("pipe"), mode).is_ok());
+        assert_eq!(read_file(&path("file"), 5).ok().as_deref(), Some(&b"12345".to_vec()));
+        for (name, limit, why) in [
+            ("file", 4, "is longer than 4 bytes"),
+            ("empty", 5, "is empty or not a regular file"),
+            ("pipe", 5, "is empty or not a regular file"),
+            (".", 5, "is empty or not a regular file"),
+            ("link", 5, "is a symbolic link"),
+            ("nothing", 5, "is missing"),
+        ] {
+            let error = read_file(&path(name), limit).err();
+            let reason = match &error {
+                Some(Error::Gpg(gpg::Error::DamagedHome { reason, .. })) => reason.as_str(),
+                _ => "",
+            };
+            assert_eq!(reason, why, "{name}: {error:?}");
+        }
+        for name in ["pipe", ".", "link", "nothing"] {
+            assert!(matches!(beginning_of(&path(name), 3), Ok(None)), "{name}");
+        }
+        let beginning = beginning_of(&path("file"), 3).ok().flatten();
+        assert_eq!(beginning.as_deref(), Some(&b"123".to_vec()));
+        let followed = open_regular(&path("link"), Symlinks::Followed);
+        assert!(followed.is_ok_and(|file| file.is_some()));
+    }
+}

@@ -1,45 +1,21 @@
-//! Looks at the files of one published home: names, sizes, modes and `key.json`. It runs no gpg and
-//! never changes anything.
+//! Looks at the files of one home: names, sizes, modes and `key.json`. It runs no gpg and never changes
+//! anything.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use gpg::{Fingerprint, Keygrip};
-use nix::unistd::geteuid;
 
-use crate::error::{Error, Result};
-use crate::files::{entries, look, remove_file, remove_tree};
+use crate::files::look;
 use crate::home::Homes;
+use crate::home::faults::{Fault, is_whole, judge, rank};
 use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
 use crate::layout::{
-    DIRECTORY_MODE, FILE_MODE, PASSPHRASE, PUBRING, RECORD, REVOCATIONS, SECRET_KEYS,
-    TRUST_DATABASE, revocation_file,
+    PASSPHRASE, PUBRING, RECORD, REVOCATIONS, SECRET_KEYS, TRUST_DATABASE, revocation_file,
 };
-
-/// Something about a home that is not as it should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The key cannot be used: this is missing, empty or too much.
-    Damage(PathBuf, String),
-    /// There is nothing in it at all: what is left of an identity that has no key.
-    Empty,
-    /// There is no revocation certificate. The key signs without it.
-    NoRevocation(PathBuf),
-    /// `key.json` is missing or does not agree with the files beside it.
-    Record(String),
-    /// Path, mode found, mode wanted.
-    Mode(PathBuf, u32, u32),
-    /// Path and whose it is.
-    Owner(PathBuf, u32),
-    /// A file that does not belong into a home.
-    Strange(PathBuf),
-    /// A trust database.
-    TrustDatabase(PathBuf),
-}
 
 /// A published home as its files tell.
 #[derive(Clone, Debug)]
@@ -77,10 +53,6 @@ impl Home {
             _ => None,
         })
     }
-}
-
-fn is_whole(faults: &[Fault]) -> bool {
-    !faults.iter().any(|fault| matches!(fault, Fault::Damage(..) | Fault::Empty))
 }
 
 /// What is in a home, wherever that is: published, in staging, or in the pool.
@@ -276,107 +248,94 @@ impl Contents {
     }
 }
 
-/// Finishes the home of staging in `path`, of the key `record`: writes `key.json`, removes what does not belong
-/// into a published home, and fails when it is not whole or others could read it.
-pub fn finish(path: &Path, record: &KeyRecord) -> Result<()> {
-    record.write(path)?;
-    remove_leftovers(path)?;
-    let missing = || Error::damaged(path, "is missing");
-    let home = Contents::of(path, geteuid().as_raw(), None).ok_or_else(missing)?;
-    match home.faults.iter().find(|fault| !matches!(fault, Fault::Strange(_))) {
-        None if home.keygrip.as_ref() == Some(&record.keygrip) => Ok(()),
-        None => Err(Error::damaged(&record.secret_key(path), "is missing")),
-        Some(fault) => Err(fault.error(path)),
-    }
-}
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::files::durable::write_new;
+    use crate::files::make_directory;
+    use crate::home::finishing::finish;
+    use crate::scratch::scratch;
+    use nix::unistd::geteuid;
 
-/// As [`finish`], of a key that gpg has made: it is gpg's failure when that is not whole.
-pub fn finish_made(path: &Path, record: &KeyRecord) -> Result<()> {
-    finish(path, record).map_err(|error| match error.is_damage() {
-        true => Error::Gpg(gpg::Error::Failed {
-            how: "what it left is not a whole key".into(),
-            words: error.to_string(),
-        }),
-        false => error,
-    })
-}
+    const KEY: &str = "0123456789ABCDEF0123456789ABCDEF01234567";
+    const OTHER: &str = "89ABCDEF0123456789ABCDEF0123456789ABCDEF";
 
-/// Removes everything from a staged home that does not belong into a published one: sockets, lock
-/// files, the trust database, gpg's copy of the keyring.
-pub fn remove_leftovers(home: &Path) -> Result<()> {
-    keep_only(home, &[PUBRING, PASSPHRASE, SECRET_KEYS, REVOCATIONS, RECORD])
-}
-
-/// Removes everything from a staged home but the entries named.
-pub fn keep_only(home: &Path, keep: &[&str]) -> Result<()> {
-    for path in entries(home)? {
-        if keep.iter().any(|name| path.ends_with(name)) {
-            continue;
+    fn make_whole(home: &Path) -> KeyRecord {
+        for directory in ["", SECRET_KEYS, REVOCATIONS] {
+            make_directory(&home.join(directory)).unwrap();
         }
-        match look(&path)? {
-            Some(found) if found.is_dir() => remove_tree(&path)?,
-            _ => remove_file(&path)?,
+        let record = KeyRecord {
+            fingerprint: Fingerprint::parse(KEY).unwrap(),
+            keygrip: Keygrip::parse(KEY).unwrap(),
+            algorithm: "rsa2048".into(),
+            created: 1,
+            expires: None,
+            changed: 1,
+        };
+        let revocation = home.join(REVOCATIONS).join(revocation_file(&record.fingerprint));
+        for file in [home.join(PUBRING), home.join(PASSPHRASE), record.secret_key(home), revocation]
+        {
+            write_new(&file, b"x").unwrap();
         }
-    }
-    Ok(())
-}
-
-/// Owner and mode of one file or directory of the state.
-pub fn judge(path: &Path, found: &Metadata, owner: u32) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    if owner != found.uid() {
-        faults.push(Fault::Owner(path.into(), found.uid()));
-    }
-    let wanted = match found.file_type() {
-        kind if kind.is_dir() => DIRECTORY_MODE,
-        kind if kind.is_file() => FILE_MODE,
-        _ => return faults,
-    };
-    // Directories in a volume of a group inherit its set-group-ID bit, which opens them for nobody.
-    let inherited = if found.is_dir() { 0o2000 } else { 0 };
-    let mode = found.mode() & 0o7777 & !inherited;
-    if mode != wanted {
-        faults.push(Fault::Mode(path.into(), mode, wanted));
-    }
-    faults
-}
-
-impl Fault {
-    /// Whether it says that this file of the home is missing.
-    pub fn is_missing(&self, name: &str) -> bool {
-        matches!(self, Self::Damage(path, why) if path.ends_with(name) && why == "is missing")
+        record
     }
 
-    /// This fault of the home in `home` as an error.
-    pub fn error(&self, home: &Path) -> Error {
-        match self {
-            Self::Damage(path, why) => Error::damaged(path, why.as_str()),
-            Self::Empty => Error::damaged(home, "is empty"),
-            Self::NoRevocation(path) => Error::damaged(path, "holds no revocation certificate"),
-            Self::Record(why) => Error::damaged(&home.join(RECORD), why.as_str()),
-            Self::Mode(path, mode, _) if *mode & 0o077 != 0 => {
-                Error::damaged(path, format!("has mode {mode:03o}, others could read it"))
+    fn faults(home: &Path) -> Vec<Fault> {
+        Contents::of(home, geteuid().as_raw(), None).unwrap().faults
+    }
+
+    #[test]
+    fn what_is_published_has_every_file_and_is_for_nobody_else() {
+        let lacks = |what: &str| {
+            let root = scratch();
+            let home = root.path().join("home");
+            let record = make_whole(&home);
+            let path = home.join(what);
+            match look(&path).unwrap() {
+                Some(found) if found.is_dir() => fs::remove_dir_all(&path).unwrap(),
+                _ => fs::remove_file(&path).unwrap(),
             }
-            Self::Mode(path, mode, wanted) => {
-                Error::damaged(path, format!("has mode {mode:03o} instead of {wanted:03o}"))
-            }
-            Self::Owner(path, uid) => Error::damaged(path, format!("belongs to uid {uid}")),
-            Self::Strange(path) | Self::TrustDatabase(path) => {
-                Error::damaged(path, "does not belong into a home")
-            }
+            finish(&home, &record).unwrap_err().to_string()
+        };
+        for what in [PUBRING, PASSPHRASE, SECRET_KEYS] {
+            assert!(lacks(what).contains("is missing"), "{what}: {}", lacks(what));
         }
-    }
-}
+        assert!(lacks(REVOCATIONS).contains("holds no revocation certificate"));
 
-fn rank(fault: &Fault) -> (u8, &OsStr) {
-    match fault {
-        Fault::Damage(path, _) => (0, path.as_os_str()),
-        Fault::Empty => (1, OsStr::new("")),
-        Fault::Record(_) => (2, OsStr::new("")),
-        Fault::Owner(path, _) => (3, path.as_os_str()),
-        Fault::Mode(path, ..) => (4, path.as_os_str()),
-        Fault::NoRevocation(path) => (5, path.as_os_str()),
-        Fault::TrustDatabase(path) => (6, path.as_os_str()),
-        Fault::Strange(path) => (7, path.as_os_str()),
+        let root = scratch();
+        let home = root.path().join("home");
+        let record = make_whole(&home);
+        write_new(&home.join(TRUST_DATABASE), b"x").unwrap();
+        finish(&home, &record).unwrap();
+        assert_eq!(faults(&home), []);
+        assert_eq!(KeyRecord::read(&home), Some(record.clone()));
+        fs::remove_file(home.join(RECORD)).unwrap();
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        fs::set_permissions(record.secret_key(&home), open).unwrap();
+        assert!(finish(&home, &record).unwrap_err().to_string().contains("others could read it"));
+    }
+
+    #[test]
+    fn of_several_secret_keys_that_of_the_record_counts() {
+        let root = scratch();
+        let home = root.path().join("home");
+        let record = make_whole(&home);
+        let other = home.join(SECRET_KEYS).join(format!("{OTHER}.key"));
+        write_new(&other, b"x").unwrap();
+        let two = faults(&home);
+        assert!(
+            matches!(&two[..], [Fault::Damage(_, why)] if why.starts_with("holds 2")),
+            "{two:?}"
+        );
+        record.write(&home).unwrap();
+        assert_eq!(faults(&home), [Fault::Strange(other.clone())]);
+        assert_eq!(KeyRecord::of(&home).unwrap(), Some(record.clone()));
+        fs::remove_file(record.secret_key(&home)).unwrap();
+        let Some(found) = Contents::of(&home, geteuid().as_raw(), None) else { unreachable!() };
+        assert_eq!(found.keygrip, Keygrip::parse(OTHER));
+        assert!(
+            matches!(&found.faults[..], [Fault::Record(why)] if why.contains("another secret key"))
+        );
     }
 }

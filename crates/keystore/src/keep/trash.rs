@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::files::durable::{self, write_new};
 use crate::files::lock::{hold_key, lock};
 use crate::files::{entries_if_there, is_there, make_directory, remove_file, remove_tree};
-use crate::home::contents;
+use crate::home::finishing;
 use crate::home::home_files::HomeFiles;
 use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
@@ -169,7 +169,7 @@ impl Store {
             self.publish(staged, name_email, &record.keygrip)?
         } else {
             // Straight from the trash: what is in staging may be deleted.
-            contents::remove_leftovers(&from)?;
+            finishing::remove_leftovers(&from)?;
             self.passphrases.renew(&from, &record.keygrip, staged.scratch())?;
             self.publisher().publish(&from, staged.scratch(), name_email, &record.keygrip)?
         };

@@ -9,7 +9,7 @@ use gpg::{Certificate, Keyring, Protection, Signature, clock, time_of_signature}
 use crate::Store;
 use crate::error::{Error, Result};
 use crate::files::read::read_file;
-use crate::home::contents;
+use crate::home::finishing;
 use crate::home::home_files::HomeFiles;
 use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
@@ -82,7 +82,7 @@ impl Store {
         // Of the cache only what gpg cannot know is taken over.
         record.learn(&certificate);
         record.changed = record.changed.clamp(record.created, now.max(record.created));
-        contents::finish(home, &record)?;
+        finishing::finish(home, &record)?;
         Ok((record, certificate))
     }
 

@@ -10,7 +10,7 @@ use crate::Store;
 use crate::error::{Error, Result};
 use crate::files::lock::lock;
 use crate::files::{durable, ensure_directory, entries};
-use crate::home::contents;
+use crate::home::finishing;
 use crate::layout::{PASSPHRASE, SECRET_KEYS};
 use crate::make::pool::check;
 use crate::secrets::passphrase::Passphrases;
@@ -83,7 +83,7 @@ impl Store {
             return Ok(false);
         };
         self.passphrases.write(staged.path(), &keygrip, &phrase)?;
-        contents::keep_only(staged.path(), &[PASSPHRASE, SECRET_KEYS])?;
+        finishing::keep_only(staged.path(), &[PASSPHRASE, SECRET_KEYS])?;
         durable::sync_tree(staged.path())?;
         let target = self.pool.of_length(length).join(keygrip.as_str());
         durable::rename(staged.path(), &target).map_err(Error::at("adding", &target))?;

@@ -11,7 +11,7 @@ use gpg::{Certificate, Fingerprint, Keyring, Protection, believable_at, clock, t
 use crate::Store;
 use crate::error::{Error, Result};
 use crate::files::ensure_directory;
-use crate::home::contents;
+use crate::home::finishing;
 use crate::home::record::{self, KeyRecord};
 use crate::home::staging::StagedHome;
 use crate::layout::{PUBRING, REVOCATIONS, SECRET_KEYS, revocation_file};
@@ -65,7 +65,7 @@ impl Store {
         self.stage_revocation(source, &staged, fingerprint, &phrase, deadline)
             .map_err(|obstacle| self.explain(obstacle))?;
 
-        contents::finish_made(work, &record)?;
+        finishing::finish_made(work, &record)?;
         let name_email = &candidate.name_email;
         match self.publish(staged, name_email, &record.keygrip)? {
             Publication::Done => Ok(Fate::Imported),
