@@ -172,7 +172,7 @@ impl Report {
 fn prolong_all(store: &Store, plan: &Plan, jobs: usize) -> Report {
     let bar = progress::bar(plan.due.len(), "prolonged");
     let report = Mutex::new(Report::default());
-    let queue = parallel::Queue::new(&plan.due);
+    let queue = parallel::WorkQueue::new(&plan.due);
     parallel::on_threads(jobs.min(plan.due.len()), || {
         while let Some(key) = queue.take() {
             let result = store.prolong(&key.name_email, plan.term);

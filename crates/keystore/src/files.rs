@@ -2,7 +2,7 @@
 
 pub(crate) mod durable;
 pub(crate) mod lock;
-pub(crate) mod read;
+pub(crate) mod small_files;
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, Metadata};

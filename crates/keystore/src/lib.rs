@@ -44,8 +44,8 @@ pub use keep::trash::Removed;
 pub use key_request::KeyRequest;
 pub use layout::{DIRECTORY_MODE, IMPORTING, PARTS, TRUST_DATABASE};
 pub use make::Outcome;
-pub use make::fill_pool::Stock;
 pub use make::limits::{INSIDE_MAX, LOOKS_MAX};
+pub use make::pool_filling::Stock;
 pub use options::Options;
 pub use secrets::passphrase::{Form, Passphrases, needs_directory as needs_phrases_dir};
 pub use secrets::sealing_key::{CREDENTIAL, SealingKey};
@@ -54,9 +54,9 @@ pub use state::directory::{
     check_outside, check_root, check_user, is_volume, nobodys, owner_of, volume_group,
 };
 pub use state::foreign_files::{ForeignFile, Owner, give_back, set_mode};
+pub use state::free_space::Space;
 pub use state::nested;
 pub use state::old_keyring::find as old_keyring;
-pub use state::space::Space;
 pub use store::{Store, Workplace};
 pub use transfer::archive::{self, Archived, Restored, Summary};
 pub use transfer::export::{ExportReport, Unexported};

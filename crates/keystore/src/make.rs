@@ -1,12 +1,12 @@
 //! The one function that makes a key, for HTTP and for the command line.
 
 pub(crate) mod assemble;
-pub(crate) mod fill_pool;
 pub(crate) mod gpg_read_limit;
 pub(crate) mod identity_locks;
 pub(crate) mod job_queue;
 pub(crate) mod limits;
 pub(crate) mod pool;
+pub(crate) mod pool_filling;
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
 use crate::key_request::KeyRequest;
 use crate::secrets::passphrase::Passphrases;
-use crate::state::space::Space;
+use crate::state::free_space::Space;
 use crate::view::publish::Publication;
 
 /// What became of a request for a key.

@@ -78,13 +78,13 @@ pub fn on_threads(count: usize, work: impl Fn() + Sync) {
 
 /// Items that several threads take one by one, until none is left or one of the threads stops them all.
 #[derive(Debug)]
-pub struct Queue<'a, T> {
+pub struct WorkQueue<'a, T> {
     items: &'a [T],
     next: AtomicUsize,
     stopped: AtomicBool,
 }
 
-impl<'a, T> Queue<'a, T> {
+impl<'a, T> WorkQueue<'a, T> {
     /// All of `items` wait.
     pub fn new(items: &'a [T]) -> Self {
         Self { items, next: AtomicUsize::new(0), stopped: AtomicBool::new(false) }
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn each_item_is_taken_once_and_none_after_a_stop() {
         let items: Vec<usize> = (0..1000).collect();
-        let (queue, taken) = (Queue::new(&items), Mutex::new(Vec::new()));
+        let (queue, taken) = (WorkQueue::new(&items), Mutex::new(Vec::new()));
         on_threads(4, || {
             while let Some(item) = queue.take() {
                 lock(&taken).push(*item);
@@ -169,7 +169,7 @@ mod tests {
         all.sort_unstable();
         assert_eq!(all, items);
 
-        let queue = Queue::new(&items);
+        let queue = WorkQueue::new(&items);
         assert_eq!(queue.take(), Some(&0));
         queue.stop();
         assert_eq!(queue.take(), None);

@@ -2,7 +2,7 @@
 
 pub(crate) mod directory;
 pub(crate) mod foreign_files;
+pub(crate) mod free_space;
 pub mod nested;
 pub(crate) mod old_keyring;
 pub(crate) mod opened;
-pub(crate) mod space;

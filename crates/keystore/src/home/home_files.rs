@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::files::durable::write_new;
-use crate::files::read::read_file;
+use crate::files::small_files::read_file;
 use crate::files::{FileId, FileVersion, look, make_directory};
 use crate::home::record::{KeyRecord, RECORD_MAX};
 use crate::layout::{PASSPHRASE, PUBRING, RECORD, REVOCATIONS, SECRET_KEYS};

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::error::{Error, Result};
 use crate::files::durable::write_new;
 use crate::files::names_in;
-use crate::files::read::{Symlinks, beginning, open_regular};
+use crate::files::small_files::{Symlinks, beginning, open_regular};
 use crate::layout::{RECORD, REVOCATIONS, SECRET_KEYS};
 
 /// Longer than any record, so that a strange file is not read into memory.

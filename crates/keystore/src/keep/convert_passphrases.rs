@@ -194,7 +194,7 @@ impl Store {
 
     fn convert_round(&self, to: Form, jobs: usize, talk: &Talk) -> Result<Vec<PassphraseFate>> {
         let locations = self.locations()?;
-        let queue = parallel::Queue::new(&locations);
+        let queue = parallel::WorkQueue::new(&locations);
         let (fates, fatal) = (Mutex::new(Vec::with_capacity(locations.len())), Mutex::new(None));
         let work = || -> Result<()> {
             let staged = self.staging.create()?;

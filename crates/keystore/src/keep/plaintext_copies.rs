@@ -23,7 +23,7 @@ pub fn find(
     locations: &[PassphraseLocation],
     passphrases: &Passphrases,
 ) -> Result<Vec<PathBuf>> {
-    let mut known = Known { phrases: HashSet::new(), homes: HashSet::new() };
+    let mut known = KnownPhrases { phrases: HashSet::new(), homes: HashSet::new() };
     for PassphraseLocation { home, .. } in locations {
         known.homes.insert(home.join(PASSPHRASE));
         let Some(keygrip) = keygrip(home)? else { continue };
@@ -38,14 +38,14 @@ pub fn find(
     Ok(copies)
 }
 
-struct Known {
+struct KnownPhrases {
     /// Hashes of all passphrases.
     phrases: HashSet<[u8; 32]>,
     /// Where they are to be.
     homes: HashSet<PathBuf>,
 }
 
-impl Known {
+impl KnownPhrases {
     fn walk(&self, directory: &Path, depth: usize, copies: &mut Vec<PathBuf>) -> Result<()> {
         let failed = Error::at("reading", directory);
         // It may be gone, as work in staging is at any time.

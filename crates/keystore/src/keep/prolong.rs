@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::files::durable::{replace, write_new};
 use crate::files::lock::hold_key;
 use crate::files::make_directory;
-use crate::files::read::read_file;
+use crate::files::small_files::read_file;
 use crate::identity::NameEmail;
 use crate::layout::{PUBRING, RECORD, SECRET_KEYS};
 use crate::make::limits::KEY_TIME;

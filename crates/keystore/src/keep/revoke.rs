@@ -8,7 +8,7 @@ use gpg::{Keyring, believable_at, clock};
 use crate::Store;
 use crate::error::{Error, Result};
 use crate::files::durable::write_new;
-use crate::files::read::read_file;
+use crate::files::small_files::read_file;
 use crate::home::record::KeyRecord;
 use crate::home::staging::StagedHome;
 use crate::identity::NameEmail;

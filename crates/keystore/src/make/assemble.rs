@@ -8,7 +8,7 @@ use gpg::{Certificate, Keyring, Protection, Signature, clock, time_of_signature}
 
 use crate::Store;
 use crate::error::{Error, Result};
-use crate::files::read::read_file;
+use crate::files::small_files::read_file;
 use crate::home::finishing;
 use crate::home::home_files::HomeFiles;
 use crate::home::record::KeyRecord;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::make::job_queue::{Job, JobQueue};
+use crate::make::job_queue::{JobQueue, RunningJob};
 use crate::make::limits::LOOKS_MAX;
 
 /// How many requests may run gpg to look at a key.
@@ -21,7 +21,7 @@ pub struct GpgReadLimit {
 #[must_use]
 pub struct GpgRead<'a> {
     // In this order: a request that gives back its job is still inside.
-    _job: Job<'a>,
+    _job: RunningJob<'a>,
     _inside: Inside<'a>,
 }
 

@@ -11,12 +11,12 @@ use crate::parallel::lock;
 #[derive(Debug)]
 pub struct JobQueue {
     count: usize,
-    queue: Mutex<Queue>,
+    queue: Mutex<QueueState>,
     moved: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct QueueState {
     running: usize,
     waiting: VecDeque<u64>,
     next_ticket: u64,
@@ -24,7 +24,7 @@ struct Queue {
 
 /// Held while gpg runs.
 #[must_use]
-pub struct Job<'a>(&'a JobQueue);
+pub struct RunningJob<'a>(&'a JobQueue);
 
 impl JobQueue {
     /// `count` jobs at once.
@@ -33,7 +33,7 @@ impl JobQueue {
     }
 
     /// Waits for a job behind earlier requests; [`gpg::Error::Busy`] at the deadline.
-    pub fn take(&self, deadline: Instant) -> Result<Job<'_>> {
+    pub fn take(&self, deadline: Instant) -> Result<RunningJob<'_>> {
         let mut queue = lock(&self.queue);
         let ticket = queue.next_ticket;
         queue.next_ticket += 1;
@@ -51,7 +51,7 @@ impl JobQueue {
         queue.waiting.pop_front();
         queue.running += 1;
         self.moved.notify_all();
-        Ok(Job(self))
+        Ok(RunningJob(self))
     }
 
     /// Jobs that run, and how many wait for one.
@@ -61,7 +61,7 @@ impl JobQueue {
     }
 }
 
-impl Drop for Job<'_> {
+impl Drop for RunningJob<'_> {
     fn drop(&mut self) {
         lock(&self.0.queue).running -= 1;
         self.0.moved.notify_all();

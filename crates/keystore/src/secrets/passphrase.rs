@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::files::durable::{replace, write_new};
-use crate::files::read::{self, read_file};
+use crate::files::small_files::{self, read_file};
 use crate::hex;
 use crate::layout::PASSPHRASE;
 use crate::options::Options;
@@ -185,7 +185,7 @@ fn form_of(content: &[u8]) -> Form {
 /// The beginning of a file that may be a passphrase, a copy of one or anything else: as much as any passphrase
 /// file holds. `None` when there is no regular file, or no more.
 pub(crate) fn beginning_of(path: &Path) -> Result<Option<Phrase>> {
-    read::beginning_of(path, FILE_MAX)
+    small_files::beginning_of(path, FILE_MAX)
 }
 
 /// The line of a passphrase file, without its end.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::files::durable::{replace, sync_parent, write_new};
 use crate::files::is_there;
-use crate::files::read::read_file;
+use crate::files::small_files::read_file;
 use crate::layout::SEALING as MARKER;
 use crate::secrets::sealing_key::{CREDENTIAL, SealingKey};
 

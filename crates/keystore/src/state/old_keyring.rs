@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use gpg::keybox;
 
 use crate::error::{Error, Result};
-use crate::files::read::{Symlinks, open_regular};
+use crate::files::small_files::{Symlinks, open_regular};
 use crate::files::{if_there, is_missing};
 use crate::layout::PUBRING;
 

@@ -7,7 +7,7 @@ use nix::unistd::{AccessFlags, eaccess};
 
 use crate::files::FileId;
 use crate::layout::{GNUPG, KEYS, PHRASES, SECRET_KEY_LINKS, STAGING};
-use crate::state::space::Space;
+use crate::state::free_space::Space;
 
 /// What keys are published in. Another directory in its place is another state, or none.
 const SAME: [&str; 2] = ["", KEYS];

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::files::is_there;
-use crate::files::read::read_file;
+use crate::files::small_files::read_file;
 use crate::identity::NameEmail;
 use crate::layout::{PUBRING, REVOCATIONS, revocation_file};
 use crate::transfer::import::Moved;

@@ -16,7 +16,7 @@ use nix::unistd::AccessFlags;
 use crate::error::Result;
 use crate::files::durable::{replace, write_new};
 use crate::files::if_there;
-use crate::files::read::{Symlinks, beginning, open_regular};
+use crate::files::small_files::{Symlinks, beginning, open_regular};
 use crate::layout::GNUPG;
 
 /// What the shared agent has beyond that. signd answers its questions for passphrases with every signature,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use gpg::{Certificate, Fingerprint, Keyring, clock, time_of_signature};
 
 use crate::error::{Error, Result};
-use crate::files::read::read_file;
+use crate::files::small_files::read_file;
 use crate::identity::NameEmail;
 use crate::layout::SECRET_KEYS;
 use crate::secrets::passphrase::first_line;

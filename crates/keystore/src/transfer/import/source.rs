@@ -10,7 +10,7 @@ use gpg::{Fingerprint, Keygrip, keybox};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
-use crate::files::read::{Symlinks, beginning, open_regular};
+use crate::files::small_files::{Symlinks, beginning, open_regular};
 use crate::home::record::secret_keys;
 use crate::identity::NameEmail;
 use crate::layout::{OLD_SERVICE, REVOCATIONS, SECRET_KEYS, TRASH};
