@@ -110,16 +110,11 @@ pub fn remove_file(path: &Path) -> Result<()> {
 
 /// Removes a link to nothing.
 pub fn remove_dangling(link: &Path) {
-    let missing = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
     let is_link = fs::symlink_metadata(link).is_ok_and(|found| found.is_symlink());
-    if !is_link || !fs::metadata(link).is_err_and(|e| missing(&e)) {
-        return;
-    }
-    match fs::remove_file(link) {
-        Err(e) if !missing(&e) => {
-            log::warn!("{}: a link to nothing could not be removed: {e}", link.display());
+    if is_link && fs::metadata(link).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+        if let Err(e) = remove_file(link) {
+            log::warn!("{e}; it is a link to nothing");
         }
-        _ => {}
     }
 }
 

@@ -112,13 +112,15 @@ impl Homes {
     fn look(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
         let home = self.path(name_email);
         let damaged = |reason: &str| Err(Error::damaged(&home, reason));
-        match look(&home)? {
-            Some(found) if !found.is_dir() => return damaged("is not a directory"),
-            Some(found) if found.uid() != nix::unistd::geteuid().as_raw() => {
+        // Where keys/ is no directory, it cannot be told whether there is a key.
+        match fs::symlink_metadata(&home) {
+            Ok(found) if !found.is_dir() => return damaged("is not a directory"),
+            Ok(found) if found.uid() != nix::unistd::geteuid().as_raw() => {
                 return damaged(&format!("belongs to uid {}", found.uid()));
             }
-            Some(_) => {}
-            None => return Ok(None),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::at("looking for", &home)(e)),
         }
         let Some(record) = KeyRecord::of(&home)? else {
             // rename(2) puts a home in place of an empty directory, so that one is not in the way.

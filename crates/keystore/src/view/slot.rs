@@ -52,7 +52,11 @@ impl Occupant {
     /// What stands at `path`, where no link of ours has to be. A file with the content of `original` is
     /// worth nothing.
     pub fn of(path: &Path, original: Option<&Path>) -> io::Result<Self> {
-        let Some(found) = if_there(fs::symlink_metadata(path))? else { return Ok(Self::Nobody) };
+        // Where its directory is a file, nothing can be put there.
+        let found = match fs::symlink_metadata(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::Nobody),
+            found => found?,
+        };
         if found.is_symlink() {
             return fs::read_link(path).map(Self::Link);
         }
