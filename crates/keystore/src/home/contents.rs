@@ -248,8 +248,8 @@ impl Contents {
     }
 }
 
-#[cfg(test)]
 #[allow(clippy::unwrap_used)]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::files::durable::write_new;

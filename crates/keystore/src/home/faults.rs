@@ -64,16 +64,14 @@ impl Fault {
     pub fn error(&self, home: &Path) -> Error {
         match self {
             Self::Damage(path, why) => Error::damaged(path, why.as_str()),
+            Self::Record(why) => Error::damaged(&home.join(RECORD), why.as_str()),
             Self::Empty => Error::damaged(home, "is empty"),
             Self::NoRevocation(path) => Error::damaged(path, "holds no revocation certificate"),
-            Self::Record(why) => Error::damaged(&home.join(RECORD), why.as_str()),
-            Self::Mode(path, mode, _) if *mode & 0o077 != 0 => {
-                Error::damaged(path, format!("has mode {mode:03o}, others could read it"))
-            }
-            Self::Mode(path, mode, wanted) => {
-                Error::damaged(path, format!("has mode {mode:03o} instead of {wanted:03o}"))
-            }
             Self::Owner(path, uid) => Error::damaged(path, format!("belongs to uid {uid}")),
+            Self::Mode(path, mode, wanted) => {
+                let open = if mode & 0o077 == 0 { "" } else { ", others could read it" };
+                Error::damaged(path, format!("has mode {mode:03o} instead of {wanted:03o}{open}"))
+            }
             Self::Strange(path) | Self::TrustDatabase(path) => {
                 Error::damaged(path, "does not belong into a home")
             }

@@ -207,8 +207,8 @@ pub fn needs_directory() -> Error {
     )
 }
 
-#[cfg(test)]
 #[allow(clippy::unwrap_used)]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::scratch::scratch;

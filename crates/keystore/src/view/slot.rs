@@ -206,8 +206,8 @@ fn occupied(path: &Path, occupant: &Occupant) -> Error {
     Error::Occupied { path: path.into(), what, remedy }
 }
 
-#[cfg(test)]
 #[allow(clippy::unwrap_used)]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::scratch::scratch;
