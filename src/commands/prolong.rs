@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gpg::clock;
-use keystore::{Evidence, Filter, Key, Prolonged, Store, Term, ahead, interrupt};
+use keystore::{Evidence, Filter, Key, Prolonged, Store, Term, interrupt, parallel};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -182,7 +182,7 @@ fn prolong_all(store: &Store, plan: &Plan, jobs: usize) -> Report {
             progress.one();
             Some(result)
         };
-        ahead::each(plan.due.iter().collect(), jobs, prolong)
+        parallel::map(plan.due.iter().collect(), jobs, prolong)
     });
     let mut report = Report { interrupted: interrupt::signal(), ..Report::default() };
     for (key, result) in plan.due.iter().zip(results) {

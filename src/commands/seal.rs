@@ -23,7 +23,7 @@ pub fn seal(settings: &Settings, options: &Seal) -> Result<()> {
     }
     let store = state::open(settings)?;
     if options.dry_run {
-        store.foresee_phrases_in_memory()?;
+        store.would_have_phrases_in_memory()?;
     } else {
         store.check_phrases_in_memory()?;
         // signd can go on while its links lead to what it cannot read any more. A key whose phrase cannot
@@ -85,8 +85,8 @@ fn report(to: Form, done: &Conversion, options: &Seal) -> Result<()> {
             "every passphrase can be read as before; run it again to go on".into()
         })?;
     }
-    if done.strays > 0 {
-        let copies = output::number(done.strays, "copy", "copies");
+    if done.copies > 0 {
+        let copies = output::number(done.copies, "copy", "copies");
         return Err(Error::Partly(format!(
             "there are passphrases in the clear still: {copies}, see above; remove them, then run it again"
         )));

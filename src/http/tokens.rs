@@ -165,9 +165,9 @@ pub fn parse_name(text: &str) -> std::result::Result<String, &'static str> {
 /// The hash of a token that is written out, or written as its hash.
 fn parse_token(text: &str) -> std::result::Result<[u8; 32], &'static str> {
     if let Some(digits) = text.strip_prefix("sha256:") {
-        let mut hash = [0; 32];
-        let wrong = "after sha256: there must be 64 hexadecimal digits";
-        hex::decode(digits.as_bytes(), &mut hash).ok_or(wrong)?;
+        let decoded =
+            hex::decode(digits.as_bytes()).and_then(|bytes| bytes.as_slice().try_into().ok());
+        let hash: [u8; 32] = decoded.ok_or("after sha256: there must be 64 hexadecimal digits")?;
         // What sha256sum says of a variable that is not set.
         if [&b""[..], b"\n"].iter().any(|nothing| hash == *Sha256::digest(nothing)) {
             return Err("the hash is that of no token at all; copr-keygen token makes one");

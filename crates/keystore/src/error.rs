@@ -2,7 +2,7 @@
 //! carries a secret.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::identity::NameEmail;
 
@@ -86,6 +86,27 @@ impl Error {
     /// Wraps a system error; see [`gpg::Error::io`].
     pub fn io(doing: impl Into<String>, source: io::Error) -> Self {
         gpg::Error::io(doing, source).into()
+    }
+
+    /// What turns a system error into one that says what was done with `path`, as in
+    /// `map_err(Error::at("reading", path))`.
+    pub fn at<E: Into<io::Error>>(doing: &'static str, path: &Path) -> impl Fn(E) -> Self + Copy {
+        move |source| Self::io(format!("{doing} {}", path.display()), source.into())
+    }
+
+    /// Something in a home is not as it must be; see [`gpg::Error::DamagedHome`].
+    pub fn damaged(path: &Path, reason: impl Into<String>) -> Self {
+        gpg::Error::DamagedHome { path: path.into(), reason: reason.into() }.into()
+    }
+
+    /// Whether something in a home is not as it must be.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Gpg(gpg::Error::DamagedHome { .. }))
+    }
+
+    /// Something else is at work, or too many wait for it; see [`gpg::Error::Busy`].
+    pub fn busy(why: impl Into<String>) -> Self {
+        gpg::Error::Busy(why.into()).into()
     }
 
     /// The file system of the state directory is full; see [`gpg::Error::state_full`].

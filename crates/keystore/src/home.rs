@@ -1,33 +1,30 @@
 //! A published home: what belongs into it, where it is and whether it is whole.
 
-pub(crate) mod evidence;
-pub(crate) mod examine;
+pub(crate) mod clock_evidence;
+pub(crate) mod contents;
+pub(crate) mod faults;
+pub(crate) mod finishing;
+pub(crate) mod home_files;
 pub(crate) mod on_disk;
 pub(crate) mod record;
+mod sealed_homes;
 pub(crate) mod staging;
 
-use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gpg::{Keygrip, clock};
+use gpg::clock;
 
 use crate::error::{Error, Result};
-use crate::home::on_disk::Stamp;
-use crate::home::record::{KeyRecord, RECORD};
+use crate::files::{look, names_in};
+use crate::home::on_disk::HomeVersion;
+use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
+use crate::layout::{KEYS, PASSPHRASE, PUBRING};
 
-/// The public keyring.
-pub const PUBRING: &str = "pubring.kbx";
-/// The passphrase of the secret key, one line.
-pub const PASSPHRASE: &str = "passphrase";
-/// The directory of the secret key.
-pub const SECRET_KEYS: &str = "private-keys-v1.d";
-/// The directory of the revocation certificate.
-pub const REVOCATIONS: &str = "openpgp-revocs.d";
 /// How often a home that has just changed is looked at again before it is called damaged,
 const AGAIN: usize = 3;
 /// and after how long: the clock of the file system ticks meanwhile.
@@ -42,7 +39,7 @@ pub struct Homes {
 impl Homes {
     /// The homes of the state directory `root`.
     pub fn new(root: &Path) -> Self {
-        Self { directory: root.join("keys") }
+        Self { directory: root.join(KEYS) }
     }
 
     /// The directory the homes are renamed into.
@@ -63,7 +60,7 @@ impl Homes {
     /// Every identity that has a home, in the order of the file system. Names that no identity has
     /// are passed over.
     pub fn identities(&self) -> Result<impl Iterator<Item = Result<NameEmail>>> {
-        let reading = |e| Error::io(format!("reading {}", self.directory.display()), e);
+        let reading = Error::at("reading", &self.directory);
         let entries = fs::read_dir(&self.directory).map_err(reading)?;
         Ok(entries.filter_map(move |entry| match entry {
             Ok(entry) => NameEmail::parse(entry.file_name().to_str()?).ok().map(Ok),
@@ -81,7 +78,7 @@ impl Homes {
             let record = match self.find(&name_email) {
                 Ok(Some(record)) if record.fingerprint.as_str().ends_with(digits) => record,
                 Ok(_) => continue,
-                Err(e @ Error::Gpg(gpg::Error::DamagedHome { .. })) => {
+                Err(e) if e.is_damage() => {
                     damaged = Some(e);
                     continue;
                 }
@@ -114,27 +111,26 @@ impl Homes {
 
     fn look(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
         let home = self.path(name_email);
-        let damaged = |path: PathBuf, reason: &str| {
-            Err(Error::Gpg(gpg::Error::DamagedHome { path, reason: reason.into() }))
-        };
+        let damaged = |reason: &str| Err(Error::damaged(&home, reason));
+        // Where keys/ is no directory, it cannot be told whether there is a key.
         match fs::symlink_metadata(&home) {
-            Ok(found) if !found.is_dir() => return damaged(home, "is not a directory"),
+            Ok(found) if !found.is_dir() => return damaged("is not a directory"),
             Ok(found) if found.uid() != nix::unistd::geteuid().as_raw() => {
-                return damaged(home, &format!("belongs to uid {}", found.uid()));
+                return damaged(&format!("belongs to uid {}", found.uid()));
             }
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::io(format!("looking for {}", home.display()), e)),
+            Err(e) => return Err(Error::at("looking for", &home)(e)),
         }
         let Some(record) = KeyRecord::of(&home)? else {
             // rename(2) puts a home in place of an empty directory, so that one is not in the way.
             if names_in(&home)?.is_empty() {
                 return Ok(None);
             }
-            return damaged(home, "holds no single secret key with its revocation certificate");
+            return damaged("holds no single secret key with its revocation certificate");
         };
         for path in [record.secret_key(&home), home.join(PUBRING), home.join(PASSPHRASE)] {
-            check_file(path)?;
+            check_file(&path)?;
         }
         Ok(Some(record))
     }
@@ -145,12 +141,12 @@ impl Homes {
 fn believe<T>(home: &Path, mut look: impl FnMut() -> Result<Option<T>>) -> Result<Option<T>> {
     // Nearly all homes are whole, and then this is all.
     match look() {
-        Err(Error::Gpg(gpg::Error::DamagedHome { .. })) => {}
+        Err(e) if e.is_damage() => {}
         found => return found,
     }
     let mut looks_again = AGAIN;
     loop {
-        let looking = |e| Error::io(format!("looking for {}", home.display()), e);
+        let looking = Error::at("looking for", home);
         // Held open: as long as it is, no other home can have its inode number.
         let flags = libc::O_PATH | libc::O_NOFOLLOW;
         let held = match File::options().read(true).custom_flags(flags).open(home) {
@@ -159,11 +155,11 @@ fn believe<T>(home: &Path, mut look: impl FnMut() -> Result<Option<T>>) -> Resul
         };
         let before = held.metadata().map_err(looking)?;
         match look() {
-            Err(Error::Gpg(gpg::Error::DamagedHome { path, reason })) => {
+            Err(e) if e.is_damage() => {
                 match fs::symlink_metadata(home) {
-                    Ok(now) if Stamp::from(&now) == Stamp::from(&before) => {
+                    Ok(now) if HomeVersion::from(&now) == HomeVersion::from(&before) => {
                         if looks_again == 0 || !is_recent(&now) {
-                            return Err(Error::Gpg(gpg::Error::DamagedHome { path, reason }));
+                            return Err(e);
                         }
                         // One that left and came back within a tick of the clock has the same time.
                         looks_again -= 1;
@@ -184,112 +180,28 @@ fn is_recent(found: &Metadata) -> bool {
     clock::now().map_or(true, |now| found.ctime().unsigned_abs() + 1 >= now)
 }
 
-/// Checks a staged home before it is published: nothing is missing, nothing is for others.
-pub fn check_complete(home: &Path, record: &KeyRecord) -> Result<()> {
-    let revocation = home.join(REVOCATIONS).join(format!("{}.rev", record.fingerprint));
-    let files = [PUBRING, PASSPHRASE, RECORD].map(|name| home.join(name));
-    let mut files = files.into_iter().chain([record.secret_key(home), revocation]);
-    files.try_for_each(|path| check_private(&path))
-}
-
-/// A regular file with something in it that only its owner can read.
-pub fn check_private(path: &Path) -> Result<()> {
-    check_file(path.into())?;
-    let mode = fs::symlink_metadata(path)
-        .map_err(|e| Error::io(format!("looking at {}", path.display()), e))?
-        .mode();
-    if mode & 0o077 != 0 {
-        let reason = format!("has mode {:03o}, others could read it", mode & 0o777);
-        return Err(Error::Gpg(gpg::Error::DamagedHome { path: path.into(), reason }));
-    }
-    Ok(())
-}
-
 /// A file of a home must be a regular one with something in it.
-pub fn check_file(path: PathBuf) -> Result<()> {
-    let reason = match fs::symlink_metadata(&path) {
-        Ok(found) if found.is_file() && found.len() > 0 => return Ok(()),
-        Ok(_) => "is empty or not a regular file",
-        Err(e) if e.kind() == io::ErrorKind::NotFound => "is missing",
-        Err(e) => return Err(Error::io(format!("looking at {}", path.display()), e)),
-    };
-    Err(Error::Gpg(gpg::Error::DamagedHome { path, reason: reason.into() }))
-}
-
-/// The keygrips of the secret keys in a home.
-pub fn secret_keys(home: &Path) -> Result<Vec<Keygrip>> {
-    let names = names_in(&home.join(SECRET_KEYS))?;
-    Ok(names.iter().filter_map(|name| Keygrip::from_file_name(name)).collect())
-}
-
-/// The names in a directory, none when it is none. Half of them are no answer.
-pub fn names_in(directory: &Path) -> Result<Vec<OsString>> {
-    let reading = |e| Error::io(format!("reading {}", directory.display()), e);
-    match fs::read_dir(directory) {
-        Ok(entries) => {
-            entries.map(|entry| entry.map(|entry| entry.file_name()).map_err(reading)).collect()
-        }
-        Err(e) if is_missing(&e) => Ok(Vec::new()),
-        Err(e) => Err(reading(e)),
+fn check_file(path: &Path) -> Result<()> {
+    match look(path)? {
+        Some(found) if found.is_file() && found.len() > 0 => Ok(()),
+        Some(_) => Err(Error::damaged(path, "is empty or not a regular file")),
+        None => Err(Error::damaged(path, "is missing")),
     }
-}
-
-/// Whether there is something at `path`. That it cannot be told is no answer.
-pub fn is_there(path: &Path) -> Result<bool> {
-    match fs::symlink_metadata(path) {
-        Ok(_) => Ok(true),
-        Err(e) if is_missing(&e) => Ok(false),
-        Err(e) => Err(Error::io(format!("looking at {}", path.display()), e)),
-    }
-}
-
-/// Whether an error says that a file or directory is not there, as opposed to all that may keep us from
-/// telling.
-pub fn is_missing(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR))
-}
-
-/// Removes everything from a staged home that does not belong into a published one: sockets, lock
-/// files, the trust database, gpg's copy of the keyring.
-pub fn remove_leftovers(home: &Path) -> Result<()> {
-    keep_only(home, &[PUBRING, PASSPHRASE, SECRET_KEYS, REVOCATIONS, RECORD])
-}
-
-/// Removes everything from a staged home but the entries named.
-pub fn keep_only(home: &Path, keep: &[&str]) -> Result<()> {
-    let reading = |e| Error::io(format!("reading {}", home.display()), e);
-    for entry in fs::read_dir(home).map_err(reading)? {
-        let entry = entry.map_err(reading)?;
-        if keep.iter().any(|name| entry.file_name() == **name) {
-            continue;
-        }
-        let path = entry.path();
-        let removed = match entry.file_type() {
-            Ok(kind) if kind.is_dir() => fs::remove_dir_all(&path),
-            _ => fs::remove_file(&path),
-        };
-        match removed {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io(format!("removing {}", path.display()), e));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::scratch;
 
     fn damaged<T>() -> Result<Option<T>> {
-        Err(Error::Gpg(gpg::Error::DamagedHome { path: PathBuf::new(), reason: String::new() }))
+        Err(Error::damaged(Path::new(""), ""))
     }
 
     #[test]
     fn a_home_that_leaves_while_it_is_looked_at_is_not_there_and_never_damaged() -> Result<()> {
-        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
-        let (home, aside) = (root.join("home"), root.join("aside"));
+        let root = scratch();
+        let (home, aside) = (root.path().join("home"), root.path().join("aside"));
         assert!(fs::create_dir_all(&home).is_ok());
         let rename = |from: &Path, to: &Path| assert!(fs::rename(from, to).is_ok());
 
@@ -333,23 +245,6 @@ mod tests {
         // And one that stays as it is, is.
         rename(&aside, &home);
         assert!(believe(&home, damaged::<()>).is_err());
-        fs::remove_dir_all(&root).map_err(|e| Error::io("clearing up", e))
-    }
-
-    #[test]
-    fn what_cannot_be_told_is_no_answer() -> Result<()> {
-        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
-        assert!(fs::create_dir(&root).is_ok());
-        let (file, circle) = (root.join("file"), root.join("circle"));
-        assert!(fs::write(&file, "").is_ok());
-        assert!(std::os::unix::fs::symlink("circle", &circle).is_ok());
-        for nothing in [root.join("nothing"), file.join("nothing")] {
-            assert!(!is_there(&nothing)?);
-            assert!(names_in(&nothing)?.is_empty());
-        }
-        assert!(is_there(&circle.join("x")).is_err());
-        assert!(names_in(&circle).is_err() && secret_keys(&circle).is_err());
-        assert_eq!(names_in(&root)?.len(), 2);
-        fs::remove_dir_all(&root).map_err(|e| Error::io("clearing up", e))
+        Ok(())
     }
 }

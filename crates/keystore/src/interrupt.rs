@@ -26,9 +26,9 @@ static EVENT: LazyLock<Option<EventFd>> =
 
 /// Work that is not to be cut off, as long as this lives.
 #[must_use]
-pub struct Work(());
+pub struct WorkGuard(());
 
-impl Drop for Work {
+impl Drop for WorkGuard {
     fn drop(&mut self) {
         *lock() -= 1;
     }
@@ -36,9 +36,9 @@ impl Drop for Work {
 
 /// Begins work that a first signal does not cut off. It must look at [`signal`], [`check`] or [`event`]
 /// now and then.
-pub fn work() -> Work {
+pub fn work() -> WorkGuard {
     *lock() += 1;
-    Work(())
+    WorkGuard(())
 }
 
 /// The signal that told this process to stop, if one has.

@@ -5,7 +5,7 @@ use gpg::{KeyLength, KeyParameters, Lifetime, UserId};
 use crate::error::Result;
 use crate::identity::NameEmail;
 
-/// A key that somebody wants to exist.
+/// A request for a key.
 #[derive(Clone, Debug)]
 pub struct KeyRequest {
     name_email: NameEmail,

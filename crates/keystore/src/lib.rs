@@ -5,7 +5,6 @@
 //! `state` is the directory around the homes, `secrets` protect a home, `make` makes one, `view` is what
 //! obs-signd sees of them, `keep` looks after them, and `transfer` brings them in and out.
 
-pub mod ahead;
 pub mod error;
 mod files;
 mod home;
@@ -13,9 +12,13 @@ pub mod identity;
 pub mod interrupt;
 mod keep;
 mod key_request;
+pub mod layout;
 mod make;
 mod options;
+pub mod parallel;
 pub mod remedy;
+#[cfg(test)]
+mod scratch;
 mod secrets;
 mod state;
 mod store;
@@ -24,38 +27,42 @@ mod view;
 
 pub use error::{Error, Result};
 pub use files::durable::{rename, rename_by};
+pub use files::make_directory as make_part;
 pub use home::Homes;
-pub use home::evidence::Evidence;
-pub use home::examine::{DIRECTORY_MODE, Fault, Home, TRUST_DATABASE, judge};
+pub use home::clock_evidence::Evidence;
+pub use home::contents::Home;
+pub use home::faults::{Fault, judge};
 pub use home::record::KeyRecord;
-pub use home::staging::Work;
+pub use home::staging::clear::StagingWork;
 pub use identity::NameEmail;
 pub use keep::catalog::{Catalog, Filter, Key, Listed};
+pub use keep::convert_passphrases::{Conversion, Talk};
 pub use keep::inspector::{Inspector, check_path_length};
 pub use keep::prolong::{Prolonged, Term};
 pub use keep::trash::Removed;
 pub use key_request::KeyRequest;
+pub use layout::{DIRECTORY_MODE, IMPORTING, PARTS, TRUST_DATABASE};
 pub use make::Outcome;
-pub use make::looks::LOOKS_MAX;
-pub use make::pool::Stock;
-pub use make::turns::INSIDE_MAX;
+pub use make::limits::{INSIDE_MAX, LOOKS_MAX};
+pub use make::pool_filling::Stock;
 pub use options::Options;
 pub use secrets::passphrase::{Form, Passphrases, needs_directory as needs_phrases_dir};
-pub use secrets::sealing::{CREDENTIAL, Conversion, Marker, Sealing, SealingKey, Talk};
+pub use secrets::sealing_key::{CREDENTIAL, SealingKey};
+pub use secrets::sealing_marker::{Marker, Sealing};
 pub use state::directory::{
     check_outside, check_root, check_user, is_volume, nobodys, owner_of, volume_group,
 };
+pub use state::foreign_files::{ForeignFile, Owner, give_back, set_mode};
+pub use state::free_space::Space;
 pub use state::nested;
 pub use state::old_keyring::find as old_keyring;
-pub use state::owners::{Owner, PARTS, Stranger, give_back, make_part, set_mode};
-pub use state::space::Space;
 pub use store::{Store, Workplace};
 pub use transfer::archive::{self, Archived, Restored, Summary};
 pub use transfer::export::{ExportReport, Unexported};
 pub use transfer::import::{
-    IMPORTING, ImportOptions, ImportReport, Keyless, LeftOut, Moved, OldLayout, Phrases, Shadowed,
-    Source, Unread, way_out,
+    ImportOptions, ImportReport, Keyless, LeftOut, Moved, OldLayout, Phrases, Shadowed, Source,
+    Unread, way_out,
 };
-pub use view::agent::{Agent, AgentHome, Configuration};
-pub use view::links::{LinkFault, OddLink};
-pub use view::relink::Provided;
+pub use view::agent_home::{Agent, AgentHome, Configuration};
+pub use view::link_problems::{LinkFault, LinkProblem};
+pub use view::sync_links::Provided;

@@ -1,22 +1,26 @@
-//! The one function that makes a key, whoever asks for it.
+//! The one function that makes a key, for HTTP and for the command line.
 
 pub(crate) mod assemble;
-pub(crate) mod looks;
+pub(crate) mod gpg_read_limit;
+pub(crate) mod identity_locks;
+pub(crate) mod job_queue;
+pub(crate) mod limits;
 pub(crate) mod pool;
-pub(crate) mod turns;
+pub(crate) mod pool_filling;
 
 use std::time::Instant;
 
 use gpg::{Keygrip, clock};
 
+use crate::Store;
 use crate::error::{Error, Result};
+use crate::home::finishing;
 use crate::home::record::KeyRecord;
-use crate::home::staging::Publication;
 use crate::identity::NameEmail;
 use crate::key_request::KeyRequest;
 use crate::secrets::passphrase::Passphrases;
-use crate::state::space::Space;
-use crate::{Store, home};
+use crate::state::free_space::Space;
+use crate::view::publish::Publication;
 
 /// What became of a request for a key.
 #[derive(Debug)]
@@ -38,11 +42,11 @@ impl Store {
             return Ok(existed);
         }
         let patience = deadline.min(Instant::now() + self.queue_timeout);
-        let _turn = self.turns.take(name_email, patience)?;
+        let _lock = self.makers.take(name_email, patience)?;
         if let Some(existed) = self.find_linked(name_email)? {
             return Ok(existed);
         }
-        let _permit = self.permits.take(patience)?;
+        let _job = self.jobs.take(patience)?;
         self.make(request, deadline)
     }
 
@@ -103,22 +107,15 @@ impl Store {
             expires,
             changed: created,
         };
-        record.write(staged.path())?;
-        home::remove_leftovers(staged.path())?;
-        home::check_complete(staged.path(), &record).map_err(|error| {
-            Error::Gpg(gpg::Error::Failed {
-                how: "what it left is not a whole key".into(),
-                words: error.to_string(),
-            })
-        })?;
+        finishing::finish_made(staged.path(), &record)?;
         match self.publish(staged, name_email, &record.keygrip)? {
             Publication::Done => {
                 self.relink(name_email)?;
                 Ok(Outcome::Made(record))
             }
             Publication::Lost => self.find_linked(name_email)?.ok_or_else(|| {
-                // Brought back, and removed again; whoever asks once more gets a key.
-                Error::Gpg(gpg::Error::Busy(format!("the key of {name_email} comes and goes")))
+                // It was brought back, and removed again. The next request gets a key.
+                Error::busy(format!("the key of {name_email} comes and goes"))
             }),
         }
     }

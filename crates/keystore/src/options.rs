@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::secrets::sealing::SealingKey;
+use crate::secrets::sealing_key::SealingKey;
 
 /// Where the keys are and how they are kept.
 #[derive(Clone, Debug)]

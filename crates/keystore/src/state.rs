@@ -1,8 +1,8 @@
 //! The state directory: its parts, their owner, and the room on its file system.
 
 pub(crate) mod directory;
+pub(crate) mod foreign_files;
+pub(crate) mod free_space;
 pub mod nested;
 pub(crate) mod old_keyring;
 pub(crate) mod opened;
-pub(crate) mod owners;
-pub(crate) mod space;

@@ -10,27 +10,28 @@ use gpg::{Gpg, Keygrip, clock};
 use crate::error::{Error, Result};
 use crate::home::Homes;
 use crate::home::on_disk::OnDisk;
-use crate::home::staging::{self, Publication, StagedHome, Staging};
+use crate::home::staging::{self, StagedHome, Staging};
 use crate::identity::NameEmail;
 use crate::keep::catalog::Catalog;
-use crate::make::looks::Looks;
+use crate::layout::{IMPORTING, KEYS, PARTS, POOL, STAGING, TRASH};
+use crate::make::gpg_read_limit::GpgReadLimit;
+use crate::make::identity_locks::IdentityLocks;
+use crate::make::job_queue::JobQueue;
 use crate::make::pool::Pool;
-use crate::make::turns::{Permits, Turns};
 use crate::options::Options;
 use crate::remedy;
 use crate::secrets::passphrase::Passphrases;
 use crate::state::opened::Opened;
-use crate::state::owners::PARTS;
 use crate::state::{directory, nested};
-use crate::transfer::import::IMPORTING;
-use crate::view::phrases::PhraseFiles;
-use crate::view::signd::SigndView;
+use crate::view::phrase_files::PhraseFiles;
+use crate::view::publish::{Publication, Publisher};
+use crate::view::signd_view::SigndView;
 
 /// The keys of this sign host and all it takes to make another one.
 #[derive(Debug)]
 pub struct Store {
     pub(crate) catalog: Catalog,
-    pub(crate) looks: Arc<Looks>,
+    pub(crate) reads: Arc<GpgReadLimit>,
     pub(crate) homes: Homes,
     pub(crate) signd: SigndView,
     pub(crate) on_disk: OnDisk,
@@ -41,8 +42,8 @@ pub struct Store {
     pub(crate) trash: PathBuf,
     pub(crate) gpg: Gpg,
     pub(crate) opened: Opened,
-    pub(crate) turns: Turns,
-    pub(crate) permits: Arc<Permits>,
+    pub(crate) makers: IdentityLocks,
+    pub(crate) jobs: Arc<JobQueue>,
     pub(crate) queue_timeout: Duration,
 }
 
@@ -87,7 +88,7 @@ impl Store {
         phrases: PathBuf,
     ) -> Result<Self> {
         let root = &options.state_dir;
-        Self::make_parts(root, &["keys", "pool", "staging"])?;
+        Self::make_parts(root, &[KEYS, POOL, STAGING])?;
         let store = Self::with(options, gpg, root, |signd| signd.beside(importing, phrases))?;
         store.clear_staging();
         store.prepare_signd()?;
@@ -101,32 +102,43 @@ impl Store {
         above: &Path,
         view: impl FnOnce(SigndView) -> SigndView,
     ) -> Result<Self> {
+        let store = Self::unchecked(options, gpg, above, view);
+        store.signd.check_phrases_are_ours()?;
+        Ok(store)
+    }
+
+    /// As [`Store::with`], whatever is there.
+    pub(crate) fn unchecked(
+        options: &Options,
+        gpg: Gpg,
+        above: &Path,
+        view: impl FnOnce(SigndView) -> SigndView,
+    ) -> Self {
         let root = &options.state_dir;
-        let permits = Arc::new(Permits::new(options.jobs));
-        let looks = Looks::new(Arc::clone(&permits), options.queue_timeout);
+        let jobs = Arc::new(JobQueue::new(options.jobs));
+        let reads = GpgReadLimit::new(Arc::clone(&jobs), options.queue_timeout);
         let passphrases = Passphrases::new(options);
         let homes = Homes::new(root);
         let signd = view(SigndView::of(options, &passphrases));
-        signd.check_phrases_are_ours()?;
         let opened = Opened::new(root, signd.phrase_links().is_some());
         let mut directories = vec![homes.directory().into(), signd.secret_keys().into()];
         directories.extend(signd.phrase_links().map(Into::into));
-        Ok(Self {
+        Self {
             catalog: Catalog::new(root, gpg.clone()),
-            looks: Arc::new(looks),
+            reads: Arc::new(reads),
             homes,
             signd,
             on_disk: OnDisk::new(directories),
             passphrases,
-            staging: Staging::new(above.join("staging")),
+            staging: Staging::new(above.join(STAGING)),
             pool: Pool::new(root, options.pool_max_age),
-            trash: root.join("trash"),
+            trash: root.join(TRASH),
             gpg,
             opened,
-            turns: Turns::default(),
-            permits,
+            makers: IdentityLocks::default(),
+            jobs,
             queue_timeout: options.queue_timeout,
-        })
+        }
     }
 
     pub(crate) fn make_parts(root: &Path, parts: &[&str]) -> Result<()> {
@@ -142,14 +154,19 @@ impl Store {
         }
     }
 
-    /// Publishes a home of staging; see [`StagedHome::publish`].
-    pub(crate) fn publish<'a>(
-        &'a self,
-        staged: StagedHome<'a>,
+    /// Publishes a home of staging; see [`Publisher::publish`].
+    pub(crate) fn publish(
+        &self,
+        staged: StagedHome,
         name_email: &NameEmail,
         keygrip: &Keygrip,
     ) -> Result<Publication> {
-        staged.publish(&self.homes, &self.signd, &self.on_disk, name_email, keygrip)
+        self.publisher().publish(staged.path(), staged.scratch(), name_email, keygrip)
+    }
+
+    /// What publishes homes.
+    pub(crate) fn publisher(&self) -> Publisher<'_> {
+        Publisher { homes: &self.homes, signd: &self.signd, on_disk: &self.on_disk }
     }
 
     /// Makes sure that signd can be given phrases where no disk keeps them.
@@ -157,9 +174,9 @@ impl Store {
         self.signd.phrase_files().map_or(Ok(()), PhraseFiles::prepare_in_memory)
     }
 
-    /// Whether it could be made sure of.
-    pub fn foresee_phrases_in_memory(&self) -> Result<()> {
-        self.signd.phrase_files().map_or(Ok(()), PhraseFiles::foresee_in_memory)
+    /// Dry run of [`Store::check_phrases_in_memory`].
+    pub fn would_have_phrases_in_memory(&self) -> Result<()> {
+        self.signd.phrase_files().map_or(Ok(()), PhraseFiles::would_be_in_memory)
     }
 
     /// Where signd finds phrases.
@@ -179,7 +196,7 @@ impl Store {
 
     /// Removes the work of processes of this host that did not live to finish it.
     pub fn clear_staging(&self) {
-        match self.staging.clear(&self.signd) {
+        match self.staging.clear(self.signd.secret_keys()) {
             Ok(0) => {}
             Ok(count) => {
                 log::info!("removed {count} unfinished keys of processes that ended early")
@@ -193,9 +210,9 @@ impl Store {
         &self.catalog
     }
 
-    /// The keys for many who look at once. Where that takes gpg, it takes one of the permits too.
+    /// The keys for many readers at once. A look that takes gpg takes one of the jobs too.
     pub fn shared_catalog(&self) -> Catalog {
-        self.catalog.under(&self.looks)
+        self.catalog.under(&self.reads)
     }
 
     /// Tells signd that keys have changed.
@@ -224,7 +241,7 @@ impl Store {
 
     /// gpg jobs that run now, and requests that wait for one to end.
     pub fn load(&self) -> (usize, usize) {
-        self.permits.load()
+        self.jobs.load()
     }
 }
 

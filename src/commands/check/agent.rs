@@ -29,7 +29,7 @@ pub fn configuration(host: &Host, _: &Survey) -> Section {
         section.note("gnupg", "is the old service's, see below");
         return section;
     }
-    for (path, why) in host.inspector.misled() {
+    for (path, why) in host.inspector.misleading_files() {
         section.failed(host.name(&path), why, host.keep_aside(&path));
     }
     let home = host.inspector.agent_home();

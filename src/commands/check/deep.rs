@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gpg::Certificate;
-use keystore::ahead;
 use keystore::interrupt;
+use keystore::parallel;
 use keystore::remedy::quote;
 use keystore::{Form, Home};
 
@@ -42,7 +42,7 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     let stop = AtomicBool::new(false);
     // A page is shown only where every setting is right.
     let jobs = host.settings.jobs.get().map_or(1, |jobs| *jobs);
-    let found = ahead::each(whole, jobs, |(place, home)| {
+    let found = parallel::map(whole, jobs, |(place, home)| {
         if stop.load(Ordering::Relaxed) || interrupt::signal().is_some() {
             return None;
         }

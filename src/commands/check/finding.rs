@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 
 use gpg::text::printable;
-use keystore::OddLink;
+use keystore::LinkProblem;
 
 use crate::error::Result;
 
@@ -48,7 +48,7 @@ pub enum Mend {
     /// `key.json` of the home at this place in the survey.
     Record(usize),
     /// A link of obs-signd.
-    Link(Box<OddLink>),
+    Link(Box<LinkProblem>),
     /// The files of the shared agent's home.
     AgentHome,
     /// The trust database in that home.

@@ -1,7 +1,7 @@
 //! What obs-signd sees: a link to every secret key, a link to every passphrase, and nothing else. It
 //! takes each entry of `phrases/` for a user who can sign.
 
-use keystore::{LinkFault, OddLink};
+use keystore::{LinkFault, LinkProblem};
 
 use super::finding::{Mend, Remedy, Section};
 use super::host::Host;
@@ -50,7 +50,7 @@ fn open_phrases(host: &Host) -> Remedy {
     })
 }
 
-fn report(host: &Host, odd: OddLink, section: &mut Section) {
+fn report(host: &Host, odd: LinkProblem, section: &mut Section) {
     let (subject, message) = (host.name(&odd.path), describe(&odd));
     let remedy = match (&odd.fault, odd.is_phrase()) {
         _ if odd.needs_phrase() && host.lacks_sealing_key() => open_phrases(host),
@@ -65,7 +65,7 @@ fn report(host: &Host, odd: OddLink, section: &mut Section) {
     section.failed(subject, message, remedy);
 }
 
-fn describe(odd: &OddLink) -> String {
+fn describe(odd: &LinkProblem) -> String {
     let text = match (&odd.fault, odd.is_phrase(), odd.hides_a_key()) {
         (LinkFault::Elsewhere(to), ..) => return format!("leads elsewhere, to {}", to.display()),
         (LinkFault::Stale(to), is_phrase, _) => {

@@ -51,7 +51,7 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     }
     // A directory that is not ours is named with the links.
     if host.inspector.check_phrases_are_ours().is_ok() {
-        section.look("phrases_dir", host.inspector.foresee_phrases(), READ_MORE);
+        section.look("phrases_dir", host.inspector.would_provide_phrases(), READ_MORE);
     }
     let has_key = passphrases.key().is_some();
     if !has_key {
@@ -109,7 +109,7 @@ fn look_apart(host: &Host, section: &mut Section) {
 
 /// Which can be told from other files only by who can open passphrases.
 fn look_for_copies(host: &Host, section: &mut Section) {
-    let strays = section.look("the state", host.inspector.stray_passphrases(), host.give_back());
+    let strays = section.look("the state", host.inspector.plaintext_copies(), host.give_back());
     for path in strays.unwrap_or_default() {
         let message = "holds the passphrase of a key in the clear; nobody should need this copy";
         let shred = Remedy::Command(format!("shred -u {}", quote_path(&path)));

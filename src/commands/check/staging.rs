@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use keystore::Work;
+use keystore::StagingWork;
 use keystore::remedy::quote_path;
 
 use super::finding::{Mend, Section};
@@ -21,8 +21,8 @@ pub fn section(host: &Host, _: &Survey) -> Section {
     let (mut alive, mut dead, mut hosts) = (0, 0, BTreeMap::<_, Vec<&Path>>::new());
     for (path, work) in &work {
         match work {
-            Work::Alive => alive += 1,
-            Work::Dead => {
+            StagingWork::Alive => alive += 1,
+            StagingWork::Dead => {
                 dead += 1;
                 // All of it is cleared at once.
                 if !host.options.repair {
@@ -30,12 +30,12 @@ pub fn section(host: &Host, _: &Survey) -> Section {
                     section.warning(host.name(path), message, Mend::Staging);
                 }
             }
-            Work::Foreign => {
+            StagingWork::Foreign => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 let tag = name.split('-').next().unwrap_or_default().to_owned();
                 hosts.entry(tag).or_default().push(path);
             }
-            Work::Strange => {
+            StagingWork::Strange => {
                 section.note(host.name(path), "was not made here; nothing clears it");
             }
         }

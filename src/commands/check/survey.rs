@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use keystore::Home;
-use keystore::ahead::ahead;
+use keystore::parallel::map_ahead;
 
 use super::host::Host;
 use crate::error::Error;
@@ -27,7 +27,7 @@ impl Survey {
         };
         let owner = host.owner.uid.as_raw();
         let examine = |name| host.inspector.examine(name, owner);
-        let homes = ahead(names.into_iter(), examine).flatten().collect();
+        let homes = map_ahead(names.into_iter(), examine).flatten().collect();
         Self { homes, strange, failure: None }
     }
 

@@ -1,15 +1,35 @@
 //! Making what was written survive a power cut, putting it in place without a loss, and knowing what a rename
 //! has done.
 
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use crate::error::{Error, Result};
+use crate::files::FileId;
+use crate::layout::FILE_MODE;
+
+/// Writes the new file `path`, for its owner only. It is not on the disk yet.
+pub fn write_new(path: &Path, content: &[u8]) -> Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path);
+    file.and_then(|mut file| file.write_all(content)).map_err(Error::at("writing", path))
+}
+
+/// Renames the finished file `fresh` over `target`, durably.
+pub fn replace(fresh: &Path, target: &Path) -> Result<()> {
+    sync(fresh)?;
+    rename(fresh, target).map_err(Error::at("writing", target))?;
+    sync_parent(target)
+}
+
+/// Writes the directory that `path` is in through to the disk.
+pub fn sync_parent(path: &Path) -> Result<()> {
+    sync(path.parent().unwrap_or(path))
+}
 
 /// Writes a file or directory through to the disk.
 pub fn sync(path: &Path) -> Result<()> {
@@ -48,7 +68,7 @@ pub fn exchange(fresh: &Path, target: &Path, may_go: impl Fn(&Path) -> bool) -> 
         Err(errno) => Err(errno),
     };
     let replaced = match replaced {
-        // File systems of other hosts know neither; nobody else writes there at the same moment.
+        // Network file systems know neither kind of rename. A plain one leaves a moment for a race.
         Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) if !may_go(target) => Ok(false),
         Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
             return rename(fresh, target).map(|()| true);
@@ -76,15 +96,15 @@ pub fn rename_by(from: &Path, to: &Path, act: impl Fn() -> io::Result<()>) -> io
     loop {
         let Err(error) = act() else { return Ok(()) };
         let source = identity(from);
-        if source.as_ref().is_err_and(is_missing) && identity(to).is_ok_and(|at| at == moved) {
+        if source.as_ref().is_err_and(is_gone) && identity(to).is_ok_and(|at| at == moved) {
             return Ok(());
         }
         if !is_uncertain(&error) {
             return Err(error);
         }
         if tries == TRIES || source.is_err() {
-            // Somebody else's directory is there, whatever the error says.
-            return Err(if is_occupied(to) { libc_error(libc::ENOTEMPTY) } else { error });
+            // The directory of another process is there, whatever the error says.
+            return Err(if is_occupied(to) { Errno::ENOTEMPTY.into() } else { error });
         }
         tries += 1;
     }
@@ -95,29 +115,25 @@ pub fn is_taken(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST))
 }
 
-/// What tells one file from every other one, as long as it exists.
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+fn identity(path: &Path) -> io::Result<FileId> {
+    fs::symlink_metadata(path).map(|found| FileId::from(&found))
 }
 
 /// Whether an error is about the connection to the file system, or about a name that has changed
 /// there, and not about what was asked for.
-pub fn is_uncertain(error: &io::Error) -> bool {
+fn is_uncertain(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::ESTALE | libc::EIO | libc::ETIMEDOUT | libc::EREMOTEIO)
     )
 }
 
-fn is_missing(error: &io::Error) -> bool {
+/// Whether a name has gone, as a client of NFS may tell it.
+fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE))
 }
 
 /// Whether no directory can be renamed to this name.
 fn is_occupied(path: &Path) -> bool {
     fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
-}
-
-fn libc_error(number: i32) -> io::Error {
-    io::Error::from_raw_os_error(number)
 }

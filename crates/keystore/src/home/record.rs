@@ -1,28 +1,30 @@
 //! `key.json`: what is known of a key without asking gpg. A cache, never the truth.
 
-use std::fs::OpenOptions;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use gpg::{Certificate, Fingerprint, Keygrip, clock};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::error::{Error, Result};
-use crate::home::{REVOCATIONS, SECRET_KEYS, names_in, secret_keys};
-
-/// Its name in a home.
-pub const RECORD: &str = "key.json";
+use crate::files::durable::write_new;
+use crate::files::names_in;
+use crate::files::small_files::{Symlinks, beginning, open_regular};
+use crate::layout::{RECORD, REVOCATIONS, SECRET_KEYS};
 
 /// Longer than any record, so that a strange file is not read into memory.
 pub const RECORD_MAX: u64 = 4096;
 
 /// The facts about a key that are cached in `key.json`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KeyRecord {
     /// Fingerprint of the primary key.
+    #[serde(serialize_with = "as_text")]
     pub fingerprint: Fingerprint,
     /// Keygrip of the secret key.
+    #[serde(serialize_with = "as_text")]
     pub keygrip: Keygrip,
     /// gpg's name of the algorithm, like `rsa2048`; empty when unknown.
     pub algorithm: String,
@@ -30,12 +32,20 @@ pub struct KeyRecord {
     pub created: u64,
     /// Unix time of expiry; `None` for never, or unknown.
     pub expires: Option<u64>,
-    /// Unix time when the certificate last became another one; that of creation until then.
+    /// Unix time when the certificate last changed; the time of creation until then.
     pub changed: u64,
 }
 
-/// `key.json` as it is written.
-#[derive(Serialize, Deserialize)]
+/// Serializes a value as its text.
+pub fn as_text<S: Serializer>(
+    value: &impl Display,
+    out: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    out.collect_str(value)
+}
+
+/// `key.json` as it is read.
+#[derive(Deserialize)]
 struct RecordFile {
     fingerprint: String,
     keygrip: String,
@@ -51,36 +61,46 @@ impl KeyRecord {
     /// Writes `key.json` into a staged home.
     pub fn write(&self, home: &Path) -> Result<()> {
         let path = home.join(RECORD);
-        let failed = |e: io::Error| Error::io(format!("writing {}", path.display()), e);
-        let text = self.text().map_err(|e| failed(e.into()))?;
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        file.and_then(|mut file| file.write_all(&text)).map_err(failed)
-    }
-
-    /// What [`KeyRecord::write`] writes.
-    pub fn text(&self) -> serde_json::Result<Vec<u8>> {
-        let record = RecordFile {
-            fingerprint: self.fingerprint.to_string(),
-            keygrip: self.keygrip.to_string(),
-            algorithm: self.algorithm.clone(),
-            created: self.created,
-            expires: self.expires,
-            changed: self.changed,
-        };
-        let mut text = serde_json::to_vec(&record)?;
+        let failed = Error::at("writing", &path);
+        let mut text = serde_json::to_vec(self).map_err(|e| failed(io::Error::from(e)))?;
         text.push(b'\n');
-        Ok(text)
+        write_new(&path, &text)
     }
 
     /// What is known of the key in `home`. `key.json` is a cache: when it is not there, or is about
     /// a key that is not there, the names of the files tell.
     pub fn of(home: &Path) -> Result<Option<Self>> {
         let cached = Self::read(home);
-        let is_here = |record: &Self| record.secret_key(home).is_file();
-        if cached.as_ref().is_some_and(is_here) {
+        // Nearly always this is all.
+        if cached.as_ref().is_some_and(|record| record.secret_key(home).is_file()) {
             return Ok(cached);
         }
-        Ok(Self::from_file_names(home)?.or(cached))
+        let revocations = names_in(&home.join(REVOCATIONS))?;
+        let named = |name: &OsString| Fingerprint::parse(name.to_str()?.strip_suffix(".rev")?);
+        let revocations: Vec<_> = revocations.iter().filter_map(named).collect();
+        Ok(Self::told_by(cached, &secret_keys(home)?, &revocations))
+    }
+
+    /// What is known of the key of a home that holds `cached` in `key.json`, and these secret keys and
+    /// revocation certificates. What `key.json` says counts when its secret key is there. Else the names
+    /// tell, where there is one of each.
+    pub fn told_by(
+        cached: Option<Self>,
+        grips: &[Keygrip],
+        revocations: &[Fingerprint],
+    ) -> Option<Self> {
+        match (&cached, grips, revocations) {
+            (Some(record), grips, _) if grips.contains(&record.keygrip) => cached,
+            (_, [keygrip], [fingerprint]) => Some(Self {
+                fingerprint: fingerprint.clone(),
+                keygrip: keygrip.clone(),
+                algorithm: String::new(),
+                created: 0,
+                expires: None,
+                changed: 0,
+            }),
+            _ => cached,
+        }
     }
 
     /// Whether it was last changed under a clock that was ahead of `now`, of a key that was made before: a
@@ -112,15 +132,10 @@ impl KeyRecord {
     }
 
     /// Reads `key.json`; `None` when it is missing, cannot be read or is not what [`KeyRecord::write`]
-    /// writes: whoever goes without this cache asks the files it is made from.
+    /// writes. Then the files tell that this cache is made from.
     pub fn read(home: &Path) -> Option<Self> {
-        let mut text = Vec::with_capacity(1024);
-        // Whatever lies there must not make us wait, nor lead elsewhere.
-        let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
-        let open = OpenOptions::new().read(true).custom_flags(flags).open(home.join(RECORD));
-        let file = open.ok().filter(|file| file.metadata().is_ok_and(|found| found.is_file()))?;
-        file.take(RECORD_MAX).read_to_end(&mut text).ok()?;
-        Self::parse(&text)
+        let file = open_regular(&home.join(RECORD), Symlinks::Refused).ok()??;
+        Self::parse(&beginning(file, RECORD_MAX).ok()?)
     }
 
     /// Parses what [`KeyRecord::write`] writes.
@@ -147,21 +162,10 @@ impl KeyRecord {
             self.changed = newest.unwrap_or_default().max(self.created);
         }
     }
+}
 
-    /// What the names of the files tell when there is no `key.json`.
-    fn from_file_names(home: &Path) -> Result<Option<Self>> {
-        let Ok([keygrip]) = <[_; 1]>::try_from(secret_keys(home)?) else { return Ok(None) };
-        let revocations = names_in(&home.join(REVOCATIONS))?;
-        let fingerprint = revocations
-            .iter()
-            .find_map(|name| Fingerprint::parse(name.to_str()?.strip_suffix(".rev")?));
-        Ok(fingerprint.map(|fingerprint| Self {
-            fingerprint,
-            keygrip,
-            algorithm: String::new(),
-            created: 0,
-            expires: None,
-            changed: 0,
-        }))
-    }
+/// The keygrips of the secret keys in a home.
+pub fn secret_keys(home: &Path) -> Result<Vec<Keygrip>> {
+    let names = names_in(&home.join(SECRET_KEYS))?;
+    Ok(names.iter().filter_map(|name| Keygrip::from_file_name(name)).collect())
 }

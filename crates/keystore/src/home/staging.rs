@@ -1,29 +1,25 @@
 //! Work in progress: every home is made in a directory of its own below `staging/` that is locked
 //! as long as its maker lives. Nothing here is ever trusted or reused after a crash.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gpg::Keygrip;
-use nix::fcntl::Flock;
 
 use crate::error::{Error, Result};
 use crate::files::durable;
-use crate::files::lock::lock;
-use crate::home::on_disk::{OnDisk, Stamp};
-use crate::home::{self, Homes};
-use crate::identity::NameEmail;
+use crate::files::lock::{DirectoryLock, lock};
+use crate::files::{is_there, make_directory, names_in, remove_tree};
+use crate::layout::{DIRECTORY_MODE, SECRET_KEYS};
 use crate::secrets::passphrase::{self, Form};
-use crate::view::signd::SigndView;
 
-mod clear;
-mod whose;
+pub(crate) mod clear;
+mod process_tag;
 
-pub use clear::Work;
-use whose::Identity;
+use process_tag::ProcessTag;
 
 /// The home inside of a staging directory; short, because agent sockets live in it.
 const HOME: &str = "h";
@@ -39,28 +35,18 @@ const SOCKET_PATH_MAX: usize = 107;
 pub struct Staging {
     directory: PathBuf,
     /// Tells the work of processes whose locks count from that of others on a shared file system.
-    identity: Identity,
+    tag: ProcessTag,
     /// Whether a home of this process could not be removed.
     leftovers: AtomicBool,
 }
 
-/// A home that nobody sees yet. Dropped, it is gone, and the link to its secret key with it.
+/// A home that is not published yet. It is removed when this is dropped.
 #[derive(Debug)]
 pub struct StagedHome<'a> {
     staging: &'a Staging,
     home: PathBuf,
     directory: PathBuf,
-    _lock: Flock<File>,
-    linked: Option<(&'a SigndView, Keygrip)>,
-}
-
-/// How a rename into `keys/` ended.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Publication {
-    /// The home is published.
-    Done,
-    /// Somebody else published a key of this identity first; it is theirs that counts.
-    Lost,
+    _lock: DirectoryLock,
 }
 
 /// Refuses a state directory so deep that agent sockets below it could not be bound. gpg binds them
@@ -80,21 +66,26 @@ pub fn check_path_length(root: &Path) -> Result<()> {
 
 impl Staging {
     pub fn new(directory: PathBuf) -> Self {
-        let identity = Identity::of(&directory);
-        Self { directory, identity, leftovers: AtomicBool::new(false) }
+        let tag = ProcessTag::of(&directory);
+        Self { directory, tag, leftovers: AtomicBool::new(false) }
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Makes an empty home. Its directory gets its name when it is locked: by the lock, work is told from
     /// what is left behind, and who only looks for that must not take a directory from its maker.
     pub fn create(&self) -> Result<StagedHome<'_>> {
         loop {
-            let name = self.identity.name();
+            let name = self.tag.name();
             let directory = self.directory.join(&name);
             let fresh = self.directory.join(format!("{FRESH}{name}"));
-            let failed = |e| Error::io(format!("making {}", directory.display()), e);
+            let failed = Error::at("making", &directory);
             let builder = || {
                 let mut builder = DirBuilder::new();
-                builder.mode(0o700);
+                builder.mode(DIRECTORY_MODE);
                 builder
             };
             match builder().create(&fresh) {
@@ -103,7 +94,7 @@ impl Staging {
             }
             let lock = match lock(&fresh) {
                 Ok(Some(lock)) => lock,
-                // Somebody who clears up has come between; what they have is theirs.
+                // A process that clears up has taken it first, and removes it.
                 Ok(None) => continue,
                 Err(e) => {
                     let _ = fs::remove_dir(&fresh); // empty; the next start removes it as well
@@ -122,7 +113,7 @@ impl Staging {
                 return Err(failed(e));
             }
             let home = directory.join(HOME);
-            return Ok(StagedHome { staging: self, home, directory, _lock: lock, linked: None });
+            return Ok(StagedHome { staging: self, home, directory, _lock: lock });
         }
     }
 
@@ -138,9 +129,9 @@ impl Staging {
 
     /// Whether a home in here holds this secret key.
     pub fn holds(&self, keygrip: &Keygrip) -> Result<bool> {
-        let secret = Path::new(HOME).join(home::SECRET_KEYS).join(keygrip.file_name());
-        for name in home::names_in(&self.directory)? {
-            if home::is_there(&self.directory.join(name).join(&secret))? {
+        let secret = Path::new(HOME).join(SECRET_KEYS).join(keygrip.file_name());
+        for name in names_in(&self.directory)? {
+            if is_there(&self.directory.join(name).join(&secret))? {
                 return Ok(true);
             }
         }
@@ -148,7 +139,7 @@ impl Staging {
     }
 }
 
-impl<'a> StagedHome<'a> {
+impl StagedHome<'_> {
     /// The home, an empty directory at first.
     pub fn path(&self) -> &Path {
         &self.home
@@ -157,81 +148,20 @@ impl<'a> StagedHome<'a> {
     /// Makes the home an empty directory again.
     pub fn empty(&self) -> Result<()> {
         remove_tree(&self.home)?;
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&self.home)
-            .map_err(|e| Error::io(format!("making {}", self.home.display()), e))
+        make_directory(&self.home)
     }
 
     /// Where files may be made that are not to be published.
     pub fn scratch(&self) -> &Path {
         &self.directory
     }
-
-    /// Publishes the home, which must be complete, below `keys/`: links the secret key, renames the
-    /// home into place (that is the moment it exists), links the phrase. Returns when all of it
-    /// is on the disk.
-    pub fn publish(
-        mut self,
-        homes: &Homes,
-        signd: &'a SigndView,
-        on_disk: &OnDisk,
-        name_email: &NameEmail,
-        keygrip: &Keygrip,
-    ) -> Result<Publication> {
-        signd.check_is_free(name_email, keygrip)?;
-        durable::sync_tree(&self.home)?;
-        self.linked = Some((signd, keygrip.clone()));
-        if !signd.add_secret_key(name_email, keygrip)? {
-            durable::sync(signd.secret_keys())?; // somebody else's link
-        }
-        let target = homes.path(name_email);
-        match durable::rename(&self.home, &target) {
-            Ok(()) => {}
-            Err(e) if durable::is_taken(&e) => return Ok(Publication::Lost),
-            Err(e) => return Err(Error::io(format!("publishing {}", target.display()), e)),
-        }
-        self.linked = None;
-        let seen = Stamp::of(&target);
-        durable::sync(homes.directory())?;
-        signd.mark_changed(&self.directory);
-        signd.add_phrase(name_email)?;
-        if let Some(phrases) = signd.phrase_links() {
-            durable::sync(phrases)?;
-        }
-        if let Some(seen) = seen {
-            on_disk.learn(name_email, seen);
-        }
-        Ok(Publication::Done)
-    }
 }
 
 impl Drop for StagedHome<'_> {
     fn drop(&mut self) {
-        // First the link, which leads to where this home was never published: should this process
-        // die here, the home still tells the next one about it.
-        if let Some((signd, keygrip)) = &self.linked {
-            signd.remove_dangling_secret_key(keygrip);
-        }
         if let Err(e) = remove_tree(&self.directory) {
             log::warn!("{e}; it will be tried again with the next key");
             self.staging.leftovers.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Removes a directory and all below it. A gpg-agent that is about to die may still write there,
-/// so a directory that was not empty after all is tried again.
-pub(crate) fn remove_tree(directory: &Path) -> Result<()> {
-    let mut tries = 0;
-    loop {
-        match fs::remove_dir_all(directory) {
-            Ok(()) => return Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound && !directory.exists() => return Ok(()),
-            Err(e) if tries == 3 => {
-                return Err(Error::io(format!("removing {}", directory.display()), e));
-            }
-            Err(_) => tries += 1,
         }
     }
 }

@@ -8,55 +8,27 @@ use std::time::{Duration, Instant};
 use gpg::{Certificate, Gpg, Keyring};
 use serde::Serialize;
 
-use crate::ahead::ahead;
 use crate::error::{Error, Result};
 use crate::home::Homes;
-use crate::home::record::KeyRecord;
+use crate::home::record::{KeyRecord, as_text};
 use crate::identity::NameEmail;
-use crate::make::looks::{Look, Looks};
+use crate::layout::GNUPG;
+use crate::make::gpg_read_limit::{GpgRead, GpgReadLimit};
+use crate::parallel::map_ahead;
 
 /// How long gpg may take to show one certificate.
 const LOOK_TIME: Duration = Duration::from_secs(10);
 
-/// A key of this host: whose it is, and what is known of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A key of this host: whose it is, and what is known of it. In JSON all that is one object, and times are Unix
+/// times.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Key {
     /// Whose it is.
+    #[serde(serialize_with = "as_text")]
     pub name_email: NameEmail,
     /// What is known of it.
+    #[serde(flatten)]
     pub record: KeyRecord,
-}
-
-/// A key as JSON shows it. Times are Unix times.
-#[derive(Serialize)]
-struct KeyObject<'a> {
-    name_email: &'a str,
-    fingerprint: &'a str,
-    keygrip: &'a str,
-    algorithm: &'a str,
-    created: u64,
-    /// `null` for never.
-    expires: Option<u64>,
-    changed: u64,
-}
-
-impl Serialize for Key {
-    fn serialize<S: serde::Serializer>(
-        &self,
-        serializer: S,
-    ) -> std::result::Result<S::Ok, S::Error> {
-        let KeyRecord { fingerprint, keygrip, algorithm, created, expires, changed } = &self.record;
-        KeyObject {
-            name_email: self.name_email.as_str(),
-            fingerprint: fingerprint.as_str(),
-            keygrip: keygrip.as_str(),
-            algorithm,
-            created: *created,
-            expires: *expires,
-            changed: *changed,
-        }
-        .serialize(serializer)
-    }
 }
 
 /// What a listing has come to.
@@ -102,7 +74,7 @@ pub struct Catalog {
     /// A GnuPG home for gpg to read keyrings with.
     agent_home: PathBuf,
     /// Whom to ask before gpg runs.
-    looks: Option<Arc<Looks>>,
+    reads: Option<Arc<GpgReadLimit>>,
     /// When an answer is due.
     deadline: Option<Instant>,
 }
@@ -110,16 +82,16 @@ pub struct Catalog {
 impl Catalog {
     /// The keys of the state directory `root`.
     pub fn new(root: &Path, gpg: Gpg) -> Self {
-        let agent_home = root.join("gnupg");
-        Self { homes: Homes::new(root), gpg, agent_home, looks: None, deadline: None }
+        let agent_home = root.join(GNUPG);
+        Self { homes: Homes::new(root), gpg, agent_home, reads: None, deadline: None }
     }
 
-    /// The same keys; gpg looks at them when `looks` says so.
-    pub(crate) fn under(&self, looks: &Arc<Looks>) -> Self {
-        Self { looks: Some(Arc::clone(looks)), ..self.clone() }
+    /// The same keys; gpg looks at them when `reads` lets it.
+    pub(crate) fn under(&self, reads: &Arc<GpgReadLimit>) -> Self {
+        Self { reads: Some(Arc::clone(reads)), ..self.clone() }
     }
 
-    /// The same keys for somebody who waits until `deadline` only.
+    /// The same keys for a client that waits until `deadline` only.
     pub fn until(&self, deadline: Instant) -> Self {
         Self { deadline: Some(deadline), ..self.clone() }
     }
@@ -158,13 +130,13 @@ impl Catalog {
         // Under a limit, gpg looks at one key after the other: a listing is one request.
         let look = |name_email: Result<NameEmail>| {
             let name_email = name_email?;
-            let found = match self.looks {
+            let found = match self.reads {
                 None => self.look(&name_email),
                 Some(_) => self.read(&name_email),
             };
             Ok::<_, Error>((name_email, found))
         };
-        Ok(ahead(names, look).map(move |looked: Result<_>| {
+        Ok(map_ahead(names, look).map(move |looked: Result<_>| {
             let (name_email, found) = looked?;
             let found =
                 found.and_then(|record| record.map(|r| self.complete(&name_email, r)).transpose());
@@ -226,8 +198,8 @@ impl Catalog {
         Ok(record)
     }
 
-    fn may_look(&self) -> Result<Option<Look<'_>>> {
-        self.looks.as_deref().map(|looks| looks.take(self.deadline)).transpose()
+    fn may_look(&self) -> Result<Option<GpgRead<'_>>> {
+        self.reads.as_deref().map(|reads| reads.take(self.deadline)).transpose()
     }
 
     /// When a gpg that starts now must have looked.

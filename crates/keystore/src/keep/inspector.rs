@@ -5,71 +5,49 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use gpg::{Certificate, Gpg, Keygrip, SigningAgent, clock, time_of_signature};
 
-use crate::Catalog;
+use crate::Store;
 use crate::error::{Error, Result};
-use crate::files::lock::lock;
-use crate::home::examine::Home;
-use crate::home::record::{KeyRecord, RECORD};
-use crate::home::staging::{Staging, Work};
-use crate::home::{Homes, PUBRING, SECRET_KEYS, staging};
+use crate::files::durable::replace;
+use crate::files::lock::hold_key;
+use crate::files::small_files::read_file;
+use crate::files::{entries, make_directory};
+use crate::home::contents::Home;
+use crate::home::record::KeyRecord;
+use crate::home::staging;
+use crate::home::staging::clear::StagingWork;
 use crate::identity::NameEmail;
-use crate::keep::prolong::{copy, replace};
+use crate::keep::passphrase_locations;
+use crate::keep::prolong::copy;
 use crate::keep::trash::old_services;
+use crate::layout::{PUBRING, RECORD, SECRET_KEYS};
+use crate::make::limits::KEY_TIME;
 use crate::options::Options;
 use crate::secrets::passphrase::{self, Form, Passphrases};
-use crate::secrets::sealing::{places, strays};
-use crate::view::agent::{AgentHome, SOCKET};
-use crate::view::links::{Links, OddLink};
-use crate::view::signd::SigndView;
-
-/// How long all of gpg's work for one key may take, beyond `gpg_timeout` for each run.
-const KEY_TIME: Duration = Duration::from_secs(60);
+use crate::view::agent_home::{AgentHome, SOCKET};
+use crate::view::link_problems::{LinkProblem, Links};
 
 /// The keys of a state directory, for looking at them.
 #[derive(Debug)]
-pub struct Inspector {
-    catalog: Catalog,
-    homes: Homes,
-    signd: SigndView,
-    passphrases: Passphrases,
-    staging: Staging,
-    staging_directory: PathBuf,
-    pool: PathBuf,
-    trash: PathBuf,
-    gpg: Gpg,
-}
+pub struct Inspector(Store);
 
 impl Inspector {
     /// The keys of the state directory in `options`, which need not exist.
     pub fn new(options: &Options, gpg: Gpg) -> Self {
-        let root = &options.state_dir;
-        let passphrases = Passphrases::new(options);
-        Self {
-            catalog: Catalog::new(root, gpg.clone()),
-            homes: Homes::new(root),
-            signd: SigndView::of(options, &passphrases),
-            passphrases,
-            staging: Staging::new(root.join("staging")),
-            staging_directory: root.join("staging"),
-            pool: root.join("pool"),
-            trash: root.join("trash"),
-            gpg,
-        }
+        Self(Store::unchecked(options, gpg, &options.state_dir, |signd| signd))
     }
 
     /// The identities in `keys/`, and the names there that no identity has, both ordered.
     pub fn names(&self) -> Result<(Vec<NameEmail>, Vec<OsString>)> {
-        let failed = |e| Error::io(format!("reading {}", self.homes.directory().display()), e);
         let (mut names, mut strange) = (Vec::new(), Vec::new());
-        for entry in fs::read_dir(self.homes.directory()).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
+        for path in entries(self.0.homes.directory())? {
+            let name = path.file_name().unwrap_or_default();
             match name.to_str().and_then(|name| NameEmail::parse(name).ok()) {
                 Some(name_email) => names.push(name_email),
-                None => strange.push(name),
+                None => strange.push(name.to_owned()),
             }
         }
         names.sort();
@@ -79,39 +57,39 @@ impl Inspector {
 
     /// The files of one home; see [`Home::examine`].
     pub fn examine(&self, name_email: NameEmail, owner: u32) -> Option<Home> {
-        Home::examine(&self.homes, name_email, owner)
+        Home::examine(&self.0.homes, name_email, owner)
     }
 
     /// The certificate of a whole home. It must be one of the secret key beside it.
     pub fn certificate(&self, home: &Home) -> Result<Certificate> {
-        let certificate = self.catalog.certificate(&home.name_email)?;
+        let certificate = self.0.catalog.certificate(&home.name_email)?;
         if certificate.keygrip != home.keygrip {
-            return Err(Error::Gpg(gpg::Error::DamagedHome {
-                path: self.homes.pubring(&home.name_email),
-                reason: "is the certificate of another secret key".into(),
-            }));
+            return Err(Error::damaged(
+                &self.0.homes.pubring(&home.name_email),
+                "is the certificate of another secret key",
+            ));
         }
         Ok(certificate)
     }
 
     /// How passphrases are read.
     pub fn passphrases(&self) -> &Passphrases {
-        &self.passphrases
+        &self.0.passphrases
     }
 
     /// Whether there is a place in memory for the phrases of a sealed state.
-    pub fn foresee_phrases(&self) -> Result<()> {
-        match self.signd.phrase_files() {
+    pub fn would_provide_phrases(&self) -> Result<()> {
+        match self.0.signd.phrase_files() {
             // What is above it is made by the unit, at every boot.
             Some(files) if !files.directory().parent().is_some_and(Path::exists) => Ok(()),
-            Some(files) => files.foresee_in_memory(),
+            Some(files) => files.would_be_in_memory(),
             None => Err(passphrase::needs_directory()),
         }
     }
 
     /// Fails when the directory for phrases holds what is not of this state.
     pub fn check_phrases_are_ours(&self) -> Result<()> {
-        self.signd.check_phrases_are_ours()
+        self.0.signd.check_phrases_are_ours()
     }
 
     /// In which form the passphrase of a whole home is kept.
@@ -122,56 +100,50 @@ impl Inspector {
     /// The homes of the pool and of the trash, and in which form the passphrase of each is kept. One that
     /// is gone by now, or has none that can be read, is left out.
     pub fn passphrases_apart(&self) -> Result<Vec<(PathBuf, Form)>> {
-        let mut places = places::in_pool(&self.pool)?;
-        places.extend(places::in_trash(&self.trash)?);
-        let mut forms = Vec::with_capacity(places.len());
-        for place in places {
-            match passphrase::form_in(&place.home) {
-                Ok(form) => forms.push((place.home, form)),
-                Err(Error::Gpg(gpg::Error::DamagedHome { .. })) => {}
-                Err(e) => return Err(e),
-            }
+        let mut locations = passphrase_locations::in_pool(self.0.pool.directory())?;
+        locations.extend(passphrase_locations::in_trash(&self.0.trash)?);
+        let mut forms = Vec::with_capacity(locations.len());
+        for location in locations {
+            forms.extend(location.form()?.map(|form| (location.home, form)));
         }
         Ok(forms)
     }
 
     /// Where copies of passphrases in the clear lie about in the state, as far as passphrases can be opened.
-    pub fn stray_passphrases(&self) -> Result<Vec<PathBuf>> {
-        let places = places::all(&self.homes, &self.pool, &self.trash)?;
-        strays::find(self.passphrases.root(), &places, &self.passphrases)
+    pub fn plaintext_copies(&self) -> Result<Vec<PathBuf>> {
+        self.0.plaintext_copies()
     }
 
     /// Tries whether the passphrase of a whole home opens.
     pub fn open_passphrase(&self, home: &Home) -> Result<()> {
         match &home.keygrip {
-            Some(keygrip) => self.passphrases.read(&home.path, keygrip).map(drop),
+            Some(keygrip) => self.0.passphrases.read(&home.path, keygrip).map(drop),
             None => Err(Error::NoKey(home.name_email.clone())),
         }
     }
 
     /// Makes a signature in staging with the secret key and the passphrase of a home, and verifies it.
     pub fn try_signature(&self, home: &Home, certificate: &Certificate) -> Result<()> {
-        let staged = self.staging.create()?;
+        let staged = self.0.staging.create()?;
         let work = staged.path();
         copy(&home.path.join(PUBRING), &work.join(PUBRING))?;
         let secret = Path::new(SECRET_KEYS);
-        fs::create_dir(work.join(secret))
-            .map_err(|e| Error::io(format!("making {}", work.join(secret).display()), e))?;
+        make_directory(&work.join(secret))?;
         let Some(grip) = &home.keygrip else {
             return Err(Error::NoKey(home.name_email.clone()));
         };
         let file = secret.join(grip.file_name());
         copy(&home.path.join(&file), &work.join(&file))?;
         let at = time_of_signature(clock::now()?, certificate.created, certificate.expires);
-        let phrase = self.passphrases.read(&home.path, grip)?;
+        let phrase = self.0.passphrases.read(&home.path, grip)?;
         let deadline = Instant::now() + KEY_TIME;
-        Ok(self.gpg.try_signature(work, &phrase, &certificate.fingerprint, at, None, deadline)?)
+        Ok(self.0.gpg.try_signature(work, &phrase, &certificate.fingerprint, at, None, deadline)?)
     }
 
     /// Whether signd is given what it takes to sign with a whole home: its secret key and its phrase.
     pub fn is_seen(&self, home: &Home) -> bool {
-        let phrase = self.signd.phrases().join(home.name_email.as_str());
-        let link = |grip: &Keygrip| self.signd.secret_keys().join(grip.file_name());
+        let phrase = self.0.signd.phrases().join(home.name_email.as_str());
+        let link = |grip: &Keygrip| self.0.signd.secret_keys().join(grip.file_name());
         phrase.exists() && home.keygrip.as_ref().is_some_and(|grip| link(grip).exists())
     }
 
@@ -179,14 +151,14 @@ impl Inspector {
     /// agent that runs in its home, else by one that is configured as that. A home of staging, which holds the
     /// certificate, verifies it.
     pub fn sign_as_signd(&self, home: &Home, certificate: &Certificate) -> Result<()> {
-        let directory = File::open(&self.staging_directory).and_then(|opened| {
+        let directory = File::open(self.0.staging.directory()).and_then(|opened| {
             let modified = opened.metadata()?.modified()?;
             Ok((opened, modified))
         });
         let result = self.sign_in_staging(home, certificate);
         // Who only looks gives no sign of life, by which the clock is judged.
         if let Err(e) = directory.and_then(|(opened, modified)| opened.set_modified(modified)) {
-            log::debug!("{}: {e}", self.staging_directory.display());
+            log::debug!("{}: {e}", self.0.staging.directory().display());
         }
         result
     }
@@ -195,10 +167,10 @@ impl Inspector {
         let Some(grip) = &home.keygrip else {
             return Err(Error::NoKey(home.name_email.clone()));
         };
-        let staged = self.staging.create()?;
+        let staged = self.0.staging.create()?;
         let work = staged.path();
         let failed = |e| Error::io(format!("preparing {}", work.display()), e);
-        let agent_home = self.signd.agent_home();
+        let agent_home = self.0.signd.agent_home();
         copy(&home.path.join(PUBRING), &work.join(PUBRING))?;
         let socket = agent_home.live_socket();
         if let Some(socket) = &socket {
@@ -206,22 +178,21 @@ impl Inspector {
         } else {
             let secret_keys = work.join(SECRET_KEYS);
             fs::create_dir(&secret_keys).map_err(failed)?;
-            let link = self.signd.secret_keys().join(grip.file_name());
+            let link = self.0.signd.secret_keys().join(grip.file_name());
             symlink(link, secret_keys.join(grip.file_name())).map_err(failed)?;
             let configuration = agent_home.configuration_path();
             if let Some(name) = configuration.file_name().filter(|_| configuration.is_file()) {
                 symlink(&configuration, work.join(name)).map_err(failed)?;
             }
         }
-        let phrase = self.signd.phrases().join(home.name_email.as_str());
+        let phrase = self.0.signd.phrases().join(home.name_email.as_str());
         // In phrases/ it is a link to the passphrase.
-        let phrase = phrase.canonicalize().and_then(|path| passphrase::beginning(&path));
-        let phrase = phrase.map_err(failed)?;
+        let phrase = read_file(&phrase.canonicalize().map_err(failed)?, passphrase::FILE_MAX)?;
         let phrase = passphrase::first_line(&phrase);
         let at = time_of_signature(clock::now()?, certificate.created, certificate.expires);
         let deadline = Instant::now() + KEY_TIME;
         let agent = if socket.is_some() { SigningAgent::Running } else { SigningAgent::Own };
-        Ok(self.gpg.try_signature_by(
+        Ok(self.0.gpg.try_signature_by(
             agent,
             work,
             phrase,
@@ -235,11 +206,7 @@ impl Inspector {
     ///
     /// [`Error::InUse`] when another process works on this key.
     pub fn rewrite_record(&self, home: &Home) -> Result<KeyRecord> {
-        let _held = match lock(&home.path) {
-            Ok(Some(held)) => held,
-            Ok(None) => return Err(Error::InUse(home.name_email.clone())),
-            Err(e) => return Err(Error::io(format!("locking {}", home.path.display()), e)),
-        };
+        let _held = hold_key(&home.path, &home.name_email)?;
         // It may have become another one until the lock was there.
         let certificate = self.certificate(home)?;
         let Some(keygrip) = certificate.keygrip else {
@@ -251,63 +218,63 @@ impl Inspector {
             algorithm: certificate.algorithm,
             created: certificate.created,
             expires: certificate.expires,
-            // Who looks for changes may have been told something else until now.
+            // A client that asks for changes may have been told something else until now.
             changed: clock::believed()?.max(certificate.created),
         };
-        let staged = self.staging.create()?;
+        let staged = self.0.staging.create()?;
         record.write(staged.path())?;
-        replace(&staged.path().join(RECORD), &home.path)?;
+        replace(&staged.path().join(RECORD), &home.path.join(RECORD))?;
         Ok(record)
     }
 
     /// The links for obs-signd that are not as they should be; `homes` is what is in `keys/`.
-    pub fn odd_links(&self, homes: &[Home]) -> Result<Vec<OddLink>> {
+    pub fn odd_links(&self, homes: &[Home]) -> Result<Vec<LinkProblem>> {
         self.links().survey(homes)
     }
 
     /// Puts a link right.
-    pub fn mend_link(&self, odd: &OddLink) -> Result<()> {
+    pub fn mend_link(&self, odd: &LinkProblem) -> Result<()> {
         self.links().mend(odd)
     }
 
     fn links(&self) -> Links<'_> {
-        Links { homes: &self.homes, signd: &self.signd, staging: &self.staging }
+        Links { homes: &self.0.homes, signd: &self.0.signd, staging: &self.0.staging }
     }
 
     /// The home of the agent that signs.
     pub fn agent_home(&self) -> &AgentHome {
-        self.signd.agent_home()
+        self.0.signd.agent_home()
     }
 
     /// Whether signd has its marker for changes.
     pub fn has_marker(&self) -> bool {
-        self.signd.has_marker()
+        self.0.signd.has_marker()
     }
 
-    /// Files in that agent's home that nobody of ours has written and that matter; see
-    /// [`SigndView::misled`].
-    pub fn misled(&self) -> Vec<(PathBuf, &'static str)> {
-        self.signd.misled()
+    /// Files in that agent's home that we have not written and that matter; see
+    /// [`SigndView::misleading_files`].
+    pub fn misleading_files(&self) -> Vec<(PathBuf, &'static str)> {
+        self.0.signd.misleading_files()
     }
 
     /// Makes the files of that home that are missing, and adds what the agent's configuration lacks.
     pub fn prepare(&self) -> Result<()> {
-        self.signd.prepare(self.staging.create()?.scratch())
+        self.0.signd.prepare(self.0.staging.create()?.scratch())
     }
 
     /// Where the directories of the old service are kept.
     pub fn old_services(&self) -> Result<Vec<PathBuf>> {
-        Ok(old_services(&self.trash)?.into_iter().map(|(_, entry)| entry).collect())
+        Ok(old_services(&self.0.trash)?.into_iter().map(|(_, entry)| entry).collect())
     }
 
     /// What is in `staging/`, ordered.
-    pub fn work(&self) -> Result<Vec<(PathBuf, Work)>> {
-        self.staging.survey()
+    pub fn work(&self) -> Result<Vec<(PathBuf, StagingWork)>> {
+        self.0.staging.survey()
     }
 
     /// Removes the work of dead processes of this host; returns how many homes that were.
     pub fn clear_staging(&self) -> Result<usize> {
-        self.staging.clear(&self.signd)
+        self.0.staging.clear(self.0.signd.secret_keys())
     }
 }
 

@@ -2,21 +2,22 @@
 //! signature, and is renamed over the old one; whatever fails, the old one stays.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
-use std::{fs, io};
+use std::time::Instant;
 
 use gpg::{Certificate, Keyring, clock};
 
 use crate::error::{Error, Result};
-use crate::files::durable;
-use crate::files::lock::lock;
-use crate::home::record::RECORD;
-use crate::home::{self, PUBRING, SECRET_KEYS};
+use crate::files::durable::{replace, write_new};
+use crate::files::lock::hold_key;
+use crate::files::make_directory;
+use crate::files::small_files::read_file;
 use crate::identity::NameEmail;
+use crate::layout::{PUBRING, RECORD, SECRET_KEYS};
+use crate::make::limits::KEY_TIME;
 use crate::{Key, Store};
 
-/// How long all of gpg's work for one key may take, beyond `gpg_timeout` for each run.
-const KEY_TIME: Duration = Duration::from_secs(60);
+/// Longer than any file of a home.
+const FILE_MAX: u64 = 16 * 1024 * 1024;
 
 /// Which keys are to expire when.
 #[derive(Clone, Copy, Debug)]
@@ -51,11 +52,7 @@ impl Store {
         let until = term.until;
         let deadline = Instant::now() + KEY_TIME;
         let home = self.homes.path(name_email);
-        let _held = match lock(&home) {
-            Ok(Some(held)) => held,
-            Ok(None) => return Err(Error::InUse(name_email.clone())),
-            Err(e) => return Err(Error::io(format!("locking {}", home.display()), e)),
-        };
+        let _held = hold_key(&home, name_email)?;
         let Some(mut record) = self.homes.find(name_email)? else {
             return Err(Error::NoKey(name_email.clone()));
         };
@@ -72,10 +69,10 @@ impl Store {
         // gpg signs only later than the key has signed before, by its own clock.
         let by_clock = |error| clock::check(&what, before.dated()).err().map_or(error, Error::from);
         if before.fingerprint != record.fingerprint {
-            return Err(Error::Gpg(gpg::Error::DamagedHome {
-                path: home.join(PUBRING),
-                reason: format!("holds {} instead of {}", before.fingerprint, record.fingerprint),
-            }));
+            return Err(Error::damaged(
+                &home.join(PUBRING),
+                format!("holds {} instead of {}", before.fingerprint, record.fingerprint),
+            ));
         }
         let cached = record.clone();
         record.algorithm.clone_from(&before.algorithm);
@@ -85,19 +82,16 @@ impl Store {
             if record != cached {
                 record.changed = clock::believed()?;
                 record.write(work)?;
-                replace(&work.join(RECORD), &home)?;
+                replace(&work.join(RECORD), &home.join(RECORD))?;
             }
             return Ok(Prolonged::Already(Key { name_email: name_email.clone(), record }));
         }
 
         clock::check(&what, before.dated())?;
-        let secret = work.join(SECRET_KEYS);
-        fs::create_dir(&secret)
-            .map_err(|e| Error::io(format!("making {}", secret.display()), e))?;
+        make_directory(&work.join(SECRET_KEYS))?;
         copy(&record.secret_key(&home), &record.secret_key(work))?;
         let old = staged.scratch().join("old.pgp");
-        fs::write(&old, self.gpg.export(keyring, &record.fingerprint, false, deadline)?)
-            .map_err(|e| Error::io(format!("writing {}", old.display()), e))?;
+        write_new(&old, &self.gpg.export(keyring, &record.fingerprint, false, deadline)?)?;
         let phrase = self.passphrases.read(&home, &record.keygrip)?;
         self.gpg
             .set_expiry(work, &phrase, &record.fingerprint, until, deadline)
@@ -116,26 +110,15 @@ impl Store {
         record.changed = clock::believed()?;
         record.write(work)?;
         // In this order: a `key.json` that is behind makes the next run look again.
-        replace(&pubring, &home)?;
-        replace(&work.join(RECORD), &home)?;
+        replace(&pubring, &home.join(PUBRING))?;
+        replace(&work.join(RECORD), &home.join(RECORD))?;
         Ok(Prolonged::Done(Key { name_email: name_email.clone(), record }))
     }
 }
 
-/// Renames a finished file of staging over the one of the same name in `home`, durably.
-pub(crate) fn replace(fresh: &Path, home: &Path) -> Result<()> {
-    durable::sync(fresh)?;
-    let target = home.join(fresh.file_name().unwrap_or_default());
-    durable::rename(fresh, &target)
-        .map_err(|e| Error::io(format!("publishing {}", target.display()), e))?;
-    durable::sync(home)
-}
-
 /// Copies a file of a home, which must be a regular one with something in it.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
-    home::check_file(from.into())?;
-    let copied = fs::read(from).and_then(|bytes| fs::write(to, bytes));
-    copied.map_err(|e: io::Error| Error::io(format!("copying {}", from.display()), e))
+    write_new(to, &read_file(from, FILE_MAX)?)
 }
 
 /// Whether `after` is `before` with a new expiry, and nothing lost.

@@ -1,19 +1,19 @@
 //! Makes the revoked certificate of a key, in staging. Nothing is published: that would end the key
 //! for good, which is for the operator to decide.
 
-use std::fs;
 use std::time::Instant;
 
 use gpg::{Keyring, believable_at, clock};
 
 use crate::Store;
 use crate::error::{Error, Result};
+use crate::files::durable::write_new;
+use crate::files::small_files::read_file;
 use crate::home::record::KeyRecord;
 use crate::home::staging::StagedHome;
-use crate::home::{PUBRING, REVOCATIONS};
 use crate::identity::NameEmail;
-use crate::make::assemble::KEY_TIME;
-use crate::transfer::archive::read_file;
+use crate::layout::{PUBRING, REVOCATIONS, revocation_file};
+use crate::make::limits::KEY_TIME;
 
 /// More than any certificate of ours has.
 const FILE_MAX: u64 = 4 * 1024 * 1024;
@@ -30,17 +30,15 @@ impl Store {
         let home = self.homes.path(name_email);
         let pubring = staged.path().join(PUBRING);
         let revocation = staged.scratch().join("revocation");
-        let source = home.join(REVOCATIONS).join(format!("{}.rev", record.fingerprint));
-        let writing = |e| Error::io(format!("writing below {}", staged.scratch().display()), e);
-        fs::write(&pubring, read_file(&home.join(PUBRING), FILE_MAX)?).map_err(writing)?;
-        fs::write(&revocation, armed(&read_file(&source, FILE_MAX)?)).map_err(writing)?;
+        let source = home.join(REVOCATIONS).join(revocation_file(&record.fingerprint));
+        write_new(&pubring, &read_file(&home.join(PUBRING), FILE_MAX)?)?;
+        write_new(&revocation, &armed(&read_file(&source, FILE_MAX)?))?;
 
         // A key that was made while the clock was ahead must be the easiest to get rid of.
         let keyring = Keyring { home: staged.path(), file: &pubring };
         let dated = self.gpg.view_one(keyring, deadline)?.dated();
         let at = believable_at(clock::now()?, dated);
-        let unusable =
-            |why: String| Error::Gpg(gpg::Error::DamagedHome { path: source.clone(), reason: why });
+        let unusable = |why: String| Error::damaged(&source, why);
         match self.gpg.import_revocation(staged.path(), &revocation, at, deadline) {
             Err(gpg::Error::Failed { words, .. }) => {
                 self.check_space()?;

@@ -1,24 +1,24 @@
 //! Removed keys: `trash/<time>-<name_email>/home`, with the revoked certificate beside it, until they
 //! are purged. A home enters and leaves by one `rename`, so a key is in one place or in the other.
 
-use std::fs::{self, DirBuilder};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use gpg::{Protection, clock};
 
 use crate::error::{Error, Result};
-use crate::files::durable;
-use crate::files::lock::lock;
+use crate::files::durable::{self, write_new};
+use crate::files::lock::{hold_key, lock};
+use crate::files::{entries_if_there, is_there, make_directory, remove_file, remove_tree};
+use crate::home::finishing;
+use crate::home::home_files::HomeFiles;
 use crate::home::record::KeyRecord;
-use crate::home::staging::{Publication, StagedHome, remove_tree};
 use crate::identity::NameEmail;
+use crate::layout::OLD_SERVICE;
 use crate::remedy::quote_path;
 use crate::state::directory::own_part;
-use crate::transfer::archive::HomeFiles;
-use crate::transfer::import::OLD_SERVICE;
-use crate::{Store, home, interrupt};
+use crate::view::publish::Publication;
+use crate::{Store, interrupt};
 
 /// The home in an entry.
 const HOME: &str = "home";
@@ -63,7 +63,7 @@ impl Store {
         let no_key = || Error::NoKey(name_email.clone());
         self.homes.find(name_email)?.ok_or_else(no_key)?;
         let home = self.homes.path(name_email);
-        let _held = hold(&home, name_email)?;
+        let _held = hold_key(&home, name_email)?;
         let record = self.homes.find(name_email)?.ok_or_else(no_key)?;
         let staged = self.staging.create()?;
         let revoked = self.revoked_certificate(&staged, name_email, &record)?;
@@ -71,12 +71,11 @@ impl Store {
         interrupt::check(|| format!("the key of {name_email} was not removed"))?;
 
         let entry = staged.scratch().join("entry");
-        let making = |e| Error::io(format!("making {}", entry.display()), e);
-        DirBuilder::new().mode(0o700).create(&entry).map_err(making)?;
-        fs::write(entry.join(REVOKED), revoked).map_err(making)?;
+        make_directory(&entry)?;
+        write_new(&entry.join(REVOKED), &revoked)?;
         durable::sync_tree(&entry)?;
         // Held until the home is in it, so that no purge takes it for a hollow one.
-        let _entry_held = hold(&entry, name_email)?;
+        let _entry_held = hold_key(&entry, name_email)?;
         let removed = self.enter(&entry, name_email)?;
 
         let moved = self.signd.remove(name_email, &record.keygrip, &removed.entry).and_then(|()| {
@@ -91,7 +90,7 @@ impl Store {
         }
         durable::sync(&removed.entry)?;
         durable::sync(self.homes.directory())?;
-        // Somebody who was told that the key exists may have made its links again.
+        // A request that was told that the key exists may have made its links again.
         self.unlink(name_email, &record.keygrip)?;
         self.signd.mark_changed(staged.scratch());
         Ok(removed)
@@ -111,7 +110,7 @@ impl Store {
     /// Renames a directory into the trash, under the time it is now or, should that be taken, the next.
     fn put_into_trash(&self, entry: &Path, name: &str) -> Result<(u64, PathBuf)> {
         own_part(&self.trash)?;
-        durable::sync(self.trash.parent().unwrap_or(&self.trash))?;
+        durable::sync_parent(&self.trash)?;
         let mut at = clock::now()?;
         loop {
             let target = self.trash.join(format!("{}-{name}", clock::iso_basic(at)));
@@ -122,7 +121,7 @@ impl Store {
                     return Ok((at, target));
                 }
                 Err(e) if durable::is_taken(&e) => at += 1,
-                Err(e) => return Err(Error::io(format!("making {}", target.display()), e)),
+                Err(e) => return Err(Error::at("making", &target)(e)),
             }
         }
     }
@@ -139,21 +138,14 @@ impl Store {
 
     /// All keys in the trash, those that were removed first in front.
     pub fn removed(&self) -> Result<Vec<Removed>> {
-        let removed: Vec<_> =
-            self.trash_entries()?.into_iter().filter_map(Removed::parse).collect();
-        let mut whole = Vec::with_capacity(removed.len());
-        for removed in removed {
-            if home::is_there(&removed.home())? {
-                whole.push(removed);
+        let mut removed = Vec::new();
+        for one in entries_if_there(&self.trash)?.into_iter().filter_map(Removed::parse) {
+            if is_there(&one.home())? {
+                removed.push(one);
             }
         }
-        let mut removed = whole;
         removed.sort_by(|a, b| (a.at, &a.name_email).cmp(&(b.at, &b.name_email)));
         Ok(removed)
-    }
-
-    fn trash_entries(&self) -> Result<Vec<PathBuf>> {
-        entries(&self.trash)
     }
 
     /// Brings the key back that was removed last of an identity. It is tried before it is published.
@@ -163,7 +155,7 @@ impl Store {
             return Err(Error::Refused(not_in_trash(name_email, &removed)));
         };
         self.check_no_key(name_email)?;
-        let _held = hold(&last.entry, name_email)?;
+        let _held = hold_key(&last.entry, name_email)?;
         let from = last.home();
         let Some(files) = HomeFiles::read(&from)? else {
             return Err(Error::InUse(name_email.clone()));
@@ -171,51 +163,26 @@ impl Store {
         let staged = self.staging.create()?;
         let (record, _) = self.assemble(staged.path(), name_email, &files)?;
         interrupt::check(|| format!("the key of {name_email} is in the trash still"))?;
-        if files.protection() == Some(Protection::None) {
-            // The one of staging is protected. That of the trash stays until it is published.
-            self.bring_copy_back(staged, name_email, &record)?;
-            remove_tree(&from)?;
+        let is_unprotected = files.protection() == Some(Protection::None);
+        let published = if is_unprotected {
+            // The copy in staging is protected. The home in the trash stays until that is published.
+            self.publish(staged, name_email, &record.keygrip)?
         } else {
-            home::remove_leftovers(&from)?;
+            // Straight from the trash: what is in staging may be deleted.
+            finishing::remove_leftovers(&from)?;
             self.passphrases.renew(&from, &record.keygrip, staged.scratch())?;
-            durable::sync_tree(&from)?;
-            self.bring_back(&staged, &from, name_email, &record)?;
+            self.publisher().publish(&from, staged.scratch(), name_email, &record.keygrip)?
+        };
+        if published == Publication::Lost {
+            self.check_no_key(name_email)?;
+            return Err(Error::InUse(name_email.clone()));
+        }
+        self.relink(name_email)?;
+        if is_unprotected {
+            remove_tree(&from)?;
         }
         self.leave(&last.entry);
         Ok(record)
-    }
-
-    fn bring_copy_back<'a>(
-        &'a self,
-        staged: StagedHome<'a>,
-        name_email: &NameEmail,
-        record: &KeyRecord,
-    ) -> Result<()> {
-        match self.publish(staged, name_email, &record.keygrip)? {
-            Publication::Done => self.relink(name_email).map(drop),
-            Publication::Lost => Err(Error::InUse(name_email.clone())),
-        }
-    }
-
-    /// As [`StagedHome::publish`], but straight from the trash: what is in staging may be deleted.
-    fn bring_back(
-        &self,
-        staged: &StagedHome,
-        from: &Path,
-        name_email: &NameEmail,
-        record: &KeyRecord,
-    ) -> Result<()> {
-        self.signd.check_is_free(name_email, &record.keygrip)?;
-        self.signd.add_secret_key(name_email, &record.keygrip)?;
-        let target = self.homes.path(name_email);
-        if let Err(e) = durable::rename(from, &target) {
-            self.signd.remove_dangling_secret_key(&record.keygrip);
-            self.check_no_key(name_email)?;
-            return Err(Error::io(format!("publishing {}", target.display()), e));
-        }
-        durable::sync(self.homes.directory())?;
-        self.signd.mark_changed(staged.scratch());
-        self.relink(name_email).map(drop)
     }
 
     fn check_no_key(&self, name_email: &NameEmail) -> Result<()> {
@@ -233,7 +200,7 @@ impl Store {
     /// Destroys a removed key for good. What stood in place of its links was set aside in the same entry, and
     /// stays: nobody was asked about it.
     pub fn purge(&self, removed: &Removed) -> Result<()> {
-        let _held = hold(&removed.entry, &removed.name_email)?;
+        let _held = hold_key(&removed.entry, &removed.name_email)?;
         self.destroy(&removed.home(), &removed.entry)?;
         self.leave(&removed.entry);
         Ok(())
@@ -251,8 +218,7 @@ impl Store {
     fn destroy(&self, what: &Path, entry: &Path) -> Result<()> {
         let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let doomed = self.trash.join(format!("{PURGING}{name}"));
-        durable::rename(what, &doomed)
-            .map_err(|e| Error::io(format!("purging {}", entry.display()), e))?;
+        durable::rename(what, &doomed).map_err(Error::at("purging", entry))?;
         durable::sync(&self.trash)?;
         remove_tree(&doomed)?;
         durable::sync(&self.trash)
@@ -262,7 +228,7 @@ impl Store {
     /// how many keys an earlier purge had not wholly destroyed.
     pub fn finish_purges(&self) -> Result<usize> {
         let mut count = 0;
-        for entry in self.trash_entries()? {
+        for entry in entries_if_there(&self.trash)? {
             let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if name.starts_with(PURGING) {
                 match remove_tree(&entry) {
@@ -273,11 +239,10 @@ impl Store {
                         quote_path(&entry)
                     ),
                 }
-            } else if Removed::parse(entry.clone()).is_some() && !home::is_there(&entry.join(HOME))?
-            {
-                // No home in it yet, or any more. Who is at work on it holds it.
+            } else if Removed::parse(entry.clone()).is_some() && !is_there(&entry.join(HOME))? {
+                // It has no home yet, or any more. A process at work on it holds its lock.
                 if let Ok(Some(_held)) = lock(&entry) {
-                    if !home::is_there(&entry.join(HOME))? {
+                    if !is_there(&entry.join(HOME))? {
                         remove_hollow(&entry).unwrap_or_else(|e| log::warn!("{e}"));
                     }
                 }
@@ -293,34 +258,13 @@ pub fn old_services(trash: &Path) -> Result<Vec<(u64, PathBuf)>> {
         let (time, name) = entry.file_name()?.to_str()?.split_once('-')?;
         (name == OLD_SERVICE).then_some((clock::parse_iso_basic(time)?, entry))
     };
-    Ok(entries(trash)?.into_iter().filter_map(read).collect())
-}
-
-fn entries(trash: &Path) -> Result<Vec<PathBuf>> {
-    let reading = |e| Error::io(format!("reading {}", trash.display()), e);
-    let entries = match fs::read_dir(trash) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(reading)?,
-    };
-    entries.map(|entry| entry.map(|entry| entry.path()).map_err(reading)).collect()
+    Ok(entries_if_there(trash)?.into_iter().filter_map(read).collect())
 }
 
 /// Removes an entry that has no home. Whatever else was put in there stays.
 fn remove_hollow(entry: &Path) -> Result<()> {
-    let removed = match fs::remove_file(entry.join(REVOKED)) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => fs::remove_dir(entry),
-    };
-    removed.map_err(|e| Error::io(format!("removing {}", entry.display()), e))
-}
-
-/// Locks a directory, or says that another process works on this key.
-fn hold(directory: &Path, name_email: &NameEmail) -> Result<nix::fcntl::Flock<fs::File>> {
-    match lock(directory) {
-        Ok(Some(held)) => Ok(held),
-        Ok(None) => Err(Error::InUse(name_email.clone())),
-        Err(e) => Err(Error::io(format!("locking {}", directory.display()), e)),
-    }
+    remove_file(&entry.join(REVOKED))?;
+    fs::remove_dir(entry).map_err(Error::at("removing", entry))
 }
 
 /// Names at most so many of what is in the trash.

@@ -1,23 +1,24 @@
 //! Puts a key from elsewhere together in staging and tries whether it is what it claims to be, before
 //! anybody sees it. Believes no file: the certificate is inspected, a signature is made.
 
-use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use gpg::{Certificate, Keyring, Protection, Signature, clock, time_of_signature};
-use zeroize::Zeroizing;
 
 use crate::Store;
 use crate::error::{Error, Result};
+use crate::files::small_files::read_file;
+use crate::home::finishing;
+use crate::home::home_files::HomeFiles;
 use crate::home::record::KeyRecord;
-use crate::home::{self, PASSPHRASE, PUBRING};
 use crate::identity::NameEmail;
+use crate::layout::{PASSPHRASE, PUBRING};
+use crate::make::limits::KEY_TIME;
 use crate::secrets::passphrase::{Passphrases, Phrase};
-use crate::transfer::archive::HomeFiles;
 
-/// How long all of gpg's work for one key may take.
-pub const KEY_TIME: Duration = Duration::from_secs(60);
+/// Longer than the file of any secret key.
+const SECRET_KEY_MAX: u64 = 64 * 1024;
 
 impl Store {
     /// Writes `files` into `home`, an empty home of staging, and tries the key. What comes out can be
@@ -47,7 +48,7 @@ impl Store {
         files.write(home)?;
         let phrase = match files.protection() {
             Some(Protection::None) => self.protect(home, &record, deadline)?,
-            // Whether it is one at all, the signature tells.
+            // The trial signature tells whether it opens the key.
             _ => phrase,
         };
         self.passphrases.write(home, &record.keygrip, &phrase)?;
@@ -81,9 +82,7 @@ impl Store {
         // Of the cache only what gpg cannot know is taken over.
         record.learn(&certificate);
         record.changed = record.changed.clamp(record.created, now.max(record.created));
-        record.write(home)?;
-        home::remove_leftovers(home)?;
-        home::check_complete(home, &record)?;
+        finishing::finish(home, &record)?;
         Ok((record, certificate))
     }
 
@@ -92,11 +91,10 @@ impl Store {
     fn protect(&self, home: &Path, record: &KeyRecord, deadline: Instant) -> Result<Phrase> {
         let phrase = Passphrases::fresh()?;
         let secret = record.secret_key(home);
-        let reading = |e| Error::io(format!("reading {}", secret.display()), e);
         let is_changed =
             self.gpg.change_passphrase(home, &record.fingerprint, None, &phrase, deadline)?;
         let is_protected = || -> Result<bool> {
-            let bytes = Zeroizing::new(fs::read(&secret).map_err(reading)?);
+            let bytes = read_file(&secret, SECRET_KEY_MAX)?;
             Ok(Protection::of(&bytes) == Some(Protection::Passphrase))
         };
         if is_changed && is_protected()? {

@@ -1,10 +1,7 @@
 //! The passphrase of a secret key: 256 bits from the kernel, 64 hexadecimal digits, in a file of one line
 //! that only its owner can read: as it is, or sealed. In memory it is zeroed after use.
 
-use std::fmt::Write as _;
-use std::fs::OpenOptions;
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use gpg::Keygrip;
@@ -13,16 +10,19 @@ use rand::rngs::SysRng;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
-use crate::home::{Homes, PASSPHRASE};
+use crate::files::durable::{replace, write_new};
+use crate::files::small_files::{self, read_file};
+use crate::layout::PASSPHRASE;
 use crate::options::Options;
-use crate::secrets::sealing::{self, Marker, Sealing, SealingKey};
-use crate::transfer::archive::read_file;
+use crate::secrets::sealing_key::{SealingKey, is_sealed};
+use crate::secrets::sealing_marker::{Marker, Sealing, no_key};
+use gpg::hex;
 
 /// A passphrase in the clear, without a line end.
 pub type Phrase = Zeroizing<Vec<u8>>;
 
 /// Longer than any passphrase file.
-const FILE_MAX: u64 = 4096;
+pub(crate) const FILE_MAX: u64 = 4096;
 
 /// How a passphrase is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,14 +63,11 @@ impl Passphrases {
         SysRng
             .try_fill_bytes(&mut *bits)
             .map_err(|e| Error::io("asking for random numbers", io::Error::other(e)))?;
-        let mut digits = Zeroizing::new(String::with_capacity(64));
-        for byte in bits.iter() {
-            let _ = write!(digits, "{byte:02x}"); // writing to a String cannot fail
-        }
+        let mut digits = hex::encode(&*bits);
         Ok(Zeroizing::new(std::mem::take(&mut *digits).into_bytes()))
     }
 
-    /// The key, for those who seal.
+    /// The key that passphrases are sealed with.
     pub fn key(&self) -> Option<&SealingKey> {
         self.key.as_ref()
     }
@@ -92,35 +89,6 @@ impl Passphrases {
         self.verify_with(&marker)
     }
 
-    /// As [`Passphrases::verify`], and that nothing is sealed where no marker says so: of `homes`, it looks at
-    /// the first only.
-    pub fn verify_state(&self, homes: &Homes) -> Result<()> {
-        self.verify()?;
-        if self.marker()?.is_some() {
-            return Ok(());
-        }
-        let keys = homes.directory();
-        match std::fs::metadata(keys) {
-            Ok(found) if found.is_dir() => {}
-            Ok(_) => return Ok(()), // refused by whoever opens the state, with the reason
-            Err(e) if crate::home::is_missing(&e) => return Ok(()), // it is to be made
-            Err(e) => return Err(Error::io(format!("looking at {}", keys.display()), e)),
-        }
-        let first = homes.identities()?.next().transpose()?;
-        match first.map(|name| form_in(&homes.path(&name))) {
-            Some(Err(
-                error @ (Error::Gpg(gpg::Error::Io { .. }) | Error::Gpg(gpg::Error::Busy(_))),
-            )) => Err(error),
-            Some(Ok(Form::Sealed)) => Err(Error::Settings(format!(
-                "the state {} holds sealed passphrases, and sealing.json is missing; nothing was changed; \
-                 put it back from a backup, or run `copr-keygen seal` with the passphrase-key they were sealed \
-                 with, which makes it anew (docs/sealing.md)",
-                self.root.display()
-            ))),
-            _ => Ok(()),
-        }
-    }
-
     fn verify_with(&self, marker: &Marker) -> Result<()> {
         marker.check_key(self.key.as_ref(), &format!("the state {}", self.root.display()))?;
         if self.apart { Ok(()) } else { Err(needs_directory()) }
@@ -140,33 +108,31 @@ impl Passphrases {
     /// The passphrase in `home` of the secret key `keygrip`.
     pub fn read(&self, home: &Path, keygrip: &Keygrip) -> Result<Phrase> {
         let path = home.join(PASSPHRASE);
-        let content = Zeroizing::new(read_file(&path, FILE_MAX)?);
+        let content = read_file(&path, FILE_MAX)?;
         self.open(&path, keygrip, &content)
     }
 
     /// The passphrase in a file with this content, which is at `path`.
     pub fn open(&self, path: &Path, keygrip: &Keygrip, content: &[u8]) -> Result<Phrase> {
         let line = first_line(content);
-        if !sealing::is_sealed(line) {
+        if !is_sealed(line) {
             return Ok(Zeroizing::new(line.to_vec()));
         }
         let Some(key) = &self.key else {
-            return Err(sealing::no_key(&path.display().to_string()));
+            return Err(no_key(&path.display().to_string()));
         };
         key.open(&purpose(keygrip), line).ok_or_else(|| {
-            Error::Gpg(gpg::Error::DamagedHome {
-            path: path.into(),
-            reason:
+            Error::damaged(
+                path,
                 "does not open with the passphrase-key: it was changed, is of another key, or was \
-                     sealed with another passphrase-key"
-                    .into(),
-        })
+                 sealed with another passphrase-key",
+            )
         })
     }
 
     /// The content of a passphrase file in the given form.
     pub fn content(&self, form: Form, keygrip: &Keygrip, phrase: &[u8]) -> Result<Phrase> {
-        if sealing::is_sealed(phrase) {
+        if is_sealed(phrase) {
             let why = "a passphrase that begins with \"sealed:\" cannot be kept; change it first";
             return Err(Error::Refused(why.into()));
         }
@@ -174,7 +140,7 @@ impl Passphrases {
             (Form::Clear, _) => None,
             (Form::Sealed, Some(key)) => Some(key.seal(&purpose(keygrip), phrase)?),
             (Form::Sealed, None) => {
-                return Err(sealing::no_key(&format!("the state {}", self.root.display())));
+                return Err(no_key(&format!("the state {}", self.root.display())));
             }
         };
         let line = sealed.as_deref().map_or(phrase, str::as_bytes);
@@ -187,23 +153,21 @@ impl Passphrases {
     /// Writes the passphrase into a home of staging that has none, in the form that is due.
     pub fn write(&self, home: &Path, keygrip: &Keygrip, phrase: &[u8]) -> Result<()> {
         let content = self.content(self.form()?, keygrip, phrase)?;
-        put(&home.join(PASSPHRASE), &content)
+        write_new(&home.join(PASSPHRASE), &content)
     }
 
-    /// Gives the passphrase in `home` the form that is due, and returns it. For a home that nobody else
-    /// works in; `scratch` is a directory of staging, so that nothing clear outlives whoever is killed here.
+    /// Gives the passphrase in `home` the form that is due, and returns it. No other process may
+    /// work in that home. `scratch` is a directory of staging, so that a killed process leaves nothing in the clear.
     pub fn renew(&self, home: &Path, keygrip: &Keygrip, scratch: &Path) -> Result<Phrase> {
         let path = home.join(PASSPHRASE);
-        let old = Zeroizing::new(read_file(&path, FILE_MAX)?);
+        let old = read_file(&path, FILE_MAX)?;
         let phrase = self.open(&path, keygrip, &old)?;
         let form = self.form()?;
         if form_of(&old) != form {
             let content = self.content(form, keygrip, &phrase)?;
             let fresh = scratch.join(PASSPHRASE);
-            put(&fresh, &content)?;
-            crate::files::durable::sync(&fresh)?;
-            crate::files::durable::rename(&fresh, &path)
-                .map_err(|e| Error::io(format!("writing {}", path.display()), e))?;
+            write_new(&fresh, &content)?;
+            replace(&fresh, &path)?;
         }
         Ok(phrase)
     }
@@ -211,29 +175,17 @@ impl Passphrases {
 
 /// In which form the passphrase of `home` is kept.
 pub fn form_in(home: &Path) -> Result<Form> {
-    Ok(form_of(&Zeroizing::new(read_file(&home.join(PASSPHRASE), FILE_MAX)?)))
+    Ok(form_of(&read_file(&home.join(PASSPHRASE), FILE_MAX)?))
 }
 
 fn form_of(content: &[u8]) -> Form {
-    if sealing::is_sealed(content) { Form::Sealed } else { Form::Clear }
-}
-
-/// Writes the new file `path`, mode 0600.
-pub(crate) fn put(path: &Path, content: &[u8]) -> Result<()> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.and_then(|mut file| file.write_all(content))
-        .map_err(|e| Error::io(format!("writing {}", path.display()), e))
+    if is_sealed(content) { Form::Sealed } else { Form::Clear }
 }
 
 /// The beginning of a file that may be a passphrase, a copy of one or anything else: as much as any passphrase
-/// file holds. Follows no link and waits for no pipe.
-pub(crate) fn beginning(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    // Never grown, which would leave copies of a secret behind.
-    let mut content = Zeroizing::new(Vec::with_capacity(FILE_MAX as usize + 1));
-    file.take(FILE_MAX).read_to_end(&mut content)?;
-    Ok(content)
+/// file holds. `None` when there is no regular file, or no more.
+pub(crate) fn beginning_of(path: &Path) -> Result<Option<Phrase>> {
+    small_files::beginning_of(path, FILE_MAX)
 }
 
 /// The line of a passphrase file, without its end.
@@ -255,22 +207,23 @@ pub fn needs_directory() -> Error {
     )
 }
 
-#[cfg(test)]
 #[allow(clippy::unwrap_used)]
+#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::scratch;
     use std::fs;
 
     #[test]
     fn a_passphrase_that_is_renewed_is_in_the_clear_in_staging_only() {
-        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
-        let (home, scratch) = (root.join("home"), root.join("scratch"));
+        let root = scratch();
+        let (home, scratch) = (root.path().join("home"), root.path().join("scratch"));
         fs::create_dir_all(&home).unwrap();
         let key = SealingKey::parse("0123456789abcdef".repeat(4).as_bytes()).ok();
-        let passphrases = Passphrases { root: root.clone(), key, apart: true };
+        let passphrases = Passphrases { root: root.path().into(), key, apart: true };
         let keygrip = Keygrip::parse("0123456789ABCDEF0123456789ABCDEF01234567").unwrap();
         let sealed = passphrases.content(Form::Sealed, &keygrip, b"phrase").unwrap();
-        put(&home.join(PASSPHRASE), &sealed).unwrap();
+        write_new(&home.join(PASSPHRASE), &sealed).unwrap();
         // As good as killed: there is no scratch directory, and nothing of it gets anywhere else.
         assert!(passphrases.renew(&home, &keygrip, &scratch).is_err());
         assert_eq!(fs::read_dir(&home).unwrap().count(), 1);
@@ -279,6 +232,5 @@ mod tests {
         assert_eq!(*passphrases.renew(&home, &keygrip, &scratch).unwrap(), b"phrase");
         assert_eq!(fs::read(home.join(PASSPHRASE)).unwrap(), b"phrase\n");
         assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0);
-        fs::remove_dir_all(&root).unwrap();
     }
 }

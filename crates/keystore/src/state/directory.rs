@@ -1,15 +1,16 @@
 //! Whose the directories of the state are: this user's alone, but for the state directory itself, which
 //! may be a volume that its owner has opened for a group.
 
-use std::fs::{self, DirBuilder, Metadata, Permissions};
+use std::fs::{self, Metadata, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use nix::unistd::{AccessFlags, eaccess, getegid, geteuid};
 
 use crate::error::{Error, Result};
-use crate::home::examine::DIRECTORY_MODE;
+use crate::files::ensure_directory;
+use crate::layout::{DIRECTORY_MODE, GNUPG, KEYS, PHRASES};
 use crate::remedy::quote_path;
 
 /// Makes the state directory, or sees that it can be one; then it is this user's with mode 0700, or a volume.
@@ -17,9 +18,9 @@ pub fn own_root(root: &Path) -> Result<()> {
     make(root)?;
     check_root(root)?;
     // Where the state is may be told by a symbolic link, where its parts are may not.
-    let found = fs::metadata(root).map_err(|e| failed("looking at", root, e))?;
+    let found = fs::metadata(root).map_err(Error::at("looking at", root))?;
     match found.uid() == geteuid().as_raw() {
-        // Its group may be the only way in for whoever owns what is inside.
+        // Its group may be the only way in for the owner of what is inside.
         true if is_volume(&found) => {
             log::warn!("{}: group {} may write in it", root.display(), found.gid());
             Ok(())
@@ -35,7 +36,7 @@ pub fn check_root(root: &Path) -> Result<()> {
     match fs::metadata(root) {
         Ok(found) if found.is_dir() && is_volume(&found) => check_group(root, &found),
         Ok(found) => check(root, &found),
-        // Somebody else says why it cannot be looked at.
+        // The caller finds out why it cannot be looked at.
         Err(_) => Ok(()),
     }
 }
@@ -76,7 +77,7 @@ pub fn check_user(root: &Path) -> Result<()> {
 /// Makes a directory of the state, or makes it this user's alone. It must not be a symbolic link.
 pub fn own_part(path: &Path) -> Result<()> {
     make(path)?;
-    let found = fs::symlink_metadata(path).map_err(|e| failed("looking at", path, e))?;
+    let found = fs::symlink_metadata(path).map_err(Error::at("looking at", path))?;
     own(path, &found)
 }
 
@@ -96,15 +97,15 @@ pub fn owner_of(root: &Path) -> io::Result<Option<(u32, u32)>> {
         return Ok(of_directory);
     }
     Ok(owner_inside(root).or_else(|| match geteuid() {
-        // Nothing is in it yet: whoever makes the first key will own it.
+        // Nothing is in it yet: the process that makes the first key will own it.
         me if !me.is_root() => Some((me.as_raw(), getegid().as_raw())),
         _ => of_directory.filter(|(uid, _)| *uid != 0),
     }))
 }
 
-/// Who owns the first part of a state that is not root's. The old service had no `keys/`.
+/// The owner of the first part of a state that is not root's. The old service had no `keys/`.
 fn owner_inside(root: &Path) -> Option<(u32, u32)> {
-    ["keys", "gnupg", "phrases"].iter().find_map(|part| {
+    [KEYS, GNUPG, PHRASES].iter().find_map(|part| {
         let found = fs::symlink_metadata(root.join(part)).ok()?;
         (found.is_dir() && found.uid() != 0).then(|| (found.uid(), found.gid()))
     })
@@ -112,7 +113,7 @@ fn owner_inside(root: &Path) -> Option<(u32, u32)> {
 
 /// Why root does nothing in a volume where [`owner_of`] finds nobody, and what to do.
 pub fn nobodys(root: &Path) -> (&'static str, String) {
-    let keys = quote_path(&root.join("keys"));
+    let keys = quote_path(&root.join(KEYS));
     (
         "belongs to root and to a group, and nothing in it tells which user of that group is to own the keys",
         format!(
@@ -143,12 +144,7 @@ pub fn volume_group(root: &Path) -> Option<u32> {
 }
 
 fn make(path: &Path) -> Result<()> {
-    match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-            Err(failed("making the directory", path, e))
-        }
-        _ => Ok(()),
-    }
+    ensure_directory(path).map_err(Error::at("making the directory", path))
 }
 
 /// Makes a directory one of this user's with mode 0700.
@@ -157,7 +153,7 @@ fn own(path: &Path, found: &Metadata) -> Result<()> {
     if found.mode() & 0o077 != 0 {
         log::warn!("{}: had mode {:03o}, made it 700", path.display(), found.mode() & 0o777);
         fs::set_permissions(path, Permissions::from_mode(DIRECTORY_MODE))
-            .map_err(|e| failed("setting the mode of", path, e))?;
+            .map_err(Error::at("setting the mode of", path))?;
     }
     Ok(())
 }
@@ -180,10 +176,6 @@ fn check(path: &Path, found: &Metadata) -> Result<()> {
         return Err(wrong(path, &why));
     }
     Ok(())
-}
-
-fn failed(doing: &str, path: &Path, e: io::Error) -> Error {
-    Error::io(format!("{doing} {}", path.display()), e)
 }
 
 fn wrong(path: &Path, why: &str) -> Error {

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::home::Homes;
+use crate::layout::{IMPORTING, PARTS, TRASH};
 use crate::remedy::quote_path;
-use crate::state::owners::PARTS;
-use crate::transfer::import::IMPORTING;
 
 /// Directories directly below the state directory `root` that hold keys as a state does.
 pub fn states(root: &Path) -> Result<Vec<PathBuf>> {
-    let reading = |e| Error::io(format!("reading {}", root.display()), e);
+    let reading = Error::at("reading", root);
     let mut found = Vec::new();
     for entry in fs::read_dir(root).map_err(reading)? {
         let entry = entry.map_err(reading)?;
@@ -76,7 +75,7 @@ pub fn exchange(root: &Path, aside: &Path) -> String {
 
 /// Whether a state has a directory of this name.
 fn is_part(name: &str) -> bool {
-    PARTS.contains(&name) || ["trash", IMPORTING].contains(&name)
+    PARTS.contains(&name) || [TRASH, IMPORTING].contains(&name)
 }
 
 fn has_keys(root: &Path) -> bool {

@@ -1,26 +1,25 @@
 //! Whether the state directory is still the one that was opened, and keys can be made in it.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use nix::unistd::{AccessFlags, eaccess};
 
-use crate::state::space::Space;
+use crate::files::FileId;
+use crate::layout::{GNUPG, KEYS, PHRASES, SECRET_KEY_LINKS, STAGING};
+use crate::state::free_space::Space;
 
 /// What keys are published in. Another directory in its place is another state, or none.
-const SAME: [&str; 2] = ["", "keys"];
+const SAME: [&str; 2] = ["", KEYS];
 /// What else is written to for every key.
-const WRITTEN: [&str; 3] = ["staging", "gnupg", "gnupg/private-keys-v1.d"];
-/// Written to as well where phrases are links.
-const PHRASES: &str = "phrases";
+const WRITTEN: [&str; 3] = [STAGING, GNUPG, SECRET_KEY_LINKS];
 
 /// The state directory as it was opened.
 #[derive(Debug)]
 pub struct Opened {
     root: PathBuf,
-    /// Device and inode of each of [`SAME`].
-    same: [(u64, u64); SAME.len()],
+    /// Each of [`SAME`].
+    same: [Option<FileId>; SAME.len()],
     /// Whether phrases are links in the state.
     has_phrases: bool,
 }
@@ -29,16 +28,16 @@ impl Opened {
     /// Remembers which directory is at `root` now. One that is not there is never ready. `has_phrases` says
     /// whether phrases are links in it.
     pub fn new(root: &Path, has_phrases: bool) -> Self {
-        let same = SAME.map(|part| identity_of(&root.join(part)).unwrap_or((0, 0)));
+        let same = SAME.map(|part| identity_of(&root.join(part)).ok());
         Self { root: root.into(), same, has_phrases }
     }
 
-    /// Looks whether a key could be made now. Says why not, without a path: whoever asks need not know
-    /// where the keys are.
+    /// Looks whether a key could be made now. Says why not, without a path: a client need not know where the
+    /// keys are.
     pub fn look(&self) -> std::result::Result<(), String> {
         for (part, opened) in SAME.into_iter().zip(self.same) {
             match identity_of(&self.root.join(part)) {
-                Ok(now) if now == opened => {}
+                Ok(now) if Some(now) == opened => {}
                 Ok(_) => {
                     return Err(format!(
                         "{} is not the one that was opened; see whether its volume is mounted, then restart \
@@ -59,16 +58,16 @@ impl Opened {
                 return Err(format!("{} cannot be written to: {}", name(part), errno.desc()));
             }
         }
-        match Space::of(&self.root.join("keys")) {
+        match Space::of(&self.root.join(KEYS)) {
             Ok(space) if space.is_enough() => Ok(()),
             Ok(space) => Err(format!("no space for another key: {space}")),
-            Err(_) => Err(format!("{} does not tell how much space there is", name("keys"))),
+            Err(_) => Err(format!("{} does not tell how much space there is", name(KEYS))),
         }
     }
 }
 
-fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
-    fs::metadata(path).map(|found| (found.dev(), found.ino()))
+fn identity_of(path: &Path) -> io::Result<FileId> {
+    fs::metadata(path).map(|found| FileId::from(&found))
 }
 
 fn name(part: &str) -> String {

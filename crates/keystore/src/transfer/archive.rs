@@ -1,19 +1,19 @@
 //! Archives of keys: a tar whose members are the files of homes, a first member that says what it is,
 //! and a last one, the manifest, that proves it whole. Nothing in an archive is believed.
 
-mod files;
 mod manifest;
 pub mod read;
 mod restore;
 mod write;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use files::{HomeFiles, read_file};
+use crate::home::home_files::HomeFiles;
+use gpg::hex;
+
 pub use restore::{Restored, Summary};
 pub use write::Archived;
 
@@ -49,11 +49,12 @@ pub fn sums(files: &BTreeMap<String, String>) -> String {
     files.iter().map(|(path, digest)| format!("{digest}  {path}\n")).collect()
 }
 
+/// The SHA-256 of every file of a home, by its path there.
+fn digests(files: &HomeFiles) -> BTreeMap<String, String> {
+    files.iter().map(|(name, bytes)| (name.to_string(), sha256(bytes))).collect()
+}
+
 /// SHA-256 in hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
-    let mut digits = String::with_capacity(64);
-    for byte in Sha256::digest(bytes) {
-        let _ = write!(digits, "{byte:02x}"); // writing to a String cannot fail
-    }
-    digits
+    hex::encode(&Sha256::digest(bytes)).to_string()
 }

@@ -6,9 +6,6 @@ mod target;
 mod trial;
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use gpg::{Fingerprint, keybox};
@@ -16,10 +13,12 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
-use crate::home::{self, PUBRING, REVOCATIONS};
+use crate::files::is_there;
+use crate::files::small_files::read_file;
 use crate::identity::NameEmail;
+use crate::layout::{PUBRING, REVOCATIONS, revocation_file};
 use crate::transfer::import::Moved;
-use crate::{Filter, Form, Key, Listed, Store, ahead, interrupt};
+use crate::{Filter, Form, Key, Listed, Store, interrupt, parallel};
 
 use target::{Part, Target};
 
@@ -56,7 +55,7 @@ struct Copy {
     secret: Zeroizing<Vec<u8>>,
     phrase: Zeroizing<Vec<u8>>,
     /// A key signs without it.
-    revocation: Option<Vec<u8>>,
+    revocation: Option<Zeroizing<Vec<u8>>>,
 }
 
 impl Store {
@@ -69,7 +68,7 @@ impl Store {
         jobs: usize,
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<ExportReport> {
-        let to = &std::path::absolute(to).map_err(|e| failed("finding", to, e))?;
+        let to = &std::path::absolute(to).map_err(Error::at("finding", to))?;
         let target = Target::make(to, self.homes.directory())?;
         let mut report = ExportReport::default();
         let keys = self.keys_to_export(filter, &mut report)?;
@@ -159,7 +158,7 @@ impl Store {
         let mut ring = None;
         let mut parts = Vec::with_capacity(keys.len());
         let copy = |key: Key| (key.name_email.clone(), self.copy_of(key));
-        for (name_email, copy) in ahead::ahead(keys.into_iter(), copy) {
+        for (name_email, copy) in parallel::map_ahead(keys.into_iter(), copy) {
             interrupt::check(|| target.left())?;
             let copy = match copy {
                 Ok(copy) => copy,
@@ -195,17 +194,17 @@ impl Store {
         let home = self.homes.path(&key.name_email);
         let (keygrip, fingerprint) = (&key.record.keygrip, &key.record.fingerprint);
         let source = home.join(PUBRING);
-        let keyring = read(&source)?;
-        let found = keybox::one_certificate(&keyring)
-            .map_err(|reason| Error::Gpg(gpg::Error::DamagedHome { path: source, reason }))?;
+        let keyring = read_file(&source, FILE_MAX)?;
+        let found =
+            keybox::one_certificate(&keyring).map_err(|reason| Error::damaged(&source, reason))?;
         let (beginning, certificate) = (found.first.to_vec(), found.certificate.to_vec());
-        let secret = Zeroizing::new(read(&key.record.secret_key(&home))?);
+        let secret = read_file(&key.record.secret_key(&home), FILE_MAX)?;
         let phrase = self.passphrases.read(&home, keygrip)?;
         let phrase = self.passphrases.content(Form::Clear, keygrip, &phrase)?;
-        let revocation = home.join(REVOCATIONS).join(format!("{fingerprint}.rev"));
-        let revocation = match fs::symlink_metadata(&revocation) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            _ => Some(read(&revocation)?),
+        let revocation = home.join(REVOCATIONS).join(revocation_file(fingerprint));
+        let revocation = match is_there(&revocation)? {
+            true => Some(read_file(&revocation, FILE_MAX)?),
+            false => None,
         };
         Ok(Copy { key, beginning, certificate, secret, phrase, revocation })
     }
@@ -233,7 +232,8 @@ impl Store {
                 }
                 Err(_) => self.doubt_about_certificate(part),
             };
-            let doubts: Vec<_> = ahead::each(parts.iter().collect(), 4, |part: &Part| doubt(part));
+            let doubts: Vec<_> =
+                parallel::map(parts.iter().collect(), 4, |part: &Part| doubt(part));
             if doubts.iter().all(Option::is_none) {
                 return listed;
             }
@@ -263,20 +263,4 @@ impl ExportReport {
         let line = |key: &Unexported| format!("{}: {}", key.name_email, key.reason);
         self.left_out.iter().chain(&self.not_signing).map(line).collect()
     }
-}
-
-/// Reads a file of a home.
-fn read(path: &Path) -> Result<Vec<u8>> {
-    home::check_file(path.into())?;
-    let mut bytes = Vec::new();
-    // What was a file when it was looked at may be something else by now.
-    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
-    file.and_then(|file| file.take(FILE_MAX).read_to_end(&mut bytes))
-        .map_err(|e| failed("reading", path, e))?;
-    Ok(bytes)
-}
-
-fn failed(doing: &str, path: &Path, error: io::Error) -> Error {
-    Error::io(format!("{doing} {}", path.display()), error)
 }

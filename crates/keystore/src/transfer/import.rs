@@ -18,15 +18,15 @@ use std::io::BufReader;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use gpg::locks::unpoisoned;
 use gpg::packets::{Certificates, RawCertificate};
 use gpg::{Fingerprint, Keyring, believable_at, clock, time_of_signature};
 
 use crate::error::{Error, Result};
-use crate::home::SECRET_KEYS;
+use crate::layout::SECRET_KEYS;
+use crate::parallel::{into_inner, lock, on_threads};
 use crate::{Store, interrupt};
 
-pub use in_place::{IMPORTING, OLD_SERVICE, OldLayout};
+pub use in_place::OldLayout;
 pub use keyless::{Keyless, Phrases};
 use plan::{Candidate, Plan, Verdict};
 pub(crate) use report::text;
@@ -182,12 +182,8 @@ impl Store {
             total,
         });
         let at_work = interrupt::work();
-        std::thread::scope(|scope| {
-            for _ in 0..options.jobs {
-                scope.spawn(|| while self.import_next(source, options, &work) {});
-            }
-        });
-        let mut work = unpoisoned(work.into_inner());
+        on_threads(options.jobs, || while self.import_next(source, options, &work) {});
+        let mut work = into_inner(work);
         self.settle_contests(source, options, &mut work);
         if !options.dry_run {
             // Keys that were here already may have been given links.
@@ -265,7 +261,7 @@ impl Store {
         let staged = self.staging.create()?;
         let bytes: Vec<_> = rivals.iter().map(|(_, _, raw)| &raw.bytes[..]).collect();
         let file = staged.scratch().join("certificates.pgp");
-        let writing = |e| Error::io(format!("writing {}", staged.scratch().display()), e);
+        let writing = Error::at("writing", staged.scratch());
         fs::write(&file, bytes.concat()).map_err(writing)?;
         let now = clock::believed()?;
         for (_, candidate, _) in rivals {
@@ -363,10 +359,6 @@ impl Work<'_> {
         }
         report
     }
-}
-
-fn lock<'a, 'b>(work: &'a Mutex<Work<'b>>) -> std::sync::MutexGuard<'a, Work<'b>> {
-    unpoisoned(work.lock())
 }
 
 fn reading_snapshot(error: std::io::Error) -> Error {

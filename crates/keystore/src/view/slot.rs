@@ -1,31 +1,38 @@
-//! One place that obs-signd looks at: the link to a secret key or to a passphrase. Here, and only here,
-//! it is decided what may be put in the place of what stands there. A link, an empty file and a copy of
-//! what the link leads to hold nothing of their own. Anything else may be somebody's only copy: nothing
-//! replaces it, and who empties the slot sets it aside.
+//! One place that obs-signd looks at: the link to a secret key, the link to a passphrase, or a file with a
+//! passphrase. Here, and only here, it is decided what may be put in the place of what stands there. A link, an
+//! empty file and a copy of what the link leads to hold nothing of their own. Anything else may be somebody's
+//! only copy: nothing replaces it, and when the slot is emptied it is set aside.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use crate::error::{Error, Result};
-use crate::files::durable;
+use crate::files::{durable, if_there, remove_dangling};
+use crate::identity::NameEmail;
 use crate::remedy::{quote, quote_path};
-use crate::secrets::passphrase::beginning;
+use crate::secrets::passphrase::beginning_of;
+use crate::view::phrase_files::PhraseFiles;
 
-/// Where a link of ours has to be.
+/// A place that signd looks at, and what has to be there.
 #[derive(Debug)]
-pub struct Slot {
+pub struct Slot<'a> {
     path: PathBuf,
-    /// What the link says.
-    target: PathBuf,
-    /// The file whose copies are worth nothing.
-    original: Option<PathBuf>,
+    wanted: Wanted<'a>,
+}
+
+#[derive(Debug)]
+enum Wanted<'a> {
+    /// A link that says `target`. A copy of the file `original` is worth nothing in its place.
+    Link { target: PathBuf, original: Option<PathBuf> },
+    /// The passphrase of this identity, in a file of `phrases_dir`.
+    PhraseFile(&'a PhraseFiles, &'a NameEmail),
 }
 
 /// What stands in a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Occupant {
-    /// Our link.
+    /// What has to be there.
     Ours,
     /// Nothing.
     Nobody,
@@ -35,6 +42,8 @@ pub enum Occupant {
     Worthless,
     /// A file with a content of its own.
     Precious,
+    /// A file of `phrases_dir`, which can be made again from `keys/`.
+    Derived,
     /// A directory, a socket, a device.
     Strange,
 }
@@ -43,6 +52,7 @@ impl Occupant {
     /// What stands at `path`, where no link of ours has to be. A file with the content of `original` is
     /// worth nothing.
     pub fn of(path: &Path, original: Option<&Path>) -> io::Result<Self> {
+        // Where its directory is a file, nothing can be put there.
         let found = match fs::symlink_metadata(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::Nobody),
             found => found?,
@@ -55,10 +65,19 @@ impl Occupant {
         }
         // What cannot be read may hold anything.
         let is_copy = || {
-            let bytes = original.and_then(|original| beginning(original).ok());
-            bytes.is_some_and(|bytes| beginning(path).is_ok_and(|found| found == bytes))
+            let content = |path: &Path| beginning_of(path).ok().flatten();
+            let bytes = original.and_then(content);
+            bytes.is_some() && content(path) == bytes
         };
         Ok(if found.len() == 0 || is_copy() { Self::Worthless } else { Self::Precious })
+    }
+
+    /// What stands at `path` in `phrases_dir`, which this state has claimed.
+    pub fn in_phrases_dir(path: &Path) -> io::Result<Self> {
+        Ok(match Self::of(path, None)? {
+            Self::Worthless | Self::Precious => Self::Derived,
+            occupant => occupant,
+        })
     }
 
     /// Whether nothing is lost when it goes.
@@ -67,15 +86,15 @@ impl Occupant {
     }
 }
 
-impl Slot {
-    /// The slot at `path` of a link to `target`.
-    pub fn new(path: PathBuf, target: PathBuf) -> Self {
-        Self { path, target, original: None }
+impl<'a> Slot<'a> {
+    /// The slot at `path` of a link to `target`. A copy of the file `original` may be replaced.
+    pub fn of_link(path: PathBuf, target: PathBuf, original: Option<PathBuf>) -> Self {
+        Self { path, wanted: Wanted::Link { target, original } }
     }
 
-    /// As it is, but copies of the file `original` hold nothing of their own.
-    pub fn with_original(self, original: PathBuf) -> Self {
-        Self { original: Some(original), ..self }
+    /// The slot of the passphrase of an identity, in a file of `files`.
+    pub fn of_phrase_file(files: &'a PhraseFiles, name_email: &'a NameEmail) -> Self {
+        Self { path: files.path(name_email), wanted: Wanted::PhraseFile(files, name_email) }
     }
 
     /// Where it is.
@@ -83,37 +102,50 @@ impl Slot {
         &self.path
     }
 
-    /// Whether our link is there. One system call.
+    /// Whether what has to be there is. For a link, one system call.
     pub fn is_ours(&self) -> bool {
-        fs::read_link(&self.path).is_ok_and(|found| found == self.target)
+        match &self.wanted {
+            Wanted::Link { target, .. } => {
+                fs::read_link(&self.path).is_ok_and(|found| found == *target)
+            }
+            Wanted::PhraseFile(files, name_email) => files.is_current(name_email),
+        }
     }
 
     /// What stands there.
     pub fn look(&self) -> io::Result<Occupant> {
-        if self.is_ours() {
-            return Ok(Occupant::Ours);
+        match &self.wanted {
+            _ if self.is_ours() => Ok(Occupant::Ours),
+            Wanted::Link { original, .. } => Occupant::of(&self.path, original.as_deref()),
+            Wanted::PhraseFile(..) => Occupant::in_phrases_dir(&self.path),
         }
-        Occupant::of(&self.path, self.original.as_deref())
     }
 
-    /// Fails when our link cannot be put there without a loss.
+    /// Fails when what has to be there cannot be put there without a loss.
     pub fn check(&self) -> Result<()> {
-        let failed = |e| Error::io(format!("looking at {}", self.path.display()), e);
-        match self.look().map_err(failed)? {
+        if let Wanted::PhraseFile(files, _) = self.wanted {
+            return files.is_claimed().map(drop);
+        }
+        match self.look().map_err(Error::at("looking at", &self.path))? {
             occupant if occupant.may_go() => Ok(()),
             occupant => Err(occupied(&self.path, &occupant)),
         }
     }
 
-    /// Puts our link there, in one step; `false` when it was there.
+    /// Puts there what has to be there, in one step. `true` when there is a new link, which is not on the disk
+    /// yet.
     pub fn fill(&self) -> Result<bool> {
-        let failed = |e| Error::io(format!("linking {}", self.path.display()), e);
+        let (target, original) = match &self.wanted {
+            Wanted::Link { target, original } => (target, original.as_deref()),
+            Wanted::PhraseFile(files, name_email) => return files.add(name_email).map(|()| false),
+        };
+        let failed = Error::at("linking", &self.path);
         if self.is_ours() {
             return Ok(false);
         }
         // Other requests and removals may make it and take it away at any time.
         loop {
-            match symlink(&self.target, &self.path) {
+            match symlink(target, &self.path) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 made => return made.map(|()| true).map_err(failed),
             }
@@ -126,22 +158,23 @@ impl Slot {
         self.check()?;
         // signd takes no name that begins with a dot for a user.
         let fresh = self.path.with_file_name(format!(".{:016x}", rand::random::<u64>()));
-        symlink(&self.target, &fresh).map_err(failed)?;
-        let may_go =
-            |path: &Path| Occupant::of(path, self.original.as_deref()).is_ok_and(|it| it.may_go());
-        match durable::exchange(&fresh, &self.path, may_go) {
-            Ok(true) => {
+        symlink(target, &fresh).map_err(failed)?;
+        let may_go = |path: &Path| Occupant::of(path, original).is_ok_and(|it| it.may_go());
+        match durable::exchange(&fresh, &self.path, may_go).map_err(failed)? {
+            true => {
                 log::warn!("{}: was not our link to the key, replaced it", self.path.display());
                 Ok(true)
             }
-            Ok(false) => self.check().map(|()| true),
-            Err(e) => Err(failed(e)),
+            false => self.check().map(|()| true),
         }
     }
 
-    /// Empties the slot. What is no link is moved to `aside`, where it is kept.
+    /// Empties the slot. What is no link, and cannot be made again, is moved to `aside`, where it is kept.
     pub fn clear(&self, aside: &Path) -> Result<()> {
-        let failed = |e| Error::io(format!("removing {}", self.path.display()), e);
+        if let Wanted::PhraseFile(files, name_email) = self.wanted {
+            return files.remove(name_email);
+        }
+        let failed = Error::at("removing", &self.path);
         let cleared = match self.look().map_err(failed)? {
             Occupant::Nobody => Ok(()),
             Occupant::Ours | Occupant::Link(_) => fs::remove_file(&self.path),
@@ -151,25 +184,15 @@ impl Slot {
                 durable::rename(&self.path, aside)
             }
         };
-        match cleared {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(e)),
-            _ => Ok(()),
-        }
+        if_there(cleared).map(drop).map_err(failed)
     }
-}
 
-/// Removes a link to nothing.
-pub fn remove_dangling(link: &Path) {
-    let missing = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
-    let is_link = fs::symlink_metadata(link).is_ok_and(|found| found.is_symlink());
-    if !is_link || !fs::metadata(link).is_err_and(|e| missing(&e)) {
-        return;
-    }
-    match fs::remove_file(link) {
-        Err(e) if !missing(&e) => {
-            log::warn!("{}: a link to nothing could not be removed: {e}", link.display());
+    /// Empties the slot of a key that is not there any more.
+    pub fn remove_dangling(&self) {
+        match self.wanted {
+            Wanted::Link { .. } => remove_dangling(&self.path),
+            Wanted::PhraseFile(files, name_email) => files.remove_dangling(name_email),
         }
-        _ => {}
     }
 }
 
@@ -183,23 +206,19 @@ fn occupied(path: &Path, occupant: &Occupant) -> Error {
     Error::Occupied { path: path.into(), what, remedy }
 }
 
-#[cfg(test)]
 #[allow(clippy::unwrap_used)]
+#[cfg(test)]
 mod tests {
     use super::*;
-
-    fn scratch() -> PathBuf {
-        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
-        fs::create_dir(&root).unwrap();
-        root
-    }
+    use crate::scratch::scratch;
 
     #[test]
     fn what_has_nothing_of_its_own_is_replaced_and_all_else_is_kept() {
-        let root = scratch();
+        let scratch = scratch();
+        let root = scratch.path();
         let original = root.join("original");
         fs::write(&original, "phrase\n").unwrap();
-        let slot = Slot::new(root.join("slot"), "original".into()).with_original(original);
+        let slot = Slot::of_link(root.join("slot"), "original".into(), Some(original));
         assert_eq!(slot.look().unwrap(), Occupant::Nobody);
         assert!(slot.fill().unwrap() && !slot.fill().unwrap());
         let write = |content: &str| {
@@ -226,13 +245,13 @@ mod tests {
         fs::create_dir(slot.path()).unwrap();
         assert!(matches!(slot.fill(), Err(Error::Occupied { .. })));
         assert!(slot.path().is_dir());
-        assert_eq!(fs::read_dir(&root).unwrap().count(), 3, "nothing is left behind");
-        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(fs::read_dir(root).unwrap().count(), 3, "nothing is left behind");
     }
 
     #[test]
     fn what_comes_at_the_last_moment_is_kept() {
-        let root = scratch();
+        let scratch = scratch();
+        let root = scratch.path();
         let (fresh, target) = (root.join("fresh"), root.join("target"));
         fs::write(&target, "").unwrap();
         fs::write(&fresh, "new").unwrap();
@@ -248,6 +267,5 @@ mod tests {
         assert_eq!(looks.get(), 2);
         assert_eq!(fs::read(&target).unwrap(), b"precious");
         assert!(!fresh.exists());
-        fs::remove_dir_all(&root).unwrap();
     }
 }

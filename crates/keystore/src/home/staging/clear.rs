@@ -9,19 +9,18 @@ use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
 use crate::error::{Error, Result};
-use crate::files::durable;
 use crate::files::lock::lock;
-use crate::home;
-use crate::home::staging::whose::{ABANDONED, last_sign_of_life};
-use crate::home::staging::{FRESH, HOME, Staging, remove_tree};
-use crate::view::signd::SigndView;
+use crate::files::{durable, entries, is_missing, remove_dangling, remove_tree};
+use crate::home::record;
+use crate::home::staging::process_tag::{ABANDONED, last_sign_of_life};
+use crate::home::staging::{FRESH, HOME, Staging};
 
 /// How old a directory that has not got its name must be for its maker to be dead.
 const MAKING: Duration = Duration::from_secs(60);
 
 /// What an entry of `staging/` is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Work {
+pub enum StagingWork {
     /// A process that lives has it.
     Alive,
     /// A process has left it behind: one whose lock would be seen here, or one that has not shown any life
@@ -35,13 +34,13 @@ pub enum Work {
 
 impl Staging {
     /// Removes what no living process holds; returns how many homes that were. What cannot be removed is
-    /// reported and left for the next time.
-    pub fn clear(&self, signd: &SigndView) -> Result<usize> {
+    /// reported and left for the next time. `links` is where the links to secret keys are.
+    pub fn clear(&self, links: &Path) -> Result<usize> {
         let mut count = 0;
-        for path in self.entries()? {
+        for path in entries(&self.directory)? {
             let buried = match self.judge(&path, |path| Ok(lock(path)?.is_some())) {
-                Ok(Some(Work::Dead)) => self.bury(&path, signd),
-                Ok(Some(Work::Strange)) => {
+                Ok(Some(StagingWork::Dead)) => self.bury(&path, links),
+                Ok(Some(StagingWork::Strange)) => {
                     // It was not made here and will not go away by itself.
                     log::warn!("{}: left alone: is not a directory", path.display());
                     continue;
@@ -63,12 +62,12 @@ impl Staging {
     /// Removes a dead entry; `false` when somebody else has done so. First it and the home in it get other
     /// names: should somebody be at work there after all, then that work fails whole, and nothing is ever
     /// removed from a home that gets published.
-    fn bury(&self, path: &Path, signd: &SigndView) -> Result<bool> {
-        let failed = |e| Error::io(format!("removing {}", path.display()), e);
+    fn bury(&self, path: &Path, links: &Path) -> Result<bool> {
+        let failed = Error::at("removing", path);
         let Some(_lock) = lock(path).map_err(failed)? else { return Ok(false) };
-        let doomed = self.directory.join(self.identity.name());
+        let doomed = self.directory.join(self.tag.name());
         let home = doomed.join("dead");
-        // On NFS, whoever has the directory open reaches the home by its old name for a while.
+        // On NFS, a process that has the directory open reaches the home by its old name for a while.
         for (from, to) in [(path, &doomed), (&doomed.join(HOME), &home)] {
             match durable::rename(from, to) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -76,18 +75,18 @@ impl Staging {
             }
         }
         // Not before it is known which links lead there: nothing else tells.
-        for keygrip in home::secret_keys(&home)? {
-            signd.remove_dangling_secret_key(&keygrip);
+        for keygrip in record::secret_keys(&home)? {
+            remove_dangling(&links.join(keygrip.file_name()));
         }
         remove_tree(&doomed).map(|()| true)
     }
 
     /// What is in here, and whose.
-    pub fn survey(&self) -> Result<Vec<(PathBuf, Work)>> {
+    pub fn survey(&self) -> Result<Vec<(PathBuf, StagingWork)>> {
         let mut found = Vec::new();
-        for path in self.entries()? {
-            let failed = |e| Error::io(format!("looking at {}", path.display()), e);
-            // Who only looks must not take a lock that its maker is about to take.
+        for path in entries(&self.directory)? {
+            let failed = Error::at("looking at", &path);
+            // A mere look must not take a lock that the maker is about to take.
             if let Some(work) = self.judge(&path, is_old).map_err(failed)? {
                 found.push((path, work));
             }
@@ -96,31 +95,27 @@ impl Staging {
         Ok(found)
     }
 
-    fn entries(&self) -> Result<Vec<PathBuf>> {
-        let reading = |e| Error::io(format!("reading {}", self.directory.display()), e);
-        let entries = fs::read_dir(&self.directory).map_err(reading)?;
-        entries.map(|entry| entry.map(|entry| entry.path()).map_err(reading)).collect()
-    }
-
     /// Whose an entry is; `None` when it is gone by now, or is being made. `is_left` tells whether nobody
     /// makes an entry that has not got its name.
     fn judge(
         &self,
         path: &Path,
         is_left: impl Fn(&Path) -> io::Result<bool>,
-    ) -> io::Result<Option<Work>> {
+    ) -> io::Result<Option<StagingWork>> {
         let name = path.file_name().unwrap_or_default();
         if let Some(name) = name.as_bytes().strip_prefix(FRESH.as_bytes()) {
-            let is_dead = self.identity.proves_dead(OsStr::from_bytes(name)) && is_left(path)?;
-            return Ok(is_dead.then_some(Work::Dead));
+            let is_dead = self.tag.proves_dead(OsStr::from_bytes(name)) && is_left(path)?;
+            return Ok(is_dead.then_some(StagingWork::Dead));
         }
         Ok(Some(match lock(path) {
             Ok(None) if fs::symlink_metadata(path).is_err() => return Ok(None),
-            Ok(None) => Work::Alive,
-            Ok(Some(_)) if self.identity.proves_dead(name) || self.is_abandoned(path) => Work::Dead,
-            Ok(Some(_)) => Work::Foreign,
+            Ok(None) => StagingWork::Alive,
+            Ok(Some(_)) if self.tag.proves_dead(name) || self.is_abandoned(path) => {
+                StagingWork::Dead
+            }
+            Ok(Some(_)) => StagingWork::Foreign,
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => {
-                Work::Strange
+                StagingWork::Strange
             }
             Err(e) => return Err(e),
         }))
@@ -136,7 +131,7 @@ impl Staging {
 /// Whether a directory without its name has been so for so long that its maker is dead.
 fn is_old(directory: &Path) -> io::Result<bool> {
     let found = match fs::symlink_metadata(directory) {
-        Err(e) if home::is_missing(&e) => return Ok(false),
+        Err(e) if is_missing(&e) => return Ok(false),
         found => found?,
     };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -148,10 +143,12 @@ mod tests {
     use super::*;
     use crate::Homes;
     use crate::home::on_disk::OnDisk;
+    use crate::home::staging::StagedHome;
+    use crate::home::staging::process_tag::ProcessTag;
     use crate::home::staging::tests::Scratch;
-    use crate::home::staging::whose::Identity;
-    use crate::home::staging::{Publication, StagedHome};
     use crate::identity::NameEmail;
+    use crate::view::publish::{Publication, Publisher};
+    use crate::view::signd_view::SigndView;
     use gpg::Keygrip;
     use std::fs::{File, FileTimes};
     use std::time::Duration;
@@ -161,18 +158,18 @@ mod tests {
     #[test]
     fn clearing_takes_what_is_dead_and_of_this_host_only() -> Result<()> {
         let scratch = Scratch::new();
-        let (staging, signd) = (scratch.staging(), SigndView::new(&scratch.0));
+        let (staging, signd) = (scratch.staging(), SigndView::new(scratch.path()));
         let grip = format!("{GRIP}.key");
-        let dead = scratch.0.join("staging").join(staging.identity.name());
+        let dead = scratch.path().join("staging").join(staging.tag.name());
         let secret = dead.join("h/private-keys-v1.d");
-        let foreign = scratch.0.join("staging/host-b-00/h");
-        let link = scratch.0.join("gnupg/private-keys-v1.d").join(&grip);
+        let foreign = scratch.path().join("staging/host-b-00/h");
+        let link = scratch.path().join("gnupg/private-keys-v1.d").join(&grip);
         let made = fs::create_dir_all(&secret)
             .and_then(|()| fs::write(secret.join(grip), ""))
             .and_then(|()| fs::create_dir_all(&foreign))
             .and_then(|()| std::os::unix::fs::symlink("../../keys/a#b@c/x", &link));
         assert!(made.is_ok());
-        assert_eq!(staging.clear(&signd)?, 1);
+        assert_eq!(staging.clear(signd.secret_keys())?, 1);
         assert!(foreign.is_dir() && !dead.exists());
         assert!(fs::symlink_metadata(&link).is_err(), "the dangling link stayed");
         Ok(())
@@ -180,13 +177,13 @@ mod tests {
 
     /// `staging/` as a process under another kernel sees it, on a file system that several have mounted.
     fn seen_by(scratch: &Scratch, kernel: &str, host: &str) -> Staging {
-        Staging { identity: Identity::made_up(kernel, host, false), ..scratch.staging() }
+        Staging { tag: ProcessTag::made_up(kernel, host, false), ..scratch.staging() }
     }
 
     /// A staged home whose lock other hosts do not see, with a secret key in it.
     fn unseen<'a>(scratch: &Scratch, staging: &'a Staging) -> Result<StagedHome<'a>> {
         let mut staged = staging.create()?;
-        let elsewhere = lock(&scratch.0.join("keys")).map_err(|e| Error::io("locking", e))?;
+        let elsewhere = lock(&scratch.path().join("keys")).map_err(|e| Error::io("locking", e))?;
         let Some(elsewhere) = elsewhere else { unreachable!("nobody else locks it") };
         staged._lock = elsewhere;
         let secret = staged.path().join("private-keys-v1.d");
@@ -209,7 +206,7 @@ mod tests {
     #[test]
     fn work_of_a_clone_whose_locks_are_not_seen_lives_until_it_is_silent_for_long() -> Result<()> {
         let scratch = Scratch::new();
-        let signd = SigndView::new(&scratch.0);
+        let signd = SigndView::new(scratch.path());
         let one = seen_by(&scratch, "aaaaaaaa", "12345678");
         // A clone has the same machine-id; any other host has neither.
         for host in ["12345678", "87654321"] {
@@ -217,15 +214,15 @@ mod tests {
             let staged = unseen(&scratch, &one)?;
             for hours in [0, 24, 6 * 24] {
                 age(&staged, Duration::from_secs(hours * 3600));
-                assert_eq!(two.clear(&signd)?, 0, "{host}: cleared after {hours} h");
+                assert_eq!(two.clear(signd.secret_keys())?, 0, "{host}: cleared after {hours} h");
                 assert!(staged.path().is_dir());
             }
             // Its maker writes again.
             age(&staged, ABANDONED * 2);
             assert!(fs::write(staged.path().join("pubring.kbx"), "x").is_ok());
-            assert_eq!(two.clear(&signd)?, 0, "{host}: cleared although it lives");
+            assert_eq!(two.clear(signd.secret_keys())?, 0, "{host}: cleared although it lives");
             age(&staged, ABANDONED * 2);
-            assert_eq!(two.clear(&signd)?, 1, "{host}: stays for ever");
+            assert_eq!(two.clear(signd.secret_keys())?, 1, "{host}: stays for ever");
             assert_eq!(scratch.count(), 0);
         }
         Ok(())
@@ -234,19 +231,25 @@ mod tests {
     #[test]
     fn whoever_was_taken_for_dead_fails_whole_and_publishes_nothing() -> Result<()> {
         let scratch = Scratch::new();
-        let (signd, homes) = (SigndView::new(&scratch.0), Homes::new(&scratch.0));
+        let (signd, homes) = (SigndView::new(scratch.path()), Homes::new(scratch.path()));
         let [one, two] =
             ["aaaaaaaa", "bbbbbbbb"].map(|kernel| seen_by(&scratch, kernel, "12345678"));
         let staged = unseen(&scratch, &one)?;
         age(&staged, ABANDONED * 2);
-        assert_eq!(two.clear(&signd)?, 1);
+        assert_eq!(two.clear(signd.secret_keys())?, 1);
         let (name, Some(grip)) = (NameEmail::parse("a#b@c")?, Keygrip::parse(GRIP)) else {
             unreachable!("it is one")
         };
-        let published = staged.publish(&homes, &signd, &OnDisk::new(Vec::new()), &name, &grip);
+        let published =
+            Publisher { homes: &homes, signd: &signd, on_disk: &OnDisk::new(Vec::new()) }.publish(
+                staged.path(),
+                staged.scratch(),
+                &name,
+                &grip,
+            );
         assert!(!matches!(published, Ok(Publication::Done)));
         assert_eq!(fs::read_dir(homes.directory()).map_or(1, Iterator::count), 0);
-        let links = fs::read_dir(scratch.0.join("gnupg/private-keys-v1.d"));
+        let links = fs::read_dir(scratch.path().join("gnupg/private-keys-v1.d"));
         assert_eq!(links.map_or(1, Iterator::count), 0);
         Ok(())
     }
@@ -254,16 +257,16 @@ mod tests {
     #[test]
     fn a_restarted_container_clears_up_after_the_last_one_under_any_name() -> Result<()> {
         let scratch = Scratch::new();
-        let signd = SigndView::new(&scratch.0);
+        let signd = SigndView::new(scratch.path());
         // Two containers under one kernel, each with a host name of its own.
         let killed = seen_by(&scratch, "aaaaaaaa", "12345678");
         let next = seen_by(&scratch, "aaaaaaaa", "87654321");
         let staged = killed.create()?;
-        assert_eq!(next.clear(&signd)?, 0, "it holds its lock");
+        assert_eq!(next.clear(signd.secret_keys())?, 0, "it holds its lock");
         let name = staged.scratch().to_owned();
         std::mem::drop(staged);
         assert!(fs::create_dir_all(name.join("h")).is_ok());
-        assert_eq!(next.clear(&signd)?, 1);
+        assert_eq!(next.clear(signd.secret_keys())?, 1);
         assert_eq!(scratch.count(), 0);
         Ok(())
     }

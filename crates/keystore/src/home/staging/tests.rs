@@ -1,39 +1,45 @@
 //! Work in progress, made, looked at and cleared.
 
 use super::*;
+use crate::home::Homes;
+use crate::home::on_disk::OnDisk;
+use crate::home::staging::clear::StagingWork;
+use crate::identity::NameEmail;
+use crate::layout::PARTS;
+use crate::scratch::scratch;
+use crate::view::publish::{Publication, Publisher};
+use crate::view::signd_view::SigndView;
 
-pub struct Scratch(pub PathBuf);
+pub struct Scratch(tempfile::TempDir);
 
 impl Scratch {
     pub fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
-        for directory in ["gnupg/private-keys-v1.d", "staging", "keys", "phrases"] {
-            assert!(fs::create_dir_all(path.join(directory)).is_ok());
+        let root = scratch();
+        for directory in PARTS {
+            assert!(fs::create_dir_all(root.path().join(directory)).is_ok());
         }
-        Self(path)
+        Self(root)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
     }
 
     pub fn staging(&self) -> Staging {
-        Staging::new(self.0.join("staging"))
+        Staging::new(self.path().join("staging"))
     }
 
     pub fn count(&self) -> usize {
-        fs::read_dir(self.0.join("staging")).map_or(0, Iterator::count)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        fs::read_dir(self.path().join("staging")).map_or(0, Iterator::count)
     }
 }
 
 #[test]
 fn a_held_home_survives_clearing_and_goes_when_dropped() -> Result<()> {
     let scratch = Scratch::new();
-    let (staging, signd) = (scratch.staging(), SigndView::new(&scratch.0));
+    let (staging, signd) = (scratch.staging(), SigndView::new(scratch.path()));
     let held = staging.create()?;
-    assert_eq!(scratch.staging().clear(&signd)?, 0);
+    assert_eq!(scratch.staging().clear(signd.secret_keys())?, 0);
     assert!(held.path().is_dir());
     drop(held);
     assert_eq!(scratch.count(), 0);
@@ -49,8 +55,8 @@ fn who_looks_takes_no_home_from_its_maker_and_takes_none_for_dead() -> Result<()
         let looks = scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 let found = staging.survey();
-                let is_alive = |found: &Vec<(PathBuf, Work)>| {
-                    found.iter().all(|(_, work)| *work == Work::Alive)
+                let is_alive = |found: &Vec<(PathBuf, StagingWork)>| {
+                    found.iter().all(|(_, work)| *work == StagingWork::Alive)
                 };
                 assert!(found.as_ref().is_ok_and(is_alive), "{found:?}");
             }
@@ -69,9 +75,10 @@ fn who_looks_takes_no_home_from_its_maker_and_takes_none_for_dead() -> Result<()
 #[test]
 fn who_publishes_second_loses_and_leaves_no_trace() -> Result<()> {
     let scratch = Scratch::new();
-    let (staging, signd) = (scratch.staging(), SigndView::new(&scratch.0));
-    let homes = Homes::new(&scratch.0);
+    let (staging, signd) = (scratch.staging(), SigndView::new(scratch.path()));
+    let homes = Homes::new(scratch.path());
     let on_disk = OnDisk::new(Vec::new());
+    let publisher = Publisher { homes: &homes, signd: &signd, on_disk: &on_disk };
     let name = NameEmail::parse("a#b@c")?;
     let mut results = Vec::new();
     for digit in ["1", "2"] {
@@ -80,10 +87,10 @@ fn who_publishes_second_loses_and_leaves_no_trace() -> Result<()> {
         let secret = staged.path().join("private-keys-v1.d");
         assert!(fs::create_dir(&secret).is_ok());
         assert!(fs::write(secret.join(grip.file_name()), digit).is_ok());
-        results.push(staged.publish(&homes, &signd, &on_disk, &name, &grip)?);
+        results.push(publisher.publish(staged.path(), staged.scratch(), &name, &grip)?);
     }
     assert_eq!(results, [Publication::Done, Publication::Lost]);
-    let links: Vec<_> = fs::read_dir(scratch.0.join("gnupg/private-keys-v1.d"))
+    let links: Vec<_> = fs::read_dir(scratch.path().join("gnupg/private-keys-v1.d"))
         .map(|entries| entries.flatten().map(|e| e.file_name()).collect())
         .unwrap_or_default();
     assert_eq!(links, [format!("{}.key", "1".repeat(40)).as_str()]);

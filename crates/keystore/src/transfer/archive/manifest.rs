@@ -123,7 +123,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() -> io::Result<()> {
-        let path = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
+        let root = crate::scratch::scratch();
+        let path = root.path().join("manifest");
         for count in [0, 1, 3] {
             let files = [("passphrase".to_owned(), "0".repeat(64))].into();
             let entries: Vec<_> = (0..count)

@@ -9,9 +9,9 @@ use sha2::{Digest, Sha256};
 use tar::{Entry as Member, EntryType, PaxExtensions};
 
 use crate::error::{Error, Result};
+use crate::home::home_files::{HomeFileName, HomeFiles};
 use crate::identity::NameEmail;
-use crate::transfer::archive::files::{FileName, HomeFiles};
-use crate::transfer::archive::{HEADER, Header, MANIFEST, SUMS, VERSION, manifest, sums};
+use crate::transfer::archive::{HEADER, Header, MANIFEST, SUMS, VERSION, digests, manifest, sums};
 
 /// Longer than any extension header or first member of ours.
 const SMALL_MAX: u64 = 8192;
@@ -151,7 +151,7 @@ impl<F: FnMut(Piece) -> Result<()>> Reader<F> {
             self.current = Some(Current { name_email, sums, files: HomeFiles::default() });
             return Ok(false);
         }
-        let file = FileName::parse(file).ok_or_else(|| unexpected(path))?;
+        let file = HomeFileName::parse(file).ok_or_else(|| unexpected(path))?;
         let bytes = read_member(member, file.limit())?;
         match &mut self.current {
             Some(current) if current.name_email == name_email => {
@@ -169,7 +169,7 @@ impl<F: FnMut(Piece) -> Result<()>> Reader<F> {
         let Some(Current { name_email, sums: archived, files }) = self.current.take() else {
             return Ok(());
         };
-        let found = sums(&files.digests());
+        let found = sums(&digests(&files));
         let is_whole = found.as_bytes() == archived;
         let digest = is_whole.then(|| Sha256::digest(found).into());
         self.digests.insert(name_email.clone(), digest);

@@ -10,21 +10,22 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::Instant;
 
-use gpg::locks::unpoisoned;
 use gpg::{Certificate, Keyring};
 
 use crate::error::{Error, Result};
-use crate::files::lock::lock;
-use crate::home::PUBRING;
-use crate::home::record::{KeyRecord, RECORD};
-use crate::home::staging::Publication;
+use crate::files::durable::replace;
+use crate::files::lock::hold_key;
+use crate::home::home_files::HomeFiles;
+use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
-use crate::keep::prolong::{replace, signatures};
-use crate::make::assemble::KEY_TIME;
-use crate::secrets::sealing::check_key;
+use crate::keep::prolong::signatures;
+use crate::layout::{PUBRING, RECORD};
+use crate::make::limits::KEY_TIME;
+use crate::parallel::lock;
+use crate::secrets::sealing_marker::check_key;
 use crate::transfer::archive::Header;
-use crate::transfer::archive::files::HomeFiles;
 use crate::transfer::archive::read::{self, Listed, Piece};
+use crate::view::publish::Publication;
 use crate::{Store, interrupt};
 
 /// What became of a key of an archive.
@@ -120,7 +121,7 @@ impl Store {
 
     fn restore_keys(&self, receiver: &Mutex<Receiver<(NameEmail, HomeFiles)>>, tally: &Tally) {
         loop {
-            let next = unpoisoned(receiver.lock()).recv();
+            let next = lock(receiver).recv();
             let Ok((name_email, files)) = next else { return };
             if tally.is_full.load(Ordering::Relaxed) {
                 continue;
@@ -173,11 +174,7 @@ impl Store {
         let staged = self.staging.create()?;
         let (record, fresh) = self.assemble(staged.path(), name_email, files)?;
         let home = self.homes.path(name_email);
-        let _held = match lock(&home) {
-            Ok(Some(held)) => held,
-            Ok(None) => return Err(Error::InUse(name_email.clone())),
-            Err(e) => return Err(Error::io(format!("locking {}", home.display()), e)),
-        };
+        let _held = hold_key(&home, name_email)?;
         let Some(present) = self.homes.find(name_email)? else {
             return Err(Error::NoKey(name_email.clone()));
         };
@@ -187,8 +184,8 @@ impl Store {
             let keyring = Keyring { home: staged.path(), file: &file };
             let old = self.gpg.inspect_one(keyring, Instant::now() + KEY_TIME)?;
             check_nothing_is_lost(&old, &fresh)?;
-            replace(&staged.path().join(PUBRING), &home)?;
-            replace(&staged.path().join(RECORD), &home)?;
+            replace(&staged.path().join(PUBRING), &home.join(PUBRING))?;
+            replace(&staged.path().join(RECORD), &home.join(RECORD))?;
             self.signd.mark_changed(staged.scratch());
         }
         self.relink(name_email)?;

@@ -10,12 +10,11 @@ use gpg::clock;
 use tar::{Builder, EntryType};
 
 use crate::error::{Error, Result};
-use crate::home::PUBRING;
-use crate::home::record::RECORD;
+use crate::home::home_files::HomeFiles;
 use crate::identity::NameEmail;
-use crate::transfer::archive::files::HomeFiles;
+use crate::layout::{PUBRING, RECORD};
 use crate::transfer::archive::manifest::{Draft, Entry};
-use crate::transfer::archive::{HEADER, Header, MANIFEST, SUMS, VERSION, sums};
+use crate::transfer::archive::{HEADER, Header, MANIFEST, SUMS, VERSION, digests, sums};
 use crate::{KeyRecord, Store, interrupt};
 
 /// How much earlier than asked for a home may have changed and still be taken: the clock of a file
@@ -60,15 +59,15 @@ impl Store {
                     (fingerprint, None)
                 }
                 Ok(Found::Files(files)) => {
-                    let digests = files.digests();
+                    let listed = digests(&files);
                     let path = format!("keys/{name}/{SUMS}");
-                    archive.add(&path, sums(&digests).as_bytes()).map_err(writing)?;
+                    archive.add(&path, sums(&listed).as_bytes()).map_err(writing)?;
                     for (file, bytes) in files.iter() {
                         archive.add(&format!("keys/{name}/{file}"), bytes).map_err(writing)?;
                     }
                     report(Ok(true));
                     let fingerprint = files.record().map(|record| record.fingerprint.to_string());
-                    (fingerprint, Some(digests))
+                    (fingerprint, Some(listed))
                 }
                 Err(e) => {
                     report(Err((name_email, e)));
@@ -96,12 +95,10 @@ impl Store {
             Ok(Some(files)) => Ok(Found::Files(files)),
             Ok(None) => Ok(Found::Nothing),
             // An empty directory is no key.
-            Err(e @ Error::Gpg(gpg::Error::DamagedHome { .. })) => {
-                match self.homes.find(name_email) {
-                    Ok(None) => Ok(Found::Nothing),
-                    _ => Err(e),
-                }
-            }
+            Err(e) if e.is_damage() => match self.homes.find(name_email) {
+                Ok(None) => Ok(Found::Nothing),
+                _ => Err(e),
+            },
             Err(e) => Err(e),
         }
     }

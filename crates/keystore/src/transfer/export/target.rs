@@ -1,10 +1,10 @@
 //! The directory that an export writes: made for its owner only, marked as incomplete until all of it has
 //! been tried.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use gpg::agent::{FOR_MANY_CLIENTS, agent_configuration};
@@ -12,10 +12,12 @@ use gpg::{Fingerprint, Keygrip};
 
 use crate::check_outside;
 use crate::error::{Error, Result};
-use crate::files::durable;
-use crate::home::{PUBRING, REVOCATIONS, SECRET_KEYS};
+use crate::files::durable::{self, write_new};
+use crate::files::{ensure_directory, make_directory, remove_file};
 use crate::identity::NameEmail;
-use crate::transfer::export::failed;
+use crate::layout::{
+    DIRECTORY_MODE, FILE_MODE, GNUPG, PHRASES, PUBRING, REVOCATIONS, SECRET_KEYS, revocation_file,
+};
 
 /// There until all keys are.
 const INCOMPLETE: &str = "INCOMPLETE";
@@ -47,7 +49,7 @@ pub struct Ring {
 impl Ring {
     /// Adds a blob; returns where it is.
     pub fn add(&mut self, blob: &[u8]) -> Result<Range<u64>> {
-        self.file.write_all(blob).map_err(|e| failed("writing", &self.path, e))?;
+        self.file.write_all(blob).map_err(Error::at("writing", &self.path))?;
         let begin = self.length;
         self.length += blob.len() as u64;
         Ok(begin..self.length)
@@ -55,7 +57,7 @@ impl Ring {
 
     /// Writes out what has been added.
     pub fn finish(mut self) -> Result<()> {
-        self.file.flush().map_err(|e| failed("writing", &self.path, e))
+        self.file.flush().map_err(Error::at("writing", &self.path))
     }
 }
 
@@ -69,20 +71,17 @@ impl Target {
     pub fn make(to: &Path, keys: &Path) -> Result<Self> {
         let refuse = |why: &str| Err(Error::Usage(format!("--to {}: {why}", to.display())));
         check_outside(to, keys.parent().unwrap_or(keys))?;
-        let mut builder = DirBuilder::new();
-        builder.mode(0o700);
-        match builder.create(to) {
+        match ensure_directory(to) {
             Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 return refuse(
                     "may not be made by the owner of the keys, who does the work; make an empty \
                      directory and give it away with chown",
                 );
             }
-            Err(e) => return Err(failed("making", to, e)),
+            Err(e) => return Err(Error::at("making", to)(e)),
         }
-        let found = fs::metadata(to).map_err(|e| failed("looking at", to, e))?;
+        let found = fs::metadata(to).map_err(Error::at("looking at", to))?;
         if !found.is_dir() {
             return refuse("is not a directory");
         }
@@ -94,11 +93,11 @@ impl Target {
                 found.uid()
             ));
         }
-        if fs::read_dir(to).map_err(|e| failed("reading", to, e))?.next().is_some() {
+        if fs::read_dir(to).map_err(Error::at("reading", to))?.next().is_some() {
             return refuse("is not empty; name a directory that is empty or does not exist");
         }
-        fs::set_permissions(to, Permissions::from_mode(0o700))
-            .map_err(|e| failed("setting the mode of", to, e))?;
+        fs::set_permissions(to, Permissions::from_mode(DIRECTORY_MODE))
+            .map_err(Error::at("setting the mode of", to))?;
         let target = Self { to: to.into() };
         target.write(&target.marker(), INCOMPLETE_TEXT.as_bytes())?;
         durable::sync(&target.marker())?;
@@ -106,7 +105,7 @@ impl Target {
         let gnupg = target.gnupg();
         let parts = [target.phrases(), target.secret_keys(), gnupg.join(REVOCATIONS)];
         for path in [gnupg.clone()].into_iter().chain(parts) {
-            builder.create(&path).map_err(|e| failed("making", &path, e))?;
+            make_directory(&path)?;
         }
         let configuration = agent_configuration(&FOR_MANY_CLIENTS);
         target.write(&gnupg.join("gpg-agent.conf"), configuration.as_bytes())?;
@@ -118,11 +117,11 @@ impl Target {
     }
 
     fn gnupg(&self) -> PathBuf {
-        self.to.join("gnupg")
+        self.to.join(GNUPG)
     }
 
     fn phrases(&self) -> PathBuf {
-        self.to.join("phrases")
+        self.to.join(PHRASES)
     }
 
     /// The keyring.
@@ -142,7 +141,7 @@ impl Target {
 
     /// Where the revocation certificate of this key is.
     pub fn revocation(&self, fingerprint: &Fingerprint) -> PathBuf {
-        self.gnupg().join(REVOCATIONS).join(format!("{fingerprint}.rev"))
+        self.gnupg().join(REVOCATIONS).join(revocation_file(fingerprint))
     }
 
     /// Where the phrase of an identity is.
@@ -152,13 +151,13 @@ impl Target {
 
     /// A new file, for its owner only.
     fn create(&self, path: &Path) -> Result<File> {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        file.map_err(|e| failed("making", path, e))
+        let file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path);
+        file.map_err(Error::at("making", path))
     }
 
     /// Writes a new file, for its owner only.
     pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        self.create(path)?.write_all(bytes).map_err(|e| failed("writing", path, e))
+        write_new(path, bytes)
     }
 
     /// Begins the keyring, with the blob that every keybox begins with.
@@ -176,17 +175,14 @@ impl Target {
             self.revocation(&part.fingerprint),
             self.phrase(&part.name_email),
         ];
-        files.iter().try_for_each(|path| match fs::remove_file(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("removing", path, e)),
-            _ => Ok(()),
-        })
+        files.iter().try_for_each(|path| remove_file(path))
     }
 
     /// Leaves only the certificates of `parts` in the keyring; without any, there is none.
     pub fn keep(&self, beginning: &[u8], parts: &mut [Part]) -> Result<()> {
         let path = self.pubring();
-        let mut old = File::open(&path).map_err(|e| failed("reading", &path, e))?;
-        fs::remove_file(&path).map_err(|e| failed("removing", &path, e))?;
+        let mut old = File::open(&path).map_err(Error::at("reading", &path))?;
+        fs::remove_file(&path).map_err(Error::at("removing", &path))?;
         if parts.is_empty() {
             return Ok(());
         }
@@ -196,7 +192,7 @@ impl Target {
             let mut bytes = Vec::new();
             old.seek(SeekFrom::Start(part.certificate.start))
                 .and_then(|_| Read::by_ref(&mut old).take(length).read_to_end(&mut bytes))
-                .map_err(|e| failed("reading", &path, e))?;
+                .map_err(Error::at("reading", &path))?;
             part.certificate = ring.add(&bytes)?;
         }
         ring.finish()
@@ -209,13 +205,13 @@ impl Target {
         let marker = self.marker();
         if !missing.is_empty() {
             let text = format!("{INCOMPLETE_TEXT}\n{}\n", missing.join("\n"));
-            fs::write(&marker, text).map_err(|e| failed("writing", &marker, e))?;
+            fs::write(&marker, text).map_err(Error::at("writing", &marker))?;
         }
         File::open(&self.to)
             .and_then(|directory| Ok(nix::unistd::syncfs(directory)?))
-            .map_err(|e| failed("writing through to the disk", &self.to, e))?;
+            .map_err(Error::at("writing through to the disk", &self.to))?;
         if missing.is_empty() {
-            fs::remove_file(&marker).map_err(|e| failed("removing", &marker, e))?;
+            fs::remove_file(&marker).map_err(Error::at("removing", &marker))?;
             durable::sync(&self.to)?;
         }
         Ok(())

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use gpg::{Certificate, Fingerprint, Keyring, clock, time_of_signature};
 
 use crate::error::{Error, Result};
-use crate::home::SECRET_KEYS;
+use crate::files::small_files::read_file;
 use crate::identity::NameEmail;
+use crate::layout::SECRET_KEYS;
 use crate::secrets::passphrase::first_line;
-use crate::transfer::export::failed;
+use crate::transfer::export::FILE_MAX;
 use crate::transfer::export::target::{Part, Target};
-use crate::{Store, ahead, interrupt};
+use crate::{Store, interrupt, parallel};
 
 /// How long all of gpg's work for one key may take, beyond `gpg_timeout` for each run.
 const KEY_TIME: Duration = Duration::from_secs(60);
@@ -65,7 +66,7 @@ impl Store {
         let names: HashMap<_, _> =
             parts.iter().map(|part| (&part.fingerprint, &part.name_email)).collect();
         let done = AtomicUsize::new(0);
-        let tried = ahead::each(parts.iter().collect(), jobs, |part: &Part| {
+        let tried = parallel::map(parts.iter().collect(), jobs, |part: &Part| {
             interrupt::check(|| target.left())?;
             let signer = listed
                 .get(&part.fingerprint)
@@ -121,11 +122,10 @@ impl Store {
         if known.revoked {
             return Err(Error::Refused("it is revoked".into()));
         }
-        let phrase = crate::transfer::export::read(&target.phrase(&part.name_email))?;
+        let phrase = read_file(&target.phrase(&part.name_email), FILE_MAX)?;
         let staged = self.staging.create()?;
         let secret_keys = staged.path().join(SECRET_KEYS);
-        symlink(target.secret_keys(), &secret_keys)
-            .map_err(|e| failed("linking", &secret_keys, e))?;
+        symlink(target.secret_keys(), &secret_keys).map_err(Error::at("linking", &secret_keys))?;
         let pubring = target.pubring();
         let keyring = Keyring { home: staged.path(), file: &pubring };
         let at = time_of_signature(clock::now()?, known.created, known.expires);
@@ -133,7 +133,7 @@ impl Store {
         let user = part.name_email.as_str();
         let signer = self.gpg.sign_as(keyring, first_line(&phrase), user, at, deadline);
         // The home is cleared with all below it, and this link leads elsewhere.
-        fs::remove_file(&secret_keys).map_err(|e| failed("removing", &secret_keys, e))?;
+        fs::remove_file(&secret_keys).map_err(Error::at("removing", &secret_keys))?;
         Ok(signer?)
     }
 }

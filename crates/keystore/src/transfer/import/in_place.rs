@@ -13,25 +13,20 @@ use std::{fs, io};
 use gpg::{Gpg, Keygrip};
 
 use crate::error::{Error, Result};
-use crate::files::durable;
-use crate::files::lock::lock;
+use crate::files::lock::hold;
+use crate::files::{
+    FileVersion, durable, entries, entries_if_there, look, remove_file, remove_tree,
+};
 use crate::keep::trash::old_services;
+use crate::layout::{GNUPG, IMPORTING, KEYS, PHRASES, SECRET_KEY_LINKS, TRASH, TRUST_DATABASE};
 use crate::options::Options;
 use crate::remedy::quote_path;
 use crate::state::directory::own_part;
 use crate::state::old_keyring;
 use crate::transfer::import::switch::{finish_swap, old_name, swap};
 use crate::transfer::import::{ImportOptions, ImportReport, Source};
-use crate::view::signd::SigndView;
-use crate::{Passphrases, Store, TRUST_DATABASE, interrupt};
-
-/// Where the new directories are made, and the old ones wait for the trash.
-pub const IMPORTING: &str = "importing";
-/// What the name of the entry in the trash ends with.
-pub const OLD_SERVICE: &str = "old-service";
-/// The directories that change places.
-const GNUPG: &str = "gnupg";
-const PHRASES: &str = "phrases";
+use crate::view::signd_view::SigndView;
+use crate::{Passphrases, Store, interrupt};
 
 /// The layout of the old service in a state directory.
 #[derive(Debug)]
@@ -70,12 +65,7 @@ impl OldLayout {
     fn check_directories(&self) -> Result<()> {
         for part in [GNUPG, PHRASES] {
             let path = self.state.join(part);
-            let found = match fs::symlink_metadata(&path) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                found => {
-                    found.map_err(|e| Error::io(format!("looking at {}", path.display()), e))?
-                }
-            };
+            let Some(found) = look(&path)? else { continue };
             let word = quote_path(&path);
             if found.is_symlink() {
                 return Err(Error::Refused(format!(
@@ -97,14 +87,14 @@ impl OldLayout {
 
     /// Where the directories of the old service are kept whose keys have been taken over.
     pub fn kept(state: &Path) -> Result<Vec<PathBuf>> {
-        let entries = old_services(&state.join("trash"))?;
+        let entries = old_services(&state.join(TRASH))?;
         Ok(entries.into_iter().map(|(_, entry)| entry).collect())
     }
 
     /// Secret keys in `gnupg/` that are files of their own, in a state without the old service's keyring:
     /// their certificates are lost.
     pub fn orphans(state: &Path) -> usize {
-        let entries = fs::read_dir(state.join("gnupg/private-keys-v1.d"));
+        let entries = fs::read_dir(state.join(SECRET_KEY_LINKS));
         let is_orphan = |entry: &fs::DirEntry| {
             Keygrip::from_file_name(&entry.file_name()).is_some()
                 && entry.file_type().is_ok_and(|kind| kind.is_file())
@@ -144,14 +134,12 @@ impl OldLayout {
         // Before a trace of an import is made, which only an import can finish.
         SigndView::of(&self.options, &Passphrases::new(&self.options)).check_phrases_are_ours()?;
         self.prepare()?;
-        let Some(_held) = lock(&self.importing)
-            .map_err(|e| Error::io(format!("locking {}", self.importing.display()), e))?
-        else {
-            return Err(Error::Refused(format!(
+        let _held = hold(&self.importing, || {
+            Error::Refused(format!(
                 "another import is at work in {}; wait for it",
                 self.importing.display()
-            )));
-        };
+            ))
+        })?;
         self.finish_renames()?;
         let mut report = ImportReport::default();
         let mut seen = None;
@@ -266,15 +254,15 @@ impl OldLayout {
     /// Makes `importing/`, in which the links of signd lead where they will lead.
     fn prepare(&self) -> Result<()> {
         own_part(&self.importing)?;
-        for part in ["gnupg", "gnupg/private-keys-v1.d", "phrases"] {
+        for part in [GNUPG, SECRET_KEY_LINKS, PHRASES] {
             let path = self.importing.join(part);
             if fs::symlink_metadata(&path).is_err() {
                 own_part(&path)?;
             }
         }
-        match symlink("../keys", self.importing.join("keys")) {
+        match symlink("../keys", self.importing.join(KEYS)) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-                Err(Error::io(format!("linking below {}", self.importing.display()), e))
+                Err(Error::at("linking below", &self.importing)(e))
             }
             _ => durable::sync(&self.state),
         }
@@ -294,14 +282,10 @@ impl OldLayout {
 
     /// Moves `importing/` with the old directories to the trash.
     fn set_aside(&self, store: &Store) -> Result<Option<PathBuf>> {
-        let failed = |e| Error::io(format!("setting {} aside", self.importing.display()), e);
-        match fs::remove_file(self.importing.join("keys")) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
-            _ => {}
-        }
+        remove_file(&self.importing.join(KEYS))?;
         if self.stage()? == Stage::Nowhere && is_ours_alone(&self.importing, 0)? {
             // It was begun and nothing was there to be taken over; what is in it are links.
-            crate::home::staging::remove_tree(&self.importing)?;
+            remove_tree(&self.importing)?;
             durable::sync(&self.state)?;
             return Ok(None);
         }
@@ -311,14 +295,8 @@ impl OldLayout {
 
 /// Whether there is anything but links in a directory; one that is missing holds nothing.
 fn holds_files(directory: &Path) -> Result<bool> {
-    let reading = |e| Error::io(format!("reading {}", directory.display()), e);
-    let entries = match fs::read_dir(directory) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-        entries => entries.map_err(reading)?,
-    };
-    for entry in entries {
-        let kind = entry.and_then(|entry| entry.file_type()).map_err(reading)?;
-        if !kind.is_symlink() {
+    for path in entries_if_there(directory)? {
+        if look(&path)?.is_some_and(|found| !found.is_symlink()) {
             return Ok(true);
         }
     }
@@ -328,13 +306,11 @@ fn holds_files(directory: &Path) -> Result<bool> {
 /// Whether a directory holds nothing that an import did not make: links, empty files, the configuration of
 /// the agent.
 fn is_ours_alone(directory: &Path, depth: usize) -> Result<bool> {
-    let reading = |e| Error::io(format!("reading {}", directory.display()), e);
-    for entry in fs::read_dir(directory).map_err(reading)? {
-        let entry = entry.map_err(reading)?;
-        let found = entry.metadata().map_err(reading)?;
+    for path in entries(directory)? {
+        let found = fs::symlink_metadata(&path).map_err(Error::at("reading", &path))?;
         let is_ours = match found.is_dir() {
-            true => depth < 3 && is_ours_alone(&entry.path(), depth + 1)?,
-            false if found.is_file() => found.len() == 0 || entry.file_name() == "gpg-agent.conf",
+            true => depth < 3 && is_ours_alone(&path, depth + 1)?,
+            false if found.is_file() => found.len() == 0 || path.ends_with("gpg-agent.conf"),
             false => true,
         };
         if !is_ours {
@@ -345,8 +321,6 @@ fn is_ours_alone(directory: &Path, depth: usize) -> Result<bool> {
 }
 
 /// What changes when somebody writes a keyring.
-fn stamp(keyring: &Path) -> Option<(u64, u64, std::time::SystemTime)> {
-    use std::os::unix::fs::MetadataExt;
-    let found = fs::metadata(keyring).ok()?;
-    Some((found.ino(), found.len(), found.modified().ok()?))
+fn stamp(keyring: &Path) -> Option<FileVersion> {
+    FileVersion::of(&fs::metadata(keyring).ok()?).ok()
 }

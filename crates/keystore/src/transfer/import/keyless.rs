@@ -13,7 +13,7 @@ use crate::identity::{NameEmail, mail_address};
 use crate::transfer::import::plan::Candidate;
 use crate::transfer::import::source::Source;
 use crate::transfer::import::{ImportOptions, LeftOut, Moved, Unread, text};
-use crate::{Store, ahead};
+use crate::{Store, parallel};
 
 /// How long gpg may look for one key.
 const LOOK_TIME: Duration = Duration::from_secs(60);
@@ -75,7 +75,7 @@ impl Store {
                 None => phrases.strange_phrases.push(name.to_string_lossy().into_owned()),
             }
         }
-        phrases.keyless = ahead::each(names, options.jobs, |name_email| {
+        phrases.keyless = parallel::map(names, options.jobs, |name_email| {
             let signed_by = self.signer_of(source, keyring, &name_email);
             Keyless { name_email, signed_by }
         });

@@ -10,13 +10,16 @@ use gpg::{Certificate, Fingerprint, Keyring, Protection, believable_at, clock, t
 
 use crate::Store;
 use crate::error::{Error, Result};
-use crate::home::record::KeyRecord;
-use crate::home::staging::{Publication, StagedHome};
-use crate::home::{self, PUBRING, REVOCATIONS, SECRET_KEYS};
+use crate::files::ensure_directory;
+use crate::home::finishing;
+use crate::home::record::{self, KeyRecord};
+use crate::home::staging::StagedHome;
+use crate::layout::{PUBRING, REVOCATIONS, SECRET_KEYS, revocation_file};
 use crate::secrets::passphrase::{Passphrases, Phrase};
 use crate::transfer::import::plan::Candidate;
 use crate::transfer::import::source::Source;
 use crate::transfer::import::{Fate, Obstacle};
+use crate::view::publish::Publication;
 
 /// How long all of gpg's work for one key may take, beyond `gpg_timeout` for each run.
 pub(crate) const KEY_TIME: Duration = Duration::from_secs(60);
@@ -62,14 +65,7 @@ impl Store {
         self.stage_revocation(source, &staged, fingerprint, &phrase, deadline)
             .map_err(|obstacle| self.explain(obstacle))?;
 
-        record.write(work)?;
-        home::remove_leftovers(work)?;
-        home::check_complete(work, &record).map_err(|error| {
-            Error::Gpg(gpg::Error::Failed {
-                how: "what it left is not a whole key".into(),
-                words: error.to_string(),
-            })
-        })?;
+        finishing::finish_made(work, &record)?;
         let name_email = &candidate.name_email;
         match self.publish(staged, name_email, &record.keygrip)? {
             Publication::Done => Ok(Fate::Imported),
@@ -128,8 +124,7 @@ impl Store {
         };
         let directory = work.join(SECRET_KEYS);
         // gpg may have made it.
-        fs::create_dir_all(&directory)
-            .map_err(|e| Error::io(format!("making {}", directory.display()), e))?;
+        ensure_directory(&directory).map_err(Error::at("making", &directory))?;
         let file = directory.join(candidate.keygrip.file_name());
         write(&file, &secret)?;
         let is_protected = Protection::of(&secret) == Some(Protection::Passphrase);
@@ -164,7 +159,7 @@ impl Store {
             return Err(Obstacle::Key(reason));
         }
         // gpg-agent trusts the name of the file when it reads, and the key in it when it writes.
-        if home::secret_keys(work)? != [candidate.keygrip.clone()] {
+        if record::secret_keys(work)? != [candidate.keygrip.clone()] {
             let name = candidate.keygrip.file_name();
             return Err(Obstacle::Key(format!("{name} holds the secret key of another one")));
         }
@@ -184,8 +179,7 @@ impl Store {
         deadline: Instant,
     ) -> std::result::Result<(), Obstacle> {
         let directory = staged.path().join(REVOCATIONS);
-        fs::create_dir_all(&directory)
-            .map_err(|e| Error::io(format!("making {}", directory.display()), e))?;
+        ensure_directory(&directory).map_err(Error::at("making", &directory))?;
         let text = match source.revocation(fingerprint)? {
             Some(text) => text,
             None => {
@@ -203,7 +197,7 @@ impl Store {
                 text.into()
             }
         };
-        Ok(write(&directory.join(format!("{fingerprint}.rev")), &text)?)
+        Ok(write(&directory.join(revocation_file(fingerprint)), &text)?)
     }
 
     /// A disk that got full looks like many things to gpg and its agent.
@@ -213,9 +207,9 @@ impl Store {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    fs::write(path, bytes).map_err(|e| Error::io(format!("writing {}", path.display()), e))
+    fs::write(path, bytes).map_err(Error::at("writing", path))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|e| Error::io(format!("reading {}", path.display()), e))
+    fs::read(path).map_err(Error::at("reading", path))
 }

@@ -9,10 +9,10 @@ use std::time::Instant;
 use gpg::{Keyring, clock, time_of_signature};
 
 use crate::error::{Error, Result};
-use crate::home::{PUBRING, SECRET_KEYS};
+use crate::layout::{PUBRING, SECRET_KEYS};
 use crate::transfer::import::one::KEY_TIME;
 use crate::transfer::import::{Moved, Source};
-use crate::{Store, ahead, interrupt};
+use crate::{Store, interrupt, parallel};
 
 impl Store {
     /// Tries every key of `moved`; returns those that failed, each with the reason.
@@ -29,7 +29,7 @@ impl Store {
         self.gpg.export_all(Keyring { home: apart.path(), file: pubring }, &file)?;
         let keyring = Keyring { home: apart.path(), file: &file };
         let done = AtomicUsize::new(0);
-        let failed = ahead::each(moved.to_vec(), jobs, |key| {
+        let failed = parallel::map(moved.to_vec(), jobs, |key| {
             let left = || "the old service's keyring is still in place".to_owned();
             let error = interrupt::check(left).and_then(|()| self.prove_one(&key, keyring)).err();
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, moved.len());
@@ -47,7 +47,7 @@ impl Store {
         self.signd.add_phrase(name_email)?;
         let staged = self.staging.create()?;
         let work = staged.path();
-        let preparing = |e| Error::io(format!("preparing {}", work.display()), e);
+        let preparing = Error::at("preparing", work);
         fs::copy(self.homes.pubring(name_email), work.join(PUBRING)).map_err(preparing)?;
         // The agent finds the key as that of signd will: by the link.
         let secret_keys = self.signd.secret_keys().canonicalize().map_err(preparing)?;

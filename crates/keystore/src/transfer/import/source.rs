@@ -3,18 +3,18 @@
 
 use std::ffi::OsString;
 use std::fs::{DirEntry, File};
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use gpg::{Fingerprint, Keygrip, keybox};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
-use crate::home::{REVOCATIONS, SECRET_KEYS, secret_keys};
+use crate::files::small_files::{Symlinks, beginning, open_regular};
+use crate::home::record::secret_keys;
 use crate::identity::NameEmail;
+use crate::layout::{OLD_SERVICE, REVOCATIONS, SECRET_KEYS, TRASH};
 use crate::secrets::passphrase::Phrase;
-use crate::transfer::import::OLD_SERVICE;
 use crate::transfer::import::unread::{DATABASE, SECRING, is_filled};
 
 /// Longer than any secret key, revocation certificate or phrase file.
@@ -190,7 +190,7 @@ fn is_link_of_ours(path: &Path) -> bool {
 
 /// Whether a directory is among those of the old service that are kept in the trash.
 fn is_kept(path: &Path, state: &Path) -> bool {
-    let entry = path.strip_prefix(state.join("trash")).ok().and_then(|path| path.iter().next());
+    let entry = path.strip_prefix(state.join(TRASH)).ok().and_then(|path| path.iter().next());
     entry.is_some_and(|entry| entry.to_string_lossy().ends_with(OLD_SERVICE))
 }
 
@@ -199,11 +199,8 @@ fn is_kept(path: &Path, state: &Path) -> bool {
 fn pubring(home: &Path) -> Result<Option<PathBuf>> {
     let [keybox, old] = ["pubring.kbx", "pubring.gpg"].map(|name| home.join(name));
     let head = |path: &Path| {
-        let mut head = Vec::new();
-        let opened = open(path)?;
-        let Some(file) = opened else { return Ok(None) };
-        file.take(32).read_to_end(&mut head).map_err(|e| unreadable(path, e))?;
-        Ok::<_, Error>(Some(head))
+        let Some(file) = open(path)? else { return Ok(None) };
+        beginning(file, 32).map(Some).map_err(|e| unreadable(path, e))
     };
     match (head(&keybox)?, head(&old)?) {
         (Some(head), Some(_)) if !keybox::is_for_openpgp(&head) => Ok(Some(old)),
@@ -225,12 +222,9 @@ fn holds_other_keys(home: &Path) -> Result<bool> {
 
 /// Opens a regular file; anything else makes nobody wait. `None` when there is nothing.
 fn open(path: &Path) -> Result<Option<File>> {
-    match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
-        Ok(file) => match file.metadata() {
-            Ok(found) if found.is_file() => Ok(Some(file)),
-            Ok(_) => Err(odd(path, "is not a regular file")),
-            Err(e) => Err(unreadable(path, e)),
-        },
+    match open_regular(path, Symlinks::Followed) {
+        Ok(Some(file)) => Ok(Some(file)),
+        Ok(None) => Err(odd(path, "is not a regular file")),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(unreadable(path, e)),
     }
@@ -238,9 +232,8 @@ fn open(path: &Path) -> Result<Option<File>> {
 
 fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>> {
     let Some(file) = open(path)? else { return Ok(None) };
-    let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
-    let read = file.take(FILE_MAX + 1).read_to_end(&mut bytes);
-    match read.map_err(|e| unreadable(path, e))? as u64 {
+    let bytes = beginning(file, FILE_MAX + 1).map_err(|e| unreadable(path, e))?;
+    match bytes.len() as u64 {
         length if length > FILE_MAX => Err(odd(path, "is too long for what it should be")),
         _ => Ok(Some(bytes)),
     }
@@ -252,7 +245,7 @@ fn odd(path: &Path, reason: &str) -> Error {
 
 fn unreadable(path: &Path, error: io::Error) -> Error {
     if error.kind() != io::ErrorKind::PermissionDenied {
-        return Error::io(format!("reading {}", path.display()), error);
+        return Error::at("reading", path)(error);
     }
     let uid = nix::unistd::geteuid();
     let user = nix::unistd::User::from_uid(uid).ok().flatten();

@@ -66,14 +66,17 @@ mod tests {
 
     #[test]
     fn directories_change_places_wherever_the_change_was_cut_off() {
-        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
+        let scratch = crate::scratch::scratch();
+        let root = scratch.path();
         let (fresh, target) = (root.join("importing/gnupg"), root.join("gnupg"));
         let old = old_name(&fresh);
         // What is there when it goes on: the old directory in its place, aside, or aside and another one made.
         for there in
             [&[&target, &fresh][..], &[&old, &fresh], &[&old, &target], &[&old, &fresh, &target]]
         {
-            let _ = fs::remove_dir_all(&root);
+            for directory in [&fresh, &target, &old] {
+                let _ = fs::remove_dir_all(directory);
+            }
             for directory in there {
                 fs::create_dir_all(directory).unwrap();
                 fs::write(
@@ -91,6 +94,5 @@ mod tests {
             assert!(fresh.join("precious").exists(), "{there:?}");
             assert!(target.is_dir() && !target.join("precious").exists(), "{there:?}");
         }
-        fs::remove_dir_all(&root).unwrap();
     }
 }

@@ -13,8 +13,8 @@ use serde::{Serialize, Serializer};
 
 use crate::Store;
 use crate::error::{Error, Result};
-use crate::home::SECRET_KEYS;
 use crate::home::staging::StagedHome;
+use crate::layout::SECRET_KEYS;
 use crate::remedy::quote_path;
 use crate::transfer::import::source::Source;
 use crate::transfer::import::{LeftOut, plan::Candidate};
@@ -178,7 +178,7 @@ impl Store {
             }
         });
         let removed = fs::remove_file(&through);
-        removed.map_err(|e| Error::io(format!("removing {}", through.display()), e))?;
+        removed.map_err(Error::at("removing", &through))?;
         match listed {
             // Not a keyring, or half of one.
             Err(gpg::Error::Failed { .. } | gpg::Error::TimedOut { .. }) | Ok(()) => {}

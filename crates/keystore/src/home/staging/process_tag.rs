@@ -33,19 +33,19 @@ const OF_ONE_KERNEL: [u32; 9] = [
     0x794c_7630,
 ];
 
-/// Who this process is to others that work in the same `staging/`.
+/// Tells the work of this process from the work of others in the same `staging/`.
 #[derive(Clone, Debug)]
-pub struct Identity {
-    /// Of the running kernel and of the mounted file system: whoever has the same one sees our locks.
+pub struct ProcessTag {
+    /// Of the running kernel and of the mounted file system: processes with the same one see our locks.
     kernel: String,
-    /// Of the host: stays over reboots, and may be that of a clone too.
+    /// Of the host: stays over reboots. A clone of the host has the same one.
     host: String,
     /// Whether no other kernel can have this file system mounted.
     is_alone: bool,
 }
 
-impl Identity {
-    /// That of this process where `directory` is.
+impl ProcessTag {
+    /// The tag of this process on the file system of `directory`.
     pub fn of(directory: &Path) -> Self {
         // The file system may be mounted twice, and then the two do not share locks. There is no directory
         // yet when `check` looks at a host without a state.
@@ -54,7 +54,7 @@ impl Identity {
             Ok(boot) if boot.trim().len() == 36 => {
                 fnv1a(format!("{} {device}", boot.trim()).as_bytes())
             }
-            // Nobody is known to be under the same kernel then.
+            // Then no other process is known to run under the same kernel.
             _ => rand::random(),
         };
         let is_alone = statfs(directory)
@@ -117,7 +117,7 @@ fn fnv1a(bytes: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
-impl Identity {
+impl ProcessTag {
     /// One that is made up.
     pub fn made_up(kernel: &str, host: &str, is_alone: bool) -> Self {
         Self { kernel: kernel.into(), host: host.into(), is_alone }
@@ -132,7 +132,7 @@ mod tests {
     fn identities_are_stable_and_short() {
         assert_eq!(fnv1a(b"a"), 0xe40c_292c);
         assert_eq!(host().len(), 8);
-        let name = || Identity::of(Path::new("/")).name();
+        let name = || ProcessTag::of(Path::new("/")).name();
         assert_eq!(name().len(), 17);
         assert_eq!(name()[..13], name()[..13]);
     }
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn a_lock_proves_something_of_what_this_kernel_made_only() {
         let proves = |is_alone: bool, name: &str| {
-            Identity::made_up("aaaaaaaa", "12345678", is_alone).proves_dead(OsStr::new(name))
+            ProcessTag::made_up("aaaaaaaa", "12345678", is_alone).proves_dead(OsStr::new(name))
         };
         // Name, where other kernels may be at work too, where there is no other one.
         for (name, shared, alone) in [

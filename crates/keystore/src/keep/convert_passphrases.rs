@@ -4,21 +4,24 @@
 use std::fs::{self, File, FileTimes};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use gpg::locks::unpoisoned;
 use gpg::text;
 
 use crate::Store;
 use crate::error::{Error, Result};
-use crate::files::durable;
-use crate::files::lock::lock;
-use crate::home::staging::{StagedHome, Work};
-use crate::home::{PASSPHRASE, is_there};
+use crate::files::durable::{replace, write_new};
+use crate::files::lock::{hold, lock};
+use crate::files::{is_there, remove_file};
+use crate::home::staging::StagedHome;
+use crate::home::staging::clear::StagingWork;
+use crate::keep::passphrase_locations::{self, PassphraseLocation, keygrip};
+use crate::keep::plaintext_copies;
+use crate::layout::PASSPHRASE;
+use crate::parallel;
 use crate::secrets::passphrase::{self, Form};
-use crate::secrets::sealing::places::{self, Place, keygrip};
-use crate::secrets::sealing::{Marker, Sealing, no_key, strays};
+use crate::secrets::sealing_key::CREDENTIAL;
+use crate::secrets::sealing_marker::{Marker, Sealing, no_key};
 
 /// How long keys that are in the making, or in use by others, are waited for: longer than any takes.
 const WAIT_MAX: Duration = Duration::from_secs(900);
@@ -30,17 +33,18 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub struct Conversion {
     /// Passphrases there are, those of keys in the pool and in the trash among them.
     pub passphrases: usize,
-    /// Those that have, or would get, the new form.
+    /// Passphrases that have, or would get, the new form.
     pub converted: usize,
-    /// Those that could not be read; each has been logged.
+    /// Passphrases that could not be read; each has been logged.
     pub failed: usize,
     /// Copies of them in the clear that were found elsewhere in the state; each has been logged.
-    pub strays: usize,
+    #[serde(rename = "strays")]
+    pub copies: usize,
     /// Whether it was told to stop.
     pub stopped: bool,
 }
 
-/// How a conversion talks to whoever has started it.
+/// How a conversion talks to its caller.
 pub struct Talk<'a> {
     /// Called with how many are done and how many there are.
     pub progress: &'a (dyn Fn(usize, usize) + Sync),
@@ -50,7 +54,7 @@ pub struct Talk<'a> {
 
 /// What became of one passphrase.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum PassphraseFate {
     Converted,
     Right,
     Failed,
@@ -63,12 +67,8 @@ impl Store {
     /// How many passphrases [`Store::convert`] would convert.
     pub fn count_passphrases(&self, to: Form) -> Result<Conversion> {
         let mut report = Conversion::default();
-        for place in self.places()? {
-            let form = match passphrase::form_in(&place.home) {
-                Ok(form) => form,
-                Err(Error::Gpg(gpg::Error::DamagedHome { .. })) => continue,
-                Err(e) => return Err(e),
-            };
+        for location in self.locations()? {
+            let Some(form) = location.form()? else { continue };
             report.passphrases += 1;
             report.converted += usize::from(form != to);
         }
@@ -79,12 +79,8 @@ impl Store {
     /// first one is touched, or when the marker could not be written.
     pub fn convert(&self, to: Form, jobs: usize, talk: &Talk) -> Result<Conversion> {
         let keys = self.homes.directory();
-        let locked = lock(keys).map_err(|e| Error::io(format!("locking {}", keys.display()), e))?;
-        let Some(_only) = locked else {
-            return Err(Error::Gpg(gpg::Error::Busy(
-                "another process seals or unseals this state".into(),
-            )));
-        };
+        let in_use = || Error::busy("another process seals or unseals this state");
+        let _only = hold(keys, in_use)?;
         self.passphrases.verify()?;
         let marker = self.passphrases.marker()?;
         let key = self.passphrases.key().ok_or_else(|| no_key("nothing"))?;
@@ -97,15 +93,15 @@ impl Store {
             (Form::Clear, Some(_)) => self.mark(&Marker::new(Sealing::Unsealing, key)?)?,
             (Form::Sealed, _) => self.mark(&Marker::new(Sealing::Sealing, key)?)?,
         }
-        // Whoever has asked for the form before may still write the old one.
+        // A process that has asked for the form before may still write the old one.
         if !self.wait_for_work(talk)? {
             return Ok(Conversion { stopped: true, ..Conversion::default() });
         }
         let mut report = self.convert_all(to, jobs, talk)?;
         if to == Form::Sealed && !report.stopped {
-            report.strays = self.name_strays()?;
+            report.copies = self.name_copies()?;
         }
-        if report.failed + report.strays == 0 && !report.stopped {
+        if report.failed + report.copies == 0 && !report.stopped {
             match to {
                 Form::Sealed => self.mark(&Marker::new(Sealing::Sealed, key)?)?,
                 Form::Clear if self.passphrases.marker()?.is_some() => {
@@ -119,19 +115,17 @@ impl Store {
 
     /// Without a marker, what is sealed already must open with this key: another one would lock it up.
     fn check_sealed_open(&self) -> Result<()> {
-        for Place { home, .. } in self.places()? {
-            match passphrase::form_in(&home) {
-                Ok(Form::Sealed) => {}
-                Ok(Form::Clear) | Err(Error::Gpg(gpg::Error::DamagedHome { .. })) => continue,
-                Err(e) => return Err(e),
+        for location in self.locations()? {
+            if location.form()? != Some(Form::Sealed) {
+                continue;
             }
+            let home = location.home;
             let Some(keygrip) = keygrip(&home)? else { continue };
             match self.passphrases.read(&home, &keygrip) {
                 Err(e) if is_there(&home)? => {
                     return Err(Error::Settings(format!(
                         "{e}; sealing.json, which says whose key it was, is missing; nothing was \
-                         changed; give the {} that it was sealed with (docs/sealing.md)",
-                        crate::secrets::sealing::CREDENTIAL
+                         changed; give the {CREDENTIAL} that it was sealed with (docs/sealing.md)"
                     )));
                 }
                 _ => {}
@@ -144,31 +138,29 @@ impl Store {
         marker.write(&self.passphrases.marker_path(), self.staging.create()?.scratch())
     }
 
-    /// Waits until nobody works any more who works now; `false` when it was told to stop.
+    /// Waits until all work that goes on now has ended; `false` when it was told to stop.
     fn wait_for_work(&self, talk: &Talk) -> Result<bool> {
         let began = Instant::now();
-        let works = |wanted: Work| -> Result<Vec<PathBuf>> {
+        let works = |wanted: StagingWork| -> Result<Vec<PathBuf>> {
             let all = self.staging.survey()?.into_iter();
             Ok(all.filter(|(_, work)| *work == wanted).map(|(path, _)| path).collect())
         };
-        if !works(Work::Foreign)?.is_empty() {
+        if !works(StagingWork::Foreign)?.is_empty() {
             log::warn!(
                 "staging/ holds work of other hosts; run this again when they have finished it"
             );
         }
-        let mut before = works(Work::Alive)?;
+        let mut before = works(StagingWork::Alive)?;
         while !before.is_empty() {
             if (talk.stop)() {
                 return Ok(false);
             }
             if began.elapsed() > WAIT_MAX {
                 let keys = text::keys(before.len());
-                return Err(Error::Gpg(gpg::Error::Busy(format!(
-                    "{keys} in the making, not finished"
-                ))));
+                return Err(Error::busy(format!("{keys} in the making, not finished")));
             }
             std::thread::sleep(LOOK_AGAIN);
-            let now = works(Work::Alive)?;
+            let now = works(StagingWork::Alive)?;
             before.retain(|path| now.contains(path));
         }
         Ok(true)
@@ -181,17 +173,18 @@ impl Store {
         let mut converted = 0;
         loop {
             let fates = self.convert_round(to, jobs, talk)?;
-            let count = |wanted: Fate| fates.iter().filter(|fate| **fate == wanted).count();
-            converted += count(Fate::Converted);
-            let busy = count(Fate::Busy);
+            let count =
+                |wanted: PassphraseFate| fates.iter().filter(|fate| **fate == wanted).count();
+            converted += count(PassphraseFate::Converted);
+            let busy = count(PassphraseFate::Busy);
             let stopped = (talk.stop)();
             let waits = busy > 0 && began.elapsed() < WAIT_MAX;
-            if stopped || (!waits && (count(Fate::Converted) == 0 || busy > 0)) {
+            if stopped || (!waits && (count(PassphraseFate::Converted) == 0 || busy > 0)) {
                 return Ok(Conversion {
-                    passphrases: fates.len() - count(Fate::None),
+                    passphrases: fates.len() - count(PassphraseFate::None),
                     converted,
-                    failed: count(Fate::Failed) + busy,
-                    strays: 0,
+                    failed: count(PassphraseFate::Failed) + busy,
+                    copies: 0,
                     stopped,
                 });
             }
@@ -201,109 +194,105 @@ impl Store {
         }
     }
 
-    fn convert_round(&self, to: Form, jobs: usize, talk: &Talk) -> Result<Vec<Fate>> {
-        let places = self.places()?;
-        let (next, halt) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let (fates, fatal) = (Mutex::new(Vec::with_capacity(places.len())), Mutex::new(None));
-        let worker = || -> Result<()> {
+    fn convert_round(&self, to: Form, jobs: usize, talk: &Talk) -> Result<Vec<PassphraseFate>> {
+        let locations = self.locations()?;
+        let queue = parallel::WorkQueue::new(&locations);
+        let (fates, fatal) = (Mutex::new(Vec::with_capacity(locations.len())), Mutex::new(None));
+        let work = || -> Result<()> {
             let staged = self.staging.create()?;
-            while !halt.load(Ordering::Relaxed) && !(talk.stop)() {
-                let Some(place) = places.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-                let fate = match self.convert_one(place, to, &staged) {
+            while !(talk.stop)() {
+                let Some(location) = queue.take() else { break };
+                let fate = match self.convert_one(location, to, &staged) {
                     Ok(fate) => fate,
                     Err(e @ (Error::Gpg(gpg::Error::NoSpace { .. }) | Error::Settings(_))) => {
                         return Err(e);
                     }
                     Err(e) => {
                         log::error!("{e}");
-                        Fate::Failed
+                        PassphraseFate::Failed
                     }
                 };
-                let mut fates = unpoisoned(fates.lock());
+                let mut fates = parallel::lock(&fates);
                 fates.push(fate);
-                (talk.progress)(fates.len(), places.len());
+                (talk.progress)(fates.len(), locations.len());
             }
             Ok(())
         };
-        std::thread::scope(|scope| {
-            for _ in 0..jobs.clamp(1, places.len().max(1)) {
-                scope.spawn(|| {
-                    if let Err(e) = worker() {
-                        halt.store(true, Ordering::Relaxed);
-                        let mut fatal = unpoisoned(fatal.lock());
-                        fatal.get_or_insert(e);
-                    }
-                });
+        parallel::on_threads(jobs.min(locations.len()), || {
+            if let Err(e) = work() {
+                queue.stop();
+                parallel::lock(&fatal).get_or_insert(e);
             }
         });
-        match unpoisoned(fatal.into_inner()) {
+        match parallel::into_inner(fatal) {
             Some(e) => Err(e),
-            None => Ok(unpoisoned(fates.into_inner())),
+            None => Ok(parallel::into_inner(fates)),
         }
     }
 
-    fn convert_one(&self, place: &Place, to: Form, staged: &StagedHome) -> Result<Fate> {
-        let Place { home, lock: held } = place;
+    fn convert_one(
+        &self,
+        location: &PassphraseLocation,
+        to: Form,
+        staged: &StagedHome,
+    ) -> Result<PassphraseFate> {
+        let PassphraseLocation { home, lock: held } = location;
         let form = match passphrase::form_in(home) {
             Ok(form) => form,
             Err(Error::Gpg(gpg::Error::DamagedHome { path, reason })) if home.is_dir() => {
                 log::warn!("{}: {reason}; there is nothing in it to be converted", path.display());
-                return Ok(Fate::None);
+                return Ok(PassphraseFate::None);
             }
             Err(e) => return gone_or(home, e),
         };
         if form == to {
-            let Some(keygrip) = keygrip(home)? else { return Ok(Fate::Right) };
+            let Some(keygrip) = keygrip(home)? else { return Ok(PassphraseFate::Right) };
             return match self.passphrases.read(home, &keygrip) {
-                Ok(_) => Ok(Fate::Right),
+                Ok(_) => Ok(PassphraseFate::Right),
                 Err(e) => gone_or(home, e),
             };
         }
         let _held = match held.as_deref().map(lock) {
             None => None,
             Some(Ok(Some(held))) => Some(held),
-            Some(Ok(None)) if is_there(home)? => return Ok(Fate::Busy),
-            Some(Ok(None)) => return Ok(Fate::None),
-            Some(Err(e)) => return Err(Error::io(format!("locking {}", home.display()), e)),
+            Some(Ok(None)) if is_there(home)? => return Ok(PassphraseFate::Busy),
+            Some(Ok(None)) => return Ok(PassphraseFate::None),
+            Some(Err(e)) => return Err(Error::at("locking", home)(e)),
         };
         match self.replace_passphrase(home, to, staged) {
-            Ok(()) => Ok(Fate::Converted),
-            // Claimed from the pool: whoever has it now gives it the form that is due.
+            Ok(()) => Ok(PassphraseFate::Converted),
+            // Claimed from the pool: the process that has it now gives it the form that is due.
             Err(e) => gone_or(home, e),
         }
     }
 
     fn replace_passphrase(&self, home: &Path, to: Form, staged: &StagedHome) -> Result<()> {
-        let damaged = |reason: &str| {
-            Error::Gpg(gpg::Error::DamagedHome { path: home.into(), reason: reason.into() })
-        };
         let path = home.join(PASSPHRASE);
-        let keygrip = keygrip(home)?.ok_or_else(|| damaged("holds no single secret key"))?;
-        let failed = |e| Error::io(format!("writing {}", path.display()), e);
+        let keygrip =
+            keygrip(home)?.ok_or_else(|| Error::damaged(home, "holds no single secret key"))?;
+        let failed = Error::at("writing", &path);
         let modified = fs::symlink_metadata(&path).and_then(|found| found.modified());
         let phrase = self.passphrases.read(home, &keygrip)?;
         let content = self.passphrases.content(to, &keygrip, &phrase)?;
         let fresh = staged.path().join(PASSPHRASE);
-        match fs::remove_file(&fresh) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
-            _ => {}
-        }
-        passphrase::put(&fresh, &content)?;
-        // The phrase is the same one still; whoever has a copy of it can tell by this.
+        remove_file(&fresh)?;
+        write_new(&fresh, &content)?;
+        // The phrase stays the same. The owner of a copy, such as phrases_dir, can tell by the time.
         let times = FileTimes::new().set_modified(modified.map_err(failed)?);
         File::open(&fresh).and_then(|file| file.set_times(times)).map_err(failed)?;
-        durable::sync(&fresh)?;
         if *self.passphrases.read(staged.path(), &keygrip)? != *phrase {
-            return Err(damaged("its passphrase was not the same when it was read back"));
+            return Err(Error::damaged(
+                home,
+                "its passphrase was not the same when it was read back",
+            ));
         }
-        durable::rename(&fresh, &path).map_err(failed)?;
-        durable::sync(home)
+        replace(&fresh, &path)
     }
 
     /// Says where there are passphrases in the clear that are not where a conversion would find them.
-    fn name_strays(&self) -> Result<usize> {
+    fn name_copies(&self) -> Result<usize> {
         let mut count = 0;
-        for path in strays::find(self.passphrases.root(), &self.places()?, &self.passphrases)? {
+        for path in self.plaintext_copies()? {
             log::error!(
                 "{}: holds the passphrase of a key in the clear; remove it (shred -u), if it is a copy \
                  that nobody needs, or move it out of the state",
@@ -312,7 +301,7 @@ impl Store {
             count += 1;
         }
         for (path, work) in self.staging.survey()? {
-            if work == Work::Foreign && self.staging.form_in(&path) == Some(Form::Clear) {
+            if work == StagingWork::Foreign && self.staging.form_in(&path) == Some(Form::Clear) {
                 log::error!(
                     "{}: a key that another host is making, with its passphrase in the clear; wait until \
                      that has finished, or remove it if that host is no more",
@@ -324,13 +313,18 @@ impl Store {
         Ok(count)
     }
 
+    /// Where copies of passphrases in the clear lie about in the state, as far as passphrases can be opened.
+    pub(crate) fn plaintext_copies(&self) -> Result<Vec<PathBuf>> {
+        plaintext_copies::find(self.passphrases.root(), &self.locations()?, &self.passphrases)
+    }
+
     /// Every home with a passphrase.
-    fn places(&self) -> Result<Vec<Place>> {
-        places::all(&self.homes, self.pool.directory(), &self.trash)
+    fn locations(&self) -> Result<Vec<PassphraseLocation>> {
+        passphrase_locations::all(&self.homes, self.pool.directory(), &self.trash)
     }
 }
 
 /// What a failure with a home means: nothing when the home is gone.
-fn gone_or(home: &Path, error: Error) -> Result<Fate> {
-    if is_there(home)? { Err(error) } else { Ok(Fate::None) }
+fn gone_or(home: &Path, error: Error) -> Result<PassphraseFate> {
+    if is_there(home)? { Err(error) } else { Ok(PassphraseFate::None) }
 }

@@ -3,24 +3,28 @@
 //! should be, it is not for us to tell what is worth to be kept.
 
 use std::collections::HashSet;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::home::record::RECORD;
-use crate::home::{PASSPHRASE, PUBRING, is_missing};
-use crate::secrets::passphrase::{Passphrases, beginning, first_line};
-use crate::secrets::sealing::is_sealed;
-use crate::secrets::sealing::places::{Place, keygrip};
-use crate::state::owners::DEPTH_MAX;
+use crate::files::if_there;
+use crate::keep::passphrase_locations::{PassphraseLocation, keygrip};
+use crate::layout::{PASSPHRASE, PUBRING, RECORD};
+use crate::secrets::passphrase::{Passphrases, beginning_of, first_line};
+use crate::secrets::sealing_key::is_sealed;
+use crate::state::foreign_files::DEPTH_MAX;
 
-/// Files below the state directory `root`, ordered, whose first line is the passphrase of one of `places`,
+/// Files below the state directory `root`, ordered, whose first line is the passphrase of one of `locations`,
 /// other than where it belongs.
-pub fn find(root: &Path, places: &[Place], passphrases: &Passphrases) -> Result<Vec<PathBuf>> {
-    let mut known = Known { phrases: HashSet::new(), homes: HashSet::new() };
-    for Place { home, .. } in places {
+pub fn find(
+    root: &Path,
+    locations: &[PassphraseLocation],
+    passphrases: &Passphrases,
+) -> Result<Vec<PathBuf>> {
+    let mut known = KnownPhrases { phrases: HashSet::new(), homes: HashSet::new() };
+    for PassphraseLocation { home, .. } in locations {
         known.homes.insert(home.join(PASSPHRASE));
         let Some(keygrip) = keygrip(home)? else { continue };
         // What cannot be read has been named already.
@@ -28,38 +32,32 @@ pub fn find(root: &Path, places: &[Place], passphrases: &Passphrases) -> Result<
             known.phrases.insert(Sha256::digest(&*phrase).into());
         }
     }
-    let mut strays = Vec::new();
-    known.walk(root, 0, &mut strays)?;
-    strays.sort();
-    Ok(strays)
+    let mut copies = Vec::new();
+    known.walk(root, 0, &mut copies)?;
+    copies.sort();
+    Ok(copies)
 }
 
-struct Known {
+struct KnownPhrases {
     /// Hashes of all passphrases.
     phrases: HashSet<[u8; 32]>,
     /// Where they are to be.
     homes: HashSet<PathBuf>,
 }
 
-impl Known {
-    fn walk(&self, directory: &Path, depth: usize, strays: &mut Vec<PathBuf>) -> Result<()> {
-        let failed = |e| Error::io(format!("reading {}", directory.display()), e);
-        let entries = match fs::read_dir(directory) {
-            // It is gone, as work in staging is at any time.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries.map_err(failed)?,
-        };
-        for entry in entries {
+impl KnownPhrases {
+    fn walk(&self, directory: &Path, depth: usize, copies: &mut Vec<PathBuf>) -> Result<()> {
+        let failed = Error::at("reading", directory);
+        // It may be gone, as work in staging is at any time.
+        let entries = if_there(fs::read_dir(directory)).map_err(failed)?;
+        for entry in entries.into_iter().flatten() {
             let entry = entry.map_err(failed)?;
             let path = entry.path();
-            let kind = match entry.file_type() {
-                Err(e) if is_missing(&e) => continue,
-                kind => kind.map_err(failed)?,
-            };
+            let Some(kind) = if_there(entry.file_type()).map_err(failed)? else { continue };
             if kind.is_dir() && depth < DEPTH_MAX {
-                self.walk(&path, depth + 1, strays)?;
+                self.walk(&path, depth + 1, copies)?;
             } else if kind.is_file() && !self.is_ours(&path) && self.holds_phrase(&path)? {
-                strays.push(path);
+                copies.push(path);
             }
         }
         Ok(())
@@ -74,12 +72,7 @@ impl Known {
     }
 
     fn holds_phrase(&self, path: &Path) -> Result<bool> {
-        let content = match beginning(path) {
-            Ok(content) => content,
-            // It is gone, or something else by now.
-            Err(e) if is_missing(&e) || e.raw_os_error() == Some(libc::ELOOP) => return Ok(false),
-            Err(e) => return Err(Error::io(format!("reading {}", path.display()), e)),
-        };
+        let Some(content) = beginning_of(path)? else { return Ok(false) };
         let line = first_line(&content);
         let is_one = || self.phrases.contains(&<[u8; 32]>::from(Sha256::digest(line)));
         Ok(!is_sealed(line) && is_one())

@@ -1,9 +1,8 @@
 //! `gnupg/`, the home of the one agent that signs with all keys: its configuration, which is kept up to
 //! date without touching what an operator wrote there, and the agent that runs.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -14,8 +13,11 @@ use gpg::agent::{
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use nix::unistd::AccessFlags;
 
-use crate::error::{Error, Result};
-use crate::files::durable;
+use crate::error::Result;
+use crate::files::durable::{replace, write_new};
+use crate::files::if_there;
+use crate::files::small_files::{Symlinks, beginning, open_regular};
+use crate::layout::GNUPG;
 
 /// What the shared agent has beyond that. signd answers its questions for passphrases with every signature,
 /// so the agent need not remember any.
@@ -75,7 +77,7 @@ pub enum Agent {
 impl AgentHome {
     /// The agent's home of the state directory `root`.
     pub fn of(root: &Path) -> Self {
-        Self(root.join("gnupg"))
+        Self(root.join(GNUPG))
     }
 
     /// The directory.
@@ -126,15 +128,11 @@ impl AgentHome {
     /// The text of the configuration, and whether a symbolic link leads to it.
     fn read(&self) -> io::Result<Option<(Vec<u8>, bool)>> {
         let path = self.configuration_path();
-        let file = match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened?,
+        let Some(file) = if_there(open_regular(&path, Symlinks::Followed))? else {
+            return Ok(None);
         };
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("it is not a regular file"));
-        }
-        let mut text = Vec::new();
-        file.take(SIZE_MAX + 1).read_to_end(&mut text)?;
+        let file = file.ok_or_else(|| io::Error::other("it is not a regular file"))?;
+        let text = beginning(file, SIZE_MAX + 1)?.to_vec();
         if text.len() as u64 > SIZE_MAX {
             return Err(io::Error::other("it is too long"));
         }
@@ -153,10 +151,8 @@ impl AgentHome {
             (Configuration::Whole | Configuration::Foreign(..), _) => return Ok(Vec::new()),
         };
         let (fresh, path) = (scratch.join("gpg-agent.conf"), self.configuration_path());
-        fs::write(&fresh, text).map_err(|e| failed("writing", &path, e))?;
-        durable::sync(&fresh)?;
-        durable::rename(&fresh, &path).map_err(|e| failed("writing", &path, e))?;
-        durable::sync(&self.0)?;
+        write_new(&fresh, &text)?;
+        replace(&fresh, &path)?;
         Ok(added)
     }
 
@@ -237,8 +233,4 @@ fn ask_pid(mut stream: UnixStream) -> io::Result<u32> {
             return Ok(pid);
         }
     }
-}
-
-fn failed(doing: &str, path: &Path, error: io::Error) -> Error {
-    Error::io(format!("{doing} {}", path.display()), error)
 }

@@ -9,6 +9,7 @@ use gpg::clock;
 
 use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
+use crate::layout::{KEYS, STAGING};
 
 /// A state in which nothing has moved for so long, two years, belongs to a host that was off, or to a
 /// clock that has jumped ahead: the timer of `prolong` leaves a trace every day.
@@ -25,7 +26,7 @@ pub struct Evidence {
 impl Evidence {
     /// What the directories of the state directory `root` tell.
     pub fn of(root: &Path) -> Self {
-        let moved = ["keys", "staging"].map(|part| {
+        let moved = [KEYS, STAGING].map(|part| {
             fs::symlink_metadata(root.join(part)).map_or(0, |found| found.mtime().unsigned_abs())
         });
         Self { newest: None, changed: None, alive: moved.into_iter().max().unwrap_or_default() }
@@ -43,7 +44,7 @@ impl Evidence {
         self.alive = self.alive.max(record.created).max(record.changed);
     }
 
-    /// What there is to be said against a clock that says `now`.
+    /// Why a clock that says `now` is doubted, if it is.
     pub fn against(&self, now: u64) -> Option<String> {
         let (dated, name_email) = self.newest.as_ref()?;
         if clock::is_behind(now, *dated) {

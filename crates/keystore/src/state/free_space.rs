@@ -16,7 +16,7 @@ const FREE_INODES_MIN: u64 = 32;
 const KEY_BYTES: u64 = 10 * 4096;
 const KEY_INODES: u64 = 10;
 
-/// What is free for whoever is not root.
+/// What is free for users other than root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
     /// Free bytes.
@@ -28,8 +28,7 @@ pub struct Space {
 impl Space {
     /// What is free where `directory` is.
     pub fn of(directory: &Path) -> Result<Self> {
-        let found = statvfs(directory)
-            .map_err(|e| Error::io(format!("looking at {}", directory.display()), e.into()))?;
+        let found = statvfs(directory).map_err(Error::at("looking at", directory))?;
         Ok(Self {
             bytes: found.blocks_available().saturating_mul(found.fragment_size()),
             // File systems without a table of inodes say that they have none at all.

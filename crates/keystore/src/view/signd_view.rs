@@ -9,16 +9,17 @@ use gpg::Keygrip;
 use gpg::agent::AgentOption;
 
 use crate::error::{Error, Result};
-use crate::files::durable;
-use crate::home::{Homes, PASSPHRASE};
+use crate::files::{durable, entries, remove_dangling, remove_file};
+use crate::home::Homes;
 use crate::identity::NameEmail;
+use crate::layout::{KEYS, PASSPHRASE, PHRASES, PUBRING, SECRET_KEY_LINKS, SECRET_KEYS};
 use crate::options::Options;
 use crate::remedy;
 use crate::secrets::passphrase::{self, Form, Passphrases};
 use crate::state::old_keyring;
-use crate::view::agent::{AgentHome, Configuration};
-use crate::view::phrases::PhraseFiles;
-use crate::view::slot::{Occupant, Slot, remove_dangling};
+use crate::view::agent_home::{AgentHome, Configuration};
+use crate::view::phrase_files::PhraseFiles;
+use crate::view::slot::{Occupant, Slot};
 
 /// `gnupg/`, and `phrases/` or what stands for it.
 #[derive(Debug)]
@@ -37,8 +38,8 @@ impl SigndView {
     pub fn new(root: &Path) -> Self {
         Self {
             agent_home: AgentHome::of(root),
-            secret_keys: root.join("gnupg/private-keys-v1.d"),
-            phrases: root.join("phrases"),
+            secret_keys: root.join(SECRET_KEY_LINKS),
+            phrases: root.join(PHRASES),
             files: None,
             passphrases: None,
         }
@@ -93,7 +94,7 @@ impl SigndView {
     /// Tells signd that a key was made, changed or removed: its keycache holds as long as mtime,
     /// size and inode of `pubring.kbx` stay. The file itself is empty, keyrings are in `keys/`.
     pub fn mark_changed(&self, scratch: &Path) {
-        let fresh = scratch.join("pubring.kbx");
+        let fresh = scratch.join(PUBRING);
         let marker = self.marker();
         let may_go = |path: &Path| old_keyring::holds_keys(path).is_ok_and(|holds| !holds);
         let marked =
@@ -119,7 +120,7 @@ impl SigndView {
     }
 
     /// Files in the agent's home that keep signd from signing, or change what is signed, and why.
-    pub fn misled(&self) -> Vec<(PathBuf, &'static str)> {
+    pub fn misleading_files(&self) -> Vec<(PathBuf, &'static str)> {
         let mut found = Vec::new();
         let conf = self.agent_home.path().join("gpg.conf");
         if conf.exists() {
@@ -138,7 +139,7 @@ impl SigndView {
     }
 
     fn marker(&self) -> PathBuf {
-        self.agent_home.path().join("pubring.kbx")
+        self.agent_home.path().join(PUBRING)
     }
 
     /// Whether signd has its marker for changes.
@@ -170,16 +171,14 @@ impl SigndView {
     /// phrase it finds; returns how many.
     pub fn remove_old_phrases(&self) -> Result<usize> {
         let Some(files) = &self.files else { return Ok(0) };
-        let failed = |e| Error::io(format!("clearing {}", self.phrases.display()), e);
         let mut count = 0;
-        for entry in fs::read_dir(&self.phrases).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
+        for path in entries(&self.phrases)? {
             let is_ours = fs::read_link(&path).is_ok_and(|to| to.starts_with("../keys"));
             let name = path.file_name().and_then(|name| NameEmail::parse(name.to_str()?).ok());
             // One that leads nowhere has no key, and no phrase.
             let is_found = name.is_none_or(|name| files.is_current(&name)) || !path.exists();
             if is_ours && is_found {
-                fs::remove_file(&path).map_err(failed)?;
+                remove_file(&path)?;
                 count += 1;
             }
         }
@@ -205,17 +204,17 @@ impl SigndView {
     /// Links the passphrase, or writes it to its file; from here on signd knows the key. `true` when
     /// there is a new link, which is not on the disk yet.
     pub fn add_phrase(&self, name_email: &NameEmail) -> Result<bool> {
-        if let Some(files) = &self.files {
-            return files.add(name_email).map(|()| false);
+        let slot = self.phrase_slot(name_email);
+        if self.files.is_some() {
+            return slot.fill();
+        }
+        if slot.is_ours() {
+            return Ok(false);
         }
         if let Some(passphrases) = &self.passphrases {
             if passphrases.marker()?.is_some() {
                 return Ok(false); // signd reads elsewhere, where this process does not know
             }
-        }
-        let slot = self.phrase_slot(name_email);
-        if slot.is_ours() {
-            return Ok(false);
         }
         let home = self.phrases.join("../keys").join(name_email.as_str());
         if matches!(passphrase::form_in(&home), Ok(Form::Sealed)) {
@@ -245,22 +244,16 @@ impl SigndView {
 
     /// As [`SigndView::check_is_free`], as far as it can be told before there is a key.
     pub fn check_phrase_is_free(&self, name_email: &NameEmail) -> Result<()> {
-        match self.files {
-            Some(_) => self.check_phrases_are_ours(),
-            None => self.phrase_slot(name_email).check(),
-        }
+        self.phrase_slot(name_email).check()
     }
 
     /// Takes a key from signd, durably: first the phrase, which makes the user, then the secret key.
     /// What stands in place of a link may be somebody's only copy, so it is moved to `aside`.
     pub fn remove(&self, name_email: &NameEmail, keygrip: &Keygrip, aside: &Path) -> Result<()> {
         let secret_key = self.secret_key_slot(name_email, keygrip);
-        match &self.files {
-            Some(files) => files.remove(name_email)?,
-            None => {
-                self.phrase_slot(name_email).clear(&aside.join("phrase"))?;
-                durable::sync(&self.phrases)?;
-            }
+        self.phrase_slot(name_email).clear(&aside.join("phrase"))?;
+        if let Some(links) = self.phrase_links() {
+            durable::sync(links)?;
         }
         match secret_key.look() {
             Ok(Occupant::Link(target)) if secret_key.path().exists() => {
@@ -274,10 +267,7 @@ impl SigndView {
 
     /// Removes the link to a passphrase that is not there, or the file with it.
     pub fn remove_dangling_phrase(&self, name_email: &NameEmail) {
-        match &self.files {
-            Some(files) => files.remove_dangling(name_email),
-            None => remove_dangling(&self.phrases.join(name_email.as_str())),
-        }
+        self.phrase_slot(name_email).remove_dangling();
     }
 
     /// Removes the link to a secret key that was never published, or is not there any more.
@@ -286,26 +276,20 @@ impl SigndView {
     }
 
     /// Where the link to a secret key is.
-    pub fn secret_key_slot(&self, name_email: &NameEmail, keygrip: &Keygrip) -> Slot {
+    pub fn secret_key_slot(&self, name_email: &NameEmail, keygrip: &Keygrip) -> Slot<'static> {
         let path = self.secret_keys.join(keygrip.file_name());
-        Slot::new(path, Self::secret_key_target(name_email, keygrip))
+        let target = format!("../../{KEYS}/{name_email}/{SECRET_KEYS}/{}", keygrip.file_name());
+        Slot::of_link(path, target.into(), None)
     }
 
-    /// Where the link to a passphrase is, when it is a link.
-    pub fn phrase_slot(&self, name_email: &NameEmail) -> Slot {
-        let original = self.phrases.join("../keys").join(name_email.as_str()).join(PASSPHRASE);
-        let path = self.phrases.join(name_email.as_str());
-        Slot::new(path, Self::phrase_target(name_email)).with_original(original)
-    }
-
-    /// What the link to a secret key says.
-    fn secret_key_target(name_email: &NameEmail, keygrip: &Keygrip) -> PathBuf {
-        format!("../../keys/{name_email}/private-keys-v1.d/{}", keygrip.file_name()).into()
-    }
-
-    /// What the link to a passphrase says.
-    fn phrase_target(name_email: &NameEmail) -> PathBuf {
-        format!("../keys/{name_email}/passphrase").into()
+    /// Where the passphrase is, or the link to it.
+    pub fn phrase_slot<'a>(&'a self, name_email: &'a NameEmail) -> Slot<'a> {
+        if let Some(files) = &self.files {
+            return Slot::of_phrase_file(files, name_email);
+        }
+        let target = PathBuf::from(format!("../{KEYS}/{name_email}/{PASSPHRASE}"));
+        let original = self.phrases.join(&target);
+        Slot::of_link(self.phrases.join(name_email.as_str()), target, Some(original))
     }
 }
 
@@ -317,14 +301,15 @@ fn lines(options: Vec<AgentOption>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::scratch;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
     #[test]
     fn a_link_that_others_make_and_remove_meanwhile_is_no_failure() -> Result<()> {
-        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
-        assert!(fs::create_dir_all(root.join("gnupg/private-keys-v1.d")).is_ok());
-        let signd = SigndView::new(&root);
+        let root = scratch();
+        assert!(fs::create_dir_all(root.path().join(SECRET_KEY_LINKS)).is_ok());
+        let signd = SigndView::new(root.path());
         let name = NameEmail::parse("a#b@c")?;
         let digits = "0123456789ABCDEF0123456789ABCDEF01234567";
         let Some(keygrip) = Keygrip::parse(digits) else { unreachable!("it is one") };
@@ -345,7 +330,6 @@ mod tests {
             failed
         });
         assert!(failed.is_empty(), "{failed:?}");
-        let _ = fs::remove_dir_all(&root);
         Ok(())
     }
 }

@@ -2,21 +2,19 @@
 //! and with which key. It is there before the first file is sealed and goes after the last one, so that
 //! no other key can ever be used half-way.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::files::durable;
-use crate::secrets::sealing::{CREDENTIAL, SealingKey};
-use crate::transfer::archive::read_file;
+use crate::files::durable::{replace, sync_parent, write_new};
+use crate::files::is_there;
+use crate::files::small_files::read_file;
+use crate::layout::SEALING as MARKER;
+use crate::secrets::sealing_key::{CREDENTIAL, SealingKey};
 
-/// Its name in the state directory.
-const MARKER: &str = "sealing.json";
-/// The number of its format, and of that of sealed files.
+/// The number of its format, which is the number of the format of sealed files too.
 const FORMAT: u32 = 1;
 /// Longer than any.
 const MARKER_MAX: u64 = 4096;
@@ -66,21 +64,15 @@ impl Marker {
                 path.display()
             )))
         };
-        let text = match fs::symlink_metadata(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            // The state is no directory, which the store says better.
-            Err(e) if e.kind() == io::ErrorKind::NotADirectory => return Ok(None),
-            Err(e) => return Err(Error::io(format!("looking at {}", path.display()), e)),
-            Ok(_) => match read_file(path, MARKER_MAX) {
-                // Unsealed at this moment.
-                Err(Error::Gpg(gpg::Error::DamagedHome { .. }))
-                    if fs::symlink_metadata(path).is_err() =>
-                {
-                    return Ok(None);
-                }
-                Err(Error::Gpg(gpg::Error::DamagedHome { reason, .. })) => return wrong(reason),
-                text => text?,
-            },
+        // Nearly always there is none, and then this is all.
+        if !is_there(path)? {
+            return Ok(None);
+        }
+        let text = match read_file(path, MARKER_MAX) {
+            // Unsealed at this moment.
+            Err(e) if e.is_damage() && !is_there(path)? => return Ok(None),
+            Err(Error::Gpg(gpg::Error::DamagedHome { reason, .. })) => return wrong(reason),
+            text => text?,
         };
         match serde_json::from_slice::<Self>(&text) {
             Ok(marker) if marker.format == FORMAT => Ok(Some(marker)),
@@ -95,21 +87,17 @@ impl Marker {
     /// Puts it at `path`, durably; `scratch` is a directory of staging.
     pub fn write(&self, path: &Path, scratch: &Path) -> Result<()> {
         let fresh = scratch.join(MARKER);
-        let failed = |e: io::Error| Error::io(format!("writing {}", path.display()), e);
-        let mut text = serde_json::to_vec(self).map_err(|e| failed(e.into()))?;
+        let mut text = serde_json::to_vec(self)
+            .map_err(|e| Error::at("writing", path)(std::io::Error::from(e)))?;
         text.push(b'\n');
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh);
-        file.and_then(|mut file| file.write_all(&text)).map_err(failed)?;
-        durable::sync(&fresh)?;
-        durable::rename(&fresh, path).map_err(failed)?;
-        durable::sync(path.parent().unwrap_or(path))
+        write_new(&fresh, &text)?;
+        replace(&fresh, path)
     }
 
     /// Takes it away, durably.
     pub fn remove(path: &Path) -> Result<()> {
-        fs::remove_file(path).map_err(|e| Error::io(format!("removing {}", path.display()), e))?;
-        durable::sync(path.parent().unwrap_or(path))
+        fs::remove_file(path).map_err(Error::at("removing", path))?;
+        sync_parent(path)
     }
 
     /// Fails when `key` is not the one of `what`, in words that say what to do.
@@ -163,12 +151,12 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_an_error_and_never_unsealed() {
-        let path = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
+        let root = crate::scratch::scratch();
+        let path = root.path().join(MARKER);
         assert_eq!(Marker::read(&path).ok(), Some(None));
         for bad in ["", "{}", "nonsense", r#"{"format":2,"state":"sealed","check":""}"#] {
             assert!(fs::write(&path, bad).is_ok());
             assert!(matches!(Marker::read(&path), Err(Error::Settings(_))), "{bad}");
         }
-        let _ = fs::remove_file(&path);
     }
 }

@@ -1,13 +1,12 @@
-//! Keeps the links of obs-signd in step with `keys/` while keys come and go. Whoever adds a link looks
-//! for the home afterwards, whoever removes one looks too: so whatever two processes do at the same
-//! time, the last of them leaves links to what is there and none to what is not.
-
-use std::{fs, io};
+//! Keeps the links of obs-signd in step with `keys/` while keys come and go. After adding a link, and
+//! after removing one, a process looks for the home again. So whatever two processes do at the same time, the
+//! last of them leaves links to what is there and none to what is not.
 
 use gpg::{Keygrip, text};
 
 use crate::error::{Error, Result};
-use crate::home::on_disk::Stamp;
+use crate::files::is_there;
+use crate::home::on_disk::HomeVersion;
 use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
 use crate::{Store, interrupt};
@@ -27,7 +26,7 @@ pub struct Provided {
 struct Linked {
     record: KeyRecord,
     /// Its home, as it was seen when the links were there.
-    seen: Stamp,
+    seen: HomeVersion,
     /// Whether a link was missing.
     is_new: bool,
 }
@@ -80,13 +79,9 @@ impl Store {
             self.signd.add_secret_key(name_email, &record.keygrip)?;
             let is_new = self.signd.add_phrase(name_email)?;
             let home = self.homes.path(name_email);
-            let seen = Stamp::of(&home);
-            match (seen, fs::symlink_metadata(record.secret_key(&home))) {
-                (Some(seen), Ok(_)) => return Ok(Some(Linked { record, seen, is_new })),
-                (_, Err(e)) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io(format!("looking at {}", home.display()), e));
-                }
-                _ => {}
+            let seen = HomeVersion::of(&home);
+            if let (Some(seen), true) = (seen, is_there(&record.secret_key(&home))?) {
+                return Ok(Some(Linked { record, seen, is_new }));
             }
             self.signd.remove_dangling_phrase(name_email);
             self.signd.remove_dangling_secret_key(&record.keygrip);
@@ -104,6 +99,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::path::Path;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
@@ -111,6 +107,7 @@ mod tests {
 
     use super::*;
     use crate::options::Options;
+    use crate::scratch::scratch;
     use gpg::Gpg;
 
     const DIGITS: &str = "0123456789ABCDEF0123456789ABCDEF01234567";
@@ -151,9 +148,10 @@ mod tests {
 
     #[test]
     fn links_follow_a_home_that_comes_and_goes_while_others_repair_them() -> Result<()> {
-        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
+        let scratch = scratch();
+        let root = scratch.path();
         let options = Options {
-            state_dir: root.clone(),
+            state_dir: root.into(),
             jobs: 1,
             queue_timeout: Duration::from_secs(1),
             pool_max_age: Duration::from_secs(1),
@@ -185,7 +183,6 @@ mod tests {
             })?;
             assert!(links.iter().all(|link| link.exists()), "{round}: a key without a link");
         }
-        let _ = fs::remove_dir_all(&root);
         Ok(())
     }
 }

@@ -3,9 +3,8 @@
 //! in the state must not be able to lead root out of it.
 
 use std::ffi::{CStr, OsStr};
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::dir::{Dir, Type};
@@ -15,17 +14,12 @@ use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, fsta
 use nix::unistd::{Gid, Uid, fchownat};
 
 use crate::error::{Error, Result};
-use crate::home::examine::DIRECTORY_MODE;
 use crate::state::directory::is_volume;
-
-/// The directories of the state, as tmpfiles.d makes them.
-pub const PARTS: [&str; 6] =
-    ["keys", "gnupg", "gnupg/private-keys-v1.d", "phrases", "pool", "staging"];
 
 /// Deeper than anything in the state.
 pub(crate) const DEPTH_MAX: usize = 8;
 
-/// Who is to own everything.
+/// The user who is to own everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// The user.
@@ -38,7 +32,7 @@ pub struct Owner {
 
 /// A file or directory that belonged to somebody else.
 #[derive(Debug)]
-pub struct Stranger {
+pub struct ForeignFile {
     /// Where it is.
     pub path: PathBuf,
     /// Whose it was.
@@ -48,36 +42,34 @@ pub struct Stranger {
 }
 
 /// Gives everything below the state directory `root`, and the directory itself, to `owner`, and returns
-/// what belonged to somebody else. Links do not count: whose they are means nothing.
-pub fn give_back(root: &Path, owner: &Owner) -> Result<Vec<Stranger>> {
-    let failed = |e: nix::errno::Errno| Error::io(format!("reading {}", root.display()), e.into());
+/// what belonged to somebody else. Links do not count: their owner means nothing.
+pub fn give_back(root: &Path, owner: &Owner) -> Result<Vec<ForeignFile>> {
+    let failed = Error::at("reading", root);
     // Where the state is may be told by a link; nothing in it may.
-    let root_path = fs::canonicalize(root)
-        .map_err(|e| Error::io(format!("looking for {}", root.display()), e))?;
+    let root_path = fs::canonicalize(root).map_err(Error::at("looking for", root))?;
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let directory = Dir::open(&root_path, flags, Mode::empty()).map_err(failed)?;
     let found = fstat(&directory).map_err(failed)?;
-    let mut walk = Walk { owner, device: found.st_dev, strangers: Vec::new() };
+    let mut walk = Walk { owner, device: found.st_dev, foreign: Vec::new() };
     // A volume stays whose it is: others may have a part in it.
     let is_volume = fs::metadata(&root_path).is_ok_and(|found| is_volume(&found));
     if found.st_uid != owner.uid.as_raw() && !is_volume {
         let given_back = walk.give_back(&directory, c"", &root_path);
-        walk.strangers.push(Stranger { path: root.into(), uid: found.st_uid, given_back });
+        walk.foreign.push(ForeignFile { path: root.into(), uid: found.st_uid, given_back });
     }
     walk.visit(directory, root, 0)?;
-    Ok(walk.strangers)
+    Ok(walk.foreign)
 }
 
 struct Walk<'a> {
     owner: &'a Owner,
     device: libc::dev_t,
-    strangers: Vec<Stranger>,
+    foreign: Vec<ForeignFile>,
 }
 
 impl Walk<'_> {
     fn visit(&mut self, mut directory: Dir, path: &Path, depth: usize) -> Result<()> {
-        let failed =
-            |path: &Path, e: Errno| Error::io(format!("reading {}", path.display()), e.into());
+        let failed = |path: &Path, e: Errno| Error::at("reading", path)(e);
         let entries: nix::Result<Vec<_>> = directory.iter().collect();
         let names: Vec<_> = entries
             .map_err(|e| failed(path, e))?
@@ -99,7 +91,11 @@ impl Walk<'_> {
             }
             if found.st_uid != self.owner.uid.as_raw() {
                 let given_back = self.give_back(&directory, &name, &path);
-                self.strangers.push(Stranger { path: path.clone(), uid: found.st_uid, given_back });
+                self.foreign.push(ForeignFile {
+                    path: path.clone(),
+                    uid: found.st_uid,
+                    given_back,
+                });
             }
             if !is(&found, SFlag::S_IFDIR) || found.st_dev != self.device || depth == DEPTH_MAX {
                 continue;
@@ -143,27 +139,20 @@ fn is(found: &FileStat, kind: SFlag) -> bool {
 /// Sets the mode of a file or directory of the owner's own; fails on a symbolic link.
 pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
     fchmodat(AT_FDCWD, path, Mode::from_bits_truncate(mode), FchmodatFlags::NoFollowSymlink)
-        .map_err(|e| Error::io(format!("setting the mode of {}", path.display()), e.into()))
-}
-
-/// Makes a directory of the state that is missing.
-pub fn make_part(path: &Path) -> Result<()> {
-    DirBuilder::new()
-        .mode(DIRECTORY_MODE)
-        .create(path)
-        .map_err(|e| Error::io(format!("making {}", path.display()), e))
+        .map_err(Error::at("setting the mode of", path))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::scratch;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     #[test]
     fn links_and_files_with_other_names_are_never_touched() -> Result<()> {
         let io = |e| Error::io("preparing", e);
-        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
-        let (state, outside) = (root.join("state"), root.join("outside"));
+        let root = scratch();
+        let (state, outside) = (root.path().join("state"), root.path().join("outside"));
         fs::create_dir_all(state.join("keys")).map_err(io)?;
         for path in [&outside, &state.join("keys/own")] {
             fs::write(path, "precious").map_err(io)?;
@@ -172,17 +161,17 @@ mod tests {
         symlink(&outside, state.join("keys/link")).map_err(io)?;
         fs::hard_link(&outside, state.join("keys/name")).map_err(io)?;
         let me = nix::unistd::geteuid();
-        // Everything belongs to a stranger, seen from somebody else.
+        // Everything belongs to somebody else, seen from somebody else.
         let other = if me.is_root() { Uid::from_raw(65534) } else { Uid::from_raw(0) };
         let owner = Owner { uid: other, gid: Gid::from_raw(65534), name: "other".into() };
         let found = give_back(&state, &owner)?;
         let refused: Vec<_> = found
             .iter()
-            .filter(|stranger| stranger.given_back.is_err())
-            .filter_map(|stranger| stranger.path.file_name())
+            .filter(|file| file.given_back.is_err())
+            .filter_map(|file| file.path.file_name())
             .collect();
         assert!(refused.contains(&OsStr::new("name")), "{refused:?}");
-        assert!(!found.iter().any(|stranger| stranger.path.ends_with("link")));
+        assert!(!found.iter().any(|file| file.path.ends_with("link")));
         assert_eq!(fs::metadata(&outside).map_err(io)?.uid(), me.as_raw());
         if me.is_root() {
             assert_eq!(refused.len(), 1, "{found:?}");
@@ -192,7 +181,6 @@ mod tests {
         }
         assert!(set_mode(&state.join("keys/link"), 0o600).is_err());
         assert_eq!(fs::metadata(&outside).map_err(io)?.mode() & 0o777, 0o644);
-        set_mode(&state.join("keys/own"), 0o600)?;
-        fs::remove_dir_all(&root).map_err(io)
+        set_mode(&state.join("keys/own"), 0o600)
     }
 }

@@ -7,9 +7,9 @@
 //! one nothing is written or removed.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions};
+use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -19,10 +19,13 @@ use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
-use crate::files::durable;
+use crate::files::{
+    FileVersion, durable, ensure_directory, entries, if_there, look, names_in, remove_file,
+};
+use crate::home::Homes;
 use crate::home::record::KeyRecord;
-use crate::home::{Homes, PASSPHRASE, is_missing};
 use crate::identity::NameEmail;
+use crate::layout::{FILE_MODE, PASSPHRASE};
 use crate::secrets::passphrase::Passphrases;
 
 /// The other file system without a disk (linux/magic.h).
@@ -39,9 +42,6 @@ const FRESH_DIGITS: usize = 16;
 
 /// What is wrong with a directory on a disk.
 const ON_A_DISK: &str = "is not on a tmpfs, so passphrases would get to a disk";
-
-/// What tells one passphrase file of a home from its successor.
-type Stamp = (u64, u64, SystemTime);
 
 /// `phrases_dir`.
 #[derive(Clone, Debug)]
@@ -71,16 +71,13 @@ impl PhraseFiles {
         if self.directory.starts_with(state) || state.starts_with(&self.directory) {
             return wrong("must be a directory of its own, not one of the state".into());
         }
-        match DirBuilder::new().mode(0o700).create(&self.directory) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-                return wrong(format!(
-                    "cannot be made: {e}; copr-keygen-phrases.service makes what is above it"
-                ));
-            }
-            _ => {}
+        if let Err(e) = ensure_directory(&self.directory) {
+            return wrong(format!(
+                "cannot be made: {e}; copr-keygen-phrases.service makes what is above it"
+            ));
         }
         let found = fs::symlink_metadata(&self.directory)
-            .map_err(|e| Error::io(format!("looking at {}", self.directory.display()), e))?;
+            .map_err(Error::at("looking at", &self.directory))?;
         if !found.is_dir() {
             return wrong("is not a directory".into());
         }
@@ -96,14 +93,13 @@ impl PhraseFiles {
         }
         if !self.is_claimed()? {
             let claimed = self.put_file(OWNER, self.owner().as_bytes(), SystemTime::now());
-            claimed
-                .map_err(|e| Error::io(format!("writing in {}", self.directory.display()), e))?;
+            claimed.map_err(Error::at("writing in", &self.directory))?;
         }
         Ok(())
     }
 
-    /// Whether this state has claimed the directory; `false` when nobody has, and it is empty or missing. Fails
-    /// when it holds what may be somebody's only copy. Whatever writes or removes here asks first.
+    /// Whether this state has claimed the directory; `false` when no state has, and it is empty or missing. Fails
+    /// when it holds what may be somebody's only copy. Everything that writes or removes here asks this first.
     pub fn is_claimed(&self) -> Result<bool> {
         if self.names_this_state()? {
             return Ok(true);
@@ -123,34 +119,18 @@ impl PhraseFiles {
     /// A file of the directory that signd takes for a user. Names with a dot in front are not looked at: a
     /// process that was killed while it claimed the directory has left one.
     fn first_file(&self) -> Result<Option<PathBuf>> {
-        let reading = |e| Error::io(format!("reading {}", self.directory.display()), e);
-        let entries = match fs::read_dir(&self.directory) {
-            Err(e) if is_missing(&e) => return Ok(None),
-            entries => entries.map_err(reading)?,
-        };
-        for entry in entries {
-            let entry = entry.map_err(reading)?;
-            if !is_no_user(&entry.file_name().to_string_lossy()) {
-                return Ok(Some(entry.file_name().into()));
-            }
-        }
-        Ok(None)
+        let names = names_in(&self.directory)?;
+        Ok(names.into_iter().find(|name| !is_no_user(&name.to_string_lossy())).map(PathBuf::from))
     }
 
     /// Whether the directory is said to hold the phrases of this state. Fails when it is another's: what signd
     /// signs with would be taken away by a backup that is tried out.
     fn names_this_state(&self) -> Result<bool> {
-        let found = match fs::read(self.directory.join(OWNER)) {
-            Ok(found) => String::from_utf8_lossy(&found).into_owned(),
-            Err(e) if is_missing(&e) => return Ok(false), // there is none yet
-            Err(e) => {
-                let file = self.directory.join(OWNER);
-                return Err(Error::io(
-                    format!("reading whose phrases {} names", file.display()),
-                    e,
-                ));
-            }
-        };
+        let file = self.directory.join(OWNER);
+        let found = if_there(fs::read(&file))
+            .map_err(|e| Error::io(format!("reading whose phrases {} names", file.display()), e))?;
+        let Some(found) = found else { return Ok(false) };
+        let found = String::from_utf8_lossy(&found);
         let owner = self.owner();
         if found == owner {
             return Ok(true);
@@ -174,13 +154,13 @@ impl PhraseFiles {
 
     /// Makes sure of a directory that can hold the phrases of a sealed state.
     pub fn prepare_in_memory(&self) -> Result<()> {
-        self.foresee_in_memory()?;
+        self.would_be_in_memory()?;
         self.prepare()
     }
 
     /// Whether [`PhraseFiles::prepare_in_memory`] would do so, as far as the directory, or what is above it,
     /// tells.
-    pub fn foresee_in_memory(&self) -> Result<()> {
+    pub fn would_be_in_memory(&self) -> Result<()> {
         self.is_claimed()?;
         let above = self.directory.parent().unwrap_or(&self.directory);
         let place = if self.directory.exists() { &self.directory } else { above };
@@ -201,7 +181,7 @@ impl PhraseFiles {
         let found = fs::symlink_metadata(self.path(name_email)).ok();
         let made = found.filter(|found| found.is_file()).and_then(|found| found.modified().ok());
         let wanted = self.stamp(name_email).ok().flatten();
-        made.is_some() && made == wanted.map(|(_, _, time)| time)
+        made.is_some() && made == wanted.map(|wanted| wanted.modified)
     }
 
     /// Writes the phrase of an identity, unless signd finds it already.
@@ -209,8 +189,8 @@ impl PhraseFiles {
         if self.is_current(name_email) { Ok(()) } else { self.put(name_email) }
     }
 
-    /// Writes the phrase of an identity that has a key. Whoever writes looks again afterwards, so of
-    /// several the last one has written what is in `keys/`.
+    /// Writes the phrase of an identity that has a key. A writer looks again afterwards, so of
+    /// several writers the last one has written what is in `keys/`.
     pub fn put(&self, name_email: &NameEmail) -> Result<()> {
         self.prepare()?;
         let home = self.homes.path(name_email);
@@ -218,7 +198,7 @@ impl PhraseFiles {
             let Some(record) = KeyRecord::of(&home)? else { break };
             let phrase = self.passphrases.read(&home, &record.keygrip);
             match phrase {
-                Ok(phrase) => self.write(name_email, &phrase, stamp.2)?,
+                Ok(phrase) => self.write(name_email, &phrase, stamp.modified)?,
                 // It has been removed, or made anew.
                 Err(_) if self.stamp(name_email)? != Some(stamp) => continue,
                 Err(e) => return Err(e),
@@ -249,7 +229,7 @@ impl PhraseFiles {
         let fresh = format!(".{:0FRESH_DIGITS$x}", rand::random::<u64>());
         let fresh = self.directory.join(fresh);
         let mut options = OpenOptions::new();
-        let opened = options.write(true).create_new(true).mode(0o600).open(&fresh);
+        let opened = options.write(true).create_new(true).mode(FILE_MODE).open(&fresh);
         let written = opened.and_then(|mut file: File| {
             file.write_all(content)?;
             file.set_times(FileTimes::new().set_modified(time))?;
@@ -278,31 +258,25 @@ impl PhraseFiles {
         }
     }
 
-    /// Removes what no identity with a key has, and what writers have left who are dead; returns how
-    /// many phrases those were.
+    /// Removes the phrases of identities without a key, and the half-written files of dead writers. Returns how
+    /// many phrases it removed.
     pub fn remove_strangers(&self) -> Result<usize> {
         if !self.is_claimed()? {
             return Ok(0); // nothing is there
         }
-        let reading = |e| Error::io(format!("reading {}", self.directory.display()), e);
         let mut count = 0;
-        for entry in fs::read_dir(&self.directory).map_err(reading)? {
-            let entry = entry.map_err(reading)?;
-            let name = entry.file_name();
-            let name = name.to_str().unwrap_or_default();
+        for path in entries(&self.directory)? {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if is_no_user(name) {
                 if !is_half_written(name) {
                     continue;
                 }
                 // By its last change: it is given the time of the passphrase at the end, and not every
                 // kernel knows when a file was made.
-                let found = match entry.metadata() {
-                    Err(e) if is_missing(&e) => continue, // its writer lives
-                    found => found.map_err(reading)?,
-                };
+                let Some(found) = look(&path)? else { continue }; // its writer lives
                 let age = clock::now()?.saturating_sub(found.ctime().unsigned_abs());
                 if age > ABANDONED.as_secs() {
-                    remove_file(&entry.path())?;
+                    remove_file(&path)?;
                 }
                 continue;
             }
@@ -316,33 +290,27 @@ impl PhraseFiles {
                         self.put(&name_email)?;
                     }
                 }
-                Err(_) => log::warn!("{}: is of no key, left alone", entry.path().display()),
+                Err(_) => log::warn!("{}: is of no key, left alone", path.display()),
             }
         }
         Ok(count)
     }
 
-    fn path(&self, name_email: &NameEmail) -> PathBuf {
+    /// Where the phrase of an identity is.
+    pub fn path(&self, name_email: &NameEmail) -> PathBuf {
         self.directory.join(name_email.as_str())
     }
 
     /// What tells the passphrase of an identity from another one; `None` when it has none.
-    fn stamp(&self, name_email: &NameEmail) -> Result<Option<Stamp>> {
+    fn stamp(&self, name_email: &NameEmail) -> Result<Option<FileVersion>> {
         let path = self.homes.path(name_email).join(PASSPHRASE);
-        let looking = |e| Error::io(format!("looking at {}", path.display()), e);
-        match fs::symlink_metadata(&path) {
-            Ok(found) => {
-                let modified = found.modified().map_err(looking)?;
-                Ok(Some((found.dev(), found.ino(), modified)))
-            }
-            Err(e) if is_missing(&e) => Ok(None),
-            Err(e) => Err(looking(e)),
-        }
+        let version = look(&path)?.map(|found| FileVersion::of(&found)).transpose();
+        version.map_err(Error::at("looking at", &path))
     }
 }
 
-/// Whether signd takes this name for no user: that of a file that is being written, or of the one that names
-/// the state.
+/// Whether signd takes this name for no user: it belongs to a file that is being written, or to the file that
+/// names the state.
 pub fn is_no_user(name: &str) -> bool {
     name.starts_with('.')
 }
@@ -355,16 +323,6 @@ fn is_half_written(name: &str) -> bool {
 }
 
 fn is_in_memory(directory: &Path) -> Result<bool> {
-    let found = statfs(directory)
-        .map_err(|e| Error::io(format!("looking at {}", directory.display()), e.into()))?;
+    let found = statfs(directory).map_err(Error::at("looking at", directory))?;
     Ok([TMPFS_MAGIC, RAMFS_MAGIC].contains(&found.filesystem_type()))
-}
-
-fn remove_file(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(Error::io(format!("removing {}", path.display()), e))
-        }
-        _ => Ok(()),
-    }
 }

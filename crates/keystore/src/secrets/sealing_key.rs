@@ -1,27 +1,19 @@
 //! Sealed passphrases: encrypted under a key that is not on this disk, so that the state directory or
 //! a backup alone signs nothing. The key is never written anywhere, nor any content of it said.
 
-mod convert;
-mod marker;
-pub(crate) mod places;
-pub(crate) mod strays;
-
 use std::fmt;
 use std::sync::Arc;
 
 use base64ct::{Base64, Encoding};
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
-use gpg::hex;
 use rand::TryRng;
 use rand::rngs::SysRng;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
-
-pub use convert::{Conversion, Talk};
-pub use marker::{Marker, Sealing, check_key, no_key};
+use gpg::hex;
 
 /// The name of the credential that holds the key.
 pub const CREDENTIAL: &str = "passphrase-key";
@@ -54,11 +46,11 @@ impl SealingKey {
         let wrong = "holds no key: it must hold 64 hexadecimal digits, or 32 random bytes or more";
         let line = given.strip_suffix(b"\n").unwrap_or(given);
         let is_text = given.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace());
-        let mut bits = Zeroizing::new([0_u8; 32]);
+        let bits;
         let raw: &[u8] = match (is_text, line.len()) {
             (true, 64) => {
-                hex::decode(line, &mut *bits).ok_or(wrong)?;
-                bits.as_slice()
+                bits = hex::decode(line).ok_or(wrong)?;
+                &bits
             }
             (false, _) if (RAW_MIN..=RAW_MAX).contains(&given.len()) => given,
             _ => return Err(wrong),
@@ -143,7 +135,7 @@ mod tests {
     #[test]
     fn keys_are_digits_or_bytes_and_the_same_bits_are_the_same_key() {
         let raw: Vec<u8> = (0..32).map(|byte| byte * 7).collect();
-        let digits: String = raw.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits = hex::encode(&raw).to_string();
         let parse = |given: &[u8]| SealingKey::parse(given).map(|key| **key.0);
         let expected = parse(&raw);
         assert!(expected.is_ok());

@@ -1,0 +1,57 @@
+//! Finishes a home of staging: what is published is whole, holds nothing else, and is for its owner only.
+
+use std::path::Path;
+
+use nix::unistd::geteuid;
+
+use crate::error::{Error, Result};
+use crate::files::{entries, look, remove_file, remove_tree};
+use crate::home::contents::Contents;
+use crate::home::faults::Fault;
+use crate::home::record::KeyRecord;
+use crate::layout::{PASSPHRASE, PUBRING, RECORD, REVOCATIONS, SECRET_KEYS};
+
+/// Finishes the home of staging in `path`, of the key `record`: writes `key.json`, removes what does not belong
+/// into a published home, and fails when it is not whole or others could read it.
+pub fn finish(path: &Path, record: &KeyRecord) -> Result<()> {
+    record.write(path)?;
+    remove_leftovers(path)?;
+    let missing = || Error::damaged(path, "is missing");
+    let home = Contents::of(path, geteuid().as_raw(), None).ok_or_else(missing)?;
+    match home.faults.iter().find(|fault| !matches!(fault, Fault::Strange(_))) {
+        None if home.keygrip.as_ref() == Some(&record.keygrip) => Ok(()),
+        None => Err(Error::damaged(&record.secret_key(path), "is missing")),
+        Some(fault) => Err(fault.error(path)),
+    }
+}
+
+/// As [`finish`], of a key that gpg has made: it is gpg's failure when that is not whole.
+pub fn finish_made(path: &Path, record: &KeyRecord) -> Result<()> {
+    finish(path, record).map_err(|error| match error.is_damage() {
+        true => Error::Gpg(gpg::Error::Failed {
+            how: "what it left is not a whole key".into(),
+            words: error.to_string(),
+        }),
+        false => error,
+    })
+}
+
+/// Removes everything from a staged home that does not belong into a published one: sockets, lock
+/// files, the trust database, gpg's copy of the keyring.
+pub fn remove_leftovers(home: &Path) -> Result<()> {
+    keep_only(home, &[PUBRING, PASSPHRASE, SECRET_KEYS, REVOCATIONS, RECORD])
+}
+
+/// Removes everything from a staged home but the entries named.
+pub fn keep_only(home: &Path, keep: &[&str]) -> Result<()> {
+    for path in entries(home)? {
+        if keep.iter().any(|name| path.ends_with(name)) {
+            continue;
+        }
+        match look(&path)? {
+            Some(found) if found.is_dir() => remove_tree(&path)?,
+            _ => remove_file(&path)?,
+        }
+    }
+    Ok(())
+}

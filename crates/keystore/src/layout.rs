@@ -1,0 +1,49 @@
+//! The layout of the state directory: the name of everything in it, each told here only.
+
+/// The homes of identities, one directory each.
+pub const KEYS: &str = "keys";
+/// The home of the agent that signs.
+pub const GNUPG: &str = "gnupg";
+/// In there: a link to each secret key.
+pub const SECRET_KEY_LINKS: &str = "gnupg/private-keys-v1.d";
+/// A link to each passphrase.
+pub const PHRASES: &str = "phrases";
+/// Secret keys made in advance.
+pub const POOL: &str = "pool";
+/// Work in progress.
+pub const STAGING: &str = "staging";
+/// Removed keys. Made when the first one is removed.
+pub const TRASH: &str = "trash";
+/// An import in place that has not finished: the new directories, and the old ones that wait for the trash.
+pub const IMPORTING: &str = "importing";
+/// Says that passphrases are sealed.
+pub const SEALING: &str = "sealing.json";
+
+/// The directories of the state, as tmpfiles.d makes them.
+pub const PARTS: [&str; 6] = [KEYS, GNUPG, SECRET_KEY_LINKS, PHRASES, POOL, STAGING];
+
+/// What the name of an entry of the trash ends with that holds the directories of the old service.
+pub const OLD_SERVICE: &str = "old-service";
+
+/// In a home: the public keyring.
+pub const PUBRING: &str = "pubring.kbx";
+/// In a home: the passphrase of the secret key, one line.
+pub const PASSPHRASE: &str = "passphrase";
+/// In a home: the directory of the secret key.
+pub const SECRET_KEYS: &str = "private-keys-v1.d";
+/// In a home: the directory of the revocation certificate.
+pub const REVOCATIONS: &str = "openpgp-revocs.d";
+/// In a home: what is known of the key without asking gpg.
+pub const RECORD: &str = "key.json";
+/// gpg's trust database, which no home here needs.
+pub const TRUST_DATABASE: &str = "trustdb.gpg";
+
+/// The mode of every directory of the state.
+pub const DIRECTORY_MODE: u32 = 0o700;
+/// The mode of every file of the state.
+pub const FILE_MODE: u32 = 0o600;
+
+/// The name of the file with the revocation certificate of this key.
+pub fn revocation_file(fingerprint: &gpg::Fingerprint) -> String {
+    format!("{fingerprint}.rev")
+}

@@ -1,0 +1,132 @@
+//! A bounded number of gpg jobs at once, handed out first come, first served.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::parallel::lock;
+
+/// A bounded number of gpg jobs, handed out first come, first served.
+#[derive(Debug)]
+pub struct JobQueue {
+    count: usize,
+    queue: Mutex<QueueState>,
+    moved: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct QueueState {
+    running: usize,
+    waiting: VecDeque<u64>,
+    next_ticket: u64,
+}
+
+/// Held while gpg runs.
+#[must_use]
+pub struct RunningJob<'a>(&'a JobQueue);
+
+impl JobQueue {
+    /// `count` jobs at once.
+    pub fn new(count: usize) -> Self {
+        Self { count, queue: Mutex::default(), moved: Condvar::new() }
+    }
+
+    /// Waits for a job behind earlier requests; [`gpg::Error::Busy`] at the deadline.
+    pub fn take(&self, deadline: Instant) -> Result<RunningJob<'_>> {
+        let mut queue = lock(&self.queue);
+        let ticket = queue.next_ticket;
+        queue.next_ticket += 1;
+        queue.waiting.push_back(ticket);
+        while queue.running == self.count || queue.waiting.front() != Some(&ticket) {
+            match remaining(deadline, "the gpg jobs of other requests take too long") {
+                Ok(left) => queue = wait(&self.moved, queue, left),
+                Err(busy) => {
+                    queue.waiting.retain(|other| *other != ticket);
+                    self.moved.notify_all();
+                    return Err(busy);
+                }
+            }
+        }
+        queue.waiting.pop_front();
+        queue.running += 1;
+        self.moved.notify_all();
+        Ok(RunningJob(self))
+    }
+
+    /// Jobs that run, and how many wait for one.
+    pub fn load(&self) -> (usize, usize) {
+        let queue = lock(&self.queue);
+        (queue.running, queue.waiting.len())
+    }
+}
+
+impl Drop for RunningJob<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.queue).running -= 1;
+        self.0.moved.notify_all();
+    }
+}
+
+/// Waits on `condvar` for at most `limit`.
+pub fn wait<'a, T>(
+    condvar: &Condvar,
+    guard: MutexGuard<'a, T>,
+    limit: Duration,
+) -> MutexGuard<'a, T> {
+    condvar.wait_timeout(guard, limit).unwrap_or_else(PoisonError::into_inner).0
+}
+
+/// The time left until `deadline`. Once there is none, [`gpg::Error::Busy`] with the words `otherwise`.
+pub fn remaining(deadline: Instant, otherwise: &str) -> Result<Duration> {
+    match deadline.saturating_duration_since(Instant::now()) {
+        left if left.is_zero() => Err(Error::busy(otherwise)),
+        left => Ok(left),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(30)
+    }
+
+    fn late() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    #[test]
+    fn never_more_jobs_than_there_may_be_and_first_come_first_served() {
+        let queue = JobQueue::new(2);
+        let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    let job = queue.take(late());
+                    most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    std::thread::sleep(Duration::from_millis(5));
+                    running.fetch_sub(1, Ordering::SeqCst);
+                    drop(job);
+                });
+            }
+        });
+        assert_eq!(most.into_inner(), 2);
+        assert_eq!(queue.load(), (0, 0));
+    }
+
+    #[test]
+    fn who_gives_up_does_not_block_the_queue() -> Result<()> {
+        let queue = JobQueue::new(1);
+        let held = queue.take(soon())?;
+        assert!(matches!(queue.take(soon()), Err(Error::Gpg(gpg::Error::Busy(_)))));
+        std::thread::scope(|scope| {
+            let next = scope.spawn(|| queue.take(late()).is_ok());
+            drop(held);
+            assert!(next.join().is_ok_and(|taken| taken));
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,92 @@
+//! Makes secret keys in advance for `pool/`.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use gpg::KeyLength;
+
+use crate::Store;
+use crate::error::{Error, Result};
+use crate::files::lock::lock;
+use crate::files::{durable, ensure_directory, entries};
+use crate::home::finishing;
+use crate::layout::{PASSPHRASE, SECRET_KEYS};
+use crate::make::pool::check;
+use crate::secrets::passphrase::Passphrases;
+
+/// How long making one secret key may take at idle priority on a busy host, beyond `gpg_timeout`.
+const FILL_TIME: Duration = Duration::from_secs(600);
+
+/// How many keys of which length are kept ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stock {
+    /// The length.
+    pub length: KeyLength,
+    /// How many.
+    pub count: usize,
+}
+
+impl Store {
+    /// Makes secret keys until `stock` is there; returns how many it made, and whether it was done.
+    /// `stop` becomes readable when it is to end at once, which is no failure. Nothing is done for a
+    /// length that another process fills.
+    pub fn fill_pool(&self, stock: &[Stock], stop: BorrowedFd) -> Result<(usize, bool)> {
+        let max_age = self.pool.max_age;
+        let mut made = 0;
+        for Stock { length, count } in stock {
+            let directory = self.pool.of_length(*length);
+            ensure_directory(&directory).map_err(Error::at("making", &directory))?;
+            let Some(_filler) = lock(&directory).map_err(Error::at("locking", &directory))? else {
+                log::info!("{length}: another process fills the pool");
+                continue;
+            };
+            self.discard_old(*length, max_age)?;
+            while self.pool.count(*length)? < *count {
+                match self.add_to_pool(*length, stop)? {
+                    true => made += 1,
+                    false => return Ok((made, false)),
+                }
+            }
+        }
+        Ok((made, true))
+    }
+
+    /// Removes entries of a length that are too old or damaged.
+    fn discard_old(&self, length: KeyLength, max_age: Duration) -> Result<()> {
+        let directory = self.pool.of_length(length);
+        for path in entries(&directory)? {
+            let Err(why) = check(&path, path.file_name().unwrap_or_default(), max_age) else {
+                continue;
+            };
+            // Into staging by rename, so that no request can claim it while it is being removed.
+            let staged = self.staging.create()?;
+            match durable::rename(&path, staged.path()) {
+                Ok(()) => log::warn!("{}: discarded: {why}", path.display()),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => log::warn!("{}: cannot be discarded: {e}", path.display()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes one key; `false` when it was told to stop.
+    fn add_to_pool(&self, length: KeyLength, stop: BorrowedFd) -> Result<bool> {
+        self.check_space()?;
+        let staged = self.staging.create()?;
+        self.passphrases.form()?;
+        let phrase = Passphrases::fresh()?;
+        let deadline = Instant::now() + FILL_TIME;
+        let Some(keygrip) =
+            self.gpg.generate_secret(staged.path(), &phrase, length, deadline, stop)?
+        else {
+            return Ok(false);
+        };
+        self.passphrases.write(staged.path(), &keygrip, &phrase)?;
+        finishing::keep_only(staged.path(), &[PASSPHRASE, SECRET_KEYS])?;
+        durable::sync_tree(staged.path())?;
+        let target = self.pool.of_length(length).join(keygrip.as_str());
+        durable::rename(staged.path(), &target).map_err(Error::at("adding", &target))?;
+        Ok(true)
+    }
+}
