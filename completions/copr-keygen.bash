@@ -216,7 +216,7 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__check)
-            opts="-h --repair --deep --json --sign-conf --no-units --state-dir --config --help"
+            opts="-h --repair --deep --quiet --json --sign-conf --no-units --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -56,11 +56,12 @@ complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand serve" -s h -l h
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand gpg" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand gpg" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand gpg" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l sign-conf -d 'The configuration of obs-signd' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l sign-conf -d 'The configuration of obs-signd [default: /etc/sign.conf]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l repair -d 'Mend what can be mended: owners and modes, links of obs-signd, gpg-agent.conf, key.json'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l deep -d 'Have gpg look at every certificate and make a signature with every key, on all cores'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l quiet -d 'Print only what is wrong: nothing when all is well'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l json -d 'Print a JSON array, one object a finding'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l no-units -d 'Leave systemd out, on a host that starts copr-keygen and obs-signd in another way'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
