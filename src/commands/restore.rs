@@ -24,13 +24,13 @@ pub fn run(settings: &Settings, options: &Restore) -> Result<()> {
     let store = Store::open(&settings.keystore()?, gpg)?;
     let _work = interrupt::work();
     let bar = progress::count("restored");
-    let report = |name_email: &NameEmail, result: Result<Restored>| {
+    let mut report = |name_email: &NameEmail, result: Result<Restored>| {
         bar.inc(1);
         if let Err(e) = result {
             bar.suspend(|| log::error!("{name_email}: {e}"));
         }
     };
-    let summary = store.restore(input, *settings.jobs.get()?, &report);
+    let summary = store.restore(input, *settings.jobs.get()?, &mut report);
     bar.finish_and_clear();
     conclude(summary, Passphrases::new(&settings.keystore()?).marker()?.is_some())
 }
