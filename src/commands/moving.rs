@@ -5,7 +5,9 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use keystore::{Filter, ImportOptions, ImportReport, LeftOut, OldLayout, Source, Store, interrupt};
+use keystore::{
+    Filter, ImportOptions, ImportReport, ImportSource, Loss, OldLayout, Store, interrupt,
+};
 use serde_json::json;
 
 use super::old_service::Step;
@@ -17,13 +19,13 @@ use crate::settings::Settings;
 /// Imports keys from another home. A usable key that was left out makes it fail; a key that was there already
 /// does not.
 pub fn import(settings: &Settings, options: &Import, from: &Path) -> Result<()> {
-    let source = Source::open(from, options.phrases.as_deref(), &settings.state_dir)?;
+    let source = ImportSource::open(from, options.phrases.as_deref(), &settings.state_dir)?;
     let store = open(settings)?;
     let how = how(settings, options)?;
     let report = with_bar(|progress| store.import(&source, how, progress))?;
     let way_out = unread::way_out(&report, source.home(), source.phrases(), settings, options);
     print(&report, options, way_out.as_deref(), &[])?;
-    let missed = report.left_out.iter().filter(|key| key.usable).count();
+    let missed = report.left_out.iter().filter(|key| key.loss != Loss::Nothing).count();
     end(report, missed)
 }
 
@@ -180,7 +182,7 @@ fn import_text(report: &ImportReport, dry_run: bool, way_out: Option<&str>) -> S
         }
     }
     for key in &report.left_out {
-        text.push_str(&left_out_text(key));
+        text.push_str(&format!("left out  {key}  {}\n", key.reason));
     }
     for key in &report.shadowed {
         text.push_str(&format!(
@@ -200,15 +202,6 @@ fn import_text(report: &ImportReport, dry_run: bool, way_out: Option<&str>) -> S
     text
 }
 
-fn left_out_text(key: &LeftOut) -> String {
-    let who = match &key.name_email {
-        Some(name_email) => name_email.to_string(),
-        // Not checked by anybody: it must not steer a terminal.
-        None => format!("{:?}", key.user_id),
-    };
-    format!("left out  {who}  {}  {}\n", key.fingerprint, key.reason)
-}
-
 /// Exports keys.
 pub fn export(settings: &Settings, options: &Export) -> Result<()> {
     let store = open(settings)?;
@@ -222,8 +215,8 @@ pub fn export(settings: &Settings, options: &Export) -> Result<()> {
     bar.finish_and_clear();
     let report = report?;
     let to = options.to.display();
-    for key in report.left_out.iter().chain(&report.not_signing) {
-        log::error!("{}: {}", key.name_email, key.reason);
+    for key in report.missing() {
+        log::error!("{key}: {}", key.reason);
     }
     if options.json {
         output::json(&report)?;

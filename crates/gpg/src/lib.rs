@@ -28,6 +28,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
+
 pub use certificate::Keyring;
 pub use encrypt::Encryption;
 pub use error::{Error, Place, Result, Shortage};
@@ -79,11 +81,11 @@ fn is_program(path: &Path, setting: &'static str) -> Result<()> {
 
 /// The fingerprint of an OpenPGP version 4 key: 40 upper-case hexadecimal digits (RFC 9580,
 /// 5.5.4.2).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Fingerprint(String);
 
 /// gpg-agent's name of a secret key: 40 upper-case hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Keygrip(String);
 
 impl Fingerprint {
