@@ -142,10 +142,11 @@ impl Store {
         let found =
             keybox::one_certificate(&keyring).map_err(|reason| Error::damaged(&pubring, reason))?;
         let certificate = self.catalog.view(&name_email)?;
-        if certificate.fingerprint != record.fingerprint {
+        let is_of_secret_key = certificate.keygrip.as_ref() == Some(&record.keygrip);
+        if certificate.fingerprint != record.fingerprint || !is_of_secret_key {
             return Err(Error::Refused(format!(
-                "its pubring.kbx is not what was written when the key was made: there is no certificate {} in \
-                 it; `copr-keygen check --deep` says what to do",
+                "its pubring.kbx is not what was written when the key was made: there is no certificate {} of \
+                 its secret key in it; `copr-keygen check --deep` says what to do",
                 record.fingerprint
             )));
         }
