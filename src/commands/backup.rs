@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use gpg::{clock, text};
-use keystore::archive::Header;
+use keystore::archive::format::Header;
 use keystore::{Archived, Store, Workplace, check_outside, interrupt, rename, rename_by};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::{Value, json};

@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use gpg::text::printable;
-use keystore::{Filter, ImportOptions, ImportReport, OldLayout, Source, interrupt};
+use keystore::{Filter, ImportOptions, ImportReport, ImportSource, Loss, OldLayout, interrupt};
 use serde_json::json;
 
 use super::{old_service::Step, state};
@@ -19,13 +19,13 @@ use crate::settings::Settings;
 /// Imports keys from another home. It fails when a usable key was left out. A key that was there already is no
 /// failure.
 pub fn import(settings: &Settings, options: &Import, from: &Path) -> Result<()> {
-    let source = Source::open(from, options.phrases.as_deref(), &settings.state_dir)?;
+    let source = ImportSource::open(from, options.phrases.as_deref(), &settings.state_dir)?;
     let store = state::open_with_gpg(settings)?;
     let how = how(settings, options)?;
     let report = with_bar(|at| store.import(&source, how, at))?;
     let way_out = unread::way_out(&report, source.home(), source.phrases(), settings, options);
     print(&report, options, way_out.as_deref(), &[])?;
-    let missed = report.left_out.iter().filter(|key| key.usable).count();
+    let missed = report.left_out.iter().filter(|key| key.loss != Loss::Nothing).count();
     end(report, missed)
 }
 
@@ -168,9 +168,7 @@ fn import_text(report: &ImportReport, dry_run: bool, way_out: Option<&str>) -> S
         let _ = writeln!(text, "would import  {}  {}", key.name_email, key.fingerprint);
     }
     for key in &report.left_out {
-        let name_email = key.name_email.as_ref().map(ToString::to_string);
-        let name = name_email.unwrap_or_else(|| printable(&key.user_id));
-        let _ = writeln!(text, "left out  {name}  {}  {}", key.fingerprint, printable(&key.reason));
+        let _ = writeln!(text, "left out  {key}  {}", printable(&key.reason));
     }
     for key in &report.shadowed {
         let _ = writeln!(
@@ -201,8 +199,8 @@ pub fn export(settings: &Settings, options: &Export) -> Result<()> {
     let report = progress::with_bar("tried", |progress| {
         store.export(&options.to, &filter, jobs, &|done, total| progress.at(done, total))
     })?;
-    for key in report.left_out.iter().chain(&report.not_signing) {
-        log::error!("{}: {}", key.name_email, key.reason);
+    for key in report.missing() {
+        log::error!("{key}: {}", key.reason);
     }
     let (exported, to) = (output::keys(report.exported.len()), options.to.display());
     output::report(options.json, &report, &format!("{exported} exported to {to}\n"))?;

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use gpg::clock;
@@ -24,17 +23,16 @@ pub fn run(settings: &Settings, options: &Restore) -> Result<()> {
     let input = open(&options.from)?;
     let store = state::open_with_gpg(settings)?;
     let _work = interrupt::work();
-    let failed = Mutex::new(Vec::new());
+    let mut failed = Vec::new();
     let summary = progress::with_count("restored", |progress| {
-        let report = |name_email: &NameEmail, result: Result<Restored>| {
+        let mut report = |name_email: &NameEmail, result: Result<Restored>| {
             progress.one();
             if let Err(e) = result {
                 progress.failed(format_args!("{name_email}: {e}"));
-                let failure = output::failure(name_email, &e);
-                failed.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+                failed.push(output::failure(name_email, &e));
             }
         };
-        Ok::<_, Error>(store.restore(input, *settings.jobs.get()?, &report))
+        Ok::<_, Error>(store.restore(input, *settings.jobs.get()?, &mut report))
     })?;
     if options.json {
         let (header, why) = match &summary.whole {
@@ -46,7 +44,7 @@ pub fn run(settings: &Settings, options: &Restore) -> Result<()> {
             "updated": summary.updated,
             "kept": summary.kept,
             "unknown": summary.unknown,
-            "failed": failed.into_inner().unwrap_or_else(PoisonError::into_inner),
+            "failed": failed,
             "archive": header,
             "not_whole": why,
         }))?;

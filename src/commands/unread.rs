@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use gpg::text::printable;
+use keystore::ImportReport;
 use keystore::remedy::{STATE, quote_path};
-use keystore::{self, ImportReport};
 
 use crate::cli::Import;
 use crate::settings::Settings;
@@ -18,7 +18,7 @@ pub fn way_out(
     settings: &Settings,
     options: &Import,
 ) -> Option<String> {
-    let (mut command, copy) = keystore::way_out(&report.unread, home)?;
+    let (mut command, copy) = report.way_out(home)?;
     let _ = write!(command, " && copr-keygen import --from {}", quote_path(&copy));
     if let Some(phrases) = phrases {
         let _ = write!(command, " --phrases {}", quote_path(phrases));
@@ -56,7 +56,7 @@ pub fn text(report: &ImportReport, way_out: Option<&str>) -> String {
 /// A line for every phrase without a key of exactly its name.
 pub fn keyless_text(report: &ImportReport) -> String {
     let mut text = String::new();
-    for phrase in &report.phrases.keyless {
+    for phrase in &report.keyless {
         let _ = match &phrase.signed_by {
             Some(key) => writeln!(
                 text,
@@ -72,7 +72,7 @@ pub fn keyless_text(report: &ImportReport) -> String {
             ),
         };
     }
-    for name in &report.phrases.strange_phrases {
+    for name in &report.strange_phrases {
         let name = printable(name);
         let _ = writeln!(text, "note  \"{name}\"  is a phrase, but no identity can have this name");
     }

@@ -100,6 +100,28 @@ fn a_certificate_that_gpg_cannot_read_hides_none_behind_it() {
 }
 
 #[test]
+fn a_home_with_the_certificate_of_another_key_is_left_out() {
+    let ids = plain(3);
+    let host = host_with(&ids);
+    let [mine, other] = [1, 0].map(|at| host.home(&ids[at]));
+    fs::copy(other.join("pubring.kbx"), mine.join("pubring.kbx")).unwrap();
+    let read = |home: &Path| -> Value {
+        serde_json::from_slice(&fs::read(home.join("key.json")).unwrap()).unwrap()
+    };
+    // Its record names its own secret key and the other certificate.
+    let mut record = read(&mine);
+    record["fingerprint"] = read(&other)["fingerprint"].clone();
+    fs::write(mine.join("key.json"), record.to_string()).unwrap();
+
+    let (to, said, status) = exported(&host);
+    let rest = [&ids[..1], &ids[2..]].concat();
+    assert_eq!(status, Some(1), "{said:#}");
+    assert_eq!(values(&said, "exported", "name_email"), rest);
+    assert_eq!(values(&said, "left_out", "name_email"), ids[1..2]);
+    assert_all_sign(&to, &rest);
+}
+
+#[test]
 fn a_key_that_does_not_sign_there_is_named() {
     let id = |name: &str| format!("{name}#project@copr.example.org");
     // gpg looks for any part of a user ID: in the right order all of these are found.

@@ -3,11 +3,13 @@
 use std::ffi::OsStr;
 use std::fmt;
 
+use serde::Serialize;
+
 /// Defines a type that holds 40 upper-case hexadecimal digits.
 macro_rules! sha1_digits {
     ($(#[$attribute:meta])* $name:ident) => {
         $(#[$attribute])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         pub struct $name(String);
 
         impl $name {

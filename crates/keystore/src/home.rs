@@ -9,6 +9,7 @@ pub(crate) mod on_disk;
 pub(crate) mod record;
 mod sealed_homes;
 pub(crate) mod staging;
+pub(crate) mod trial;
 
 use std::fs::{self, File, Metadata};
 use std::io;

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use gpg::{Error, Result};
+use serde::Serialize;
 
 /// The longest `name_email`, in bytes.
 pub const FIELD_MAX: usize = gpg::PART_MAX;
@@ -11,7 +12,7 @@ pub const FIELD_MAX: usize = gpg::PART_MAX;
 /// The unique identifier of a key, like `user#project@copr.example.org` or
 /// `@group#project@copr.example.org`. It is a safe file name and a safe obs-signd user: no `/`,
 /// no control character, no leading `.` or `-`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct NameEmail(String);
 
 impl NameEmail {
@@ -47,6 +48,11 @@ impl NameEmail {
         Ok(Self(text.into()))
     }
 
+    /// The identity that a user ID is about: the one of its mail address.
+    pub fn of_user_id(user_id: &str) -> Result<Self> {
+        Self::parse(mail_address(user_id))
+    }
+
     /// Whether `user_id` is one of this identity: holds exactly this mail address.
     pub fn is_in(&self, user_id: &str) -> bool {
         mail_address(user_id) == self.as_str()
@@ -65,7 +71,7 @@ impl fmt::Display for NameEmail {
 }
 
 /// What gpg takes for the mail address in a user ID.
-pub fn mail_address(user_id: &str) -> &str {
+fn mail_address(user_id: &str) -> &str {
     match user_id.strip_suffix('>').and_then(|text| text.rsplit_once('<')) {
         Some((_, address)) => address,
         None => user_id,

@@ -58,10 +58,11 @@ pub use state::nested;
 pub use state::old_keyring::find as old_keyring;
 pub use store::{Store, Workplace};
 pub use transfer::archive::{self, Archived, Restored, Summary};
-pub use transfer::export::{ExportReport, Unexported};
-pub use transfer::import::{
-    ImportOptions, ImportReport, Keyless, LeftOut, Moved, OldLayout, Phrases, Shadowed, Source,
-    Unread, way_out,
+pub use transfer::import::one_key::ImportOptions;
+pub use transfer::import::source::ImportSource;
+pub use transfer::in_place::OldLayout;
+pub use transfer::report::{
+    ExportReport, ImportReport, Keyless, Loss, MissingKey, NamedKey, Shadowed, Unread, UnreadKey,
 };
 pub use view::agent_home::{Agent, AgentHome, Configuration};
 pub use view::link_problems::{LinkFault, LinkProblem};

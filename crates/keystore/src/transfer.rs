@@ -3,3 +3,6 @@
 pub mod archive;
 pub(crate) mod export;
 pub(crate) mod import;
+pub(crate) mod in_place;
+pub(crate) mod report;
+mod try_keys;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
 use keystore::Error;
-use keystore::archive::read::{Piece, read};
-use keystore::archive::{sha256, sums};
+use keystore::archive::format::{sha256, sums};
+use keystore::archive::unpack::{Piece, read};
 use serde_json::json;
 use tar::{EntryType, Header};
 
@@ -48,16 +48,16 @@ fn collect(input: impl Read) -> (bool, Vec<String>) {
                 files.problem();
                 name
             }
-            Piece::Spoilt(name) => {
-                assert!(answered.is_empty() && keys.insert(name.clone()), "{name} twice");
+            Piece::Bad(name, _) => {
+                let is_new = match keys.contains(name) {
+                    true => answered.insert(name.clone()),
+                    false => answered.is_empty() && keys.insert(name.clone()),
+                };
+                assert!(is_new, "{name} twice");
                 name
             }
             Piece::Listed(name, _) => {
                 answered.insert(name.clone());
-                name
-            }
-            Piece::Unlisted(name) => {
-                assert!(keys.contains(name) && answered.insert(name.clone()), "{name} twice");
                 name
             }
         };

@@ -126,6 +126,18 @@ impl KeyRecord {
         (!is_alike).then(|| "has another time of creation or algorithm than the certificate".into())
     }
 
+    /// What gpg knows of the key with this certificate, which became what it is at `changed`.
+    pub fn of_certificate(certificate: &Certificate, keygrip: Keygrip, changed: u64) -> Self {
+        Self {
+            fingerprint: certificate.fingerprint.clone(),
+            keygrip,
+            algorithm: certificate.algorithm.clone(),
+            created: certificate.created,
+            expires: certificate.expires,
+            changed,
+        }
+    }
+
     /// Where the secret key is.
     pub fn secret_key(&self, home: &Path) -> PathBuf {
         home.join(SECRET_KEYS).join(self.keygrip.file_name())

@@ -12,13 +12,14 @@ use gpg::{Certificate, Gpg, Keygrip, SigningAgent, clock, time_of_signature};
 use crate::Store;
 use crate::error::{Error, Result};
 use crate::files::durable::replace;
+use crate::files::entries;
 use crate::files::lock::hold_key;
 use crate::files::small_files::read_file;
-use crate::files::{entries, make_directory};
 use crate::home::contents::Home;
 use crate::home::record::KeyRecord;
 use crate::home::staging;
 use crate::home::staging::clear::StagingWork;
+use crate::home::trial::try_copy;
 use crate::identity::NameEmail;
 use crate::keep::passphrase_locations;
 use crate::keep::prolong::copy;
@@ -124,20 +125,14 @@ impl Inspector {
 
     /// Makes a signature in staging with the secret key and the passphrase of a home, and verifies it.
     pub fn try_signature(&self, home: &Home, certificate: &Certificate) -> Result<()> {
-        let staged = self.0.staging.create()?;
-        let work = staged.path();
-        copy(&home.path.join(PUBRING), &work.join(PUBRING))?;
-        let secret = Path::new(SECRET_KEYS);
-        make_directory(&work.join(secret))?;
-        let Some(grip) = &home.keygrip else {
+        let Some(keygrip) = &home.keygrip else {
             return Err(Error::NoKey(home.name_email.clone()));
         };
-        let file = secret.join(grip.file_name());
-        copy(&home.path.join(&file), &work.join(&file))?;
-        let at = time_of_signature(clock::now()?, certificate.created, certificate.expires);
-        let phrase = self.0.passphrases.read(&home.path, grip)?;
-        let deadline = Instant::now() + KEY_TIME;
-        Ok(self.0.gpg.try_signature(work, &phrase, &certificate.fingerprint, at, None, deadline)?)
+        let (gpg, staging, deadline) = (&self.0.gpg, &self.0.staging, Instant::now() + KEY_TIME);
+        let phrase = self.0.passphrases.read(&home.path, keygrip)?;
+        let key = KeyRecord::of_certificate(certificate, keygrip.clone(), 0);
+        let files = [PUBRING, SECRET_KEYS].map(|name| home.path.join(name));
+        try_copy(gpg, staging, [&files[0], &files[1]], &phrase, &key, None, deadline)
     }
 
     /// Whether signd is given what it takes to sign with a whole home: its secret key and its phrase.
@@ -209,18 +204,12 @@ impl Inspector {
         let _held = hold_key(&home.path, &home.name_email)?;
         // It may have become another one until the lock was there.
         let certificate = self.certificate(home)?;
-        let Some(keygrip) = certificate.keygrip else {
+        let Some(keygrip) = certificate.keygrip.clone() else {
             return Err(Error::NoKey(home.name_email.clone()));
         };
-        let record = KeyRecord {
-            fingerprint: certificate.fingerprint,
-            keygrip,
-            algorithm: certificate.algorithm,
-            created: certificate.created,
-            expires: certificate.expires,
-            // A client that asks for changes may have been told something else until now.
-            changed: clock::believed()?.max(certificate.created),
-        };
+        // A client that asks for changes may have been told something else until now.
+        let changed = clock::believed()?.max(certificate.created);
+        let record = KeyRecord::of_certificate(&certificate, keygrip, changed);
         let staged = self.0.staging.create()?;
         record.write(staged.path())?;
         replace(&staged.path().join(RECORD), &home.path.join(RECORD))?;

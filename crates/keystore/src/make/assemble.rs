@@ -4,21 +4,17 @@
 use std::path::Path;
 use std::time::Instant;
 
-use gpg::{Certificate, Keyring, Protection, Signature, clock, time_of_signature};
+use gpg::{Certificate, Keyring, Protection, Signature, clock};
 
 use crate::Store;
 use crate::error::{Error, Result};
-use crate::files::small_files::read_file;
 use crate::home::finishing;
 use crate::home::home_files::HomeFiles;
 use crate::home::record::KeyRecord;
+use crate::home::trial::{protect_key, try_key};
 use crate::identity::NameEmail;
 use crate::layout::{PASSPHRASE, PUBRING};
 use crate::make::limits::KEY_TIME;
-use crate::secrets::passphrase::{Passphrases, Phrase};
-
-/// Longer than the file of any secret key.
-const SECRET_KEY_MAX: u64 = 64 * 1024;
 
 impl Store {
     /// Writes `files` into `home`, an empty home of staging, and tries the key. What comes out can be
@@ -47,7 +43,15 @@ impl Store {
         })?;
         files.write(home)?;
         let phrase = match files.protection() {
-            Some(Protection::None) => self.protect(home, &record, deadline)?,
+            // What lay in the clear elsewhere does not here.
+            Some(Protection::None) => {
+                let KeyRecord { fingerprint, keygrip, .. } = &record;
+                log::warn!(
+                    "the secret key {fingerprint} had no passphrase; it gets a fresh one here"
+                );
+                protect_key(&self.gpg, home, fingerprint, keygrip, None, deadline)?
+                    .ok_or_else(|| Error::Refused("gpg left its secret key unprotected".into()))?
+            }
             // The trial signature tells whether it opens the key.
             _ => phrase,
         };
@@ -73,40 +77,14 @@ impl Store {
         if !ids.any(|(index, _)| is_signed(index)) {
             return refused(&format!("its certificate is not of {name_email}"));
         }
-        if !certificate.revoked {
-            let at = time_of_signature(now, certificate.created, certificate.expires);
-            self.gpg
-                .try_signature(home, &phrase, &certificate.fingerprint, at, None, deadline)
-                .or_else(|error| self.check_space().and(Err(error.into())))?;
-        }
         // Of the cache only what gpg cannot know is taken over.
         record.learn(&certificate);
+        if !certificate.revoked {
+            try_key(&self.gpg, home, &phrase, &record, None, deadline)
+                .or_else(|error| self.check_space().and(Err(error)))?;
+        }
         record.changed = record.changed.clamp(record.created, now.max(record.created));
         finishing::finish(home, &record)?;
         Ok((record, certificate))
-    }
-
-    /// Protects the secret key in `home`, which is not, with a fresh passphrase: whatever lay in the clear
-    /// elsewhere, it does not here.
-    fn protect(&self, home: &Path, record: &KeyRecord, deadline: Instant) -> Result<Phrase> {
-        let phrase = Passphrases::fresh()?;
-        let secret = record.secret_key(home);
-        let is_changed =
-            self.gpg.change_passphrase(home, &record.fingerprint, None, &phrase, deadline)?;
-        let is_protected = || -> Result<bool> {
-            let bytes = read_file(&secret, SECRET_KEY_MAX)?;
-            Ok(Protection::of(&bytes) == Some(Protection::Passphrase))
-        };
-        if is_changed && is_protected()? {
-            log::warn!(
-                "the secret key {} had no passphrase; it has a fresh one here",
-                record.fingerprint
-            );
-            return Ok(phrase);
-        }
-        Err(Error::Gpg(gpg::Error::Failed {
-            how: "it left the secret key unprotected".into(),
-            words: "it said nothing".into(),
-        }))
     }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// What the manifest says of one identity.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Entry {
+pub struct ManifestEntry {
     /// Whose key.
     pub name_email: String,
     /// Its fingerprint; `None` when the home could not be read.
@@ -23,12 +23,12 @@ pub struct Entry {
 }
 
 /// A manifest that is being written, in a file that is gone when this is.
-pub struct Draft {
+pub struct ManifestDraft {
     file: BufWriter<File>,
     between: &'static str,
 }
 
-impl Draft {
+impl ManifestDraft {
     /// Begins a manifest in the new file `path`, which loses its name at once.
     pub fn begin(path: &Path) -> io::Result<Self> {
         let mut options = File::options();
@@ -40,7 +40,7 @@ impl Draft {
     }
 
     /// Adds an identity.
-    pub fn add(&mut self, entry: &Entry) -> io::Result<()> {
+    pub fn add(&mut self, entry: &ManifestEntry) -> io::Result<()> {
         self.file.write_all(self.between.as_bytes())?;
         self.between = ",\n";
         Ok(serde_json::to_writer(&mut self.file, entry)?)
@@ -58,14 +58,14 @@ impl Draft {
 
 /// Reads a manifest to its end and calls `take` with each entry. The message of the error is a
 /// sentence's end.
-pub fn read(from: impl Read, mut take: impl FnMut(Entry)) -> serde_json::Result<()> {
+pub fn read(from: impl Read, mut take: impl FnMut(ManifestEntry)) -> serde_json::Result<()> {
     let mut deserializer = serde_json::Deserializer::from_reader(from);
     deserializer.deserialize_map(Document(&mut take))?;
     deserializer.end()
 }
 
-struct Document<'a>(&'a mut dyn FnMut(Entry));
-struct Keys<'a>(&'a mut dyn FnMut(Entry));
+struct Document<'a>(&'a mut dyn FnMut(ManifestEntry));
+struct Keys<'a>(&'a mut dyn FnMut(ManifestEntry));
 
 impl<'de> Visitor<'de> for Document<'_> {
     type Value = ();
@@ -117,8 +117,8 @@ impl<'de> Visitor<'de> for Keys<'_> {
 mod tests {
     use super::*;
 
-    fn entry(name: &str, files: Option<BTreeMap<String, String>>) -> Entry {
-        Entry { name_email: name.into(), fingerprint: None, files }
+    fn entry(name: &str, files: Option<BTreeMap<String, String>>) -> ManifestEntry {
+        ManifestEntry { name_email: name.into(), fingerprint: None, files }
     }
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
             let entries: Vec<_> = (0..count)
                 .map(|n| entry(&format!("ü{n}#b@c"), (n != 1).then(|| BTreeMap::clone(&files))))
                 .collect();
-            let mut draft = Draft::begin(&path)?;
+            let mut draft = ManifestDraft::begin(&path)?;
             entries.iter().try_for_each(|entry| draft.add(entry))?;
             let (mut file, length) = draft.finish()?;
             assert!(!path.exists());

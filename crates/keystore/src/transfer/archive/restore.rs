@@ -4,10 +4,6 @@
 
 use std::collections::HashSet;
 use std::io::Read;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread;
 use std::time::Instant;
 
 use gpg::{Certificate, Keyring};
@@ -21,12 +17,14 @@ use crate::identity::NameEmail;
 use crate::keep::prolong::signatures;
 use crate::layout::{PUBRING, RECORD};
 use crate::make::limits::KEY_TIME;
-use crate::parallel::lock;
 use crate::secrets::sealing_marker::check_key;
-use crate::transfer::archive::Header;
-use crate::transfer::archive::read::{self, Listed, Piece};
+use crate::transfer::archive::format::Header;
+use crate::transfer::archive::unpack::{self, Listed, Piece};
 use crate::view::publish::Publication;
-use crate::{Store, interrupt};
+use crate::{Store, interrupt, parallel};
+
+/// So many keys for each job are read before they are restored together.
+const BATCH: usize = 4;
 
 /// What became of a key of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,83 +49,123 @@ pub struct Summary {
     /// What was reported as failed.
     pub failed: u64,
     /// Keys of this host that the archive does not know of.
-    pub unknown: u64,
+    pub unknown: usize,
     /// What the archive says of itself, or why it is not whole.
     pub whole: Result<Header>,
 }
 
-/// What `restore` reports of an identity, from several threads.
-pub type Report<'a> = &'a (dyn Fn(&NameEmail, Result<Restored>) + Sync);
+/// Called with what became of each identity.
+pub type RestoreReport<'a> = &'a mut dyn FnMut(&NameEmail, Result<Restored>);
+
+/// A restore that is going on.
+struct RestoreRun<'a> {
+    store: &'a Store,
+    jobs: usize,
+    /// Keys that were read and not looked at yet.
+    waiting: Vec<(NameEmail, HomeFiles)>,
+    /// Identities that the archive knows of.
+    known: HashSet<NameEmail>,
+    report: RestoreReport<'a>,
+    /// Keys made, updated, kept and failed.
+    counts: [u64; 4],
+    is_full: bool,
+}
+
+impl RestoreRun<'_> {
+    fn take(&mut self, piece: Piece) -> Result<()> {
+        self.check()?;
+        match piece {
+            Piece::Header(header) => match &header.sealing {
+                Some(check) => check_key(check, self.store.passphrases.key(), "the archive"),
+                None => Ok(()),
+            },
+            Piece::Key(name_email, files) => {
+                self.waiting.push((name_email, files));
+                match self.waiting.len() < self.jobs.saturating_mul(BATCH) {
+                    true => Ok(()),
+                    false => self.work(),
+                }
+            }
+            Piece::Bad(name_email, why) => {
+                self.tell(&name_email, Err(Error::Refused(why.into())));
+                Ok(())
+            }
+            Piece::Listed(name_email, listed) => {
+                if let Err(e) = self.store.check_listed(&name_email, listed) {
+                    self.tell(&name_email, Err(e));
+                }
+                self.known.insert(name_email);
+                Ok(())
+            }
+        }
+    }
+
+    /// Restores the keys that wait.
+    fn work(&mut self) -> Result<()> {
+        self.check()?;
+        let (store, waiting) = (self.store, std::mem::take(&mut self.waiting));
+        let restored = parallel::map(waiting, self.jobs, |(name_email, files)| {
+            let result = store.restore_key(&name_email, &files);
+            (name_email, result)
+        });
+        restored.into_iter().for_each(|(name_email, result)| self.tell(&name_email, result));
+        Ok(())
+    }
+
+    /// Fails when there is no use in going on.
+    fn check(&self) -> Result<()> {
+        if self.is_full {
+            return Err(Error::state_full("the restore was broken off"));
+        }
+        interrupt::check(|| {
+            "the keys counted above are whole and stay; run it again with the whole archive".into()
+        })
+    }
+
+    /// Counts what it reports.
+    fn tell(&mut self, name_email: &NameEmail, result: Result<Restored>) {
+        self.counts[match &result {
+            Ok(Restored::Made) => 0,
+            Ok(Restored::Updated) => 1,
+            Ok(Restored::Kept) => 2,
+            Err(_) => 3,
+        }] += 1;
+        self.is_full |= matches!(result, Err(Error::Gpg(gpg::Error::NoSpace { .. })));
+        (self.report)(name_email, result);
+    }
+}
 
 impl Store {
     /// Restores the keys of a decrypted archive, `jobs` at once.
-    pub fn restore(&self, input: impl Read, jobs: usize, report: Report) -> Summary {
-        let tally = Tally { report, counts: Default::default(), is_full: AtomicBool::new(false) };
-        let (sender, receiver) = sync_channel(jobs);
-        let receiver = Mutex::new(receiver);
-        let mut known = HashSet::new();
-        let whole = thread::scope(|scope| {
-            for _ in 0..jobs.max(1) {
-                scope.spawn(|| self.restore_keys(&receiver, &tally));
-            }
-            let sender = sender; // dropped when all has been read, which ends the threads
-            read::read(input, |piece| {
-                if tally.is_full.load(Ordering::Relaxed) {
-                    return Err(Error::state_full("the restore was broken off"));
-                }
-                interrupt::check(not_whole)?;
-                match piece {
-                    Piece::Header(header) => {
-                        if let Some(check) = &header.sealing {
-                            check_key(check, self.passphrases.key(), "the archive")?;
-                        }
-                    }
-                    Piece::Key(name_email, files) => sender
-                        .send((name_email, files))
-                        .map_err(|_| Error::Refused("no thread restores keys any more".into()))?,
-                    Piece::Spoilt(name_email) => {
-                        let why = "not restored: its files are not those that were archived";
-                        tally.add(&name_email, Err(Error::Refused(why.into())));
-                    }
-                    Piece::Listed(name_email, listed) => {
-                        if let Err(e) = self.check_listed(&name_email, listed) {
-                            tally.add(&name_email, Err(e));
-                        }
-                        known.insert(name_email);
-                    }
-                    Piece::Unlisted(name_email) => {
-                        let why = "it is in the archive, but the manifest does not list it";
-                        tally.add(&name_email, Err(Error::Refused(why.into())));
-                    }
-                }
-                Ok(())
-            })
-            // Who waits for more of the archive ends with an error of reading.
-            .or_else(|error| interrupt::check(not_whole).and(Err(error)))
-        });
-        let names = self.homes.identities().and_then(Iterator::collect::<Result<Vec<_>>>);
-        let unknown = match (&whole, names) {
-            (Ok(_), Ok(names)) => names.iter().filter(|name| !known.contains(name)).count(),
-            (Ok(_), Err(e)) => {
+    pub fn restore(&self, input: impl Read, jobs: usize, report: RestoreReport) -> Summary {
+        let mut restore = RestoreRun {
+            store: self,
+            jobs: jobs.max(1),
+            waiting: Vec::new(),
+            known: HashSet::new(),
+            report,
+            counts: [0; 4],
+            is_full: false,
+        };
+        let read = unpack::read(input, |piece| restore.take(piece));
+        // The keys in front of the place where an archive is cut are whole. A signal ends the waiting for more of
+        // it with an error of reading.
+        let is_done = read.is_ok() && restore.waiting.is_empty();
+        let whole = if is_done { read } else { restore.work().and(read) };
+        let RestoreRun { known, counts: [made, updated, kept, failed], .. } = restore;
+        let is_unknown = |name: &Result<NameEmail>| {
+            name.as_ref().map_or(true, |name_email| !known.contains(name_email))
+        };
+        let names = self.homes.identities().map(|names| names.filter(is_unknown));
+        let unknown = match names.and_then(Iterator::collect::<Result<Vec<_>>>) {
+            _ if whole.is_err() => 0,
+            Ok(names) => names.len(),
+            Err(e) => {
                 log::warn!("{e}; keys that the archive does not know of were not counted");
                 0
             }
-            _ => 0,
         };
-        let [made, updated, kept, failed] = tally.counts.map(AtomicU64::into_inner);
-        let unknown = u64::try_from(unknown).unwrap_or(u64::MAX);
         Summary { made, updated, kept, failed, unknown, whole }
-    }
-
-    fn restore_keys(&self, receiver: &Mutex<Receiver<(NameEmail, HomeFiles)>>, tally: &Tally) {
-        loop {
-            let next = lock(receiver).recv();
-            let Ok((name_email, files)) = next else { return };
-            if tally.is_full.load(Ordering::Relaxed) {
-                continue;
-            }
-            tally.add(&name_email, self.restore_key(&name_email, &files));
-        }
     }
 
     fn restore_key(&self, name_email: &NameEmail, files: &HomeFiles) -> Result<Restored> {
@@ -152,7 +190,7 @@ impl Store {
                     self.relink(name_email)?;
                     return Ok(Restored::Made);
                 }
-                Publication::Lost => {} // somebody made a key meanwhile
+                Publication::Lost => {} // another process made a key meanwhile
             }
         }
     }
@@ -205,14 +243,10 @@ impl Store {
 
     fn check_listed(&self, name_email: &NameEmail, listed: Listed) -> Result<()> {
         let fingerprint = match listed {
-            Listed::Here | Listed::Spoilt => return Ok(()),
-            Listed::Altered => {
-                Err("its files in the archive are not those that the manifest lists")
-            }
-            Listed::Gone => Err("the manifest lists it, but it is not in the archive"),
-            Listed::Elsewhere(fingerprint) => Ok(fingerprint),
-        }
-        .map_err(|why| Error::Refused(why.into()))?;
+            Listed::Here => return Ok(()),
+            Listed::Wrong(why) => return Err(Error::Refused(why.into())),
+            Listed::Elsewhere(fingerprint) => fingerprint,
+        };
         match (self.homes.find(name_email)?, fingerprint) {
             (Some(present), Some(fingerprint)) => self.check_is_same(&fingerprint, &present),
             (Some(_), None) => Ok(()),
@@ -223,10 +257,6 @@ impl Store {
             )),
         }
     }
-}
-
-fn not_whole() -> String {
-    "the keys counted above are whole and stay; run it again with the whole archive".into()
 }
 
 /// Whether the certificate of the archive has every signature and user ID of the present one.
@@ -242,27 +272,4 @@ fn check_nothing_is_lost(present: &Certificate, archived: &Certificate) -> Resul
         ));
     }
     Ok(())
-}
-
-/// Counts what it reports.
-struct Tally<'a> {
-    report: Report<'a>,
-    counts: [AtomicU64; 4],
-    is_full: AtomicBool,
-}
-
-impl Tally<'_> {
-    fn add(&self, name_email: &NameEmail, result: Result<Restored>) {
-        let index = match &result {
-            Ok(Restored::Made) => 0,
-            Ok(Restored::Updated) => 1,
-            Ok(Restored::Kept) => 2,
-            Err(_) => 3,
-        };
-        if matches!(result, Err(Error::Gpg(gpg::Error::NoSpace { .. }))) {
-            self.is_full.store(true, Ordering::Relaxed);
-        }
-        self.counts[index].fetch_add(1, Ordering::Relaxed);
-        (self.report)(name_email, result);
-    }
 }

@@ -2,22 +2,21 @@
 //! been tried.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
-use std::ops::Range;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use gpg::agent::{FOR_MANY_CLIENTS, agent_configuration};
 use gpg::{Fingerprint, Keygrip};
+use zeroize::Zeroizing;
 
 use crate::check_outside;
 use crate::error::{Error, Result};
-use crate::files::durable::{self, write_new};
-use crate::files::{ensure_directory, make_directory, remove_file};
+use crate::files::durable::{sync, write_new};
+use crate::files::{ensure_directory, entries, make_directory};
 use crate::identity::NameEmail;
-use crate::layout::{
-    DIRECTORY_MODE, FILE_MODE, GNUPG, PHRASES, PUBRING, REVOCATIONS, SECRET_KEYS, revocation_file,
-};
+use crate::layout::{DIRECTORY_MODE, PUBRING, REVOCATIONS, SECRET_KEYS, revocation_file};
+use crate::transfer::report::MissingKey;
 
 /// There until all keys are.
 const INCOMPLETE: &str = "INCOMPLETE";
@@ -25,43 +24,37 @@ const INCOMPLETE_TEXT: &str = "copr-keygen has not finished this export: keys ar
                                were not tried.\nRemove the directory and export again.\n";
 
 /// The directory that is written.
-pub struct Target {
+#[derive(Debug)]
+pub struct ExportTarget {
     to: PathBuf,
+    /// The keyring, once there is a certificate in it.
+    keyring: Option<BufWriter<File>>,
 }
 
-/// A key in the target.
+/// A key in the target, with what gpg says of its certificate.
 #[derive(Debug)]
-pub struct Part {
+pub struct ExportedKey {
     pub name_email: NameEmail,
     pub fingerprint: Fingerprint,
+    pub created: u64,
+    pub expires: Option<u64>,
+    pub revoked: bool,
+}
+
+/// The files of a home as they go into the target.
+pub struct KeyContents {
     pub keygrip: Keygrip,
-    /// Where its certificate is in the keyring.
-    pub certificate: Range<u64>,
+    /// The blob that every `pubring.kbx` begins with.
+    pub first: Vec<u8>,
+    /// The blob of the certificate.
+    pub certificate: Vec<u8>,
+    pub secret: Zeroizing<Vec<u8>>,
+    pub phrase: Zeroizing<Vec<u8>>,
+    /// A key signs without it.
+    pub revocation: Option<Zeroizing<Vec<u8>>>,
 }
 
-/// The keyring that is written.
-pub struct Ring {
-    file: BufWriter<File>,
-    path: PathBuf,
-    length: u64,
-}
-
-impl Ring {
-    /// Adds a blob; returns where it is.
-    pub fn add(&mut self, blob: &[u8]) -> Result<Range<u64>> {
-        self.file.write_all(blob).map_err(Error::at("writing", &self.path))?;
-        let begin = self.length;
-        self.length += blob.len() as u64;
-        Ok(begin..self.length)
-    }
-
-    /// Writes out what has been added.
-    pub fn finish(mut self) -> Result<()> {
-        self.file.flush().map_err(Error::at("writing", &self.path))
-    }
-}
-
-impl Target {
+impl ExportTarget {
     /// What is left of an export that was cut off.
     pub fn left(&self) -> String {
         format!("{} stays marked as {INCOMPLETE}; remove it and export again", self.to.display())
@@ -72,14 +65,13 @@ impl Target {
         let refuse = |why: &str| Err(Error::Usage(format!("--to {}: {why}", to.display())));
         check_outside(to, keys.parent().unwrap_or(keys))?;
         match ensure_directory(to) {
-            Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 return refuse(
                     "may not be made by the owner of the keys, who does the work; make an empty \
                      directory and give it away with chown",
                 );
             }
-            Err(e) => return Err(Error::at("making", to)(e)),
+            made => made.map_err(Error::at("making", to))?,
         }
         let found = fs::metadata(to).map_err(Error::at("looking at", to))?;
         if !found.is_dir() {
@@ -88,27 +80,26 @@ impl Target {
         let me = nix::unistd::geteuid().as_raw();
         if found.uid() != me {
             return refuse(&format!(
-                "belongs to uid {} and not to the owner of the keys, uid {me}; give it away with \
-                 chown",
+                "belongs to uid {} and not to the owner of the keys, uid {me}; give it away with chown",
                 found.uid()
             ));
         }
-        if fs::read_dir(to).map_err(Error::at("reading", to))?.next().is_some() {
+        if !entries(to)?.is_empty() {
             return refuse("is not empty; name a directory that is empty or does not exist");
         }
         fs::set_permissions(to, Permissions::from_mode(DIRECTORY_MODE))
             .map_err(Error::at("setting the mode of", to))?;
-        let target = Self { to: to.into() };
-        target.write(&target.marker(), INCOMPLETE_TEXT.as_bytes())?;
-        durable::sync(&target.marker())?;
-        durable::sync(to)?;
+        let target = Self { to: to.into(), keyring: None };
+        write_new(&target.marker(), INCOMPLETE_TEXT.as_bytes())?;
+        sync(&target.marker())?;
+        sync(to)?;
         let gnupg = target.gnupg();
-        let parts = [target.phrases(), target.secret_keys(), gnupg.join(REVOCATIONS)];
-        for path in [gnupg.clone()].into_iter().chain(parts) {
+        make_directory(&gnupg)?;
+        for path in [target.phrases(), target.secret_keys(), gnupg.join(REVOCATIONS)] {
             make_directory(&path)?;
         }
         let configuration = agent_configuration(&FOR_MANY_CLIENTS);
-        target.write(&gnupg.join("gpg-agent.conf"), configuration.as_bytes())?;
+        write_new(&gnupg.join("gpg-agent.conf"), configuration.as_bytes())?;
         Ok(target)
     }
 
@@ -117,11 +108,11 @@ impl Target {
     }
 
     fn gnupg(&self) -> PathBuf {
-        self.to.join(GNUPG)
+        self.to.join("gnupg")
     }
 
     fn phrases(&self) -> PathBuf {
-        self.to.join(PHRASES)
+        self.to.join("phrases")
     }
 
     /// The keyring.
@@ -134,85 +125,55 @@ impl Target {
         self.gnupg().join(SECRET_KEYS)
     }
 
-    /// Where the secret key of this keygrip is.
-    pub fn secret_key(&self, keygrip: &Keygrip) -> PathBuf {
-        self.secret_keys().join(keygrip.file_name())
-    }
-
-    /// Where the revocation certificate of this key is.
-    pub fn revocation(&self, fingerprint: &Fingerprint) -> PathBuf {
-        self.gnupg().join(REVOCATIONS).join(revocation_file(fingerprint))
-    }
-
     /// Where the phrase of an identity is.
     pub fn phrase(&self, name_email: &NameEmail) -> PathBuf {
         self.phrases().join(name_email.as_str())
     }
 
-    /// A new file, for its owner only.
-    fn create(&self, path: &Path) -> Result<File> {
-        let file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path);
-        file.map_err(Error::at("making", path))
-    }
-
-    /// Writes a new file, for its owner only.
-    pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        write_new(path, bytes)
-    }
-
-    /// Begins the keyring, with the blob that every keybox begins with.
-    pub fn keyring(&self, beginning: &[u8]) -> Result<Ring> {
-        let path = self.pubring();
-        let mut ring = Ring { file: BufWriter::new(self.create(&path)?), path, length: 0 };
-        ring.add(beginning)?;
-        Ok(ring)
-    }
-
-    /// Takes the files of a key back; its certificate goes with [`Target::keep`].
-    pub fn remove(&self, part: &Part) -> Result<()> {
-        let files = [
-            self.secret_key(&part.keygrip),
-            self.revocation(&part.fingerprint),
-            self.phrase(&part.name_email),
-        ];
-        files.iter().try_for_each(|path| remove_file(path))
-    }
-
-    /// Leaves only the certificates of `parts` in the keyring; without any, there is none.
-    pub fn keep(&self, beginning: &[u8], parts: &mut [Part]) -> Result<()> {
-        let path = self.pubring();
-        let mut old = File::open(&path).map_err(Error::at("reading", &path))?;
-        fs::remove_file(&path).map_err(Error::at("removing", &path))?;
-        if parts.is_empty() {
-            return Ok(());
+    /// Writes the files of a key.
+    pub fn add(&mut self, key: &ExportedKey, contents: &KeyContents) -> Result<()> {
+        let secret_key = self.secret_keys().join(contents.keygrip.file_name());
+        write_new(&secret_key, &contents.secret)?;
+        write_new(&self.phrase(&key.name_email), &contents.phrase)?;
+        if let Some(revocation) = &contents.revocation {
+            let directory = self.gnupg().join(REVOCATIONS);
+            write_new(&directory.join(revocation_file(&key.fingerprint)), revocation)?;
         }
-        let mut ring = self.keyring(beginning)?;
-        for part in parts {
-            let length = part.certificate.end - part.certificate.start;
-            let mut bytes = Vec::new();
-            old.seek(SeekFrom::Start(part.certificate.start))
-                .and_then(|_| Read::by_ref(&mut old).take(length).read_to_end(&mut bytes))
-                .map_err(Error::at("reading", &path))?;
-            part.certificate = ring.add(&bytes)?;
-        }
-        ring.finish()
+        let pubring = self.pubring();
+        let keyring = match &mut self.keyring {
+            Some(keyring) => keyring,
+            None => {
+                write_new(&pubring, &contents.first)?;
+                let file = OpenOptions::new().append(true).open(&pubring);
+                let file = file.map_err(Error::at("writing", &pubring))?;
+                self.keyring.insert(BufWriter::new(file))
+            }
+        };
+        keyring.write_all(&contents.certificate).map_err(Error::at("writing", &pubring))
+    }
+
+    /// Writes out what has been added.
+    pub fn flush(&mut self) -> Result<()> {
+        let pubring = self.pubring();
+        let flushed = self.keyring.as_mut().map_or(Ok(()), BufWriter::flush);
+        flushed.map_err(Error::at("writing", &pubring))
     }
 
     /// Writes all through to the disk, at once: one by one, three files a key would take longer than all
-    /// else. `missing` is one line for each key that is not as it should be; without any, the export is
-    /// complete.
-    pub fn finish(&self, missing: &[String]) -> Result<()> {
+    /// else. Without any key that is `missing`, the export is complete.
+    pub fn finish<'a>(self, missing: impl Iterator<Item = &'a MissingKey>) -> Result<()> {
         let marker = self.marker();
+        let missing: String = missing.map(|key| format!("{key}: {}\n", key.reason)).collect();
         if !missing.is_empty() {
-            let text = format!("{INCOMPLETE_TEXT}\n{}\n", missing.join("\n"));
-            fs::write(&marker, text).map_err(Error::at("writing", &marker))?;
+            fs::write(&marker, format!("{INCOMPLETE_TEXT}\n{missing}"))
+                .map_err(Error::at("writing", &marker))?;
         }
         File::open(&self.to)
             .and_then(|directory| Ok(nix::unistd::syncfs(directory)?))
             .map_err(Error::at("writing through to the disk", &self.to))?;
         if missing.is_empty() {
             fs::remove_file(&marker).map_err(Error::at("removing", &marker))?;
-            durable::sync(&self.to)?;
+            sync(&self.to)?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 //! keyring by its name and a home of staging, and nothing is ever written here.
 
 use std::ffi::OsString;
-use std::fs::{DirEntry, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -10,12 +10,18 @@ use gpg::{Fingerprint, Keygrip, keybox};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
+use crate::files::if_there;
 use crate::files::small_files::{Symlinks, beginning, open_regular};
 use crate::home::record::secret_keys;
 use crate::identity::NameEmail;
-use crate::layout::{OLD_SERVICE, REVOCATIONS, SECRET_KEYS, TRASH};
-use crate::secrets::passphrase::Phrase;
-use crate::transfer::import::unread::{DATABASE, SECRING, is_filled};
+use crate::layout::{OLD_SERVICE, REVOCATIONS, SECRET_KEYS, TRASH, revocation_file};
+use crate::remedy;
+use crate::secrets::passphrase::{Phrase, first_line};
+
+/// Where GnuPG 1.4 and 2.0 kept secret keys.
+pub const SECRING: &str = "secring.gpg";
+/// Where keyboxd of GnuPG 2.4 keeps certificates.
+pub const DATABASE: &str = "public-keys.d/pubring.db";
 
 /// Longer than any secret key, revocation certificate or phrase file.
 const FILE_MAX: u64 = 64 * 1024;
@@ -24,16 +30,16 @@ const PHRASE_MAX: usize = 255;
 
 /// A shared home and its phrases.
 #[derive(Debug)]
-pub struct Source {
+pub struct ImportSource {
     home: PathBuf,
     /// Where gpg finds certificates; none where only keys are that are not read.
     pubring: Option<PathBuf>,
     phrases: Option<PathBuf>,
-    /// Whether links among the phrases are ours, and lead to the new passphrases.
+    /// Whether links among the phrases were made by an import, and lead to the new passphrases.
     in_place: bool,
 }
 
-impl Source {
+impl ImportSource {
     /// The home and the phrases of the old service in the state directory itself.
     pub(crate) fn in_place(home: PathBuf, phrases: PathBuf) -> Result<Self> {
         let pubring = pubring(&home)?;
@@ -47,10 +53,8 @@ impl Source {
         let phrases = phrases.map(|path| directory("--phrases", path, state)).transpose()?;
         let pubring = pubring(&home)?;
         // A keyring that has never held a secret key has no such directory.
-        match std::fs::read_dir(home.join(SECRET_KEYS)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            entries => drop(entries.map_err(|e| unreadable(&home.join(SECRET_KEYS), e))?),
-        }
+        let secret_keys = home.join(SECRET_KEYS);
+        if_there(fs::read_dir(&secret_keys)).map_err(|e| unreadable(&secret_keys, e))?;
         Ok(Self { home, pubring, phrases, in_place: false })
     }
 
@@ -83,21 +87,24 @@ impl Source {
     /// layout each key has one.
     pub fn has_signed_for(&self, name_email: &NameEmail) -> bool {
         let path = self.phrases.as_ref().map(|phrases| phrases.join(name_email.as_str()));
-        let is_file = |path: PathBuf| path.is_file() && !is_link_of_ours(&path);
+        let is_file = |path: PathBuf| path.is_file() && !is_link_of_import(&path);
         self.in_place && path.is_some_and(is_file)
     }
 
-    /// The names of the secret keys, but for those that are links of ours.
+    /// The names of the secret keys, but for the links that an import has made.
     pub fn secret_keys(&self) -> Result<Vec<Keygrip>> {
-        let directory = self.home.join(SECRET_KEYS);
         let mut found = secret_keys(&self.home)?;
-        found.retain(|keygrip| !is_link_of_ours(&directory.join(keygrip.file_name())));
+        found.retain(|keygrip| !is_link_of_import(&self.secret_key_file(keygrip)));
         Ok(found)
     }
 
     /// Whether there is a file with this secret key.
     pub fn has_secret_key(&self, keygrip: &Keygrip) -> bool {
-        self.home.join(SECRET_KEYS).join(keygrip.file_name()).is_file()
+        self.secret_key_file(keygrip).is_file()
+    }
+
+    fn secret_key_file(&self, keygrip: &Keygrip) -> PathBuf {
+        self.home.join(SECRET_KEYS).join(keygrip.file_name())
     }
 
     /// Keyrings that `gpg.conf` names: the import reads only the one in the home.
@@ -119,9 +126,11 @@ impl Source {
     /// The names in the directory of phrases, sorted.
     pub fn phrase_names(&self) -> Result<Vec<OsString>> {
         let Some(phrases) = &self.phrases else { return Ok(Vec::new()) };
-        let entries = std::fs::read_dir(phrases).map_err(|e| unreadable(phrases, e))?;
-        let name = |entry: io::Result<DirEntry>| entry.map(|entry| entry.file_name());
-        let names = entries.map(name).collect::<io::Result<Vec<_>>>();
+        let names = fs::read_dir(phrases).and_then(|entries| {
+            entries
+                .map(|entry| entry.map(|entry| entry.file_name()))
+                .collect::<io::Result<Vec<_>>>()
+        });
         let mut names = names.map_err(|e| unreadable(phrases, e))?;
         names.sort();
         Ok(names)
@@ -129,12 +138,12 @@ impl Source {
 
     /// The file of a secret key; `None` when it is not there.
     pub fn secret_key(&self, keygrip: &Keygrip) -> Result<Option<Zeroizing<Vec<u8>>>> {
-        read(&self.home.join(SECRET_KEYS).join(keygrip.file_name()))
+        read(&self.secret_key_file(keygrip))
     }
 
     /// The revocation certificate made with a key; `None` when there is none.
     pub fn revocation(&self, fingerprint: &Fingerprint) -> Result<Option<Zeroizing<Vec<u8>>>> {
-        let found = read(&self.home.join(REVOCATIONS).join(format!("{fingerprint}.rev")))?;
+        let found = read(&self.home.join(REVOCATIONS).join(revocation_file(fingerprint)))?;
         let armor = b"-----BEGIN PGP PUBLIC KEY BLOCK-----";
         Ok(found.filter(|text| text.windows(armor.len()).any(|bytes| bytes == armor)))
     }
@@ -143,12 +152,11 @@ impl Source {
     pub fn phrase(&self, name_email: &NameEmail) -> Result<Option<Phrase>> {
         let Some(phrases) = &self.phrases else { return Ok(None) };
         let path = phrases.join(name_email.as_str());
-        if self.in_place && is_link_of_ours(&path) {
+        if self.in_place && is_link_of_import(&path) {
             return Ok(None);
         }
         let Some(file) = read(&path)? else { return Ok(None) };
-        let line = file.split(|b| *b == b'\n').next().unwrap_or_default();
-        let line = Phrase::new(line.to_vec());
+        let line = Phrase::new(first_line(&file).to_vec());
         if line.len() > PHRASE_MAX {
             let reason = format!("its first line is longer than {PHRASE_MAX} bytes");
             return Err(odd(&path, &reason));
@@ -157,7 +165,7 @@ impl Source {
     }
 }
 
-/// A directory as an option names it, which must not be one of ours.
+/// A directory as an option names it, which must not be one of this state.
 fn directory(option: &str, path: &Path, state: &Path) -> Result<PathBuf> {
     let path = match path.canonicalize() {
         Ok(path) if path.is_dir() => path,
@@ -176,14 +184,14 @@ fn directory(option: &str, path: &Path, state: &Path) -> Result<PathBuf> {
             "{option} {}: is inside of the state directory; to take over the keys of the old service where \
              they are, run: {}",
             path.display(),
-            crate::remedy::command(&state, "import")
+            remedy::command(&state, "import")
         )));
     }
     Ok(path)
 }
 
-/// Whether a link leads into the `keys/` of a state: it is one of ours, in the place of a file.
-fn is_link_of_ours(path: &Path) -> bool {
+/// Whether a link leads into the `keys/` of a state: an import has put it in the place of a file.
+fn is_link_of_import(path: &Path) -> bool {
     let target = std::fs::read_link(path).unwrap_or_default();
     target.starts_with("../keys") || target.starts_with("../../keys")
 }
@@ -198,10 +206,7 @@ fn is_kept(path: &Path, state: &Path) -> bool {
 /// One that is missing is an error here, because gpg would make it.
 fn pubring(home: &Path) -> Result<Option<PathBuf>> {
     let [keybox, old] = ["pubring.kbx", "pubring.gpg"].map(|name| home.join(name));
-    let head = |path: &Path| {
-        let Some(file) = open(path)? else { return Ok(None) };
-        beginning(file, 32).map(Some).map_err(|e| unreadable(path, e))
-    };
+    let head = |path: &Path| read_most(path, 32);
     match (head(&keybox)?, head(&old)?) {
         (Some(head), Some(_)) if !keybox::is_for_openpgp(&head) => Ok(Some(old)),
         (Some(_), _) => Ok(Some(keybox)),
@@ -220,22 +225,29 @@ fn holds_other_keys(home: &Path) -> Result<bool> {
     Ok(forms.iter().any(|path| is_filled(path)) || !secret_keys(home)?.is_empty())
 }
 
-/// Opens a regular file; anything else makes nobody wait. `None` when there is nothing.
-fn open(path: &Path) -> Result<Option<File>> {
-    match open_regular(path, Symlinks::Followed) {
-        Ok(Some(file)) => Ok(Some(file)),
-        Ok(None) => Err(odd(path, "is not a regular file")),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(unreadable(path, e)),
+/// Whether a regular file is there with something in it.
+pub fn is_filled(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0)
+}
+
+/// Reads a file; `None` when there is nothing.
+fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>> {
+    match read_most(path, FILE_MAX + 1)? {
+        Some(bytes) if bytes.len() as u64 > FILE_MAX => {
+            Err(odd(path, "is too long for what it should be"))
+        }
+        read => Ok(read),
     }
 }
 
-fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>> {
-    let Some(file) = open(path)? else { return Ok(None) };
-    let bytes = beginning(file, FILE_MAX + 1).map_err(|e| unreadable(path, e))?;
-    match bytes.len() as u64 {
-        length if length > FILE_MAX => Err(odd(path, "is too long for what it should be")),
-        _ => Ok(Some(bytes)),
+/// Reads the first `most` bytes of a file, which may be a link; `None` when there is nothing.
+fn read_most(path: &Path, most: u64) -> Result<Option<Zeroizing<Vec<u8>>>> {
+    let reading = |e| unreadable(path, e);
+    match open_regular(path, Symlinks::Followed) {
+        Ok(Some(file)) => beginning(file, most).map(Some).map_err(reading),
+        Ok(None) => Err(odd(path, "is not a regular file")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(reading(e)),
     }
 }
 

@@ -13,12 +13,12 @@ use crate::error::{Error, Result};
 use crate::home::home_files::HomeFiles;
 use crate::identity::NameEmail;
 use crate::layout::{PUBRING, RECORD};
-use crate::transfer::archive::manifest::{Draft, Entry};
-use crate::transfer::archive::{HEADER, Header, MANIFEST, SUMS, VERSION, digests, sums};
+use crate::transfer::archive::format::{HEADER, Header, MANIFEST, SUMS, VERSION, digests, sums};
+use crate::transfer::archive::manifest::{ManifestDraft, ManifestEntry};
 use crate::{KeyRecord, Store, interrupt};
 
 /// How much earlier than asked for a home may have changed and still be taken: the clock of a file
-/// server is not ours, and one key too many costs nothing.
+/// server is another one, and one key too many costs nothing.
 const SLACK: u64 = 600;
 
 /// What became of one identity. Errors name the key.
@@ -45,36 +45,30 @@ impl Store {
         names.dedup();
 
         let staged = self.staging.create()?;
-        let mut manifest = Draft::begin(&staged.scratch().join("manifest")).map_err(writing)?;
-        let mut archive = Archive { tar: Builder::new(out), time: header.time };
+        let mut manifest =
+            ManifestDraft::begin(&staged.scratch().join("manifest")).map_err(writing)?;
+        let mut archive = TarWriter { tar: Builder::new(out), time: header.time };
         let text = serde_json::to_vec(&header).map_err(|e| writing(e.into()))?;
         archive.add(HEADER, &text).map_err(writing)?;
         for name_email in names {
             interrupt::check(|| "the archive is not whole and must not be kept".into())?;
             let name = name_email.to_string();
-            let (fingerprint, files) = match self.changed_files(&name_email, since) {
-                Ok(Found::Nothing) => continue,
-                Ok(Found::Unchanged(fingerprint)) => {
-                    report(Ok(false));
-                    (fingerprint, None)
-                }
-                Ok(Found::Files(files)) => {
-                    let listed = digests(&files);
-                    let path = format!("keys/{name}/{SUMS}");
-                    archive.add(&path, sums(&listed).as_bytes()).map_err(writing)?;
-                    for (file, bytes) in files.iter() {
-                        archive.add(&format!("keys/{name}/{file}"), bytes).map_err(writing)?;
-                    }
-                    report(Ok(true));
-                    let fingerprint = files.record().map(|record| record.fingerprint.to_string());
-                    (fingerprint, Some(listed))
-                }
-                Err(e) => {
-                    report(Err((name_email, e)));
-                    (None, None)
-                }
+            let (outcome, fingerprint, files) = match self.changed_files(&name_email, since) {
+                Ok(None) => continue,
+                Ok(Some((fingerprint, files))) => (Ok(files.is_some()), fingerprint, files),
+                Err(e) => (Err((name_email, e)), None, None),
             };
-            manifest.add(&Entry { name_email: name, fingerprint, files }).map_err(writing)?;
+            let listed = files.as_ref().map(digests);
+            if let Some(listed) = &listed {
+                let path = format!("keys/{name}/{SUMS}");
+                archive.add(&path, sums(listed).as_bytes()).map_err(writing)?;
+            }
+            for (file, bytes) in files.iter().flat_map(HomeFiles::iter) {
+                archive.add(&format!("keys/{name}/{file}"), bytes).map_err(writing)?;
+            }
+            report(outcome);
+            let entry = ManifestEntry { name_email: name, fingerprint, files: listed };
+            manifest.add(&entry).map_err(writing)?;
         }
         let (manifest, length) = manifest.finish().map_err(writing)?;
         archive.add_from(MANIFEST, manifest, length).map_err(writing)?;
@@ -82,33 +76,29 @@ impl Store {
         Ok(header)
     }
 
-    fn changed_files(&self, name_email: &NameEmail, since: Option<u64>) -> Result<Found> {
+    /// The fingerprint of a key, as far as it is known, and its files if they changed at `since` or later; `None`
+    /// when there is no key.
+    fn changed_files(&self, name_email: &NameEmail, since: Option<u64>) -> Result<Option<Changed>> {
         let home = self.homes.path(name_email);
+        let print = |record: KeyRecord| record.fingerprint.to_string();
         if let Some(since) = since {
             let record = KeyRecord::read(&home);
             let changed = record.as_ref().map_or(u64::MAX, |record| record.changed);
             if changed.max(newest_ctime(&home)) < since.saturating_sub(SLACK) {
-                return Ok(Found::Unchanged(record.map(|record| record.fingerprint.to_string())));
+                return Ok(Some((record.map(print), None)));
             }
         }
         match HomeFiles::read(&home) {
-            Ok(Some(files)) => Ok(Found::Files(files)),
-            Ok(None) => Ok(Found::Nothing),
+            Ok(files) => Ok(files.map(|files| (files.record().map(print), Some(files)))),
             // An empty directory is no key.
-            Err(e) if e.is_damage() => match self.homes.find(name_email) {
-                Ok(None) => Ok(Found::Nothing),
-                _ => Err(e),
-            },
+            Err(e) if e.is_damage() && matches!(self.homes.find(name_email), Ok(None)) => Ok(None),
             Err(e) => Err(e),
         }
     }
 }
 
-enum Found {
-    Nothing,
-    Unchanged(Option<String>),
-    Files(HomeFiles),
-}
+/// A fingerprint, and files that changed.
+type Changed = (Option<String>, Option<HomeFiles>);
 
 /// When the home or a file that is ever replaced in it came to be there: the kernel's own word, which
 /// a key's time of creation, told before gpg began, is not.
@@ -119,12 +109,12 @@ fn newest_ctime(home: &Path) -> u64 {
 }
 
 /// A tar, pax format (POSIX.1-2001).
-struct Archive<W: Write> {
+struct TarWriter<W: Write> {
     tar: Builder<W>,
     time: u64,
 }
 
-impl<W: Write> Archive<W> {
+impl<W: Write> TarWriter<W> {
     fn add(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
         let length = u64::try_from(bytes.len()).map_err(io::Error::other)?;
         self.add_from(path, bytes, length)

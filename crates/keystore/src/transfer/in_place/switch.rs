@@ -47,7 +47,7 @@ pub fn finish_swap(fresh: &Path, target: &Path, old: &Path) -> Result<()> {
     if fs::symlink_metadata(target).is_err() {
         durable::rename(fresh, target).map_err(failed)?;
     }
-    // Somebody made one in its place meanwhile: links, which are made again.
+    // Another process made one in its place meanwhile. It holds links, which are made again.
     if fs::symlink_metadata(fresh).is_ok() {
         let unused = fresh.with_extension(format!("unused-{:08x}", rand::random::<u32>()));
         durable::rename(fresh, &unused).map_err(failed)?;

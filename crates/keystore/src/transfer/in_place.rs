@@ -1,10 +1,13 @@
 //! Takes over the layout of the old service in the state directory itself, where its `gnupg/` and
-//! `phrases/` stand in the place of ours.
+//! `phrases/` stand where those of this state belong.
 //!
 //! Everything is made beside the old directories, in `importing/`: the old service signs meanwhile. When
 //! every key has been proved, the new directories change places with the old ones, and the old ones go to
 //! `trash/` as they were. Nothing of them is written or removed. Where `importing/` stands, an import has not
 //! finished: no other mode makes keys, and the next import goes on.
+
+mod prove;
+mod switch;
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -13,9 +16,10 @@ use std::{fs, io};
 use gpg::{Gpg, Keygrip};
 
 use crate::error::{Error, Result};
+use crate::files::durable;
 use crate::files::lock::hold;
 use crate::files::{
-    FileVersion, durable, entries, entries_if_there, look, remove_file, remove_tree,
+    FileVersion, entries, entries_if_there, is_there, look, remove_file, remove_tree,
 };
 use crate::keep::trash::old_services;
 use crate::layout::{GNUPG, IMPORTING, KEYS, PHRASES, SECRET_KEY_LINKS, TRASH, TRUST_DATABASE};
@@ -23,8 +27,10 @@ use crate::options::Options;
 use crate::remedy::quote_path;
 use crate::state::directory::own_part;
 use crate::state::old_keyring;
-use crate::transfer::import::switch::{finish_swap, old_name, swap};
-use crate::transfer::import::{ImportOptions, ImportReport, Source};
+use crate::transfer::import::one_key::ImportOptions;
+use crate::transfer::import::source::ImportSource;
+use crate::transfer::in_place::switch::{finish_swap, old_name, swap};
+use crate::transfer::report::ImportReport;
 use crate::view::signd_view::SigndView;
 use crate::{Passphrases, Store, interrupt};
 
@@ -54,7 +60,7 @@ impl OldLayout {
         let state = options.state_dir.clone();
         let importing = state.join(IMPORTING);
         let layout = Self { options, state, importing };
-        let is_there = layout.is_begun() || layout.stage()? != Stage::Nowhere;
+        let is_there = is_there(&layout.importing)? || layout.stage()? != Stage::Nowhere;
         if is_there {
             layout.check_directories()?;
         }
@@ -112,12 +118,12 @@ impl OldLayout {
     ) -> Result<ImportReport> {
         let store = Store::with(&self.options, gpg, scratch, |signd| signd)?;
         let (home, phrases) = match self.stage()? {
-            Stage::Before => self.old_directories()?,
+            Stage::Before => (self.state.join(GNUPG), self.phrases()?[0].clone()),
             Stage::After => (self.importing.join(GNUPG), self.importing.join(PHRASES)),
             // Nothing but the rest of an import.
             Stage::Nowhere => return Ok(ImportReport::default()),
         };
-        store.import(&Source::in_place(home, phrases)?, options, progress)
+        store.import(&ImportSource::in_place(home, phrases)?, options, progress)
     }
 
     /// Takes the keys over and puts the new directories in place. [`Error::Partly`] in the report when a key
@@ -134,20 +140,17 @@ impl OldLayout {
         // Before a trace of an import is made, which only an import can finish.
         SigndView::of(&self.options, &Passphrases::new(&self.options)).check_phrases_are_ours()?;
         self.prepare()?;
+        let importing = self.importing.display();
         let _held = hold(&self.importing, || {
-            Error::Refused(format!(
-                "another import is at work in {}; wait for it",
-                self.importing.display()
-            ))
+            Error::Refused(format!("another import is at work in {importing}; wait for it"))
         })?;
         self.finish_renames()?;
         let mut report = ImportReport::default();
         let mut seen = None;
         if self.stage()? == Stage::Before {
-            let (home, phrases) = self.old_directories()?;
-            let source = Source::in_place(home, phrases)?;
-            seen = source.pubring().and_then(stamp);
-            let phrases = self.new_phrases()?;
+            let [old_phrases, phrases] = self.phrases()?;
+            let source = ImportSource::in_place(self.state.join(GNUPG), old_phrases)?;
+            seen = source.pubring().and_then(version);
             let store =
                 Store::beside_old(&self.options, gpg.clone(), &self.importing, phrases.clone())?;
             report = self.take_over(&store, &source, options, leave_out, progress)?;
@@ -155,15 +158,14 @@ impl OldLayout {
                 return Ok((report, None));
             }
             // Phrases first: an unprotected key signs with any of them.
-            let (theirs, gnupg) = (self.state.join(PHRASES), self.state.join(GNUPG));
-            if phrases.starts_with(&self.importing) {
-                swap(&phrases, &theirs)?;
+            let [ours, theirs] = [&self.importing, &self.state].map(|at| at.join(PHRASES));
+            if phrases == ours {
+                swap(&ours, &theirs)?;
             }
-            if let Err(error) = swap(&self.importing.join(GNUPG), &gnupg) {
+            if let Err(error) = swap(&self.importing.join(GNUPG), &self.state.join(GNUPG)) {
                 // Protected keys sign with their own phrases only.
-                let back = self.importing.join(PHRASES);
-                if holds_files(&back)? {
-                    swap(&back, &theirs)?;
+                if holds_files(&ours)? {
+                    swap(&ours, &theirs)?;
                 }
                 return Err(error);
             }
@@ -173,9 +175,9 @@ impl OldLayout {
             let [home, phrases] = [GNUPG, PHRASES].map(|part| self.importing.join(part));
             // It has the old keys in its memory, and would go on looking where they were.
             gpg.end_agent(&home);
-            let source = Source::in_place(home, phrases)?;
+            let source = ImportSource::in_place(home, phrases)?;
             // What the old service made since its keyring was read.
-            if seen.is_none() || source.pubring().and_then(stamp) != seen {
+            if seen.is_none() || source.pubring().and_then(version) != seen {
                 let more = self.take_over(&store, &source, options, true, progress)?;
                 report.add(more);
             }
@@ -186,7 +188,7 @@ impl OldLayout {
         store.provide_phrases(&|| {})?;
         store.tell_signd()?;
         // Made by a gpg that was at work when the directory under it became a new one.
-        let _ = fs::remove_file(self.state.join(GNUPG).join(TRUST_DATABASE));
+        let _ = remove_file(&self.state.join(GNUPG).join(TRUST_DATABASE));
         let kept = self.set_aside(&store)?;
         Ok((report, kept))
     }
@@ -195,7 +197,7 @@ impl OldLayout {
     fn take_over(
         &self,
         store: &Store,
-        source: &Source,
+        source: &ImportSource,
         options: ImportOptions,
         leave_out: bool,
         progress: &(dyn Fn(usize, usize) + Sync),
@@ -205,11 +207,11 @@ impl OldLayout {
             return Ok(report);
         }
         let moved: Vec<_> = report.imported.iter().chain(&report.already).cloned().collect();
-        for (key, error) in store.prove(source, &moved, options.jobs, progress)? {
-            if matches!(error, Error::Gpg(gpg::Error::NoSpace { .. }) | Error::Interrupted { .. }) {
-                return Err(error);
+        let doubts = store.prove(source, &moved, options.jobs, progress)?;
+        for (key, doubt) in moved.into_iter().zip(doubts) {
+            if let Some(why) = doubt {
+                report.fail(&key, format!("it does not sign as the old key did: {why}"));
             }
-            report.fail(&key, format!("it does not sign as the old key did: {error}"));
         }
         store.provide_phrases(&|| {})?;
         let missed = report.missed().count() + report.unread.len();
@@ -223,10 +225,6 @@ impl OldLayout {
         Ok(report)
     }
 
-    fn is_begun(&self) -> bool {
-        fs::symlink_metadata(&self.importing).is_ok()
-    }
-
     fn stage(&self) -> Result<Stage> {
         if old_keyring::find(&self.state.join(GNUPG))?.is_some() {
             return Ok(Stage::Before);
@@ -237,18 +235,11 @@ impl OldLayout {
         })
     }
 
-    /// Home and phrases of the old service before the new directories are in place. A killed import may have
-    /// put the phrases there already.
-    fn old_directories(&self) -> Result<(PathBuf, PathBuf)> {
+    /// The directories of the old phrases and of the new ones before the new directories are in place. A killed
+    /// import may have exchanged the two already.
+    fn phrases(&self) -> Result<[PathBuf; 2]> {
         let [ours, theirs] = [&self.importing, &self.state].map(|at| at.join(PHRASES));
-        let phrases = if holds_files(&ours)? { ours } else { theirs };
-        Ok((self.state.join(GNUPG), phrases))
-    }
-
-    /// The new phrases at that time.
-    fn new_phrases(&self) -> Result<PathBuf> {
-        let [ours, theirs] = [&self.importing, &self.state].map(|at| at.join(PHRASES));
-        Ok(if holds_files(&ours)? { theirs } else { ours })
+        Ok(if holds_files(&ours)? { [ours, theirs] } else { [theirs, ours] })
     }
 
     /// Makes `importing/`, in which the links of signd lead where they will lead.
@@ -256,7 +247,7 @@ impl OldLayout {
         own_part(&self.importing)?;
         for part in [GNUPG, SECRET_KEY_LINKS, PHRASES] {
             let path = self.importing.join(part);
-            if fs::symlink_metadata(&path).is_err() {
+            if !is_there(&path)? {
                 own_part(&path)?;
             }
         }
@@ -273,7 +264,7 @@ impl OldLayout {
         for part in [PHRASES, GNUPG] {
             let (fresh, target) = (self.importing.join(part), self.state.join(part));
             let old = old_name(&fresh);
-            if fs::symlink_metadata(&old).is_ok() {
+            if is_there(&old)? {
                 finish_swap(&fresh, &target, &old)?;
             }
         }
@@ -307,11 +298,10 @@ fn holds_files(directory: &Path) -> Result<bool> {
 /// the agent.
 fn is_ours_alone(directory: &Path, depth: usize) -> Result<bool> {
     for path in entries(directory)? {
-        let found = fs::symlink_metadata(&path).map_err(Error::at("reading", &path))?;
-        let is_ours = match found.is_dir() {
-            true => depth < 3 && is_ours_alone(&path, depth + 1)?,
-            false if found.is_file() => found.len() == 0 || path.ends_with("gpg-agent.conf"),
-            false => true,
+        let is_ours = match look(&path)? {
+            Some(found) if found.is_dir() => depth < 3 && is_ours_alone(&path, depth + 1)?,
+            Some(found) if found.is_file() => found.len() == 0 || path.ends_with("gpg-agent.conf"),
+            _ => true,
         };
         if !is_ours {
             return Ok(false);
@@ -320,7 +310,7 @@ fn is_ours_alone(directory: &Path, depth: usize) -> Result<bool> {
     Ok(true)
 }
 
-/// What changes when somebody writes a keyring.
-fn stamp(keyring: &Path) -> Option<FileVersion> {
-    FileVersion::of(&fs::metadata(keyring).ok()?).ok()
+/// Changes whenever a keyring is written.
+fn version(keyring: &Path) -> Option<FileVersion> {
+    fs::metadata(keyring).and_then(|found| FileVersion::of(&found)).ok()
 }

@@ -11,9 +11,10 @@ use tar::{Entry as Member, EntryType, PaxExtensions};
 use crate::error::{Error, Result};
 use crate::home::home_files::{HomeFileName, HomeFiles};
 use crate::identity::NameEmail;
-use crate::transfer::archive::{HEADER, Header, MANIFEST, SUMS, VERSION, digests, manifest, sums};
+use crate::transfer::archive::format::{HEADER, Header, MANIFEST, SUMS, VERSION, digests, sums};
+use crate::transfer::archive::manifest;
 
-/// Longer than any extension header or first member of ours.
+/// Longer than any extension header or first member that a backup writes.
 const SMALL_MAX: u64 = 8192;
 
 /// What is found in an archive, in this order: its header, keys, then what the manifest says of identities.
@@ -23,25 +24,19 @@ pub enum Piece {
     Header(Header),
     /// The files of a key, with the names they must have; otherwise not looked at.
     Key(NameEmail, HomeFiles),
-    /// A key whose files are not those that were archived.
-    Spoilt(NameEmail),
+    /// A key that must not be restored, and why.
+    Bad(NameEmail, &'static str),
     /// An identity that the manifest lists.
     Listed(NameEmail, Listed),
-    /// A key that is in the archive and not in its manifest.
-    Unlisted(NameEmail),
 }
 
 /// What the manifest says of an identity, compared with what was in the archive.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Listed {
-    /// Its key was in the archive, as it should be.
+    /// Its key was in the archive, and a piece of its own.
     Here,
-    /// Its key was in the archive, and has been reported as spoilt.
-    Spoilt,
-    /// Its files are not those that were archived.
-    Altered,
-    /// Its key should have been in the archive.
-    Gone,
+    /// Its key was not in the archive as the manifest lists it: why it is not whole.
+    Wrong(&'static str),
     /// Its key is not in this archive; its fingerprint, if that was known.
     Elsewhere(Option<String>),
 }
@@ -53,7 +48,7 @@ pub fn read(mut input: impl Read, take: impl FnMut(Piece) -> Result<()>) -> Resu
     input.by_ref().take(512).read_to_end(&mut first).map_err(reading)?;
     recognise(&first)?;
     let mut archive = tar::Archive::new(first.as_slice().chain(input));
-    let mut reader = Reader { take, header: None, current: None, digests: HashMap::new() };
+    let mut reader = ArchiveReader { take, header: None, current: None, digests: HashMap::new() };
     let mut path = None;
     let mut is_whole = false;
     for member in archive.entries().map_err(reading)?.raw(true) {
@@ -79,7 +74,7 @@ pub fn read(mut input: impl Read, take: impl FnMut(Piece) -> Result<()>) -> Resu
     }
     match reader.header {
         Some(header) if is_whole => {
-            // Whoever pipes it to us shall end well, and say if the message was damaged.
+            // The program that pipes the archive shall end well, and say if the message was damaged.
             io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(reading)?;
             Ok(header)
         }
@@ -87,44 +82,38 @@ pub fn read(mut input: impl Read, take: impl FnMut(Piece) -> Result<()>) -> Resu
     }
 }
 
-/// The first block of an archive, or words about what else it is.
+/// Fails where the first block is not that of an archive, and says what else it is.
 fn recognise(block: &[u8]) -> Result<()> {
-    let armored = block.starts_with(b"-----BEGIN PGP");
-    // Every OpenPGP packet begins with a byte above 127 (RFC 9580, 4.2).
-    if armored || block.first().is_some_and(|byte| byte & 0x80 != 0) {
-        return Err(Error::Refused(
-            "this is an encrypted archive; where its secret key is, run: gpg --decrypt FILE, and \
-             pipe that to: copr-keygen restore --from -"
-                .into(),
-        ));
-    }
-    if block.is_empty() {
-        return Err(Error::Refused(
-            "the archive is empty; if it comes from gpg --decrypt, gpg has said why".into(),
-        ));
-    }
-    if !block.starts_with(HEADER.as_bytes()) {
-        return Err(Error::Refused("this is no archive that copr-keygen backup has made".into()));
-    }
-    Ok(())
+    let is_armored = block.starts_with(b"-----BEGIN PGP");
+    Err(Error::Refused(match block.first() {
+        None => "the archive is empty; if it comes from gpg --decrypt, gpg has said why".into(),
+        // Every OpenPGP packet begins with a byte above 127 (RFC 9580, 4.2).
+        Some(byte) if is_armored || byte & 0x80 != 0 => {
+            "this is an encrypted archive; where its secret key is, run: gpg --decrypt FILE, and pipe that \
+             to: copr-keygen restore --from -"
+                .into()
+        }
+        Some(_) if block.starts_with(HEADER.as_bytes()) => return Ok(()),
+        Some(_) => "this is no archive that copr-keygen backup has made".into(),
+    }))
 }
 
-struct Reader<F> {
+struct ArchiveReader<F> {
     take: F,
     header: Option<Header>,
-    current: Option<Current>,
+    current: Option<KeyInArchive>,
     /// Of every key that was there, a digest of its files' digests; `None` when it was spoilt.
     digests: HashMap<NameEmail, Option<[u8; 32]>>,
 }
 
 /// The key that is being read.
-struct Current {
+struct KeyInArchive {
     name_email: NameEmail,
     sums: Vec<u8>,
     files: HomeFiles,
 }
 
-impl<F: FnMut(Piece) -> Result<()>> Reader<F> {
+impl<F: FnMut(Piece) -> Result<()>> ArchiveReader<F> {
     /// Takes one regular file; `true` when it was the manifest.
     fn member(&mut self, path: &str, member: &mut Member<impl Read>) -> Result<bool> {
         if self.header.is_none() {
@@ -148,35 +137,32 @@ impl<F: FnMut(Piece) -> Result<()>> Reader<F> {
                 return Err(unexpected(path));
             }
             let sums = read_member(member, SMALL_MAX)?;
-            self.current = Some(Current { name_email, sums, files: HomeFiles::default() });
+            self.current = Some(KeyInArchive { name_email, sums, files: HomeFiles::default() });
             return Ok(false);
         }
         let file = HomeFileName::parse(file).ok_or_else(|| unexpected(path))?;
         let bytes = read_member(member, file.limit())?;
-        match &mut self.current {
-            Some(current) if current.name_email == name_email => {
-                if current.files.add(file, bytes) {
-                    Ok(false)
-                } else {
-                    Err(unexpected(path))
-                }
-            }
-            _ => Err(unexpected(path)),
+        let current = self.current.as_mut().filter(|current| current.name_email == name_email);
+        match current.is_some_and(|current| current.files.add(file, bytes)) {
+            true => Ok(false),
+            false => Err(unexpected(path)),
         }
     }
 
     fn finish_key(&mut self) -> Result<()> {
-        let Some(Current { name_email, sums: archived, files }) = self.current.take() else {
+        let Some(KeyInArchive { name_email, sums: archived, files }) = self.current.take() else {
             return Ok(());
         };
         let found = sums(&digests(&files));
         let is_whole = found.as_bytes() == archived;
         let digest = is_whole.then(|| Sha256::digest(found).into());
         self.digests.insert(name_email.clone(), digest);
-        (self.take)(if is_whole {
-            Piece::Key(name_email, files)
-        } else {
-            Piece::Spoilt(name_email)
+        (self.take)(match is_whole {
+            true => Piece::Key(name_email, files),
+            false => {
+                let why = "not restored: its files are not those that were archived";
+                Piece::Bad(name_email, why)
+            }
         })
     }
 
@@ -194,21 +180,23 @@ impl<F: FnMut(Piece) -> Result<()>> Reader<F> {
         }
         read.map_err(|e| refused(&format!("has a manifest that is none: {}", shown(&e))))?;
         failed?;
-        self.digests.drain().try_for_each(|(name, _)| (self.take)(Piece::Unlisted(name)))
+        let why = "it is in the archive, but the manifest does not list it";
+        self.digests.drain().try_for_each(|(name, _)| (self.take)(Piece::Bad(name, why)))
     }
 
-    fn entry(&mut self, entry: manifest::Entry) -> Result<()> {
-        let wrong =
-            |_| refused(&format!("lists {:?}, which is no name of a key", entry.name_email));
-        let name_email = NameEmail::parse(&entry.name_email).map_err(wrong)?;
+    fn entry(&mut self, entry: manifest::ManifestEntry) -> Result<()> {
+        let name_email = NameEmail::parse(&entry.name_email).map_err(|_| {
+            refused(&format!("lists {:?}, which is no name of a key", entry.name_email))
+        })?;
         let listed = match (entry.files, self.digests.remove(&name_email)) {
-            (_, Some(None)) => Listed::Spoilt,
+            // It has been called bad.
+            (_, Some(None)) => Listed::Here,
             (Some(files), Some(found)) if found == Some(Sha256::digest(sums(&files)).into()) => {
                 Listed::Here
             }
-            (Some(_), None) => Listed::Gone,
+            (Some(_), None) => Listed::Wrong("the manifest lists it, but it is not in the archive"),
             (None, None) => Listed::Elsewhere(entry.fingerprint),
-            _ => Listed::Altered,
+            _ => Listed::Wrong("its files in the archive are not those that the manifest lists"),
         };
         (self.take)(Piece::Listed(name_email, listed))
     }

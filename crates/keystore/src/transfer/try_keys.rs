@@ -1,0 +1,32 @@
+//! Tries many keys at once.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::error::{Error, Result};
+use crate::{interrupt, parallel};
+
+/// Calls `trial` with every key, `jobs` at a time, and `progress` with how many are done and how many there are.
+/// Returns why each trial that failed did, in the order of `keys`. An error that any other key would meet too
+/// ends it; so does a signal, and `left` says what is left then.
+pub fn try_keys<K: Sync>(
+    keys: &[K],
+    jobs: usize,
+    progress: &(dyn Fn(usize, usize) + Sync),
+    left: impl Fn() -> String + Sync,
+    trial: impl Fn(&K) -> Result<()> + Sync,
+) -> Result<Vec<Option<String>>> {
+    let done = AtomicUsize::new(0);
+    let doubts = parallel::map(keys.iter().collect(), jobs, |key: &K| {
+        interrupt::check(&left)?;
+        let tried = trial(key);
+        progress(done.fetch_add(1, Ordering::Relaxed) + 1, keys.len());
+        match tried {
+            Err(
+                e @ (Error::Gpg(gpg::Error::NoSpace { .. } | gpg::Error::Missing { .. })
+                | Error::Interrupted { .. }),
+            ) => Err(e),
+            tried => Ok(tried.err().map(|e| e.to_string())),
+        }
+    });
+    doubts.into_iter().collect()
+}
