@@ -206,7 +206,9 @@ impl<'a> GpgCall<'a> {
         gpg.check_installed()?;
         let mut arguments = vec!["--homedir".into(), home.into()];
         arguments.extend(AGENT.map(Into::into));
-        arguments.extend(["--daemon".into(), "--".into(), gpg.gpg.clone().into(), STATUS.into()]);
+        arguments.extend(["--daemon".into(), "--".into(), gpg.gpg.clone().into()]);
+        // Behind the home, which is always first, and before any command.
+        self.arguments.insert(2, STATUS.into());
         arguments.append(&mut self.arguments);
         self.arguments = arguments;
         let finished = self.run_program(&gpg.agent);
