@@ -23,7 +23,7 @@ help:
 	@echo 'make fuzz         hostile bytes for all that reads them, $$FUZZ_SECONDS (60) each target'
 	@echo 'make bench        measure beside bare gpg, write docs/performance.*; see there (no root; up to an hour)'
 	@echo 'make man          write man/ and completions/ anew, after a change of options or settings'
-	@echo 'make lint         rustfmt, clippy, shellcheck'
+	@echo 'make lint         rustfmt, clippy, shellcheck, the figures of tools/house'
 	@echo 'make selinux      build the SELinux policy into target/selinux, see selinux/README.md'
 	@echo 'make check-selinux, check-apparmor   check the policies; nothing is loaded'
 	@echo 'make test-selinux, test-apparmor   boot Debian enforcing them under qemu (root)'
@@ -76,6 +76,7 @@ lint:
 	@tools/setup build lint
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	tools/house
 	shellcheck tools/setup tools/fuzz tools/put .ci/run tests/readme tests/openapi/run tests/system/run $(wildcard tests/system/*.sh tests/system/cases/*.sh)
 	shellcheck -x selinux/check $(wildcard tests/guest/run* tests/guest/guest-*) tests/guest/probe
 
