@@ -105,6 +105,25 @@ fn an_agent_killed_half_way_costs_one_request() {
 }
 
 #[test]
+fn one_key_that_gpg_spoils_does_not_end_the_filling_of_the_pool() {
+    let host = host_with_gpg("", &[]);
+    let failed = host.scratch().join("failed");
+    let once =
+        format!(r#"[ -e {0} ] || {{ touch {0}; exit 2; }}; exec gpg "$@""#, failed.display());
+    let fill = |stock: &str| {
+        let output = host.mode(&["fill-pool"]).env("COPR_KEYGEN_POOL", stock).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    stand_in(&host, &once);
+    let (status, said) = fill("2048:2");
+    assert_eq!((status, host.entries("pool/rsa2048").len()), (Some(0), 2), "{said}");
+    assert!(failed.exists() && said.contains("another one is made"), "{said}");
+    stand_in(&host, "exit 2");
+    let (status, said) = fill("2048:3");
+    assert_eq!((status, host.entries("pool/rsa2048").len()), (Some(1), 2), "{said}");
+}
+
+#[test]
 fn directories_that_cannot_be_used_cost_no_more_than_the_requests_meanwhile() {
     let host = Host::start(Transport::PassedUnix);
     for directory in ["staging", "keys", "gnupg/private-keys-v1.d"] {
