@@ -11,7 +11,7 @@ BINARY = $(or $(CARGO_TARGET_DIR),target)/release/copr-keygen
 SELINUX = $(abspath $(or $(CARGO_TARGET_DIR),target))/selinux
 SUITES ?= bookworm trixie
 
-.PHONY: help run build man test test-system test-openapi fuzz bench lint install uninstall clean
+.PHONY: help run build man test test-system test-openapi fuzz bench lint deny install uninstall clean
 .PHONY: selinux check-selinux test-selinux install-selinux check-apparmor test-apparmor install-apparmor
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo 'make bench        measure beside bare gpg, write docs/performance.*; see there (no root; up to an hour)'
 	@echo 'make man          write man/ and completions/ anew, after a change of options or settings'
 	@echo 'make lint         rustfmt, clippy, shellcheck, the figures of tools/house'
+	@echo 'make deny         licenses and sources of the dependencies, by cargo-deny'
 	@echo 'make selinux      build the SELinux policy into target/selinux, see selinux/README.md'
 	@echo 'make check-selinux, check-apparmor   check the policies; nothing is loaded'
 	@echo 'make test-selinux, test-apparmor   boot Debian enforcing them under qemu (root)'
@@ -79,6 +80,10 @@ lint:
 	tools/house
 	shellcheck tools/setup tools/fuzz tools/put .ci/run tests/readme tests/openapi/run tests/system/run $(wildcard tests/system/*.sh tests/system/cases/*.sh)
 	shellcheck -x selinux/check $(wildcard tests/guest/run* tests/guest/guest-*) tests/guest/probe
+
+deny:
+	@tools/setup build deny
+	$(CARGO) deny --locked check licenses bans sources
 
 selinux:
 	@tools/setup selinux
