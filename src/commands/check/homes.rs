@@ -13,8 +13,9 @@ use super::survey::Survey;
 use crate::commands::output::number;
 
 /// The remedy for a key that cannot be used. What is left of it may be the only copy.
-pub const RESTORE: &str = "keep what is left of its home outside of keys/, then put this one key back \
-                           from a backup with copr-keygen restore";
+pub const RESTORE: &str = "stop the socket and the service, keep what is left of its home outside of \
+                           keys/, then put the key back from a backup with copr-keygen restore \
+                           (docs/backup.md)";
 
 pub fn section(host: &Host, survey: &Survey) -> Section {
     let mut section = Section::new("homes");

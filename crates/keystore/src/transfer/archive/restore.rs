@@ -175,7 +175,8 @@ impl Store {
                 Ok(None) => {}
                 Err(Error::Gpg(gpg::Error::DamagedHome { path, reason })) => {
                     return Err(Error::Refused(format!(
-                        "{}: {reason}; move {} to a safe place outside of keys/, then restore again",
+                        "{}: {reason}; stop the service, move {} to a safe place outside of keys/, then restore \
+                         again (docs/backup.md)",
                         path.display(),
                         self.homes.path(name_email).display()
                     )));
