@@ -190,7 +190,7 @@ impl Store {
             None => Ok(()),
             Some(present) => Err(Error::Refused(format!(
                 "{name_email} has a key: {}; to bring back the one in the trash, `copr-keygen remove` \
-                 this one, move its entry from {} to a safe place, and undo again",
+                 this one, move the entry of this one from {} to a safe place, and undo again",
                 present.fingerprint,
                 self.trash.display()
             ))),
