@@ -111,7 +111,11 @@ fn print(
     }
     let mut text = import_text(report, options.dry_run, way_out);
     if !steps.is_empty() {
-        text.push_str("\nleft to do, as root:\n\n");
+        text.push_str(if options.dry_run {
+            "\nleft to do after the import, as root:\n\n"
+        } else {
+            "\nleft to do, as root:\n\n"
+        });
         text.extend(steps.iter().map(Step::text));
     }
     output::report(options.json, &object, &text)
