@@ -131,7 +131,7 @@ define FILES
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/zsh/site-functions completions/_copr-keygen
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d completions/copr-keygen.fish
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE
-	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/docs docs/*.md docs/openapi.yaml $(wildcard docs/performance.svg) docs/sign.conf docs/backend.conf
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/docs docs/*.md docs/openapi.yaml $(wildcard docs/performance*.json docs/performance.svg) docs/sign.conf docs/backend.conf
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/selinux selinux/README.md
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/apparmor apparmor/README.md
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/fuzz fuzz/README.md
