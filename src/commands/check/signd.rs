@@ -38,7 +38,8 @@ pub fn section(host: &Host) -> Section {
             return section;
         }
         Err(e) => {
-            let remedy = "install obs-signd, then copy docs/sign.conf of copr-keygen there";
+            let remedy =
+                "install obs-signd, then copy /usr/share/doc/copr-keygen/docs/sign.conf there";
             section.failed(file, format!("cannot be read: {e}"), remedy);
             return section;
         }
