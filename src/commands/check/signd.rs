@@ -1,11 +1,12 @@
 //! obs-signd: its configuration leads to our keys, and it answers. The "signing fails" case.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use keystore::remedy::{self, quote_path};
 use nix::unistd::{AccessFlags, access};
@@ -183,7 +184,7 @@ impl Lines<'_> {
 
 fn answers(host: &Host, port: u16, section: &mut Section) {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    match TcpStream::connect_timeout(&address, CONNECT_TIME) {
+    match connect(host, &address) {
         Ok(_) => section.ok(address.to_string(), "signd answers"),
         Err(e) => {
             let message = format!("signd does not answer, so nothing can be signed: {e}");
@@ -192,6 +193,24 @@ fn answers(host: &Host, port: u16, section: &mut Section) {
                 None => "start obs-signd, under systemd with systemctl start signd".into(),
             };
             section.failed(address.to_string(), message, remedy);
+        }
+    }
+}
+
+/// signd listens a moment after systemctl has started it: its refusal counts only when that moment is over.
+fn connect(host: &Host, address: &SocketAddr) -> io::Result<TcpStream> {
+    let signd = host.known_units().and_then(Units::signd);
+    let until = Instant::now() + CONNECT_TIME;
+    loop {
+        match TcpStream::connect_timeout(address, CONNECT_TIME) {
+            Err(e)
+                if e.kind() == ErrorKind::ConnectionRefused
+                    && signd.as_ref().is_some_and(|(_, unit)| unit.is_active())
+                    && Instant::now() < until =>
+            {
+                thread::sleep(Duration::from_millis(100));
+            }
+            connected => return connected,
         }
     }
 }
