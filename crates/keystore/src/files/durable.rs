@@ -56,12 +56,17 @@ pub fn sync_tree(directory: &Path) -> Result<()> {
 /// when `may_go` says so, of what came there at the last moment too; `false` when it stays.
 pub fn exchange(fresh: &Path, target: &Path, may_go: impl Fn(&Path) -> bool) -> io::Result<bool> {
     let by = |flags| renameat2(AT_FDCWD, fresh, AT_FDCWD, target, flags);
+    let ours = identity(fresh)?;
     let replaced = match by(RenameFlags::RENAME_NOREPLACE) {
         Ok(()) => return Ok(true),
         Err(Errno::EEXIST) if !may_go(target) => Ok(false),
         Err(Errno::EEXIST) => match by(RenameFlags::RENAME_EXCHANGE) {
             Ok(()) if may_go(fresh) => Ok(true),
-            Ok(()) => by(RenameFlags::RENAME_EXCHANGE).map(|()| false),
+            Ok(()) => match by(RenameFlags::RENAME_EXCHANGE) {
+                // Somebody has taken ours away meanwhile.
+                Err(Errno::ENOENT) => by(RenameFlags::RENAME_NOREPLACE).map(|()| false),
+                put_back => put_back.map(|()| false),
+            },
             Err(Errno::ENOENT) => by(RenameFlags::RENAME_NOREPLACE).map(|()| true),
             Err(errno) => Err(errno),
         },
@@ -75,8 +80,10 @@ pub fn exchange(fresh: &Path, target: &Path, may_go: impl Fn(&Path) -> bool) -> 
         }
         replaced => replaced,
     };
-    // What it holds is what had to go, or what was not wanted.
-    let _ = fs::remove_file(fresh);
+    // What had to go goes, and ours that was not wanted. Anything else that could not be put back is kept.
+    if replaced == Ok(true) || identity(fresh).is_ok_and(|found| found == ours) {
+        let _ = fs::remove_file(fresh);
+    }
     Ok(replaced?)
 }
 

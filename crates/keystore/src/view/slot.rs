@@ -267,5 +267,20 @@ mod tests {
         assert_eq!(looks.get(), 2);
         assert_eq!(fs::read(&target).unwrap(), b"precious");
         assert!(!fresh.exists());
+
+        // And before it is put back, a removal takes ours away.
+        fs::write(&target, "").unwrap();
+        fs::write(&fresh, "new").unwrap();
+        let may_go = |path: &Path| {
+            let goes = path == target;
+            match goes {
+                true => fs::write(&target, "precious").unwrap(),
+                false => fs::remove_file(&target).unwrap(),
+            }
+            goes
+        };
+        assert!(!durable::exchange(&fresh, &target, may_go).unwrap());
+        assert_eq!(fs::read(&target).unwrap(), b"precious");
+        assert!(!fresh.exists());
     }
 }
