@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::check_host::{ID, OTHER, SignHost, snapshot};
+use super::programs::write_script;
 
 /// Runs something below an /etc of its own, with these files in /etc/gnupg.
 fn with_etc(sign_host: &SignHost, files: &[(&str, &str)], words: &[&str]) -> Command {
@@ -47,6 +48,28 @@ fn a_host_that_looks_well_and_cannot_sign_is_not_well() {
         fs::write(path, content).unwrap();
     }
     sign_host.assert_well(&["--deep"]);
+}
+
+#[test]
+fn a_key_that_is_removed_while_it_is_tried_is_no_failure() {
+    let mut sign_host = SignHost::with_keys(&[ID]);
+    let (home, gpg) = (sign_host.host.home(ID), sign_host.host.scratch().join("gpg"));
+    let aside = sign_host.host.scratch().join("aside");
+    let phrase = sign_host.path("phrases").join(ID);
+    let removal = format!(
+        "mv '{}' '{}' && rm '{}' '{}'",
+        home.display(),
+        aside.display(),
+        phrase.display(),
+        sign_host.secret_link(ID).display()
+    );
+    let signs = format!("case \"$*\" in *--detach-sign*) {removal} ;; esac");
+    write_script(&gpg, &format!("{signs}\nexec /usr/bin/gpg \"$@\""));
+    sign_host.set("COPR_KEYGEN_GPG", gpg.to_str().unwrap());
+    let found = sign_host.check(&[]);
+    assert!(aside.exists(), "it was not removed meanwhile");
+    assert!(found.has("note", "keys", "no key that signd knows could be tried"), "{found:#?}");
+    assert_eq!(found.code, Some(0), "{found:#?}");
 }
 
 #[test]

@@ -33,7 +33,9 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     let tried = candidates.take(CANDIDATES).find_map(|home| {
         let certificate = host.inspector.certificate(home).ok()?;
         let can_sign = certificate.signs && !certificate.revoked;
-        can_sign.then(|| (home, host.inspector.sign_as_signd(home, &certificate)))
+        let signed = can_sign.then(|| host.inspector.sign_as_signd(home, &certificate))?;
+        // A key that has been removed meanwhile says nothing.
+        (signed.is_ok() || host.inspector.is_seen(home)).then_some((home, signed))
     });
     match tried {
         None => section.note("keys", "no key that signd knows could be tried"),
