@@ -1,6 +1,7 @@
 //! `copr-keygen remove`, `undo` and `purge`: keys go out of use, come back, or are destroyed. A key is destroyed
 //! only after a yes.
 
+use std::collections::HashSet;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
 
@@ -16,7 +17,10 @@ use crate::settings::Settings;
 /// Moves keys to the trash. Before the first one is moved, all of them must be there.
 pub fn remove(settings: &Settings, options: &Remove) -> Result<()> {
     let store = state::open(settings)?;
-    for name_email in &options.names {
+    // A name that is given twice is one key, and not the next one of this name.
+    let mut seen = HashSet::new();
+    let names: Vec<_> = options.names.iter().filter(|name| seen.insert(*name)).cloned().collect();
+    for name_email in &names {
         let record = store.catalog().homes().find(name_email)?;
         let record = record.ok_or_else(|| Error::NoKey(name_email.clone()))?;
         log::info!(
@@ -26,7 +30,7 @@ pub fn remove(settings: &Settings, options: &Remove) -> Result<()> {
             record.fingerprint
         );
     }
-    match &options.names[..] {
+    match &names[..] {
         [name] => {
             let question = "Type the name of the key, or y, to remove it: ";
             confirm(options.yes, question, name.as_str())?;
@@ -49,9 +53,9 @@ pub fn remove(settings: &Settings, options: &Remove) -> Result<()> {
             "revoked_certificate": certificate.to_string_lossy(),
         }))
     };
-    let (removed, failed) = state::each(&options.names, work)?;
+    let (removed, failed) = state::each(&names, work)?;
     output::report(options.json, &json!({"removed": removed, "failed": failed}), "")?;
-    state::all_named(&failed, &options.names, "could not be removed")
+    state::all_named(&failed, &names, "could not be removed")
 }
 
 /// Brings a key back.

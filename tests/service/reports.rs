@@ -31,7 +31,8 @@ fn several_keys_are_removed_at_once_or_none() {
     assert!(refused.stdout.is_empty());
     assert_eq!(host.entries("keys").len(), 2);
 
-    let said = run(&host, &["remove", "--yes", "--json", ID, OTHER]).well();
+    // A name that is given twice is one key.
+    let said = run(&host, &["remove", "--yes", "--json", ID, OTHER, ID]).well();
     let removed = json_of(&said)["removed"].clone();
     assert_eq!((&removed[0]["name_email"], &removed[1]["name_email"]), (&json!(ID), &json!(OTHER)));
     let entries = host.entries("trash");
