@@ -50,6 +50,11 @@ fn what_check_repairs_is_repaired_by_the_command_it_prints() {
     sign_host.assert_remedy_mends("00000001", "was left behind");
     write(&home.join("passphrase~"), b"an old one\n");
     sign_host.assert_remedy_mends("passphrase~", "in the clear");
+    // Other names of the passphrase itself: what destroys a copy must not destroy it.
+    fs::hard_link(home.join("passphrase"), home.join("passphrase.old")).unwrap();
+    sign_host.assert_remedy_mends("passphrase.old", "in the clear");
+    symlink("passphrase", home.join("passphrase.link")).unwrap();
+    sign_host.assert_remedy_mends("passphrase.link", "in the clear");
     sign_host.assert_well(&["--deep"]);
 }
 

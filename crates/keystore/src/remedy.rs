@@ -1,6 +1,8 @@
 //! Remedies that an operator can type in: command lines of this program, quoted for the shell.
 
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use gpg::text::printable;
@@ -20,6 +22,13 @@ pub fn command(state: &Path, words: &str) -> String {
 pub fn keep_aside(state: &Path, path: &Path) -> String {
     let template = quote_path(&state.join("kept.XXXXXX"));
     format!("mv {} \"$(mktemp -d {template})\"", quote_path(path))
+}
+
+/// A command line that destroys a copy of a secret. What has another name too is not overwritten, as that may be
+/// the original: such a name is only removed.
+pub fn destroy_copy(path: &Path) -> String {
+    let is_alone = fs::symlink_metadata(path).is_ok_and(|at| at.is_file() && at.nlink() == 1);
+    format!("{} {}", if is_alone { "shred -u" } else { "rm" }, quote_path(path))
 }
 
 /// A command line that adds lines to a file, whose last line may have no end.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use gpg::clock;
-use keystore::remedy::quote_path;
+use keystore::remedy;
 use keystore::{Fault, Home};
 
 use super::finding::{Mend, Remedy, Section};
@@ -56,7 +56,7 @@ fn report(host: &Host, home: &Home, fault: &Fault, section: &mut Section) {
         Fault::Strange(path) if may_hold_phrase(path) => section.warning(
             host.name(path),
             "does not belong into a home, and may hold a passphrase in the clear; nobody should need it",
-            Remedy::Command(format!("shred -u {}", quote_path(path))),
+            Remedy::Command(remedy::destroy_copy(path)),
         ),
         Fault::Strange(path) => {
             section.note(host.name(path), "does not belong into a home; it does no harm");

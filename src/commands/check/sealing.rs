@@ -1,7 +1,7 @@
 //! Whether passphrases are sealed, and each of them opens. What there is to be known without the key is
 //! told without it, as a terminal has none.
 
-use keystore::remedy::quote_path;
+use keystore::remedy;
 use keystore::{CREDENTIAL, Form, Home, Sealing};
 
 use super::finding::{Remedy, Section};
@@ -112,8 +112,8 @@ fn look_for_copies(host: &Host, section: &mut Section) {
     let strays = section.look("the state", host.inspector.plaintext_copies(), host.give_back());
     for path in strays.unwrap_or_default() {
         let message = "holds the passphrase of a key in the clear; nobody should need this copy";
-        let shred = Remedy::Command(format!("shred -u {}", quote_path(&path)));
-        section.failed(host.name(&path), message, shred);
+        let destroy = Remedy::Command(remedy::destroy_copy(&path));
+        section.failed(host.name(&path), message, destroy);
     }
 }
 

@@ -19,6 +19,7 @@ use crate::keep::passphrase_locations::{self, PassphraseLocation, keygrip};
 use crate::keep::plaintext_copies;
 use crate::layout::PASSPHRASE;
 use crate::parallel;
+use crate::remedy;
 use crate::secrets::passphrase::{self, Form};
 use crate::secrets::sealing_key::CREDENTIAL;
 use crate::secrets::sealing_marker::{Marker, Sealing, no_key};
@@ -294,9 +295,10 @@ impl Store {
         let mut count = 0;
         for path in self.plaintext_copies()? {
             log::error!(
-                "{}: holds the passphrase of a key in the clear; remove it (shred -u), if it is a copy \
-                 that nobody needs, or move it out of the state",
-                path.display()
+                "{}: holds the passphrase of a key in the clear; if it is a copy that nobody needs, run: {}; \
+                 else move it out of the state",
+                path.display(),
+                remedy::destroy_copy(&path)
             );
             count += 1;
         }
