@@ -152,3 +152,13 @@ fn a_half_sealed_state_without_its_marker_leads_signd_to_no_sealed_phrase() {
     assert_eq!(sealed.host.gen_key_patiently(&name(0), &json!({})).status, 200);
     assert_eq!(sealed.host.entries("phrases"), [name(0)]);
 }
+
+#[test]
+fn check_names_the_command_that_seals_once_it_would() {
+    let mut sealed = with_links();
+    let page = sealed.page(&[]);
+    assert!(page.contains("-> systemd-run ") || page.contains("-> copr-keygen seal "), "{page}");
+    sealed.host.unset("COPR_KEYGEN_PHRASES_DIR");
+    let page = sealed.page(&[]);
+    assert!(page.contains("-> set phrases_dir to a directory in memory, then seal"), "{page}");
+}

@@ -36,7 +36,10 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
                 section.note("passphrases", message);
             } else {
                 let message = format!("{message}; a {CREDENTIAL} is given");
-                section.warning("passphrases", message, with_key(host, "seal"));
+                let first = "set phrases_dir to a directory in memory, then seal (docs/sealing.md)";
+                let can_seal = host.inspector.would_provide_phrases().is_ok();
+                let remedy = if can_seal { with_key(host, "seal") } else { first.into() };
+                section.warning("passphrases", message, remedy);
             }
             return section;
         }
