@@ -41,6 +41,9 @@ fn what_check_repairs_is_repaired_by_the_command_it_prints() {
     sign_host.assert_remedy_mends("gpg-agent.conf", "is missing");
     write(&sign_host.path("gnupg/trustdb.gpg"), b"corrupt");
     sign_host.assert_remedy_mends("gnupg/trustdb.gpg", "signing fails");
+    fs::remove_file(sign_host.path("gnupg/pubring.kbx")).unwrap();
+    fs::create_dir(sign_host.path("gnupg/pubring.kbx")).unwrap();
+    sign_host.assert_remedy_mends("gnupg/pubring.kbx", "those of another service");
     write(&home.join("trustdb.gpg"), b"corrupt");
     sign_host.assert_remedy_mends("trustdb.gpg", "can be deleted");
     let tag = super::state::tag_of_this_host(&sign_host.host);

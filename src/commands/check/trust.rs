@@ -43,7 +43,8 @@ fn old_service(host: &Host, section: &mut Section) {
         Some(Some(path)) => {
             let message = "holds keys that no home has, those of another service: no keys are made \
                            until they have been taken over";
-            section.failed(host.name(&path), message, import());
+            let remedy = if path.is_file() { import() } else { host.keep_aside(&path) };
+            section.failed(host.name(&path), message, remedy);
         }
         Some(None) if fs::symlink_metadata(&importing).is_ok() => {
             let message = "the keys of the old service have not all been taken over: the import was \
