@@ -161,3 +161,30 @@ fn a_state_that_was_moved_away_is_put_back_by_the_command() {
     sign_host.assert_remedy_mends("state.new", "inside of this one");
     sign_host.assert_well(&["--deep"]);
 }
+
+#[test]
+fn no_command_takes_keys_out_of_use() {
+    let sign_host = SignHost::with_keys(&[ID]);
+    let (state, keys) = (sign_host.host.state(), sign_host.path("keys"));
+    let assert_is_prose = |subject: &str, words: &str| {
+        let found = sign_host.check(&[]);
+        let line = found.line("failed", subject, words);
+        let line = line.or_else(|| found.line("warning", subject, words));
+        let line = line.unwrap_or_else(|| panic!("{subject}: {words}: {found:#?}"));
+        assert_eq!(line["is_command"], false, "{line}");
+    };
+    let inner = state.join("copy");
+    fs::create_dir(&inner).unwrap();
+    let copied = std::process::Command::new("cp").arg("-a").args([&keys, &inner]).status();
+    assert!(copied.unwrap().success());
+    assert_is_prose("copy", "inside of this one");
+    fs::remove_dir_all(&inner).unwrap();
+    // On another disk, with a link in its place.
+    let elsewhere = state.with_file_name("elsewhere");
+    fs::rename(&keys, &elsewhere).unwrap();
+    symlink(&elsewhere, &keys).unwrap();
+    assert_is_prose("keys", "is not a directory");
+    fs::remove_file(&keys).unwrap();
+    fs::rename(&elsewhere, &keys).unwrap();
+    sign_host.assert_well(&["--deep"]);
+}

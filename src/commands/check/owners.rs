@@ -168,10 +168,14 @@ fn parts(host: &Host, section: &mut Section) -> bool {
                 report(host, section, &keystore::judge(&path, &found, owner));
                 may_write(section, part, &path);
             }
-            Ok(_) => {
+            Ok(found) => {
                 let message =
                     "is not a directory: the service does not start, and keys were not looked at";
-                section.failed(part, message, host.keep_aside(&path));
+                // It may lead to all keys: an empty directory in its place would hide them.
+                let back = "rm the link, and mv -T the directory that it leads to into its place";
+                let leads_to_keys = part == "keys" && found.is_symlink();
+                let remedy = if leads_to_keys { back.into() } else { host.keep_aside(&path) };
+                section.failed(part, message, remedy);
                 return false;
             }
             Err(e) if is_not_there(&e) => section.failed(part, "is missing", Mend::Part(path)),

@@ -63,8 +63,12 @@ fn old_service(host: &Host, section: &mut Section) {
 fn other_states(host: &Host, survey: &Survey, section: &mut Section) {
     let message = "is a state with keys inside of this one: it was moved there, and nobody uses it";
     for inner in nested::states(host.state()).unwrap_or_default() {
-        let verdict = if survey.homes.is_empty() { Verdict::Failed } else { Verdict::Warning };
-        let remedy = Remedy::Command(nested::put_in_place(host.state(), &inner));
+        let command = Remedy::Command(nested::put_in_place(host.state(), &inner));
+        let (verdict, remedy) = match survey.homes.is_empty() {
+            true => (Verdict::Failed, command),
+            // Where both have keys, no command can tell which of them count.
+            false => (Verdict::Warning, "see which keys only it has, and move it elsewhere".into()),
+        };
         section.add(verdict, host.name(&inner), message, remedy);
     }
     if survey.homes.is_empty() && survey.failure.is_none() {
