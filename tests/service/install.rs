@@ -144,3 +144,14 @@ fn an_uninstall_takes_away_what_an_install_put_and_nothing_else() {
         }
     }
 }
+
+#[test]
+fn a_link_of_somebody_to_what_is_not_mounted_comes_back() {
+    let root = scratch();
+    let link = root.path().join("usr/bin/gpg_copr.sh");
+    fs::create_dir_all(link.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink("/not/mounted", &link).unwrap();
+    install(root.path());
+    make_well("uninstall", root.path());
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new("/not/mounted"));
+}
