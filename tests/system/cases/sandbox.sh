@@ -59,6 +59,8 @@ END
     note "$1: $(grep -c ': cannot$' "$container_dir/probes") attempts to get out failed"
 }
 
+# copr-keygen-backup.service does not start without it.
+in_container sh -c 'mkdir -p /etc/copr-keygen && touch /etc/copr-keygen/backup-recipient.asc'
 mapfile -t services < <(in_container find /usr/lib/systemd/system -name 'copr-keygen*.service' -printf '%f\n')
 [ "${#services[@]}" -ge 2 ] || fail "found only these services: ${services[*]}"
 for unit in "${services[@]}"; do
