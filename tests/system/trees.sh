@@ -12,7 +12,8 @@ tree_ready() {
     fi
     echo "making a root tree of Debian $2 (once)" >&2
     mkdir -p "$1" && rm -rf "$tree" "$unfinished" || return
-    if ! mmdebstrap --quiet --mode=root --variant=minbase --include="$tree_packages" "$2" "$unfinished" >&2; then
+    if ! mmdebstrap --quiet --aptopt='Acquire::Retries "5"' --mode=root --variant=minbase \
+        --include="$tree_packages" "$2" "$unfinished" >&2; then
         rm -rf "$unfinished"
         return 1
     fi
