@@ -4,10 +4,11 @@ use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use keystore::FileId;
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{Backlog, getsockopt, listen};
 
@@ -21,7 +22,7 @@ use crate::systemd::sockets::Socket;
 pub struct Listener {
     socket: Socket,
     /// Path, device and inode of a Unix socket that was bound here. It is removed in the end.
-    own_path: Option<(PathBuf, u64, u64)>,
+    own_path: Option<(PathBuf, FileId)>,
 }
 
 impl Listener {
@@ -91,8 +92,8 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let Some((path, device, inode)) = &self.own_path else { return };
-        let is_ours = |found: fs::Metadata| (found.dev(), found.ino()) == (*device, *inode);
+        let Some((path, made)) = &self.own_path else { return };
+        let is_ours = |found: fs::Metadata| FileId::from(&found) == *made;
         if fs::symlink_metadata(path).is_ok_and(is_ours) {
             let _ = fs::remove_file(path); // the next start replaces it if this fails
         }
@@ -138,7 +139,7 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     };
     let mut listener = Listener::new(Socket::Unix(bound?))?;
     let made = fs::symlink_metadata(path)?;
-    listener.own_path = Some((path.into(), made.dev(), made.ino()));
+    listener.own_path = Some((path.into(), FileId::from(&made)));
     Ok(listener)
 }
 

@@ -2,8 +2,9 @@
 //! readable line each on stderr.
 
 use std::io::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
+use gpg::clock;
 use gpg::text::printable;
 use log::{LevelFilter, Log, Metadata, Record};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
@@ -40,8 +41,8 @@ impl Log for Stderr {
         let front = match (self.0, record.level()) {
             // It cannot write times before 1970.
             (Style::Service, _) => {
-                let now = humantime::format_rfc3339_seconds(SystemTime::now().max(UNIX_EPOCH));
-                format!("{now} {level}: ")
+                let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+                format!("{} {level}: ", clock::timestamp(now))
             }
             (Style::Terminal, log::Level::Error | log::Level::Warn) => {
                 format!("copr-keygen: {level}: ")

@@ -26,6 +26,7 @@ mod transfer;
 mod view;
 
 pub use error::{Error, Result};
+pub use files::FileId;
 pub use files::durable::{rename, rename_by};
 pub use files::make_directory as make_part;
 pub use home::Homes;

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use gpg::agent::AgentOption;
 use keystore::remedy;
-use keystore::{Agent, Configuration};
+use keystore::{Agent, Configuration, FileId};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::finding::{Mend, Remedy, Section};
@@ -162,7 +162,7 @@ fn look(directory: &Path, process: &Path) -> io::Result<Option<&'static str>> {
         seen => seen?,
     };
     let found = fs::metadata(&here)?;
-    if (seen.dev(), seen.ino()) != (found.dev(), found.ino()) {
+    if FileId::from(&seen) != FileId::from(&found) {
         return Ok(Some("has another directory in its place"));
     }
     let is_cut_off = is_read_only(&there)? && !is_read_only(&here)?;

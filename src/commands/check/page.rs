@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal};
+use std::io;
 
 use serde::Serialize;
 
 use super::finding::{Finding, Remedy, Section, Verdict};
 use crate::cli::Check;
-use crate::commands::output::{self, number};
+use crate::commands::output::{self, number, takes_more_than_lines};
 use crate::error::{Error, Result};
 
 /// So many findings that say the same are shown to people.
@@ -48,7 +48,7 @@ impl Page {
         if options.json {
             output::json_array(self.lines())?;
         } else if !options.quiet || self.findings().next().is_some() {
-            output::print(&self.text(has_colours()))?;
+            output::print(&self.text(takes_more_than_lines(&io::stdout())))?;
         }
         match self.count(Verdict::Failed) {
             0 => Ok(()),
@@ -99,13 +99,6 @@ impl Page {
         });
         text
     }
-}
-
-/// Whether the terminal of stdout shows colours, and its user wants them (<https://no-color.org>).
-fn has_colours() -> bool {
-    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-    io::stdout().is_terminal() && !unwanted && !is_dumb
 }
 
 /// Findings that say the same of different things, in the order of the first of each.

@@ -3,11 +3,11 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use keystore::FileId;
 use keystore::remedy::{self, quote_path};
 use nix::unistd::{AccessFlags, access};
 
@@ -234,7 +234,7 @@ fn is_same(a: &Path, b: &Path) -> bool {
 
 fn is_same_file(a: &Path, b: &Path) -> bool {
     match (fs::metadata(a), fs::metadata(b)) {
-        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        (Ok(a), Ok(b)) => FileId::from(&a) == FileId::from(&b),
         _ => false,
     }
 }

@@ -65,15 +65,8 @@ impl Drop for IdentityLock<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::make::job_queue::tests::{late, soon};
     use std::time::Duration;
-
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_millis(30)
-    }
-
-    fn late() -> Instant {
-        Instant::now() + Duration::from_secs(60)
-    }
 
     #[test]
     fn one_lock_per_identity() -> Result<()> {

@@ -1,8 +1,10 @@
 //! A bounded number of gpg jobs at once, handed out first come, first served.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+use gpg::locks::unpoisoned;
 
 use crate::error::{Error, Result};
 use crate::parallel::lock;
@@ -74,7 +76,7 @@ pub fn wait<'a, T>(
     guard: MutexGuard<'a, T>,
     limit: Duration,
 ) -> MutexGuard<'a, T> {
-    condvar.wait_timeout(guard, limit).unwrap_or_else(PoisonError::into_inner).0
+    unpoisoned(condvar.wait_timeout(guard, limit)).0
 }
 
 /// The time left until `deadline`. Once there is none, [`gpg::Error::Busy`] with the words `otherwise`.
@@ -86,15 +88,15 @@ pub fn remaining(deadline: Instant, otherwise: &str) -> Result<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    fn soon() -> Instant {
+    pub fn soon() -> Instant {
         Instant::now() + Duration::from_millis(30)
     }
 
-    fn late() -> Instant {
+    pub fn late() -> Instant {
         Instant::now() + Duration::from_secs(60)
     }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use gpg::{Certificate, Keygrip, Keyring};
+use gpg::{Certificate, Keygrip, Keyring, text};
 
 use crate::Store;
 use crate::error::Result;
@@ -201,5 +201,5 @@ fn import_into_copy(file: &str) -> String {
 }
 
 fn count(keys: usize) -> String {
-    if keys == 1 { "1 secret key".into() } else { format!("{keys} secret keys") }
+    text::number(keys, "secret key", "secret keys")
 }
