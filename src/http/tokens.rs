@@ -203,7 +203,9 @@ pub fn parse_pattern(text: &str) -> std::result::Result<Pattern, &'static str> {
     Pattern::new(text).map_err(|_| wrong)
 }
 
-/// A line for the file, with a new token of 256 random bits.
+/// A line for the file, with a new token of 255 random bits.
+///
+/// The first of its 43 characters is a letter, so that no program takes a token for an option.
 pub fn new_line(
     name: &str,
     scopes: &Scopes,
@@ -212,6 +214,8 @@ pub fn new_line(
     let failed = |e: String| Error::io("making a token", std::io::Error::other(e));
     let mut bits = Zeroizing::new([0_u8; 32]);
     SysRng.try_fill_bytes(&mut *bits).map_err(|e| failed(e.to_string()))?;
+    // The alphabet begins with the letters, and `-` and `_` are its last two characters.
+    bits[0] &= 0x7f;
     let mut buffer = Zeroizing::new([0_u8; 43]);
     let token =
         Base64UrlUnpadded::encode(&*bits, &mut *buffer).map_err(|e| failed(e.to_string()))?;
@@ -344,5 +348,14 @@ mod tests {
         let tokens = Tokens::parse(line.as_bytes()).unwrap();
         assert_eq!(tokens.find(token.as_bytes()).unwrap().name, "backend");
         assert_ne!(*line, *new_line("backend", &scopes, Some(&pattern)).unwrap());
+    }
+
+    #[test]
+    fn a_new_token_begins_with_a_letter() {
+        for _ in 0..500 {
+            let line = new_line("backend", &Scopes(vec![Scope::Read]), None).unwrap();
+            let first = line.split(' ').nth(1).unwrap().chars().next();
+            assert!(first.is_some_and(|c| c.is_ascii_alphabetic()), "{first:?}");
+        }
     }
 }

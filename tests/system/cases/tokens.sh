@@ -107,8 +107,8 @@ expect "another user" 401 "$(by games)"
 expect "another user with a token" 200 "$(by games --user "copr:$token")"
 
 for secret in "$token" "$reader"; do
-    journal | grep -qF "$secret" && fail "a token is in the journal"
+    journal | grep -qFe "$secret" && fail "a token is in the journal"
     in_container sh -c 'cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | tr "\0" "\n"' |
-        grep -v printf | grep -qF "$secret" && fail "a token is in an environment or command line"
+        grep -v printf | grep -qFe "$secret" && fail "a token is in an environment or command line"
 done
 true
