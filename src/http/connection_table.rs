@@ -6,17 +6,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use gpg::locks::unpoisoned;
-use keystore::{INSIDE_MAX, LOOKS_MAX};
 use nix::sys::socket::Shutdown;
 
 use super::connection::Connection;
-use super::stream::STREAMS_MAX;
 
 /// At most this many connections are served at once.
-const CONNECTIONS_MAX: usize = 256;
-
-// A connection is not cut off while its request is answered. The requests that take long leave some free.
-const _: () = assert!(INSIDE_MAX + LOOKS_MAX + STREAMS_MAX < CONNECTIONS_MAX);
+pub const CONNECTIONS_MAX: usize = 256;
 
 /// Threads of cut-off connections that may still be on their way out.
 const LEAVING_MAX: usize = 24;

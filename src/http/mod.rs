@@ -14,6 +14,7 @@ pub mod keys;
 mod listener;
 mod metrics;
 pub mod peers;
+mod protocol;
 mod readiness;
 pub mod request;
 mod response;
@@ -27,5 +28,5 @@ mod workers;
 
 pub use auth::Access;
 pub use listener::Listener;
-pub use server::{Server, Stop};
+pub use server::{Protocol, Server, Stop};
 pub use service::Service;

@@ -9,10 +9,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::connection::Connection;
-use super::connection_table::ConnectionTable;
-use super::exchange;
+use super::connection_table::{Admitted, ConnectionTable};
 use super::listener::Listener;
-use super::service::Service;
 use super::workers::Workers;
 use crate::error::{Error, Result};
 use crate::systemd::notify::Notifier;
@@ -27,9 +25,31 @@ const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
 /// Connections accepted from one socket before the others get their turn.
 const ACCEPT_BATCH: usize = 64;
 
+/// What is said over the connections, and what the accept loop has to know of it.
+pub trait Protocol: Send + Sync + 'static {
+    /// Sees a connection through, in a thread that serves no other meanwhile.
+    fn serve(&self, admitted: &Admitted);
+
+    /// Refuses a connection that got no place in the table. The accepting thread calls this, so it must not
+    /// wait.
+    fn turn_away(&self, connection: Connection);
+
+    /// One line for `systemctl status`.
+    fn status_text(&self) -> String;
+
+    /// Whether something is being done for which no connection is open. The process does not exit as idle
+    /// then.
+    fn is_busy(&self) -> bool {
+        false
+    }
+
+    /// No connection is accepted any more. Those that are open are waited for.
+    fn stop(&self);
+}
+
 /// The accept loop and what it serves.
 pub struct Server {
-    service: Arc<Service>,
+    protocol: Arc<dyn Protocol>,
     listeners: Vec<Listener>,
     connections: Arc<ConnectionTable>,
     workers: Arc<Workers>,
@@ -48,14 +68,14 @@ pub enum Stop {
 }
 
 impl Server {
-    /// Serves `listeners`.
-    pub fn new(service: Arc<Service>, listeners: Vec<Listener>) -> Self {
+    /// Speaks `protocol` at `listeners`.
+    pub fn new(protocol: Arc<impl Protocol>, listeners: Vec<Listener>) -> Self {
         let workers = Workers::new({
-            let service = Arc::clone(&service);
-            move |admitted| exchange::serve(&service, &admitted)
+            let protocol = Arc::clone(&protocol);
+            move |admitted| protocol.serve(&admitted)
         });
         let connections = ConnectionTable::new();
-        Self { service, listeners, connections, workers, last_complaint: None }
+        Self { protocol, listeners, connections, workers, last_complaint: None }
     }
 
     /// Serves until a signal arrives or nothing happened for `idle_timeout` (`None`: for ever).
@@ -67,7 +87,7 @@ impl Server {
         notifier: &mut Notifier,
     ) -> Result<Stop> {
         let end = loop {
-            notifier.alive(&self.service.status_text());
+            notifier.alive(&self.protocol.status_text());
             let left = self.time_to_idle_exit(idle_timeout).unwrap_or(ROUND);
             let limit = left.min(ROUND).min(notifier.interval());
             let (signalled, ready) = self.wait(signals, limit)?;
@@ -87,8 +107,8 @@ impl Server {
 
     /// How long this process may still be idle; `None` while it is busy, or when it may be idle for ever.
     fn time_to_idle_exit(&self, idle_timeout: Option<Duration>) -> Option<Duration> {
-        if self.service.key_counts.is_counting() {
-            return None; // else a count that takes longer than that would never end
+        if self.protocol.is_busy() {
+            return None;
         }
         let since = self.connections.idle_since()?;
         Some(idle_timeout?.saturating_sub(since.elapsed()))
@@ -131,7 +151,7 @@ impl Server {
     fn start(&mut self, connection: Connection) {
         let admitted = match self.connections.admit(connection) {
             Ok(admitted) => admitted,
-            Err(connection) => return exchange::turn_away(&self.service, connection),
+            Err(connection) => return self.protocol.turn_away(connection),
         };
         if let Err(e) = self.workers.hand(admitted) {
             self.complain(&format!("starting a thread for a connection: {e}; it was closed"));
@@ -148,7 +168,7 @@ impl Server {
     /// Stops accepting and sees the accepted requests through.
     fn finish(mut self, end: Stop, signals: &Signals, notifier: &mut Notifier) -> Result<Stop> {
         notifier.stopping();
-        self.service.stop();
+        self.protocol.stop();
         self.listeners.clear();
         while self.connections.count() > 0 {
             let (signalled, _) = self.wait(signals, ACCEPT_PAUSE)?;

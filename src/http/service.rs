@@ -65,26 +65,6 @@ impl Service {
     pub fn store(&self) -> &Store {
         &self.store
     }
-
-    /// One line for `systemctl status`.
-    pub fn status_text(&self) -> String {
-        let [made, others, refused, failed] = self.counters.summary();
-        let (running, waiting) = self.store.load();
-        format!(
-            "keys made: {made}, other answers: {others}, refused: {refused}, failed: {failed}; \
-             in the making: {running}, waiting: {waiting}"
-        )
-    }
-
-    /// From now on, long answers are not waited for much longer.
-    pub(super) fn stop(&self) {
-        let _ = self.stopping.set(Instant::now()); // the first time counts
-        self.delayed_refusals.close();
-        let left_out = self.flood.left_out();
-        if left_out > 0 {
-            log::warn!("{left_out} more requests that were not let in are not in this log");
-        }
-    }
 }
 
 /// A request on its way to an answer.
