@@ -2,8 +2,9 @@
 //! ordinary GnuPG home.
 //!
 //! The crate `keystore` keeps the keys, and the crate `gpg` runs GnuPG for it. This crate is the binary around
-//! them: `cli` and `settings` say what to do, `commands` do it, one file a mode, `http` answers requests,
-//! `metrics` counts keys, and `systemd` is the rest of the world: sockets, signals, credentials, the journal.
+//! them: `cli` and `settings` say what to do, `commands` do it, one file a mode, `server` accepts
+//! connections, `http` answers requests on them, `metrics` counts keys, and `systemd` is the rest of the world:
+//! sockets, signals, credentials, the journal.
 
 pub mod cli;
 pub mod commands;
@@ -12,5 +13,6 @@ pub mod http;
 pub mod listen_address;
 pub mod metrics;
 pub mod privileges;
+pub mod server;
 pub mod settings;
 pub mod systemd;

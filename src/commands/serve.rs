@@ -7,8 +7,9 @@ use keystore::{CREDENTIAL, Homes, Passphrases, Store, check_root};
 
 use super::fill_pool::Filler;
 use crate::error::{Error, Result};
-use crate::http::{Access, Listener, Server, Service, Stop};
+use crate::http::{Access, Service};
 use crate::privileges;
+use crate::server::{Listener, Server, Stop};
 use crate::settings::Settings;
 use crate::systemd::notify::Notifier;
 use crate::systemd::signals::Signals;

@@ -9,12 +9,11 @@ use keystore::NameEmail;
 use tiny_http::Method;
 use zeroize::Zeroizing;
 
-use super::connection::Connection;
 use super::error::{Error, Result};
-use super::listener::Listener;
 use super::peers::Peers;
 use super::request::Head;
 use super::tokens::{CREDENTIAL, ClientToken, Scope, Scopes, Tokens};
+use crate::server::{Connection, Listener};
 use crate::settings::Settings;
 use crate::systemd::credentials::{self, Secret};
 

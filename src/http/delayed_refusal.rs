@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use gpg::locks::unpoisoned;
 use nix::sys::socket::Shutdown;
 
-use super::connection::Connection;
+use crate::server::Connection;
 
 /// How long an answer waits.
 const DELAY: Duration = Duration::from_millis(250);

@@ -7,14 +7,13 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::Shutdown;
 
 use super::access_log::AccessLog;
-use super::connection::Connection;
-use super::connection_table::Admitted;
 use super::error::Error;
 use super::request::{self, Head, NoRequest, Request};
 use super::response::Answer;
 use super::routes;
 use super::service::{RequestContext, Service};
 use super::stream::SteadyWriter;
+use crate::server::{Admitted, Connection};
 
 /// From the first byte to the last but for the writing: the backend hangs up after 30 s.
 const ANSWER_TIME: Duration = Duration::from_secs(24);
@@ -111,9 +110,9 @@ mod tests {
     use keystore::Store;
 
     use super::super::auth::Access;
-    use super::super::listener::Listener;
     use super::*;
     use crate::listen_address::ListenAddress;
+    use crate::server::Listener;
     use crate::settings::{Flags, Settings};
 
     #[test]

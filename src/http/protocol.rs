@@ -4,12 +4,10 @@ use std::time::Instant;
 
 use keystore::{INSIDE_MAX, LOOKS_MAX};
 
-use super::connection::Connection;
-use super::connection_table::{Admitted, CONNECTIONS_MAX};
 use super::exchange;
-use super::server::Protocol;
 use super::service::Service;
 use super::stream::STREAMS_MAX;
+use crate::server::{Admitted, CONNECTIONS_MAX, Connection, Protocol};
 
 // A connection is not cut off while its request is answered. The requests that take long leave some free.
 const _: () = assert!(INSIDE_MAX + LOOKS_MAX + STREAMS_MAX < CONNECTIONS_MAX);

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use tiny_http::{HTTPVersion, Method};
 use zeroize::Zeroizing;
 
-use super::connection::Connection;
 use super::error::Error;
+use crate::server::Connection;
 use crate::systemd::credentials::Secret;
 
 /// Request line and headers, in bytes.

@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::connection::Connection;
 use super::error::{Error, Result};
+use crate::server::Connection;
 
 /// Long answers at once.
 pub const STREAMS_MAX: usize = 16;
