@@ -16,6 +16,7 @@ use super::counters::Counters;
 use super::error::Error;
 use super::request::Head;
 use super::response::Answer;
+use crate::server::Peer;
 use crate::systemd::journal::event;
 
 /// Characters of a method or path that the log gets.
@@ -34,9 +35,9 @@ pub struct Subject {
 }
 
 /// What the line of one answer is made of.
-pub struct AccessLog<'a> {
+pub struct AccessLog {
     request_id: String,
-    peer: &'a str,
+    peer: Peer,
     started: Instant,
     /// The request, as far as it could be read.
     pub head: Option<Head>,
@@ -46,9 +47,9 @@ pub struct AccessLog<'a> {
     pub subject: Subject,
 }
 
-impl<'a> AccessLog<'a> {
+impl AccessLog {
     /// Nothing is known yet but where the connection came from, and when.
-    pub fn new(peer: &'a str, started: Instant) -> Self {
+    pub fn new(peer: Peer, started: Instant) -> Self {
         Self {
             request_id: format!("{:016x}", rand::random::<u64>()),
             peer,
@@ -130,7 +131,7 @@ impl<'a> AccessLog<'a> {
         let fields = [
             ("MESSAGE_ID", message_id),
             ("REQUEST_ID", &self.request_id),
-            ("REMOTE_ADDRESS", self.peer),
+            ("REMOTE_ADDRESS", &self.peer.to_string()),
             ("HTTP_METHOD", &method),
             ("HTTP_PATH", &path),
             ("HTTP_STATUS", &status.to_string()),

@@ -13,7 +13,7 @@ use super::error::{Error, Result};
 use super::peers::Peers;
 use super::request::Head;
 use super::tokens::{CREDENTIAL, ClientToken, Scope, Scopes, Tokens};
-use crate::server::{Connection, Listener};
+use crate::server::{Listener, Peer};
 use crate::settings::Settings;
 use crate::systemd::credentials::{self, Secret};
 
@@ -72,18 +72,13 @@ impl Access {
 
     /// Decides by the head of a request whether its client is let in. Fills in `caller` once the token has
     /// been matched.
-    pub fn admit(
-        &self,
-        head: &mut Head,
-        connection: &Connection,
-        caller: &mut Caller,
-    ) -> Result<()> {
+    pub fn admit(&self, head: &mut Head, peer: Peer, caller: &mut Caller) -> Result<()> {
         let authorization = head.authorization.take();
         let need = needed(&head.method, &head.path);
         if need == Need::Nothing {
             return Ok(());
         }
-        *caller = self.identify(authorization, connection)?;
+        *caller = self.identify(authorization, peer)?;
         match (need, &caller.scopes) {
             (Need::Scope(scope), Some(scopes)) if !scopes.hold(scope) => Err(Error::Forbidden(
                 format!("this token does not have the scope {}", scope.as_str()),
@@ -92,19 +87,19 @@ impl Access {
         }
     }
 
-    fn identify(&self, authorization: Option<Secret>, connection: &Connection) -> Result<Caller> {
+    fn identify(&self, authorization: Option<Secret>, peer: Peer) -> Result<Caller> {
         let presented = authorization.map(|value| presented(value.as_bytes()));
-        match (&self.tokens, presented, connection.user()) {
+        match (&self.tokens, presented, peer) {
             (Some(tokens), Some(token), _) => {
                 let token = token.and_then(|token| tokens.find(&token));
                 token.map(Caller::of).ok_or(Error::Unauthorized)
             }
-            (_, _, Some(user)) if self.peers.allow(user) => Ok(Caller::default()),
+            (_, _, Peer::Unix(user)) if self.peers.allow(user) => Ok(Caller::default()),
             (Some(_), ..) => Err(Error::Unauthorized),
-            (None, _, Some(_)) => Err(Error::Forbidden(
+            (None, _, Peer::Unix(_)) => Err(Error::Forbidden(
                 "this user may not ask here; allow_users and allow_groups say who may".into(),
             )),
-            (None, _, None) => Ok(Caller::default()),
+            (None, _, Peer::Tcp(_)) => Ok(Caller::default()),
         }
     }
 }

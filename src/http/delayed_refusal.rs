@@ -103,12 +103,14 @@ impl Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::Peer;
+    use nix::sys::socket::UnixCredentials;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
 
     fn refuse(refusals: &Arc<DelayedRefusals>) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let connection = Connection::new(ours, "test".into(), None);
+        let connection = Connection::new(ours, Peer::Unix(UnixCredentials::new()));
         refusals.add(Arc::new(connection), b"no".to_vec());
         theirs
     }

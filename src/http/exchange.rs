@@ -27,7 +27,7 @@ pub fn serve(service: &Service, admitted: &Admitted) {
     let started = Instant::now();
     let connection = admitted.connection();
     let mut log = AccessLog::new(connection.peer(), started);
-    let admit = |head: &mut Head| service.access.admit(head, connection, &mut log.caller);
+    let admit = |head: &mut Head| service.access.admit(head, connection.peer(), &mut log.caller);
     match request::read(&**connection, started, admit) {
         Ok(request) => {
             // A request that was cut off when it was complete already has not been touched yet.

@@ -168,6 +168,8 @@ impl Write for StreamBody<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::Peer;
+    use nix::sys::socket::UnixCredentials;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
     use std::thread;
@@ -180,7 +182,7 @@ mod tests {
     #[test]
     fn a_client_that_reads_slowly_is_served_longer_than_one_that_stalls() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let connection = Connection::new(ours, "test".into(), None);
+        let connection = Connection::new(ours, Peer::Unix(UnixCredentials::new()));
         let stopping = OnceLock::new();
         let reader = thread::spawn(move || {
             let mut buffer = [0; 8 * 1024];
@@ -201,7 +203,7 @@ mod tests {
     #[test]
     fn time_ends_for_everybody() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let connection = Connection::new(ours, "test".into(), None);
+        let connection = Connection::new(ours, Peer::Unix(UnixCredentials::new()));
         let (stopping, never) = (OnceLock::new(), OnceLock::new());
         let mut late = SteadyWriter { end: Instant::now(), ..steady(&connection, &never) };
         assert_eq!(late.write(b"x").unwrap_err().kind(), io::ErrorKind::TimedOut);

@@ -1,6 +1,8 @@
 //! An accepted connection, TCP or Unix: reads and writes that end at a deadline.
 
+use std::fmt;
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Instant;
 
@@ -9,28 +11,40 @@ use nix::sys::socket::sockopt::{ReceiveTimeout, SendTimeout};
 use nix::sys::socket::{MsgFlags, Shutdown, UnixCredentials, recv, send, setsockopt, shutdown};
 use nix::sys::time::{TimeVal, TimeValLike};
 
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Its address and port.
+    Tcp(SocketAddr),
+    /// Its user, group and process, as the kernel vouches for.
+    Unix(UnixCredentials),
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(out, "{address}"),
+            Self::Unix(user) => write!(out, "unix:uid={},pid={}", user.uid(), user.pid()),
+        }
+    }
+}
+
 /// A connection. The system calls are the same for TCP and Unix sockets.
 #[derive(Debug)]
 pub struct Connection {
     socket: OwnedFd,
-    peer: String,
-    user: Option<UnixCredentials>,
+    peer: Peer,
 }
 
 impl Connection {
-    /// A connection of `peer`; over a Unix socket, the kernel vouches for `user`.
-    pub fn new(socket: impl Into<OwnedFd>, peer: String, user: Option<UnixCredentials>) -> Self {
-        Self { socket: socket.into(), peer, user }
+    /// A connection of `peer`.
+    pub fn new(socket: impl Into<OwnedFd>, peer: Peer) -> Self {
+        Self { socket: socket.into(), peer }
     }
 
-    /// The other end: address and port, or uid and pid.
-    pub fn peer(&self) -> &str {
-        &self.peer
-    }
-
-    /// The user at the other end, as the kernel vouches for; `None` over TCP.
-    pub fn user(&self) -> Option<UnixCredentials> {
-        self.user
+    /// The other end.
+    pub fn peer(&self) -> Peer {
+        self.peer
     }
 
     /// Ends reading, writing or both; a thread that waits in either returns at once.
@@ -97,5 +111,22 @@ fn timed_out(error: Errno) -> io::Error {
     match error {
         Errno::EAGAIN => io::ErrorKind::TimedOut.into(),
         other => other.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::unistd::{getpid, getuid};
+
+    #[test]
+    fn a_peer_has_one_text_in_every_log() {
+        for address in ["192.0.2.7:5003", "[2001:db8::7]:5003"] {
+            let peer = Peer::Tcp(address.parse().unwrap());
+            assert_eq!(peer.to_string(), address);
+        }
+        let this_process = Peer::Unix(UnixCredentials::new());
+        let expected = format!("unix:uid={},pid={}", getuid(), getpid());
+        assert_eq!(this_process.to_string(), expected);
     }
 }

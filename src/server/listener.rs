@@ -12,7 +12,7 @@ use keystore::FileId;
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{Backlog, getsockopt, listen};
 
-use super::connection::Connection;
+use super::connection::{Connection, Peer};
 use crate::error::{Error, Result};
 use crate::listen_address::{ListenAddress, is_not_here};
 use crate::systemd::sockets::Socket;
@@ -52,13 +52,12 @@ impl Listener {
             Socket::Tcp(listener) => listener.accept().and_then(|(stream, from)| {
                 stream.set_nonblocking(false)?;
                 stream.set_nodelay(true)?;
-                Ok(Connection::new(stream, from.to_string(), None))
+                Ok(Connection::new(stream, Peer::Tcp(from)))
             }),
             Socket::Unix(listener) => listener.accept().and_then(|(stream, _)| {
                 stream.set_nonblocking(false)?;
                 let user = getsockopt(&stream, PeerCredentials)?;
-                let peer = format!("unix:uid={},pid={}", user.uid(), user.pid());
-                Ok(Connection::new(stream, peer, Some(user)))
+                Ok(Connection::new(stream, Peer::Unix(user)))
             }),
         };
         match accepted {

@@ -8,6 +8,6 @@ mod listener;
 mod workers;
 
 pub use accept_loop::{Protocol, Server, Stop};
-pub use connection::Connection;
+pub use connection::{Connection, Peer};
 pub use connection_table::{Admitted, CONNECTIONS_MAX};
 pub use listener::Listener;

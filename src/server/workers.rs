@@ -78,16 +78,20 @@ impl Workers {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
     use std::os::unix::net::UnixStream;
     use std::sync::{Barrier, mpsc};
 
-    use super::super::connection::Connection;
+    use super::super::connection::{Connection, Peer};
     use super::super::connection_table::ConnectionTable;
     use super::*;
 
-    fn connection(peer: &str) -> Admitted {
+    const CALM: Peer = Peer::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1));
+    const PANICS: Peer = Peer::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 2));
+
+    fn connection(peer: Peer) -> Admitted {
         let (ours, _) = UnixStream::pair().unwrap();
-        ConnectionTable::new().admit(Connection::new(ours, peer.into(), None)).unwrap()
+        ConnectionTable::new().admit(Connection::new(ours, peer)).unwrap()
     }
 
     /// Answers come from threads that all wait for each other, so each connection has its own.
@@ -101,7 +105,7 @@ mod tests {
             done.lock().unwrap().send(()).unwrap();
         });
         for _round in 0..20 {
-            (0..TOGETHER).for_each(|_| workers.hand(connection("test")).unwrap());
+            (0..TOGETHER).for_each(|_| workers.hand(connection(CALM)).unwrap());
             for _ in 0..TOGETHER {
                 answers.recv_timeout(Duration::from_secs(20)).unwrap();
             }
@@ -113,7 +117,7 @@ mod tests {
         let (done, threads) = mpsc::channel();
         let done = Mutex::new(done);
         let workers = Workers::new(move |connection| {
-            let panics = connection.connection().peer() == "panics";
+            let panics = connection.connection().peer() == PANICS;
             unpoisoned(done.lock()).send(thread::current().id()).unwrap();
             assert!(!panics, "as it should");
         });
@@ -124,14 +128,14 @@ mod tests {
         };
         let mut seen = HashSet::new();
         for _ in 0..10 {
-            workers.hand(connection("test")).unwrap();
+            workers.hand(connection(CALM)).unwrap();
             seen.insert(threads.recv().unwrap());
             idle();
         }
         assert_eq!(seen.len(), 1);
-        workers.hand(connection("panics")).unwrap();
+        workers.hand(connection(PANICS)).unwrap();
         assert!(seen.contains(&threads.recv().unwrap()));
-        workers.hand(connection("test")).unwrap();
+        workers.hand(connection(CALM)).unwrap();
         threads.recv_timeout(Duration::from_secs(20)).unwrap();
     }
 }
