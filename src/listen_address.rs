@@ -29,11 +29,12 @@ pub struct HostPort {
 }
 
 impl HostPort {
-    /// Every address of the host, at least one, each once; asks for those of a name.
-    pub fn addresses(&self) -> Result<Vec<SocketAddr>> {
+    /// Every address of the host, at least one, each once; asks for those of a name. An error names `setting`,
+    /// where this was written.
+    pub fn addresses(&self, setting: &str) -> Result<Vec<SocketAddr>> {
         let refused = |e: io::Error| {
             Error::Settings(format!(
-                "the addresses of {self} (setting listen) cannot be found: {e}"
+                "the addresses of {self} (setting {setting}) cannot be found: {e}"
             ))
         };
         let mut found: Vec<SocketAddr> = Vec::new();
@@ -163,10 +164,10 @@ mod tests {
         let Ok(ListenAddress::Tcp(nowhere)) = "no-such-name.invalid:5003".parse() else {
             panic!("it was not read");
         };
-        assert!(nowhere.addresses().is_err_and(|e| crate::error::exit_status(&e) == 78));
+        assert!(nowhere.addresses("listen").is_err_and(|e| crate::error::exit_status(&e) == 78));
         for (text, expected) in [("127.0.0.1:7", "127.0.0.1:7"), ("[::1]:7", "[::1]:7")] {
             let Ok(ListenAddress::Tcp(address)) = text.parse() else { panic!("{text}") };
-            let resolved = address.addresses().unwrap_or_default();
+            let resolved = address.addresses("listen").unwrap_or_default();
             assert_eq!(resolved.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
         }
     }

@@ -13,7 +13,7 @@ use crate::server::{Listener, Server, Stop};
 use crate::settings::Settings;
 use crate::systemd::notify::Notifier;
 use crate::systemd::signals::Signals;
-use crate::systemd::sockets::{self, Socket};
+use crate::systemd::sockets;
 
 /// Serves until it is told to stop, or, on sockets of systemd, until it has been idle for a while.
 pub fn run(mut settings: Settings) -> Result<()> {
@@ -43,8 +43,8 @@ pub fn run(mut settings: Settings) -> Result<()> {
     store.prepare_phrases()?;
 
     let (listeners, idle_timeout) = match alone {
-        true => (bind(&settings)?, Duration::ZERO),
-        false => (take_over(passed)?, *settings.idle_timeout.get()?),
+        true => (Listener::bind("listen", settings.listen.get()?)?, Duration::ZERO),
+        false => (Listener::take_over(passed)?, *settings.idle_timeout.get()?),
     };
     access.check(&listeners)?;
     let service = Arc::new(Service::new(store, access, &settings)?);
@@ -106,14 +106,4 @@ fn check_values(settings: &Settings) -> Result<()> {
     settings.pool_max_age.get()?;
     settings.key_length.get()?;
     settings.check_expire()
-}
-
-fn take_over(passed: Vec<Socket>) -> Result<Vec<Listener>> {
-    let listeners: std::io::Result<_> = passed.into_iter().map(Listener::new).collect();
-    listeners.map_err(|e| Error::io("taking over the sockets of systemd", e))
-}
-
-fn bind(settings: &Settings) -> Result<Vec<Listener>> {
-    let bound: Result<Vec<_>> = settings.listen.get()?.iter().map(Listener::bind).collect();
-    Ok(bound?.into_iter().flatten().collect())
 }

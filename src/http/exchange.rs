@@ -125,7 +125,7 @@ mod tests {
         let service = Service::new(store, Access::load(&settings).unwrap(), &settings).unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let address: ListenAddress = port.to_string().parse().unwrap();
-        let listener = Listener::bind(&address).unwrap().remove(0);
+        let listener = Listener::bind("listen", &[address]).unwrap().remove(0);
         let mut client = TcpStream::connect(port).unwrap();
         let connection = loop {
             if let Some(connection) = listener.accept().unwrap() {

@@ -26,8 +26,21 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Takes over a socket. The path of a Unix socket is left alone.
-    pub fn new(socket: Socket) -> io::Result<Self> {
+    /// Takes over sockets of systemd. The path of a Unix socket is left alone.
+    pub fn take_over(passed: Vec<Socket>) -> Result<Vec<Self>> {
+        let listeners: io::Result<_> = passed.into_iter().map(Self::new).collect();
+        listeners.map_err(|e| Error::io("taking over the sockets of systemd", e))
+    }
+
+    /// Binds `addresses`, which `setting` has; of a name, every address. A Unix socket that no process listens
+    /// at any more is replaced.
+    pub fn bind(setting: &str, addresses: &[ListenAddress]) -> Result<Vec<Self>> {
+        let bound: Result<Vec<_>> =
+            addresses.iter().map(|address| Self::bind_one(setting, address)).collect();
+        Ok(bound?.into_iter().flatten().collect())
+    }
+
+    fn new(socket: Socket) -> io::Result<Self> {
         match &socket {
             Socket::Tcp(listener) => listener.set_nonblocking(true)?,
             Socket::Unix(listener) => listener.set_nonblocking(true)?,
@@ -35,11 +48,9 @@ impl Listener {
         Ok(Self { socket, own_path: None })
     }
 
-    /// Binds `address`; of a name, every address. A Unix socket that no process listens at any more is
-    /// replaced.
-    pub fn bind(address: &ListenAddress) -> Result<Vec<Self>> {
+    fn bind_one(setting: &str, address: &ListenAddress) -> Result<Vec<Self>> {
         match address {
-            ListenAddress::Tcp(host_port) => bind_tcp(&host_port.addresses()?),
+            ListenAddress::Tcp(host_port) => bind_tcp(&host_port.addresses(setting)?),
             ListenAddress::Unix(path) => bind_unix(path)
                 .map(|listener| vec![listener])
                 .map_err(|e| Error::io(format!("listening at {address}"), e)),

@@ -153,7 +153,7 @@ fn addresses(host: &Host) -> Result<Vec<SocketAddr>> {
     let mut found = Vec::new();
     for address in host.settings.listen.get()? {
         if let ListenAddress::Tcp(host_port) = address {
-            found.extend(host_port.addresses()?);
+            found.extend(host_port.addresses("listen")?);
         }
     }
     Ok(found)

@@ -15,7 +15,7 @@ pub fn ping(address: &ListenAddress) -> io::Result<()> {
         ListenAddress::Tcp(host_port) => {
             let (mut answered, mut missing) = (false, None);
             // Clients of a name may take any of its addresses that this host has.
-            for address in host_port.addresses().map_err(io::Error::other)? {
+            for address in host_port.addresses("listen").map_err(io::Error::other)? {
                 match TcpStream::connect_timeout(&address, PATIENCE) {
                     Ok(stream) => {
                         stream.set_read_timeout(Some(PATIENCE))?;
