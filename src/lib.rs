@@ -16,3 +16,4 @@ pub mod privileges;
 pub mod server;
 pub mod settings;
 pub mod systemd;
+pub mod users;

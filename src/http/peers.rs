@@ -3,10 +3,11 @@
 use std::ffi::CString;
 
 use nix::sys::socket::UnixCredentials;
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use nix::unistd::{Gid, Uid, User, getgrouplist};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::settings::Settings;
+use crate::users;
 
 /// The users and groups of the settings `allow_users` and `allow_groups`.
 #[derive(Debug)]
@@ -18,14 +19,8 @@ pub struct Peers {
 impl Peers {
     /// Looks the names up.
     pub fn from_settings(settings: &Settings) -> Result<Self> {
-        let user = |name: &String| match number(name) {
-            Some(number) => Ok(Uid::from_raw(number)),
-            None => known("allow_users", name, User::from_name(name)).map(|user| user.uid),
-        };
-        let group = |name: &String| match number(name) {
-            Some(number) => Ok(Gid::from_raw(number)),
-            None => known("allow_groups", name, Group::from_name(name)).map(|group| group.gid),
-        };
+        let user = |name: &String| users::user("allow_users", name);
+        let group = |name: &String| users::group("allow_groups", name);
         Ok(Self {
             users: settings.allow_users.get()?.iter().map(user).collect::<Result<_>>()?,
             groups: settings.allow_groups.get()?.iter().map(group).collect::<Result<_>>()?,
@@ -40,21 +35,6 @@ impl Peers {
             || self.users.contains(&uid)
             || self.groups.contains(&gid)
             || !self.groups.is_empty() && groups_of(uid).iter().any(|g| self.groups.contains(g))
-    }
-}
-
-/// The number of a user or group. System calls take the highest for "leave it as it is", so it names none.
-fn number(text: &str) -> Option<u32> {
-    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|number| is_number && *number != u32::MAX)
-}
-
-fn known<T>(setting: &str, name: &str, found: nix::Result<Option<T>>) -> Result<T> {
-    let refuse = |why: String| Error::Settings(format!("{setting}: {name:?} {why}"));
-    match found {
-        Ok(Some(found)) => Ok(found),
-        Ok(None) => Err(refuse("is not known on this host".into())),
-        Err(e) => Err(refuse(format!("cannot be looked up: {e}"))),
     }
 }
 
