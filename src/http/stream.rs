@@ -37,7 +37,7 @@ pub struct StreamLimit(AtomicUsize);
 pub struct StreamPermit<'a>(&'a AtomicUsize);
 
 impl StreamLimit {
-    /// [`Error::Busy`] when there are too many.
+    /// [`Error::busy`] when there are too many.
     pub fn enter(&self) -> Result<StreamPermit<'_>> {
         let before = self.0.fetch_add(1, Ordering::SeqCst);
         let permit = StreamPermit(&self.0);
