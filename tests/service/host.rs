@@ -460,3 +460,22 @@ pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// Kills `child` and waits until nothing holds its locks any more. What it has just forked holds them until that
+/// becomes gpg, and looks like `child` until then.
+pub fn kill_child(child: &mut Child) {
+    let looks = |process: &Path| {
+        let part = |name: &str| fs::read(process.join(name)).unwrap_or_default();
+        (part("cmdline"), part("environ"))
+    };
+    let killed = looks(&Path::new("/proc").join(child.id().to_string()));
+    let _ = child.kill(); // it may have ended by itself
+    child.wait().unwrap();
+    if killed.0.is_empty() {
+        return; // it had ended, and left nothing behind
+    }
+    eventually("what the killed process has forked to end or to become gpg", || {
+        let mut processes = fs::read_dir("/proc").unwrap().flatten();
+        processes.all(|process| looks(&process.path()) != killed).then_some(())
+    });
+}

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::host::{Host, Transport, eventually, gen_key_request};
+use super::host::{Host, Transport, eventually, gen_key_request, kill_child};
 use super::old_host::{OldHost, parameters, plain, quick, report, values, words};
 use super::signing::signd_client;
 
@@ -298,8 +298,7 @@ fn a_killed_import_in_place_loses_nothing_and_goes_on() {
             let mut child = import().unwrap();
             let least = whole.mul_f64(f64::from(round) / 8.0);
             thread::sleep(least + Duration::from_millis(rand::random_range(0..40)));
-            let _ = child.kill();
-            child.wait().unwrap();
+            kill_child(&mut child);
         }
         // What the killed import had just started holds its lock until that becomes gpg.
         let report = eventually("the lock of the killed import to be free", || {

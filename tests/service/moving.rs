@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::certificate::assert_signs;
 use super::faults::processes_of;
-use super::host::{Host, Transport, eventually, gpg};
+use super::host::{Host, Transport, eventually, gpg, kill_child};
 use super::old_host::{
     OldHost, assert_signs_in, key_count, keygen, new_host, parameters, plain, quick, reason_of,
     report, values, words,
@@ -246,8 +246,7 @@ fn a_killed_import_goes_on_where_it_was() {
             (ended || have() >= begun + round.min(2)).then_some(())
         });
         thread::sleep(Duration::from_millis(rand::random_range(0..150)));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        kill_child(&mut child);
         // An agent whose gpg died with the import looks for it every few seconds.
         let phrases = host.state().join("phrases");
         // The first kill may come before there is any.

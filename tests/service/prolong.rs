@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::certificate::{assert_signs, text};
 use super::faults::stand_in;
 use super::gen_key::snapshot;
-use super::host::{Host, Transport, eventually};
+use super::host::{Host, Transport, eventually, kill_child};
 use super::programs::write_script;
 
 const DAY: u64 = 86_400;
@@ -207,8 +207,7 @@ fn kills_lose_nothing_and_the_next_run_goes_on_while_keys_are_made_and_sign() {
             eventually("some keys to be prolonged", || {
                 (prolonged() >= part * count / 4 || run.try_wait().unwrap().is_some()).then_some(())
             });
-            run.kill().unwrap();
-            run.wait().unwrap();
+            kill_child(&mut run);
         }
         // What the killed run had just started holds its key until it notices.
         eventually("the rest to be prolonged", || {
@@ -349,8 +348,7 @@ fn the_hook_hears_of_every_changed_certificate_even_after_failures() {
     write_script(&host.scratch().join("hook"), &hangs);
     let mut run = host.mode(&["prolong"]).stderr(Stdio::null()).spawn().unwrap();
     eventually("the hook to start", || gate.exists().then_some(()));
-    run.kill().unwrap();
-    run.wait().unwrap();
+    kill_child(&mut run);
     hook(&host);
     host.json(&["prolong", "--json"]);
     assert_eq!(told(&host)[&name(0)], 3);

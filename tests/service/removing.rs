@@ -13,7 +13,7 @@ use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use serde_json::{Value, json};
 
 use super::certificate::assert_signs;
-use super::host::{Host, Transport, eventually};
+use super::host::{Host, Transport, eventually, kill_child};
 use super::safekeeping::{
     Said, assert_links_are_right, assert_private, copr_keygen, is_revoked, run, tree,
 };
@@ -232,8 +232,7 @@ fn kills_leave_a_key_in_one_place_and_the_next_run_ends_what_was_begun() {
         let arguments = &arguments[..if is_here { 3 } else { 2 }];
         let mut child = copr_keygen(&host, arguments).stderr(Stdio::null()).spawn().unwrap();
         thread::sleep(Duration::from_millis(round * 7 % 260));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        kill_child(&mut child);
         match (is_here, host.home(ID).exists()) {
             (true, false) => removed += 1,
             (false, true) => back += 1,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::certificate::assert_signs;
-use super::host::{Host, Transport, eventually};
+use super::host::{Host, Transport, eventually, kill_child};
 use super::safekeeping::{
     Said, assert_links_are_right, copr_keygen, empty_host, restore, run, tree,
 };
@@ -131,8 +131,7 @@ fn a_restore_that_is_killed_is_finished_by_the_next_one() {
         let mut command = copr_keygen(&host, &arguments);
         let mut child = command.stderr(Stdio::null()).spawn().unwrap();
         thread::sleep(Duration::from_millis(20 * round));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        kill_child(&mut child);
         for id in keys_of(&host) {
             assert_eq!(tree(&host.home(&id)), tree(&original.home(&id)), "{id}");
         }

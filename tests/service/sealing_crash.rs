@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::host::kill_child;
 use super::sealing::{OTHER_KEY, SealedHost, name};
 
 #[test]
@@ -30,8 +31,7 @@ fn a_killed_conversion_loses_nothing_and_is_resumed() {
         let mut command = sealed.host.mode(&[mode]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         wait_for_a_bad_moment(&sealed, &mut child);
-        child.kill().unwrap();
-        child.wait().unwrap();
+        kill_child(&mut child);
         let mut files = sealed.files();
         // What is in there is never taken for anything.
         files.retain(|(path, _)| !path.starts_with("staging"));
