@@ -1,10 +1,7 @@
 //! One request and its answer, from the first byte of the connection to the line in the access log.
 
-use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use nix::sys::socket::Shutdown;
 
 use super::access_log::AccessLog;
 use super::error::Error;
@@ -19,8 +16,6 @@ use crate::server::{Admitted, Connection};
 const ANSWER_TIME: Duration = Duration::from_secs(24);
 /// How long writing an answer may take that is not a stream.
 const WRITE_TIME: Duration = Duration::from_secs(5);
-/// How long a client that is still sending may go on, so that it gets to read its refusal.
-const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// Reads the request, answers it, logs it.
 pub fn serve(service: &Service, admitted: &Admitted) {
@@ -43,7 +38,7 @@ pub fn serve(service: &Service, admitted: &Admitted) {
             send(service, connection, &log, answer);
             // One request a connection: what came behind it is not answered.
             if connection.discard_received() {
-                linger(connection);
+                connection.linger();
             }
         }
         Err(NoRequest::Refused(error, head)) => {
@@ -53,7 +48,7 @@ pub fn serve(service: &Service, admitted: &Admitted) {
                 send_later(service, connection, &log, answer);
             } else {
                 send(service, connection, &log, answer);
-                linger(connection);
+                connection.linger();
             }
         }
         Err(NoRequest::Gone) => log::debug!("{}: left without a request", connection.peer()),
@@ -94,17 +89,9 @@ fn send_later(
     log.record(&service.counters, &service.flood, status, written);
 }
 
-/// Closing a socket with unread data in it resets the connection, and the refusal is lost.
-fn linger(connection: &Connection) {
-    connection.shut_down(Shutdown::Write);
-    let mut rest = connection.until(Instant::now() + LINGER_TIME).take(1024 * 1024);
-    let mut sink = [0; 8192];
-    while matches!(rest.read(&mut sink), Ok(1..)) {}
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::TcpStream;
 
     use keystore::Store;

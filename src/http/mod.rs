@@ -4,7 +4,6 @@
 mod access_log;
 pub mod auth;
 mod counters;
-mod delayed_refusal;
 pub mod error;
 mod exchange;
 pub mod gen_key;

@@ -7,13 +7,12 @@ use std::time::Instant;
 use gpg::{KeyLength, Lifetime};
 use keystore::{Catalog, Result, Store};
 
-use super::access_log::FloodLimit;
 use super::auth::{Access, Caller};
 use super::counters::{CachedCounts, Counters};
-use super::delayed_refusal::DelayedRefusals;
 use super::readiness::Readiness;
 use super::request::Head;
 use super::stream::StreamLimit;
+use crate::server::{DelayedRefusals, FloodLimit};
 use crate::settings::Settings;
 
 /// What requests are answered from.

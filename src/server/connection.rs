@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::{ReceiveTimeout, SendTimeout};
@@ -28,6 +28,9 @@ impl fmt::Display for Peer {
         }
     }
 }
+
+/// How long a client that is still sending may go on, so that it gets to read its refusal.
+const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// A connection. The system calls are the same for TCP and Unix sockets.
 #[derive(Debug)]
@@ -63,6 +66,15 @@ impl Connection {
             }
         }
         true
+    }
+
+    /// Ends writing, and reads for a moment what is still coming: closing a socket with unread data in it resets
+    /// the connection, and the answer is lost.
+    pub fn linger(&self) {
+        self.shut_down(Shutdown::Write);
+        let mut rest = self.until(Instant::now() + LINGER_TIME).take(1024 * 1024);
+        let mut sink = [0; 8192];
+        while matches!(rest.read(&mut sink), Ok(1..)) {}
     }
 
     /// Reads and writes until `deadline`, not later.

@@ -1,6 +1,6 @@
 //! Answers to clients that were not let in wait for a quarter of a second, in one thread and a bounded
-//! number, without a place in the table of connections. That slows down a client that tries one token after
-//! the other, and keeps the processors free. Clients with a right token wait here only when the table is full.
+//! number, without a place in the table of connections. That slows down a client that tries one thing after
+//! the other, and keeps the processors free. Clients that may come in wait here only when the table is full.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use gpg::locks::unpoisoned;
 use nix::sys::socket::Shutdown;
 
-use crate::server::Connection;
+use super::connection::Connection;
 
 /// How long an answer waits.
 const DELAY: Duration = Duration::from_millis(250);
