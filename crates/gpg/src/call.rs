@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::agent::S2K_COUNT;
 use crate::error::{Error, FullDisk, Result, Shortage};
 use crate::feed::Feed;
 use crate::process::{self, End, Finished, Job};
-use crate::programs::Gpg;
+use crate::programs::{Gpg, check_program};
 use crate::status::Status;
 use crate::text::printable;
 
@@ -198,17 +198,31 @@ impl<'a> GpgCall<'a> {
         self.run_program(program)
     }
 
-    /// Runs gpg with an agent of its own, which is gone afterwards. gpg-agent makes its sockets, turns gpg
-    /// into its own parent and watches it; both are in one process group. So the agent needs no polling to
-    /// start and cannot outlive the group.
+    /// Runs gpg with an agent of its own, which is gone afterwards.
     pub(crate) fn run_with_agent(mut self) -> Result<Finished> {
+        // Behind the home, which is always first, and before any command.
+        self.arguments.insert(2, STATUS.into());
+        let gpg = self.gpg.gpg.clone();
+        self.run_below_agent(gpg)
+    }
+
+    /// Talks to an agent of its own, which is gone afterwards. Standard input is for gpg-connect-agent.
+    pub(crate) fn talk_to_agent(mut self) -> Result<Finished> {
+        self.arguments = vec!["--homedir".into(), self.home.into(), "--no-autostart".into()];
+        let client = self.gpg.gpg.with_file_name("gpg-connect-agent");
+        check_program(&client, "gpg")?;
+        self.run_below_agent(client)
+    }
+
+    /// Runs `program` with an agent. gpg-agent makes its sockets, turns the program into its own parent and
+    /// watches it; both are in one process group. So the agent needs no polling to start and cannot outlive the
+    /// group.
+    fn run_below_agent(mut self, program: PathBuf) -> Result<Finished> {
         let Self { gpg, home, deadline, .. } = self;
         gpg.check_installed()?;
         let mut arguments = vec!["--homedir".into(), home.into()];
         arguments.extend(AGENT.map(Into::into));
-        arguments.extend(["--daemon".into(), "--".into(), gpg.gpg.clone().into()]);
-        // Behind the home, which is always first, and before any command.
-        self.arguments.insert(2, STATUS.into());
+        arguments.extend(["--daemon".into(), "--".into(), program.into()]);
         arguments.append(&mut self.arguments);
         self.arguments = arguments;
         let finished = self.run_program(&gpg.agent);

@@ -21,6 +21,19 @@ pub struct OneCertificate<'a> {
     pub certificate: &'a [u8],
 }
 
+impl OneCertificate<'_> {
+    /// The packets of the certificate. The blob says in bytes 8 to 15 where they begin and how many bytes they have.
+    pub fn packets(&self) -> Option<&[u8]> {
+        let blob = self.certificate;
+        let number = |at: usize| {
+            let bytes: [u8; 4] = blob.get(at..at + 4)?.try_into().ok()?;
+            usize::try_from(u32::from_be_bytes(bytes)).ok()
+        };
+        let (begin, length) = (number(8)?, number(12)?);
+        blob.get(begin..begin.checked_add(length)?)
+    }
+}
+
 /// Reads a keybox that must hold exactly one certificate. `Err` is a sentence.
 pub fn one_certificate(file: &[u8]) -> Result<OneCertificate<'_>, String> {
     let (mut first, mut certificate) = (None, None);

@@ -7,6 +7,7 @@ mod bulk;
 mod call;
 mod certificate;
 pub mod clock;
+mod digest_signature;
 mod encrypt;
 pub mod error;
 mod feed;

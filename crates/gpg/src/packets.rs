@@ -12,6 +12,35 @@ const PUBLIC_KEY: u8 = 6;
 /// Packet type of a signature.
 const SIGNATURE: u8 = 2;
 
+/// A packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Its type (RFC 9580, 5).
+    pub kind: u8,
+    /// Its content.
+    pub body: Vec<u8>,
+}
+
+/// All packets in `bytes`.
+pub fn packets(bytes: &[u8]) -> io::Result<Vec<Packet>> {
+    let mut reader = Certificates::new(bytes);
+    let mut found = Vec::new();
+    let mut whole = Vec::new();
+    while let Some(Header { kind, length }) = reader.read_packet(&mut whole, CERTIFICATE_MAX)? {
+        found.push(Packet { kind, body: whole.split_off(length) });
+        whole.clear();
+    }
+    Ok(found)
+}
+
+/// The header of a packet.
+struct Header {
+    /// The type of the packet.
+    kind: u8,
+    /// Bytes of the header.
+    length: usize,
+}
+
 /// One certificate of the stream, byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawCertificate {
@@ -46,10 +75,8 @@ impl<R: BufRead> Certificates<R> {
             let offset = self.offset;
             let mut packet = Vec::new();
             let room = CERTIFICATE_MAX - self.begun.as_ref().map_or(0, |begun| begun.bytes.len());
-            let Some(kind) = self.read_packet(&mut packet, room).map_err(|e| at(offset, &e))?
-            else {
-                return Ok(self.begun.take());
-            };
+            let read = self.read_packet(&mut packet, room).map_err(|e| at(offset, &e))?;
+            let Some(Header { kind, .. }) = read else { return Ok(self.begun.take()) };
             match &mut self.begun {
                 Some(begun) if kind != PUBLIC_KEY => {
                     begun.bytes.append(&mut packet);
@@ -69,9 +96,9 @@ impl<R: BufRead> Certificates<R> {
         }
     }
 
-    /// Reads a packet of at most `room` bytes with its header and returns its type; `None` at the
-    /// end of the stream.
-    fn read_packet(&mut self, packet: &mut Vec<u8>, room: usize) -> io::Result<Option<u8>> {
+    /// Reads a packet of at most `room` bytes with its header, and returns that; `None` at the end of the
+    /// stream.
+    fn read_packet(&mut self, packet: &mut Vec<u8>, room: usize) -> io::Result<Option<Header>> {
         if self.stream.fill_buf()?.is_empty() {
             return Ok(None);
         }
@@ -101,13 +128,14 @@ impl<R: BufRead> Certificates<R> {
             let words = format!("a certificate of more than {CERTIFICATE_MAX} bytes");
             return Err(io::Error::other(words));
         }
+        let header = packet.len();
         let read = (&mut self.stream).take(length as u64).read_to_end(packet)?;
         self.offset += read as u64;
         if read < length {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         // Both ranges above are below 64.
-        Ok(Some(u8::try_from(kind).unwrap_or(u8::MAX)))
+        Ok(Some(Header { kind: u8::try_from(kind).unwrap_or(u8::MAX), length: header }))
     }
 
     /// Reads a number of one, two or four bytes, the most significant first.

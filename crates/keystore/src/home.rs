@@ -106,8 +106,17 @@ impl Homes {
     /// The key of an identity, if there is one. A home that is not complete is an error: it may
     /// hold the only copy of a key, so nothing is ever made in its place.
     pub fn find(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
+        self.look_into(name_email, |record, _| Ok(record))
+    }
+
+    /// What `read` makes of the home of an identity and what is known of its key; `None` when there is none.
+    pub(crate) fn look_into<T>(
+        &self,
+        name_email: &NameEmail,
+        read: impl Fn(KeyRecord, &Path) -> Result<T>,
+    ) -> Result<Option<T>> {
         let home = self.path(name_email);
-        believe(&home, || self.look(name_email))
+        believe(&home, || self.look(name_email)?.map(|record| read(record, &home)).transpose())
     }
 
     fn look(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {

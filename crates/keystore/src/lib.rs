@@ -20,6 +20,7 @@ pub mod remedy;
 #[cfg(test)]
 mod scratch;
 mod secrets;
+mod signing_keys;
 mod state;
 mod store;
 mod transfer;
@@ -44,12 +45,14 @@ pub use keep::trash::Removed;
 pub use key_request::KeyRequest;
 pub use layout::{DIRECTORY_MODE, IMPORTING, PARTS, TRUST_DATABASE};
 pub use make::Outcome;
+pub use make::job_queue::RunningJob;
 pub use make::limits::{INSIDE_MAX, LOOKS_MAX};
 pub use make::pool_filling::Stock;
 pub use options::Options;
 pub use secrets::passphrase::{Form, Passphrases, needs_directory as needs_phrases_dir};
 pub use secrets::sealing_key::{CREDENTIAL, SealingKey};
 pub use secrets::sealing_marker::{Marker, Sealing};
+pub use signing_keys::{SigningFiles, SigningKeys};
 pub use state::directory::{
     check_outside, check_root, check_user, is_volume, nobodys, owner_of, volume_group,
 };

@@ -16,7 +16,7 @@ use crate::layout::{PUBRING, SECRET_KEYS};
 use crate::secrets::passphrase::{Passphrases, Phrase};
 
 /// Longer than the file of any secret key.
-const SECRET_KEY_MAX: u64 = 64 * 1024;
+pub const SECRET_KEY_MAX: u64 = 64 * 1024;
 
 /// Fails unless the key in `home`, a home of staging, signs with `phrase` at a time of its life. The signature is
 /// verified with the certificate in `home`, or with that in the keyring `apart`.

@@ -1,0 +1,43 @@
+//! Signs a digest with a secret key that only gpg-agent can use. gpg itself signs files only.
+
+use std::path::Path;
+use std::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::fingerprint::Keygrip;
+use crate::hex;
+use crate::programs::Gpg;
+
+impl Gpg {
+    /// Has an agent of its own sign `digest` with the secret key `keygrip` in `home`, a home of staging. `hash` is
+    /// OpenPGP's number of the hash algorithm. Returns the signature as libgcrypt's S-expression.
+    pub fn sign_digest(
+        &self,
+        home: &Path,
+        keygrip: &Keygrip,
+        passphrase: &[u8],
+        hash: u8,
+        digest: &[u8],
+        deadline: Instant,
+    ) -> Result<Vec<u8>> {
+        let output = home.join("signature");
+        let commands = format!(
+            "/definq PASSPHRASE phrase\nOPTION pinentry-mode=loopback\nSIGKEY {keygrip}\n\
+             SETHASH {hash} {}\n/datafile {}\nPKSIGN\n/bye\n",
+            *hex::encode(digest),
+            output.display()
+        );
+        let call = self.call(home, deadline);
+        let finished = call
+            .input(&[b"/let phrase ", passphrase, b"\n", commands.as_bytes()])
+            .talk_to_agent()?;
+        let words = finished.succeeded("signing a digest")?;
+        let refusal =
+            words.stdout.split(|byte| *byte == b'\n').find(|line| line.starts_with(b"ERR "));
+        if let Some(refusal) = refusal {
+            let how = String::from_utf8_lossy(refusal).into_owned();
+            return Err(Error::Failed { how, words: words.words });
+        }
+        std::fs::read(&output).map_err(|e| Error::io(format!("reading {}", output.display()), e))
+    }
+}

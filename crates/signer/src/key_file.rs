@@ -1,0 +1,235 @@
+//! The file of a secret key as gpg-agent keeps it (agent/keyformat.txt and agent/protect.c of GnuPG): both forms of
+//! the file, protected with a passphrase in either way, or in the clear.
+
+use std::borrow::Cow;
+
+use openssl::hash::{Hasher, MessageDigest, hash};
+use openssl::memcmp;
+use openssl::symm::{Cipher, Crypter, Mode, decrypt_aead};
+use zeroize::Zeroizing;
+
+use crate::sexp::Sexp;
+
+/// The longest stretching of a passphrase that is done: more than gpg-agent ever chooses, which aims at 0.1 s.
+const S2K_COUNT_MAX: usize = 1 << 30;
+/// Bytes of an authentication tag of OCB.
+const TAG: usize = 16;
+
+/// The numbers of a secret key: names like `n` and `d` with their values.
+#[derive(Debug)]
+pub struct KeyNumbers {
+    /// `rsa`, `ecc`, `dsa` or another name that libgcrypt has for the algorithm.
+    pub algorithm: String,
+    numbers: Vec<Sexp>,
+}
+
+impl KeyNumbers {
+    /// The value of a number, or of another parameter like `curve`.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        let is_named = |number: &&Sexp| number.name() == Some(name.as_bytes());
+        match self.numbers.iter().find(is_named)?.list()? {
+            [_, value] => value.atom(),
+            _ => None,
+        }
+    }
+}
+
+/// Why a file was not opened.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unopened {
+    /// It may be a good key, of a kind that only gpg-agent opens: this one.
+    OnlyByAgent(&'static str),
+    /// The passphrase is another one, or the file was changed.
+    WrongPassphrase,
+    /// It is not the file of a secret key: why.
+    Malformed(&'static str),
+}
+
+/// Opens the file of a secret key. A key in the clear needs no passphrase.
+pub fn open(file: &[u8], passphrase: &[u8]) -> Result<KeyNumbers, Unopened> {
+    let malformed = Unopened::Malformed("it holds no S-expression");
+    let key = expression(file).and_then(|text| Sexp::parse(&text)).ok_or(malformed)?;
+    let parameters = match key.list() {
+        Some([_, parameters, ..]) if parameters.name().is_some() => parameters,
+        _ => return Err(Unopened::Malformed("its S-expression is not that of a key")),
+    };
+    match key.name() {
+        Some(b"private-key") => numbers_of(parameters, &[]),
+        Some(b"protected-private-key") => {
+            let secret = unprotect(parameters, passphrase)?;
+            numbers_of(parameters, &secret)
+        }
+        Some(b"shadowed-private-key") => Err(Unopened::OnlyByAgent("the key is on a card")),
+        _ => Err(Unopened::Malformed("its S-expression is not that of a secret key")),
+    }
+}
+
+/// The S-expression in a file of either form. The extended form has lines like those of mail: `Key:` is followed by
+/// the expression, in lines of which the further ones begin with a space.
+fn expression(file: &[u8]) -> Option<Cow<'_, [u8]>> {
+    if file.first() == Some(&b'(') {
+        return Some(Cow::Borrowed(file));
+    }
+    let mut lines = file.split(|byte| *byte == b'\n');
+    let first = lines.find_map(|line| {
+        let (name, value) = line.split_at_checked(4)?;
+        name.eq_ignore_ascii_case(b"Key:").then_some(value)
+    })?;
+    let further = lines.take_while(|line| line.first().is_none_or(u8::is_ascii_whitespace));
+    // Each line loses one space at its beginning and all at its end; an empty one is the end of a line
+    // (continuation_length in common/name-value.c).
+    let mut text = Vec::with_capacity(file.len());
+    let mut was_empty = false;
+    for line in std::iter::once(first).chain(further) {
+        let line = match line {
+            line if was_empty => line.trim_ascii_start(),
+            [first, rest @ ..] if first.is_ascii_whitespace() => rest,
+            line => line,
+        };
+        let line = line.trim_ascii_end();
+        was_empty = line.is_empty();
+        text.extend_from_slice(if was_empty { b"\n" } else { line });
+    }
+    Some(Cow::Owned(text))
+}
+
+/// The algorithm and all numbers: the ones in the list `(rsa (n …)(e …))`, and those that were protected.
+fn numbers_of(parameters: &Sexp, secret: &[Sexp]) -> Result<KeyNumbers, Unopened> {
+    let name = parameters.name().and_then(|name| std::str::from_utf8(name).ok());
+    let algorithm = name.ok_or(Unopened::Malformed("its algorithm has no name"))?.to_owned();
+    let public = parameters.list().unwrap_or_default();
+    let numbers = public.iter().chain(secret).filter(|number| number.list().is_some());
+    Ok(KeyNumbers { algorithm, numbers: numbers.cloned().collect() })
+}
+
+/// The secret numbers in `(protected MODE ((sha1 SALT COUNT) NONCE) ENCRYPTED)` among the parameters.
+fn unprotect(parameters: &Sexp, passphrase: &[u8]) -> Result<Vec<Sexp>, Unopened> {
+    let malformed = Unopened::Malformed("its protection is not one that gpg-agent writes");
+    let protected = parameters.find("protected").and_then(Sexp::list);
+    let (mode, stretching, encrypted) = match protected {
+        Some([_, mode, stretching, encrypted]) => {
+            (mode.atom(), stretching.list(), encrypted.atom())
+        }
+        Some([_, mode, ..]) if mode.atom() == Some(b"openpgp-native") => {
+            return Err(Unopened::OnlyByAgent("the key is as it was imported and never used"));
+        }
+        _ => return Err(malformed),
+    };
+    let (Some(mode), Some([s2k, nonce]), Some(encrypted)) = (mode, stretching, encrypted) else {
+        return Err(malformed);
+    };
+    let s2k: Option<Vec<_>> = s2k.list().map(|s2k| s2k.iter().filter_map(Sexp::atom).collect());
+    let (Some([b"sha1", salt, count]), Some(nonce)) = (s2k.as_deref(), nonce.atom()) else {
+        return Err(malformed);
+    };
+    let count = std::str::from_utf8(count).ok().and_then(|count| count.parse().ok());
+    let Some(count) = count.filter(|count| *count <= S2K_COUNT_MAX) else { return Err(malformed) };
+    let key = stretch(passphrase, salt, count)?;
+    match mode {
+        b"openpgp-s2k3-ocb-aes" => {
+            let text = open_ocb(parameters, &key, nonce, encrypted)?;
+            Ok(secret_numbers(&text).ok_or(malformed)?.0)
+        }
+        b"openpgp-s2k3-sha1-aes-cbc" => {
+            let text = open_cbc(&key, nonce, encrypted)?;
+            let (numbers, digest) = secret_numbers(&text).ok_or(Unopened::WrongPassphrase)?;
+            check_digest(parameters, &numbers, &digest.ok_or(Unopened::WrongPassphrase)?)?;
+            Ok(numbers)
+        }
+        _ => Err(Unopened::OnlyByAgent("the key is protected in a way that is not known here")),
+    }
+}
+
+/// The key of 16 bytes that a passphrase is stretched to: OpenPGP's iterated and salted S2K with SHA-1 (RFC 9580,
+/// 3.7.1.3).
+fn stretch(passphrase: &[u8], salt: &[u8], count: usize) -> Result<Zeroizing<[u8; 16]>, Unopened> {
+    /// Hashed in one go.
+    const PIECE: usize = 4096;
+    let round = Zeroizing::new([salt, passphrase].concat());
+    let count = count.max(round.len());
+    let rounds_in_piece = PIECE.div_ceil(round.len().max(1));
+    let piece = Zeroizing::new(round.repeat(rounds_in_piece));
+    let hashed = || {
+        let mut hasher = Hasher::new(MessageDigest::sha1())?;
+        for _ in 0..count / piece.len().max(1) {
+            hasher.update(&piece)?;
+        }
+        hasher.update(&piece[..count % piece.len().max(1)])?;
+        hasher.finish()
+    };
+    let hashed = hashed().map_err(|_| Unopened::OnlyByAgent("OpenSSL has no SHA-1 here"))?;
+    let mut key = Zeroizing::new([0; 16]);
+    key.copy_from_slice(&hashed[..16]);
+    Ok(key)
+}
+
+/// Decrypts and authenticates what is encrypted with AES-128 in OCB mode. Authenticated with it is all that is not.
+fn open_ocb(
+    parameters: &Sexp,
+    key: &[u8; 16],
+    nonce: &[u8],
+    encrypted: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, Unopened> {
+    let length = encrypted.len().checked_sub(TAG).filter(|_| nonce.len() == 12);
+    let length = length.ok_or(Unopened::Malformed("its protected part is too short"))?;
+    let is_open = |parameter: &&Sexp| parameter.name() != Some(b"protected");
+    let open = parameters.list().unwrap_or_default().iter().filter(is_open).cloned().collect();
+    let mut aad = Vec::new();
+    Sexp::List(open).write_canonical(&mut aad);
+    // OpenSSL says in its queue of errors whether it has no such cipher.
+    let (text, tag) = encrypted.split_at(length);
+    match decrypt_aead(Cipher::aes_128_ocb(), key, Some(nonce), &aad, text, tag) {
+        Ok(text) => Ok(Zeroizing::new(text)),
+        Err(e) if e.errors().is_empty() => Err(Unopened::WrongPassphrase),
+        Err(_) => Err(Unopened::OnlyByAgent("OpenSSL has no AES in OCB mode here")),
+    }
+}
+
+/// Decrypts what is encrypted with AES-128 in CBC mode.
+fn open_cbc(
+    key: &[u8; 16],
+    nonce: &[u8],
+    encrypted: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, Unopened> {
+    if nonce.len() != 16 || encrypted.is_empty() || encrypted.len() % 16 != 0 {
+        return Err(Unopened::Malformed("its protected part has a length that cannot be"));
+    }
+    let decrypted = || {
+        let mut crypter = Crypter::new(Cipher::aes_128_cbc(), Mode::Decrypt, key, Some(nonce))?;
+        crypter.pad(false);
+        let mut text = Zeroizing::new(vec![0; encrypted.len() + 16]);
+        let mut length = crypter.update(encrypted, &mut text)?;
+        length += crypter.finalize(&mut text[length..])?;
+        text.truncate(length);
+        Ok::<_, openssl::error::ErrorStack>(text)
+    };
+    decrypted().map_err(|_| Unopened::OnlyByAgent("OpenSSL has no AES in CBC mode here"))
+}
+
+/// The numbers in a decrypted text `((NUMBERS)(hash sha1 DIGEST))` or `((NUMBERS))`, and the digest. Padding may
+/// follow.
+fn secret_numbers(text: &[u8]) -> Option<(Vec<Sexp>, Option<Zeroizing<Vec<u8>>>)> {
+    let (found, _) = Sexp::parse_beginning(text)?;
+    let numbers = found.list()?.first()?.list()?.to_vec();
+    let digest = match found.find("hash").and_then(Sexp::list) {
+        Some([_, algorithm, digest]) if algorithm.atom() == Some(b"sha1") => digest.atom(),
+        _ => None,
+    };
+    Some((numbers, digest.map(|digest| Zeroizing::new(digest.to_vec()))))
+}
+
+/// Compares the digest of the whole key, with its secret numbers in their places, with the one that was encrypted.
+fn check_digest(parameters: &Sexp, numbers: &[Sexp], expected: &[u8]) -> Result<(), Unopened> {
+    let elements = parameters.list().unwrap_or_default().iter();
+    let whole = elements.flat_map(|element| match element.name() {
+        Some(b"protected") => numbers.to_vec(),
+        _ => vec![element.clone()],
+    });
+    // Written once into enough room, which a growing one would leave copies of.
+    let mut text = Zeroizing::new(Vec::with_capacity(64 * 1024));
+    Sexp::List(whole.collect()).write_canonical(&mut text);
+    let digest = hash(MessageDigest::sha1(), &text)
+        .map_err(|_| Unopened::OnlyByAgent("OpenSSL has no SHA-1 here"))?;
+    let is_equal = digest.len() == expected.len() && memcmp::eq(&digest, expected);
+    if is_equal { Ok(()) } else { Err(Unopened::WrongPassphrase) }
+}

@@ -1,0 +1,71 @@
+//! Why a client gets no signature. Each is one sentence, which the client prints.
+
+use std::fmt;
+
+use gpg::text::printable;
+use keystore::Error;
+
+/// Why a client gets no answer to its request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The request is not one.
+    Malformed(String),
+    /// The client may not sign as this user, of whom it hears nothing else: not even whether there is a key.
+    Forbidden(String),
+    /// There is no key of this user. The build backend waits for these very words before it has one made.
+    Unknown(String),
+    /// The key may not sign this, or not now.
+    Unfit(String),
+    /// Others have been waiting for too long.
+    Busy,
+    /// It went wrong here: what an operator has to look at.
+    Failed(String),
+}
+
+impl Refusal {
+    /// The value of the label `result` in metrics and of the field in the journal.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::Forbidden(_) => "forbidden",
+            Self::Unknown(_) => "unknown",
+            Self::Unfit(_) => "unfit",
+            Self::Busy => "busy",
+            Self::Failed(_) => "failed",
+        }
+    }
+
+    /// Something that went wrong with the key of `user`.
+    pub fn failed(user: impl fmt::Display, why: impl fmt::Display) -> Self {
+        Self::Failed(format!("{user}: {why}"))
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(why) | Self::Unfit(why) | Self::Failed(why) => {
+                out.write_str(&printable(why))
+            }
+            Self::Forbidden(user) => write!(
+                out,
+                "{}: this client may not use the key, if there is one; see allow in [signd] of \
+                 /etc/copr-keygen/config.toml on the sign host",
+                printable(user)
+            ),
+            Self::Unknown(user) => write!(out, "unknown key: {}", printable(user)),
+            Self::Busy => {
+                out.write_str("too many signatures are waiting on the sign host; try again later")
+            }
+        }
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Gpg(gpg::Error::Busy(_)) => Self::Busy,
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}

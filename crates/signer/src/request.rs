@@ -1,0 +1,213 @@
+//! Requests of obs-signd's protocol, in the old and the new form, and the answers to them. Numbers have two bytes,
+//! the most significant first.
+//!
+//! A request begins with two lengths. In the new form the second is zero, and the bytes are a count, that many
+//! lengths, and that many strings: command, user, arguments. In the old form the bytes are a user and an argument:
+//! `PUBKEY`, or the digest to sign. Two zeros are a ping. As in signd 2.8, a name of a hash algorithm may stand in
+//! front: of the user in the new form, of the argument in the old.
+
+use crate::algorithm::Hash;
+use crate::bytes::Bytes;
+
+/// Bytes of the two lengths that a request begins with.
+pub const HEAD: usize = 4;
+/// What a request without the name of a hash algorithm means.
+const DEFAULT_HASH: &str = "SHA1";
+/// The commands of signd that are about its own keys.
+const OF_SIGND: [&str; 5] = ["keygen", "certgen", "privsign", "privtotp", "privileged"];
+/// Digests in one request: a package takes two.
+const DIGESTS_MAX: usize = 64;
+
+/// How many bytes follow a head.
+pub fn length(head: [u8; HEAD]) -> usize {
+    let [a, b, c, d] = head;
+    usize::from(u16::from_be_bytes([a, b])) + usize::from(u16::from_be_bytes([c, d]))
+}
+
+/// The form of a request, in which it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// One string is answered as it is.
+    Old,
+    /// Strings are answered with their count and their lengths.
+    New,
+}
+
+/// What a client asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// A sign of life.
+    Ping,
+    /// The certificate of a user.
+    PublicKey {
+        /// Whose.
+        user: String,
+    },
+    /// Signatures over digests, at least one.
+    Sign {
+        /// Whose key signs.
+        user: String,
+        /// The algorithm of all the digests.
+        hash: Hash,
+        /// What is signed.
+        digests: Vec<Digest>,
+    },
+}
+
+/// A digest that is to be signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Digest {
+    /// The digest.
+    pub bytes: Vec<u8>,
+    /// The type of the signature, 0 of binary data or 1 of text, and its time: as they are in the signature.
+    pub class_and_time: [u8; 5],
+}
+
+impl Digest {
+    /// Whether it is the one by which `sign` finds out algorithm and fingerprint of a key before it signs with
+    /// signatures of version 4.
+    pub fn is_probe(&self) -> bool {
+        self.bytes.iter().all(|byte| *byte == 4)
+    }
+
+    /// Parses `HEXDIGEST@CCTTTTTTTT`.
+    fn parse(text: &str, hash: Hash) -> Result<Self, String> {
+        let wrong = |why: String| Err(format!("bad hash {text}: {why}"));
+        let Some((digits, end)) = text.split_once('@') else {
+            return wrong("there is no @ between digest and time".into());
+        };
+        let Some(bytes) = gpg::hex::decode(digits.as_bytes()) else {
+            return wrong("the digest is not hexadecimal".into());
+        };
+        if bytes.len() != hash.size() {
+            let (name, size) = (hash.name(), hash.size());
+            return wrong(format!("a {name} digest has {size} bytes, not {}", bytes.len()));
+        }
+        let end = gpg::hex::decode(end.as_bytes());
+        match end.as_deref().map(|end| <[u8; 5]>::try_from(&end[..])) {
+            Some(Ok(class_and_time)) if class_and_time[0] < 2 => {
+                Ok(Self { bytes: bytes.to_vec(), class_and_time })
+            }
+            _ => wrong(
+                "class and time are not ten hexadecimal digits that begin with 00 or 01".into(),
+            ),
+        }
+    }
+}
+
+/// Parses a whole request. `Err` is a sentence for the client.
+pub fn parse(request: &[u8]) -> Result<(Form, Command), String> {
+    const CUT: &str = "packet too small";
+    let mut rest = Bytes(request);
+    let (first, second) = (rest.u16().ok_or(CUT)?, rest.u16().ok_or(CUT)?);
+    if rest.0.len() != usize::from(first) + usize::from(second) {
+        return Err("packet size mismatch".into());
+    }
+    if second > 0 {
+        let user = text(rest.take(first.into()).ok_or(CUT)?)?;
+        let argument = text(rest.0)?;
+        let (hash, argument) = argument.split_once(':').unwrap_or((DEFAULT_HASH, argument));
+        let command = match argument {
+            "PUBKEY" => public_key(user)?,
+            argument => sign(user, hash, &[argument])?,
+        };
+        return Ok((Form::Old, command));
+    }
+    if first == 0 {
+        return Ok((Form::Old, Command::Ping));
+    }
+    let count = usize::from(rest.u16().ok_or(CUT)?);
+    let mut lengths = Bytes(rest.take(2 * count).ok_or(CUT)?);
+    let mut strings = Vec::new();
+    while let Some(length) = lengths.u16() {
+        strings.push(text(rest.take(length.into()).ok_or(CUT)?)?);
+    }
+    if !rest.is_empty() {
+        return Err("packet size mismatch".into());
+    }
+    let Some((command, arguments)) = strings.split_first() else {
+        return Err("the request names no command".into());
+    };
+    let user = arguments.first().copied().unwrap_or_default();
+    let (hash, user) = user.split_once(':').unwrap_or((DEFAULT_HASH, user));
+    let command = match (*command, arguments.get(1..).unwrap_or_default()) {
+        ("ping", _) => Command::Ping,
+        ("pubkey", []) => public_key(user)?,
+        ("pubkey", _) => return Err("pubkey: no argument expected".into()),
+        ("sign", []) => return Err("sign: at least one argument required".into()),
+        ("sign", digests) => sign(user, hash, digests)?,
+        (name, _) if OF_SIGND.contains(&name) => {
+            return Err(format!(
+                "{name} is about keys of obs-signd itself, of which there are none here"
+            ));
+        }
+        (name, _) => {
+            return Err(format!("unknown command: {}", gpg::text::printable_start(name, 40)));
+        }
+    };
+    Ok((Form::New, command))
+}
+
+/// A string that can be shown: UTF-8 without control characters.
+fn text(bytes: &[u8]) -> Result<&str, String> {
+    let text = std::str::from_utf8(bytes).ok();
+    let text = text.filter(|text| !text.bytes().any(|byte| byte < 32 || byte == 127));
+    text.ok_or_else(|| "malformed argument".into())
+}
+
+fn user_of(user: &str) -> Result<String, String> {
+    match user {
+        "" => Err("the request names no user".into()),
+        user if user.contains('/') || user.starts_with('.') => {
+            Err(format!("illegal user {}", gpg::text::printable_start(user, 200)))
+        }
+        user => Ok(user.into()),
+    }
+}
+
+fn public_key(user: &str) -> Result<Command, String> {
+    Ok(Command::PublicKey { user: user_of(user)? })
+}
+
+fn sign(user: &str, hash: &str, digests: &[&str]) -> Result<Command, String> {
+    let user = user_of(user)?;
+    let Some(hash) = Hash::named(hash) else {
+        let name = gpg::text::printable_start(hash, 40);
+        return Err(format!("hash algorithm {name} is not one of SHA256, SHA384 and SHA512"));
+    };
+    if digests.len() > DIGESTS_MAX {
+        return Err(format!("a request has {DIGESTS_MAX} digests at most, not {}", digests.len()));
+    }
+    let digests: Result<_, _> = digests.iter().map(|text| Digest::parse(text, hash)).collect();
+    Ok(Command::Sign { user, hash, digests: digests? })
+}
+
+/// The answer to a request that was fulfilled. In the old form, only one string can be answered; in both, as many
+/// bytes as lengths can tell.
+pub fn success(form: Form, strings: &[Vec<u8>]) -> Result<Vec<u8>, String> {
+    let too_long = || "the answer is longer than the protocol allows".to_owned();
+    let short = |length: usize| u16::try_from(length).map_err(|_| too_long());
+    let mut output = Vec::new();
+    match (form, strings) {
+        (_, []) => {}
+        (Form::Old, [string]) => output.extend_from_slice(string),
+        (Form::Old, _) => return Err("only one digest can be signed in the old protocol".into()),
+        (Form::New, strings) => {
+            output.extend(short(strings.len())?.to_be_bytes());
+            for string in strings {
+                output.extend(short(string.len())?.to_be_bytes());
+            }
+            strings.iter().for_each(|string| output.extend_from_slice(string));
+        }
+    }
+    let length = short(output.len())?.to_be_bytes();
+    Ok([&[0, 0][..], &length, &[0, 0], &output].concat())
+}
+
+/// The answer to a request that was refused, with a sentence for the user of the client.
+pub fn failure(sentence: &str) -> Vec<u8> {
+    let line = format!("{sentence}\n");
+    let line = &line.as_bytes()[line.len().saturating_sub(usize::from(u16::MAX))..];
+    let length = u16::try_from(line.len()).unwrap_or(u16::MAX).to_be_bytes();
+    [&[0, 1, 0, 0][..], &length, line].concat()
+}

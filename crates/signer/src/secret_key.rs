@@ -1,0 +1,145 @@
+//! Secret keys that sign in this process, by the libcrypto of the system. No secret number outlives its key.
+
+use openssl::bn::{BigNum, BigNumContext, BigNumRef};
+use openssl::ec::{EcGroup, EcKey, EcPoint};
+use openssl::ecdsa::EcdsaSig;
+use openssl::error::ErrorStack;
+use openssl::pkey::{Id, PKey, Private};
+use openssl::pkey_ctx::PkeyCtx;
+use openssl::rsa::{Padding, Rsa};
+use openssl::sign::Signer;
+use zeroize::Zeroizing;
+
+use crate::algorithm::{Curve, Hash};
+use crate::key_file::KeyNumbers;
+use crate::public_key::{PublicKey, padded, without_zeros};
+
+/// A secret key, ready to sign.
+pub enum SecretKey {
+    /// RSA.
+    Rsa(PKey<Private>),
+    /// ECDSA.
+    Ecdsa(EcKey<Private>),
+    /// EdDSA on Ed25519.
+    Ed25519(PKey<Private>),
+}
+
+/// Why a key cannot sign here.
+#[derive(Debug)]
+pub enum Unusable {
+    /// Only gpg-agent has its algorithm.
+    OnlyByAgent,
+    /// It is not the secret key of this public key.
+    OfAnother,
+    /// Its numbers do not make a key.
+    Malformed(String),
+}
+
+impl SecretKey {
+    /// The key of these numbers, which must be that of `public`.
+    pub fn new(numbers: &KeyNumbers, public: &PublicKey) -> Result<Self, Unusable> {
+        let number = |name: &str| {
+            let missing = || Unusable::Malformed(format!("it has no number {name}"));
+            numbers.get(name).ok_or_else(missing)
+        };
+        let malformed = |e: ErrorStack| Unusable::Malformed(e.to_string());
+        match (numbers.algorithm.as_str(), public) {
+            ("rsa", PublicKey::Rsa { n, e, .. }) => {
+                if without_zeros(number("n")?) != n || without_zeros(number("e")?) != e {
+                    return Err(Unusable::OfAnother);
+                }
+                let [d, p, q, u] = [number("d")?, number("p")?, number("q")?, number("u")?];
+                rsa([n, e, d, p, q, u]).map(Self::Rsa).map_err(malformed)
+            }
+            ("ecc", PublicKey::Ed25519(point)) => {
+                let q = number("q")?;
+                let seed = padded(number("d")?, 32).map(Zeroizing::new);
+                let is_native = numbers.get("curve") == Some(b"Ed25519") && q.ends_with(point);
+                let (true, Some(seed)) = (is_native, seed) else { return Err(Unusable::OfAnother) };
+                let key = PKey::private_key_from_raw_bytes(&seed, Id::ED25519);
+                key.map(Self::Ed25519).map_err(malformed)
+            }
+            ("ecc", PublicKey::Ecdsa { curve, point }) => {
+                if numbers.get("curve") != Some(curve.name().as_bytes()) || number("q")? != point {
+                    return Err(Unusable::OfAnother);
+                }
+                ecdsa(*curve, point, number("d")?).map(Self::Ecdsa).map_err(malformed)
+            }
+            (_, PublicKey::Other(_)) => Err(Unusable::OnlyByAgent),
+            _ => Err(Unusable::OfAnother),
+        }
+    }
+
+    /// Signs a digest. Returns the numbers of the signature, as OpenPGP has them: one of RSA, else two.
+    pub fn sign(&self, hash: Hash, digest: &[u8]) -> Result<Vec<Vec<u8>>, ErrorStack> {
+        match self {
+            Self::Rsa(key) => {
+                let mut context = PkeyCtx::new(key)?;
+                context.sign_init()?;
+                context.set_rsa_padding(Padding::PKCS1)?;
+                context.set_signature_md(hash.md())?;
+                let mut signature = Vec::new();
+                context.sign_to_vec(digest, &mut signature)?;
+                Ok(vec![signature])
+            }
+            Self::Ecdsa(key) => {
+                let signature = EcdsaSig::sign(digest, key)?;
+                Ok(vec![signature.r().to_vec(), signature.s().to_vec()])
+            }
+            Self::Ed25519(key) => {
+                let signature = Signer::new_without_digest(key)?.sign_oneshot_to_vec(digest)?;
+                let (r, s) = signature.split_at(signature.len() / 2);
+                Ok(vec![r.to_vec(), s.to_vec()])
+            }
+        }
+    }
+}
+
+/// A secret number that is no part of a key of OpenSSL, and zeroed when dropped.
+struct Secret(BigNum);
+
+impl Secret {
+    fn new() -> Result<Self, ErrorStack> {
+        let mut number = BigNum::new()?;
+        number.set_const_time();
+        Ok(Self(number))
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// The key of `n`, `e`, `d`, `p`, `q` and `u` as libgcrypt has them: `u` is the inverse of `p` modulo `q`, which
+/// OpenSSL takes with its primes the other way round.
+fn rsa([n, e, d, p, q, u]: [&[u8]; 6]) -> Result<PKey<Private>, ErrorStack> {
+    let secret = |bytes: &[u8]| {
+        let mut number = BigNum::from_slice(bytes)?;
+        number.set_const_time();
+        Ok::<_, ErrorStack>(number)
+    };
+    let (d, p, q) = (secret(d)?, secret(q)?, secret(p)?);
+    let [d_p, d_q] = [reduced(&d, &p)?, reduced(&d, &q)?];
+    let (n, e) = (BigNum::from_slice(n)?, BigNum::from_slice(e)?);
+    PKey::from_rsa(Rsa::from_private_components(n, e, d, p, q, d_p, d_q, secret(u)?)?)
+}
+
+/// `d` modulo `prime` - 1.
+fn reduced(d: &BigNumRef, prime: &BigNumRef) -> Result<BigNum, ErrorStack> {
+    let (mut one_less, mut result) = (Secret::new()?, BigNum::new()?);
+    one_less.0.checked_sub(prime, &*BigNum::from_u32(1)?)?;
+    let mut context = BigNumContext::new_secure()?;
+    result.set_const_time();
+    result.nnmod(d, &one_less.0, &mut context)?;
+    Ok(result)
+}
+
+fn ecdsa(curve: Curve, point: &[u8], d: &[u8]) -> Result<EcKey<Private>, ErrorStack> {
+    let group = EcGroup::from_curve_name(curve.nid())?;
+    let point = EcPoint::from_bytes(&group, point, &mut *BigNumContext::new()?)?;
+    let mut scalar = Secret(BigNum::from_slice(d)?);
+    scalar.0.set_const_time();
+    EcKey::from_private_components(&group, &scalar.0, &point)
+}

@@ -1,0 +1,247 @@
+//! Answers requests: finds the key, decides whether it may sign, signs and verifies.
+
+use std::time::{Duration, Instant};
+
+use gpg::{Fingerprint, clock};
+use keystore::{NameEmail, SigningFiles, SigningKeys};
+
+use crate::algorithm::Hash;
+use crate::certificate::Certificate;
+use crate::key_file::{self, Unopened};
+use crate::public_key::PublicKey;
+use crate::refusal::Refusal;
+use crate::request::{Command, Digest};
+use crate::secret_key::{SecretKey, Unusable};
+use crate::sexp::Sexp;
+use crate::signature;
+
+/// How long a signature by gpg-agent may take.
+const AGENT_TIME: Duration = Duration::from_secs(20);
+
+/// What keys sign.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Policy {
+    /// SHA-1 digests, too.
+    pub sha1: bool,
+    /// With expired keys, too.
+    pub expired: bool,
+}
+
+/// Signs with the keys of this host.
+#[derive(Debug)]
+pub struct Signer {
+    keys: SigningKeys,
+    policy: Policy,
+}
+
+/// What became of a request, and what it was about as far as that is known.
+#[derive(Debug)]
+pub struct Reply {
+    /// The strings of the answer.
+    pub answer: Result<Vec<Vec<u8>>, Refusal>,
+    /// Whose key was asked for.
+    pub name_email: Option<NameEmail>,
+    /// That key.
+    pub fingerprint: Option<Fingerprint>,
+    /// GnuPG's name of its algorithm, like `rsa4096`.
+    pub algorithm: Option<String>,
+    /// How many signatures were made.
+    pub signatures: usize,
+}
+
+impl Signer {
+    /// Signs with `keys` what `policy` allows.
+    pub fn new(keys: SigningKeys, policy: Policy) -> Self {
+        Self { keys, policy }
+    }
+
+    /// Jobs that run, and how many wait for one.
+    pub fn load(&self) -> (usize, usize) {
+        self.keys.load()
+    }
+
+    /// Fulfils a request of a client that may use the keys for which `may_sign` is true.
+    pub fn reply(&self, command: &Command, may_sign: impl FnOnce(&NameEmail) -> bool) -> Reply {
+        let mut reply = Reply {
+            answer: Ok(Vec::new()),
+            name_email: None,
+            fingerprint: None,
+            algorithm: None,
+            signatures: 0,
+        };
+        reply.answer = match command {
+            Command::Ping => Ok(Vec::new()),
+            Command::PublicKey { user } => self
+                .known(user, may_sign, &mut reply)
+                .and_then(|name_email| self.public_key(&name_email)),
+            Command::Sign { user, hash, digests } => self
+                .known(user, may_sign, &mut reply)
+                .and_then(|name_email| self.sign(&name_email, *hash, digests, &mut reply)),
+        };
+        reply
+    }
+
+    /// The identity of a user, if the client may use its key.
+    fn known(
+        &self,
+        user: &str,
+        may_sign: impl FnOnce(&NameEmail) -> bool,
+        reply: &mut Reply,
+    ) -> Result<NameEmail, Refusal> {
+        // What is no identity has no key.
+        let name_email = NameEmail::parse(user)
+            .map_err(|_| Refusal::Unknown(user.chars().take(200).collect()))?;
+        reply.name_email = Some(name_email.clone());
+        match may_sign(&name_email) {
+            true => Ok(name_email),
+            false => Err(Refusal::Forbidden(user.into())),
+        }
+    }
+
+    fn unknown(&self, name_email: &NameEmail) -> Refusal {
+        match self.keys.check_complete() {
+            Ok(()) => Refusal::Unknown(name_email.to_string()),
+            Err(why) => Refusal::failed(name_email, why),
+        }
+    }
+
+    fn public_key(&self, name_email: &NameEmail) -> Result<Vec<Vec<u8>>, Refusal> {
+        match self.keys.armored_certificate(name_email) {
+            Ok(armored) => Ok(vec![armored.into_bytes()]),
+            Err(keystore::Error::NoKey(_)) => Err(self.unknown(name_email)),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn sign(
+        &self,
+        name_email: &NameEmail,
+        hash: Hash,
+        digests: &[Digest],
+        reply: &mut Reply,
+    ) -> Result<Vec<Vec<u8>>, Refusal> {
+        if hash == Hash::Sha1 && !self.policy.sha1 {
+            return Err(Refusal::Unfit(format!(
+                "{name_email}: SHA1 is not signed, as its signatures can be forged; use sign -h sha256, or \
+                 hash: SHA256 in sign.conf"
+            )));
+        }
+        // A probe takes no time.
+        let takes_time = digests.iter().any(|digest| !digest.is_probe());
+        let _job = takes_time.then(|| self.keys.take_job()).transpose()?;
+        let files = self.keys.files(name_email)?.ok_or_else(|| self.unknown(name_email))?;
+        let damaged = |why: String| Refusal::failed(name_email, format!("the keyring {why}"));
+        let certificate = Certificate::read(&files.pubring).map_err(damaged)?;
+        reply.fingerprint = certificate.fingerprint();
+        reply.algorithm = Some(certificate.key.name());
+        self.check_fit(name_email, &certificate)?;
+        let failed = |why: String| Refusal::failed(name_email, why);
+        let mut means = None;
+        let mut answer = Vec::with_capacity(digests.len());
+        for digest in digests {
+            let packet = if digest.is_probe() {
+                signature::probe_answer(&certificate, hash, digest)
+            } else {
+                if means.is_none() {
+                    means = Some(Means::of(&files, &certificate.key).map_err(failed)?);
+                }
+                let numbers = match &means {
+                    Some(Means::Here(key)) => {
+                        key.sign(hash, &digest.bytes).map_err(|e| failed(e.to_string()))?
+                    }
+                    _ => self.sign_by_agent(&files, hash, &digest.bytes).map_err(failed)?,
+                };
+                // A fault in the computation could give the key away.
+                if !certificate.key.verifies(hash, &digest.bytes, &numbers) {
+                    return Err(failed("the signature that was made is a wrong one".into()));
+                }
+                reply.signatures += 1;
+                signature::version_3(&certificate, hash, digest, &numbers)
+            };
+            answer.push(packet.ok_or_else(|| failed("the signature is too long".into()))?);
+        }
+        Ok(answer)
+    }
+
+    /// Whether a key may sign now.
+    fn check_fit(&self, name_email: &NameEmail, certificate: &Certificate) -> Result<(), Refusal> {
+        let unfit = |why: String| Err(Refusal::Unfit(format!("{name_email}: {why}")));
+        if certificate.revoked {
+            return unfit("the key has been revoked".into());
+        }
+        if !certificate.signs {
+            return unfit("the key may certify and not sign, as its certificate says".into());
+        }
+        let now = clock::believed().map_err(|e| Refusal::failed(name_email, e))?;
+        if clock::is_behind(now, certificate.created) {
+            return Err(Refusal::failed(
+                name_email,
+                format!(
+                    "the clock of the sign host says {}, when the key was not made yet ({}); set it",
+                    clock::timestamp(now),
+                    clock::timestamp(certificate.created)
+                ),
+            ));
+        }
+        match certificate.expires {
+            Some(at) if at <= now && !self.policy.expired => unfit(format!(
+                "the key expired {}; whatever it signs now is refused for ever, also when it is prolonged; \
+                 on the sign host, run: copr-keygen prolong --expired",
+                clock::timestamp(at)
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// A signature by gpg-agent. `Err` is a sentence.
+    fn sign_by_agent(
+        &self,
+        files: &SigningFiles,
+        hash: Hash,
+        digest: &[u8],
+    ) -> Result<Vec<Vec<u8>>, String> {
+        let deadline = Instant::now() + AGENT_TIME;
+        let signed = self.keys.sign_by_agent(files, hash.number(), digest, deadline);
+        let signed = signed.map_err(|e| e.to_string())?;
+        let values = Sexp::parse(&signed).and_then(|signed| {
+            let [_, values] = signed.list()? else { return None };
+            let names = ["r", "s"].into_iter();
+            Some(names.filter_map(|name| values.value(name)).map(<[u8]>::to_vec).collect())
+        });
+        values.ok_or_else(|| "gpg-agent answered something else than a signature".into())
+    }
+}
+
+/// How a key signs.
+enum Means {
+    /// In this process.
+    Here(SecretKey),
+    /// By gpg-agent.
+    Agent,
+}
+
+impl Means {
+    /// `Err` is a sentence.
+    fn of(files: &SigningFiles, public: &PublicKey) -> Result<Self, String> {
+        let of_another = || Err("the secret key is not the one of the certificate".into());
+        let numbers = match key_file::open(&files.secret_key, &files.passphrase) {
+            Ok(numbers) => numbers,
+            Err(Unopened::OnlyByAgent(why)) => {
+                log::debug!("{}: {why}", files.keygrip);
+                return Ok(Self::Agent);
+            }
+            Err(Unopened::WrongPassphrase) => {
+                return Err("the secret key does not open with the passphrase beside it".into());
+            }
+            Err(Unopened::Malformed(why)) => {
+                return Err(format!("the secret key is damaged: {why}"));
+            }
+        };
+        match SecretKey::new(&numbers, public) {
+            Ok(key) => Ok(Self::Here(key)),
+            Err(Unusable::OnlyByAgent) => Ok(Self::Agent),
+            Err(Unusable::OfAnother) => of_another(),
+            Err(Unusable::Malformed(why)) => Err(format!("the secret key is damaged: {why}")),
+        }
+    }
+}
