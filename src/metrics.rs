@@ -125,6 +125,27 @@ impl Exposition {
         self.sample(name, &[], value);
     }
 
+    /// A histogram without labels: in each bucket, how many were at most as long as its bound and longer than the
+    /// one before; then how many there were in any bucket or longer than all, and their sum in seconds.
+    pub fn histogram<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        buckets: impl Iterator<Item = (&'a f64, u64)>,
+        count: u64,
+        sum: f64,
+    ) {
+        self.family(name, "histogram", help);
+        let (bucket, mut below) = (format!("{name}_bucket"), 0);
+        for (bound, count) in buckets {
+            below += count;
+            self.sample(&bucket, &[("le", bound)], below);
+        }
+        self.sample(&bucket, &[("le", &"+Inf")], count);
+        self.sample(&format!("{name}_sum"), &[], sum);
+        self.sample(&format!("{name}_count"), &[], count);
+    }
+
     /// The whole text.
     pub fn into_text(self) -> String {
         self.0
@@ -136,16 +157,22 @@ impl Exposition {
     }
 }
 
-/// Writes the gauges of keys and pool where the text-file collector of node_exporter reads them:
-/// with mode 0644, in place of the file or link that was there, never half. `now` is when it was written.
+/// Writes the gauges of keys and pool where the text-file collector of node_exporter reads them. `now` is when they
+/// were counted.
 pub fn write_file(path: &Path, counts: &KeyCounts, now: u64) -> Result<()> {
-    let Some(name) = path.file_name() else {
-        return Err(Error::Settings(format!("metrics_file: {} names no file", path.display())));
-    };
     let mut text = Exposition::default();
     counts.write_to(&mut text);
     let help = "When this file was written (Unix time).";
     text.gauge("copr_keygen_metrics_written_timestamp_seconds", help, now);
+    write_text("metrics_file", path, text)
+}
+
+/// Writes a file for the text-file collector, with mode 0644, in place of the file or link that was there, never
+/// half. `setting` names the file.
+pub fn write_text(setting: &str, path: &Path, text: Exposition) -> Result<()> {
+    let Some(name) = path.file_name() else {
+        return Err(Error::Settings(format!("{setting}: {} names no file", path.display())));
+    };
     // The collector passes over names that do not end in .prom.
     let fresh = format!(".{}.{}", name.to_string_lossy(), std::process::id());
     let fresh = path.with_file_name(fresh);
@@ -170,7 +197,7 @@ fn replace(path: &Path, fresh: &Path, text: &[u8]) -> io::Result<()> {
         // Somebody reads from a pipe, or means something by a device.
         Ok(found) if !found.is_file() && !found.is_symlink() => {
             let why =
-                "what is there is no regular file, and was left alone; name another metrics_file";
+                "what is there is no regular file, and was left alone; name another file";
             Err(io::Error::other(why))
         }
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),

@@ -88,16 +88,9 @@ impl Counters {
         }
         let name = "copr_keygen_generation_seconds";
         let help = "How long requests for a key took that made one.";
-        text.family(name, "histogram", help);
         let histogram = unpoisoned(self.generation.lock());
-        let (bucket, mut below) = (format!("{name}_bucket"), 0);
-        for (bound, count) in BUCKETS.iter().zip(histogram.counts) {
-            below += count;
-            text.sample(&bucket, &[("le", bound)], below);
-        }
-        text.sample(&bucket, &[("le", &"+Inf")], histogram.count);
-        text.sample(&format!("{name}_sum"), &[], histogram.sum.as_secs_f64());
-        text.sample(&format!("{name}_count"), &[], histogram.count);
+        let buckets = BUCKETS.iter().zip(histogram.counts);
+        text.histogram(name, help, buckets, histogram.count, histogram.sum.as_secs_f64());
     }
 }
 
