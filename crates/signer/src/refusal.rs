@@ -10,6 +10,8 @@ use keystore::Error;
 pub enum Refusal {
     /// The request is not one.
     Malformed(String),
+    /// No rule is about the client, so nothing of its request was looked at.
+    Stranger,
     /// The client may not sign as this user, of whom it hears nothing else: not even whether there is a key.
     Forbidden(String),
     /// There is no key of this user. The build backend waits for these very words before it has one made.
@@ -27,6 +29,7 @@ impl Refusal {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Malformed(_) => "malformed",
+            Self::Stranger => "stranger",
             Self::Forbidden(_) => "forbidden",
             Self::Unknown(_) => "unknown",
             Self::Unfit(_) => "unfit",
@@ -47,10 +50,14 @@ impl fmt::Display for Refusal {
             Self::Malformed(why) | Self::Unfit(why) | Self::Failed(why) => {
                 out.write_str(&printable(why))
             }
+            Self::Stranger => out.write_str(
+                "this client may not have anything signed; the setting signd.allow of the sign host names \
+                 those that may",
+            ),
             Self::Forbidden(user) => write!(
                 out,
-                "{}: this client may not use the key, if there is one; see allow in [signd] of \
-                 /etc/copr-keygen/config.toml on the sign host",
+                "{}: this client may not use the key, if there is one; the setting signd.allow of the sign \
+                 host names the keys that it may use",
                 printable(user)
             ),
             Self::Unknown(user) => write!(out, "unknown key: {}", printable(user)),
