@@ -141,14 +141,11 @@ mod tests {
     }
 
     fn load_file(text: &str) -> Result<Settings> {
-        let dir = std::env::temp_dir().join(format!("ckg-settings-{:x}", rand::random::<u64>()));
-        std::fs::create_dir(&dir).map_err(|e| Error::io("mkdir", e))?;
-        let config = dir.join("config.toml");
+        let dir = tempfile::tempdir().map_err(|e| Error::io("mkdir", e))?;
+        let config = dir.path().join("config.toml");
         std::fs::write(&config, text).map_err(|e| Error::io("write", e))?;
         let flags = Flags { config: Some(config), ..Flags::default() };
-        let loaded = Settings::load(flags, variables(&[]));
-        std::fs::remove_dir_all(&dir).map_err(|e| Error::io("remove", e))?;
-        loaded
+        Settings::load(flags, variables(&[]))
     }
 
     #[test]

@@ -32,7 +32,10 @@ fn the_readme_has_every_setting_with_its_default() {
             readme.lines().find(|line| line.starts_with(&format!("| `{name}` | `{variable}` |")));
         let row = row.unwrap_or_else(|| panic!("README.md has no row for {name}"));
         let default = format!("`{}`", setting.default);
-        assert!(setting.default.is_empty() || row.contains(&default), "{row}");
+        assert!(
+            setting.default.is_empty() || row.contains(&default),
+            "README.md: the row of {name} has another default than {default}: {row}"
+        );
     }
 }
 

@@ -28,12 +28,16 @@ const OVERLAP: u64 = 60;
 /// How long a hook that was told to end may take to do so.
 const END_TIME: Duration = Duration::from_secs(5);
 
-/// Sets the first time stamp, before the first certificate is changed.
+/// Looks at the settings of the hook and sets the first time stamp, before the first certificate is changed.
 pub fn prepare(settings: &Settings) -> Result<()> {
-    if settings.hook.get()?.is_some() && told_until(&stamp(settings))?.is_none() {
-        set(&stamp(settings), clock::now()?)?;
+    if settings.hook.get()?.is_none() {
+        return Ok(());
     }
-    Ok(())
+    settings.hook_timeout.get()?;
+    match told_until(&stamp(settings))? {
+        Some(_) => Ok(()),
+        None => set(&stamp(settings), clock::now()?),
+    }
 }
 
 /// Runs the hook, if there is one, when certificates have changed since it last succeeded.

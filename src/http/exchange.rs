@@ -104,8 +104,8 @@ mod tests {
 
     #[test]
     fn a_client_that_gets_no_place_reads_why_whatever_it_sent() {
-        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
-        let flags = Flags { state_dir: Some(root.clone()), ..Flags::default() };
+        let root = tempfile::tempdir().unwrap();
+        let flags = Flags { state_dir: Some(root.path().into()), ..Flags::default() };
         let no_file = [("COPR_KEYGEN_CONFIG".into(), "/dev/null".into())];
         let settings = Settings::load(flags, no_file.into_iter()).unwrap();
         let store = Store::open(&settings.keystore().unwrap(), settings.gnupg().unwrap()).unwrap();
@@ -125,6 +125,5 @@ mod tests {
         // Reset, the reading fails in the place of the end.
         client.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-        std::fs::remove_dir_all(&root).unwrap();
     }
 }

@@ -109,6 +109,9 @@ fn a_signd_that_is_stopped_or_led_astray_is_told() {
 
     fs::remove_file(sign_host.sign_conf()).unwrap();
     sign_host.check(&[]).assert_failed("sign.conf", "No such file", "install obs-signd");
+    fs::create_dir(sign_host.sign_conf()).unwrap();
+    sign_host.check(&[]).assert_failed("sign.conf", "not a regular file", "as a file");
+    fs::remove_dir(sign_host.sign_conf()).unwrap();
     fs::write(sign_host.sign_conf(), &good).unwrap();
     sign_host.assert_well(&[]);
 

@@ -79,6 +79,18 @@ fn one_that_hangs_is_ended_at_its_deadline_with_all_it_has_started() {
 }
 
 #[test]
+fn with_a_wrong_deadline_no_key_is_prolonged() {
+    let mut host = host(r#"cat >"$here/told""#);
+    host.set("COPR_KEYGEN_HOOK_TIMEOUT", "1 parsec");
+    let record = || fs::read_to_string(host.home(ID).join("key.json")).unwrap();
+    let before = record();
+    let output = host.run(&["prolong"]);
+    assert_eq!(output.status.code(), Some(78), "{}", text(&output));
+    assert_eq!(record(), before);
+    assert!(!host.scratch().join("told").exists());
+}
+
+#[test]
 fn one_that_hangs_is_ended_by_a_signal() {
     for (signal, status) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
         let host = host(ENDLESS);

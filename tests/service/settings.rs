@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::os::unix::fs::symlink;
 use std::process::{Command, Output};
 
+use copr_keygen::settings::{SETTINGS, Setting};
 use serde_json::json;
 
 use super::host::{Host, Transport, eventually};
@@ -47,7 +48,7 @@ fn a_wrong_setting_stops_the_modes_that_need_it_and_no_other() {
     // For ever, as far as anybody can count.
     let endless = "400000000000y";
     let too_long = format!("{}.invalid:5003", "x".repeat(64));
-    for (setting, value, needed_by) in [
+    let wrong = [
         ("LISTEN", "nonsense", "serve"),
         ("LISTEN", &too_long, "serve"),
         ("IDLE_TIMEOUT", endless, "serve"),
@@ -64,12 +65,23 @@ fn a_wrong_setting_stops_the_modes_that_need_it_and_no_other() {
         ("ALLOW_USERS", "nobody-of-that-name", "serve"),
         ("ALLOW_GROUPS", "nobody-of-that-name", "serve"),
         ("ALLOW_ANONYMOUS", "perhaps", "serve"),
+        ("GPG_AGENT", "gpg-agent", "serve prolong fill-pool list show"),
         ("GPG_TIMEOUT", endless, "serve prolong fill-pool list show"),
         ("JOBS", "-1", "serve prolong fill-pool"),
         ("HOOK", "hook", "prolong"),
+        // Of no concern while there is no hook.
+        ("HOOK_TIMEOUT", "1 parsec", ""),
         ("METRICS_FILE", "file", "prolong"),
         ("PASSPHRASE_KEY_FILE", "/nonexistent/key", "serve prolong fill-pool"),
-    ] {
+        ("PHRASES_DIR", "phrases", "serve prolong fill-pool"),
+    ];
+    for Setting { name, .. } in SETTINGS {
+        // Every mode needs two, and signing the third.
+        let is_here = wrong.iter().any(|(setting, ..)| setting.to_lowercase() == *name);
+        let is_needed = ["state_dir", "log_level", "gpg"].contains(name);
+        assert!(is_here || is_needed, "no wrong value of {name} is tried here");
+    }
+    for (setting, value, needed_by) in wrong {
         let variable = format!("COPR_KEYGEN_{setting}");
         let what = format!("{setting}={value}");
         assert_exports(&gpg_copr(&host, &variable, value), &what);

@@ -108,11 +108,15 @@ impl Drop for SignHost {
     }
 }
 
-/// The client that does what signd does; cargo builds examples with the tests.
+/// The client that does what signd does. cargo builds examples with all tests, but not with one of them.
 pub fn signd_client() -> PathBuf {
     let program = std::env::current_exe().unwrap();
     let program = program.parent().unwrap().parent().unwrap().join("examples/signd-client");
-    assert!(program.exists(), "{} is missing: cargo build --examples", program.display());
+    assert!(
+        program.exists(),
+        "{} is missing: run `cargo build --locked --examples`",
+        program.display()
+    );
     program
 }
 

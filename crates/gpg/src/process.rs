@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_file_takes_more_than_memory_would() -> io::Result<()> {
-        let path = std::env::temp_dir().join(format!("ckg-out-{:016x}", rand::random::<u64>()));
+        let file = tempfile::tempfile()?;
         let arguments = vec!["-c".into(), "head -c 1000000 /dev/zero; echo err >&2".into()];
         let program = Path::new("/bin/sh");
         let job = Job {
@@ -344,9 +344,8 @@ mod tests {
             deadline: Instant::now() + LONG,
             background: None,
         };
-        let done = run_with(&job, Stdio::piped(), std::fs::File::create(&path)?.into())?;
-        let length = std::fs::metadata(&path)?.len();
-        std::fs::remove_file(&path)?;
+        let done = run_with(&job, Stdio::piped(), file.try_clone()?.into())?;
+        let length = file.metadata()?.len();
         assert_eq!((length, done.stdout.len(), &done.stderr[..]), (1_000_000, 0, &b"err\n"[..]));
         assert_eq!(done.end, Some(End::Exited(0)));
         Ok(())

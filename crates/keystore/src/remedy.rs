@@ -93,16 +93,15 @@ mod tests {
 
     #[test]
     fn what_is_kept_aside_overwrites_nothing() -> std::io::Result<()> {
-        let root = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
-        std::fs::create_dir(&root)?;
-        let path = root.join("a b");
+        let root = crate::scratch::scratch();
+        let path = root.path().join("a b");
         for content in ["one", "two"] {
             std::fs::write(&path, content)?;
-            let command = keep_aside(&root, &path);
+            let command = keep_aside(root.path(), &path);
             assert!(std::process::Command::new("sh").arg("-c").arg(command).status()?.success());
         }
         assert_eq!(std::fs::read_dir(&root)?.count(), 2);
-        std::fs::remove_dir_all(&root)
+        Ok(())
     }
 
     #[test]

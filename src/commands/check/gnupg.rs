@@ -93,7 +93,8 @@ mod tests {
 
     #[test]
     fn a_keyring_that_is_ignored_is_told_and_the_command_mends_it() -> std::io::Result<()> {
-        let common = std::env::temp_dir().join(format!("ckg-{:016x}", rand::random::<u64>()));
+        let directory = tempfile::tempdir()?;
+        let common = directory.path().join("common.conf");
         let verdict = |is_read| {
             let mut section = Section::new("GnuPG");
             keyboxd(&common, is_read, &mut section);
@@ -106,6 +107,6 @@ mod tests {
         let command = failed.and_then(|it| it.remedy.text().map(str::to_owned)).unwrap_or_default();
         std::process::Command::new("sh").arg("-c").arg(&command).status()?;
         assert_eq!(verdict(true), None, "{command}");
-        fs::remove_file(common)
+        Ok(())
     }
 }

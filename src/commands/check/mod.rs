@@ -40,7 +40,7 @@ use crate::error::{Error, Result};
 use crate::settings::Settings;
 
 /// What is to be said of the keys, by those who own them. What one section mends, the next one finds mended.
-const OF_KEYS: [fn(&Host, &Survey) -> Section; 10] = [
+const OF_KEYS: &[fn(&Host, &Survey) -> Section] = &[
     space::section,
     homes::section,
     sealing::section,
@@ -68,7 +68,7 @@ pub fn run(settings: &Settings, options: &Check) -> Result<()> {
     page.add(access);
     page.add(owners);
     page.add(space::random_numbers());
-    for section in OF_KEYS.into_iter().filter(|_| can_look) {
+    for section in OF_KEYS.iter().filter(|_| can_look) {
         let found = section(host, &survey);
         page.add(settle(host, &mut survey, found));
     }

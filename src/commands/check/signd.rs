@@ -28,10 +28,15 @@ pub fn section(host: &Host) -> Section {
     let path = host.sign_conf();
     let file = path.to_string_lossy();
     let readable = || Remedy::Command(format!("chmod 0644 {}", quote_path(path)));
+    let unreadable = |e: &io::Error| format!("cannot be read: {e}");
     let conf = match &host.conf {
         Ok(conf) => conf,
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+            section.failed(file, unreadable(e), readable());
+            return section;
+        }
         Err(e) if e.kind() != ErrorKind::NotFound => {
-            section.failed(file, format!("cannot be read: {e}"), readable());
+            section.failed(file, unreadable(e), "put the configuration of signd there, as a file");
             return section;
         }
         Err(_) if !host.needs_signd() => {
@@ -41,7 +46,7 @@ pub fn section(host: &Host) -> Section {
         Err(e) => {
             let remedy =
                 "install obs-signd, then copy /usr/share/doc/copr-keygen/docs/sign.conf there";
-            section.failed(file, format!("cannot be read: {e}"), remedy);
+            section.failed(file, unreadable(e), remedy);
             return section;
         }
     };
