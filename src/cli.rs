@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::http::tokens::{self, Scopes};
+use crate::pattern::parse_pattern;
 
 pub use keys::{List, Make, Order, Prolong, Pubkey, Purge, Remove, Show, Undo};
 pub use moving::{Backup, Export, Import, Restore, Seal};
@@ -238,7 +239,7 @@ pub struct Token {
     pub scopes: Scopes,
 
     /// Shell pattern of the identities it is good for, like '*#*@copr.example.org'; all without it
-    #[arg(long, value_name = "PATTERN", value_parser = tokens::parse_pattern)]
+    #[arg(long, value_name = "PATTERN", value_parser = parse_pattern)]
     pub pattern: Option<glob::Pattern>,
 }
 

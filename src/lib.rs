@@ -12,6 +12,7 @@ pub mod error;
 pub mod http;
 pub mod listen_address;
 pub mod metrics;
+pub mod pattern;
 pub mod privileges;
 pub mod server;
 pub mod settings;

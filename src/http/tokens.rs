@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use base64ct::{Base64UrlUnpadded, Encoding};
 use glob::Pattern;
 use gpg::hex;
-use keystore::identity::FIELD_MAX;
 use rand::TryRng;
 use rand::rngs::SysRng;
 use sha2::{Digest, Sha256};
@@ -14,6 +13,7 @@ use subtle::{ConditionallySelectable, ConstantTimeEq};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
+use crate::pattern::parse_pattern;
 
 /// What systemd is asked to call the credential that holds the tokens.
 pub const CREDENTIAL: &str = "tokens";
@@ -192,15 +192,6 @@ fn parse_token(text: &str) -> std::result::Result<[u8; 32], &'static str> {
         return Err("the token can be guessed; copr-keygen token makes one");
     }
     Ok(Sha256::digest(text).into())
-}
-
-/// A shell pattern of identities.
-pub fn parse_pattern(text: &str) -> std::result::Result<Pattern, &'static str> {
-    let wrong = "the pattern must be a shell pattern of names like '*#*@copr.example.org'";
-    if text.len() > FIELD_MAX || text.contains(|c: char| c.is_control() || c.is_whitespace()) {
-        return Err(wrong);
-    }
-    Pattern::new(text).map_err(|_| wrong)
 }
 
 /// A line for the file, with a new token of 255 random bits.
