@@ -6,6 +6,7 @@
 //! connections, `http` answers requests on them, `metrics` counts keys, and `systemd` is the rest of the world:
 //! sockets, signals, credentials, the journal.
 
+pub mod access_rule;
 pub mod cli;
 pub mod commands;
 pub mod error;
