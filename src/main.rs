@@ -93,7 +93,7 @@ fn load(common: Common, listen: Vec<String>) -> Result<Settings> {
 }
 
 fn flags(common: Common, listen: Vec<String>) -> Flags {
-    Flags { config: common.config, state_dir: common.state_dir, listen }
+    Flags { config: common.config, state_dir: common.state_dir, listen, ..Flags::default() }
 }
 
 /// Files of this process and its children are for their owner only, and no core dump of either lands on a disk.

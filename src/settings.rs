@@ -18,7 +18,7 @@ mod values;
 
 use layers::Layers;
 pub use layers::{CONFIG_FILE, Flags, Setting};
-pub use table::{SETTINGS, Settings};
+pub use table::{SETTINGS, Settings, SigndSettings};
 pub use value::Value;
 use values::{absolute_path, state_dir};
 
@@ -173,6 +173,7 @@ mod tests {
                 config: Some("/dev/null".into()),
                 state_dir: Some("/flag".into()),
                 listen: vec!["127.0.0.1:1".into(), "unix:/s".into()],
+                ..Flags::default()
             },
             variables(&[
                 ("COPR_KEYGEN_STATE_DIR", "/environment"),
@@ -188,9 +189,75 @@ mod tests {
     }
 
     #[test]
+    fn settings_of_a_table_are_no_others() -> Result<()> {
+        let settings = load_file(
+            "listen = '[::1]:1'\njobs = 2\n[signd]\nlisten = ['[::1]:2', 'unix:/x']\njobs = 3\nsha1 = true\n\
+             allow = ['127.0.0.1 *', 'unix:no-such-user user#*@copr.example.org @group#*']",
+        )?;
+        assert!(settings.faults().is_empty(), "{:?}", settings.faults());
+        assert_eq!((*settings.jobs.get()?, *settings.signd.jobs.get()?), (2, 3));
+        assert_eq!((settings.listen.get()?.len(), settings.signd.listen.get()?.len()), (1, 2));
+        assert_eq!((*settings.signd.sha1.get()?, *settings.signd.expired.get()?), (true, false));
+        assert_eq!(settings.signd.allow.get()?.len(), 2);
+        let origin = |wanted: &str| {
+            let found = settings.origins.iter().find(|(name, ..)| name == wanted);
+            found.map(|(_, text, _)| text.as_str())
+        };
+        let allow = "127.0.0.1 *, unix:no-such-user user#*@copr.example.org @group#*";
+        assert_eq!(origin("signd.allow"), Some(allow));
+        assert_eq!(origin("signd.listen"), Some("[::1]:2 unix:/x"));
+        // TOML has more than one way to write a table.
+        for text in ["signd.jobs = 3", "signd = { jobs = 3 }", "'signd'.'jobs' = '3'"] {
+            assert_eq!(*load_file(text)?.signd.jobs.get()?, 3, "{text}");
+        }
+
+        let settings = Settings::load(
+            Flags {
+                config: Some("/dev/null".into()),
+                signd_listen: vec!["unix:/s".into()],
+                ..Flags::default()
+            },
+            variables(&[
+                ("COPR_KEYGEN_SIGND_LISTEN", "unix:/environment"),
+                ("COPR_KEYGEN_SIGND_RESERVED_PORTS", "true"),
+                ("COPR_KEYGEN_SIGND_ALLOW", "::1 *,unix:0 *\n127.0.0.1 *,"),
+                ("COPR_KEYGEN_SIGND.JOBS", "2"),
+                ("COPR_KEYGEN_SIGND", "red"),
+            ]),
+        )?;
+        assert_eq!(settings.signd.listen.get()?[..], [ListenAddress::Unix("/s".into())]);
+        assert_eq!(settings.listen.get()?[0].to_string(), "127.0.0.1:5003");
+        assert!(*settings.signd.reserved_ports.get()?);
+        assert_eq!(settings.signd.allow.get()?.len(), 3);
+        assert_eq!(settings.unknown_variables, ["COPR_KEYGEN_SIGND.JOBS", "COPR_KEYGEN_SIGND"]);
+        Ok(())
+    }
+
+    #[test]
     fn mistakes_are_named_with_their_place() {
         for (text, expected) in [
-            ("colour = 'red'", "colour: unknown setting"),
+            ("colour = 'red'", "colour: unknown setting; there are state_dir, listen, "),
+            ("[signd]\ncolour = 'red'", "signd.colour: unknown setting; there are "),
+            ("[sigd]\nsha1 = true", "sigd: unknown setting; there are "),
+            ("[signd]\nkey_length = 4096", "key_length above the first line in brackets"),
+            ("reserved_ports = true", "write reserved_ports below the line [signd]"),
+            ("signd_listen = '[::1]:1'", "write listen below the line [signd]"),
+            ("'signd.listen' = '[::1]:1'", "write listen below the line [signd]"),
+            ("[signd]\n'a.b' = 1", "signd.a.b: unknown setting; there are "),
+            ("signd = true", "signd: must be a table, with its settings below [signd]"),
+            ("[[signd]]\njobs = 1", "signd: must be a table"),
+            ("[signd.listen]\nport = 5167", "signd.listen: must be a string"),
+            ("[signd]\nlisten = 5167", "signd.listen = \"5167\" (from "),
+            ("[signd]\nlisten = []", "signd.listen = \"\" (from "),
+            ("[signd]\nallow = true", "the rule \"true\": "),
+            ("[signd]\nallow = ['::1 *', 'localhost *']", "the rule \"localhost *\": "),
+            ("[signd]\nallow = ['127.0.0.1', '::1 *']", "the rule \"127.0.0.1\": it names no"),
+            ("[signd]\nallow = [['::1 *']]", "signd.allow: must be a string"),
+            ("[signd]\nreserved_ports = 1", "signd.reserved_ports = \"1\" (from "),
+            ("[signd]\nsha1 = 'yes'", "must be true or false"),
+            ("[signd]\nexpired = ''", "must be true or false"),
+            ("[signd]\njobs = 257", "number from 1 to 256"),
+            ("[signd]\nmetrics_file = 'signd.prom'", "absolute path"),
             ("\"\\u001b[31m\" = 1", "\\u{1b}[31m: unknown setting"),
             ("key_length = 1024", "key_length = \"1024\" (from "),
             ("key_length = 2048.0", "key_length: must be a string"),

@@ -27,7 +27,7 @@ fn pages_and_completions_are_up_to_date() {
 fn the_readme_has_every_setting_with_its_default() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     for setting in SETTINGS {
-        let (name, variable) = (setting.name, setting.name.to_uppercase());
+        let (name, variable) = (setting.name, setting.variable());
         let row =
             readme.lines().find(|line| line.starts_with(&format!("| `{name}` | `{variable}` |")));
         let row = row.unwrap_or_else(|| panic!("README.md has no row for {name}"));

@@ -126,12 +126,13 @@ fn settings_page() -> io::Result<Vec<u8>> {
     roff.text([italic(CONFIG_FILE)]);
     roff.control("SH", ["DESCRIPTION"]);
     roff.text([roman(
-        "A TOML file with one key for each setting. It need not exist. An unknown key is an error with \
-         exit status 78 for every mode but gpg. A wrong value is an error with exit status 78 for the \
-         modes that need the setting; the others warn. The environment variable \
-         COPR_KEYGEN_ and the name in capitals comes before the file; --state-dir, --config and \
-         serve's --listen come before both. copr-keygen check shows what was set and where; the rest \
-         has its default.",
+        "A TOML file with one key for each setting. It need not exist. A setting with a dot in its name, like \
+         signd.jobs, is the key jobs below the line [signd]; such lines stand behind all other settings. An \
+         unknown key is an error with exit status 78 for every mode but gpg. A wrong value is an error with \
+         exit status 78 for the modes that need the setting; the others warn. The environment variable \
+         COPR_KEYGEN_ and the name in capitals, with _ for a dot, comes before the file; --state-dir, \
+         --config and serve's --listen come before both. copr-keygen check shows what was set and where; \
+         the rest has its default.",
     )]);
     roff.control("SH", ["SETTINGS"]);
     for setting in SETTINGS {
@@ -146,7 +147,8 @@ fn settings_page() -> io::Result<Vec<u8>> {
     }
     roff.control("SH", ["EXAMPLE"]);
     roff.control("EX", []);
-    for line in ["key_length = 4096", "expire = \"5y\"", "jobs = 4"] {
+    let allow = "allow = [\"127.0.0.1 *\", \"192.0.2.0/24 user#*@* @group#*\", \"unix:copr *\"]";
+    for line in ["key_length = 4096", "expire = \"5y\"", "jobs = 4", "", "[signd]", allow] {
         roff.text([roman(line)]);
     }
     roff.control("EE", []);

@@ -15,16 +15,28 @@ pub const CONFIG_FILE: &str = "/etc/copr-keygen/config.toml";
 
 const ENVIRONMENT_PREFIX: &str = "COPR_KEYGEN_";
 
-/// A setting as it is documented. The environment variable is the name in capitals behind
-/// `COPR_KEYGEN_`, the key in the configuration file is the name itself.
+/// A setting as it is documented.
 #[derive(Debug)]
 pub struct Setting {
-    /// Its name.
+    /// Its name: its key in the configuration file, behind the name of its table and a dot if it is in one.
     pub name: &'static str,
     /// Its text when it is not set; empty for none.
     pub default: &'static str,
+    /// What stands between the members of an array when they become one text.
+    pub joint: &'static str,
     /// What it holds and what it is for: a paragraph of the manual page.
     pub about: &'static str,
+}
+
+impl Setting {
+    /// The environment variable, without `COPR_KEYGEN_`: the name in capitals, with `_` for a dot.
+    pub fn variable(&self) -> String {
+        variable_of(self.name)
+    }
+}
+
+fn variable_of(name: &str) -> String {
+    name.replace('.', "_").to_uppercase()
 }
 
 /// What the command line set. Empty and `None` mean: nothing.
@@ -34,8 +46,10 @@ pub struct Flags {
     pub config: Option<PathBuf>,
     /// `--state-dir`
     pub state_dir: Option<PathBuf>,
-    /// `--listen`, in order
+    /// `--listen` of serve, in order
     pub listen: Vec<String>,
+    /// `--listen` of signd, in order
+    pub signd_listen: Vec<String>,
 }
 
 /// What a parser makes of a text: a value, or what the text must be.
@@ -44,6 +58,7 @@ type Parsed<T> = std::result::Result<T, String>;
 /// A setting as it was written last.
 struct Written {
     name: &'static str,
+    joint: &'static str,
     /// The text, or a sentence that says why there is none.
     text: Parsed<String>,
     /// Where it was written, for the operator who corrects it.
@@ -66,6 +81,7 @@ impl Layers {
     pub fn defaults(settings: &[Setting]) -> Self {
         let default = |setting: &Setting| Written {
             name: setting.name,
+            joint: setting.joint,
             text: Ok(setting.default.into()),
             source: "the default".into(),
         };
@@ -92,10 +108,10 @@ impl Layers {
             else {
                 continue;
             };
-            let name = suffix.to_lowercase();
-            if name == "config" {
+            let written = suffix.to_uppercase();
+            if written == "CONFIG" {
                 config = config.or_else(|| Some(value.into()));
-            } else if self.find(&name).is_some() {
+            } else if let Some(name) = self.names().find(|name| variable_of(name) == written) {
                 variables.push((name, value));
             } else {
                 self.unknown_variables.push(format!("{ENVIRONMENT_PREFIX}{suffix}"));
@@ -103,20 +119,26 @@ impl Layers {
         }
         self.add_file(config, only)?;
         for (name, value) in variables {
-            let variable = format!("{ENVIRONMENT_PREFIX}{}", name.to_uppercase());
-            self.set_os(&name, value, format!("environment variable {variable}"));
+            let source = format!("environment variable {ENVIRONMENT_PREFIX}{}", variable_of(name));
+            self.set_os(name, value, source);
         }
         if let Some(directory) = flags.state_dir {
             self.set_os("state_dir", directory.into(), "--state-dir".into());
         }
-        if !flags.listen.is_empty() {
-            self.set("listen", Ok(flags.listen.join(" ")), "--listen".into());
+        for (name, listen) in [("listen", flags.listen), ("signd.listen", flags.signd_listen)] {
+            if !listen.is_empty() {
+                self.set(name, Ok(listen.join(" ")), "--listen".into());
+            }
         }
         Ok(self)
     }
 
     fn find(&self, name: &str) -> Option<&Written> {
         self.written.iter().find(|written| written.name == name)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.written.iter().map(|written| written.name)
     }
 
     fn set_os(&mut self, name: &str, text: OsString, source: String) {
@@ -164,20 +186,54 @@ impl Layers {
             .parse()
             .map_err(|e: toml::de::Error| Error::Settings(describe_toml(path, text, &e)))?;
         let file = path.display().to_string();
-        for (name, value) in table {
-            if self.find(&name).is_some() {
-                let expected = "a string, a whole number, true, false or an array of strings";
-                let text =
-                    plain_text(&value).ok_or_else(|| format!("{file}: {name}: must be {expected}"));
-                self.set(&name, text, file.clone());
-            } else {
-                let known: Vec<_> = self.written.iter().map(|written| written.name).collect();
-                let (name, known) = (printable(&name), known.join(", "));
-                self.unknown_keys
-                    .push(format!("{file}: {name}: unknown setting; there are {known}"));
+        for (key, value) in table {
+            match value {
+                toml::Value::Table(entries) if self.has_table(&key) => {
+                    for (in_key, value) in entries {
+                        self.add_key(&file, &format!("{key}.{in_key}"), &value);
+                    }
+                }
+                _ if key.contains('.') => self.refuse_key(&file, &key),
+                value => self.add_key(&file, &key, &value),
             }
         }
         Ok(())
+    }
+
+    fn has_table(&self, table: &str) -> bool {
+        self.names().any(|name| name.split_once('.').is_some_and(|(of, _)| of == table))
+    }
+
+    fn add_key(&mut self, file: &str, name: &str, value: &toml::Value) {
+        let Some(written) = self.find(name) else { return self.refuse_key(file, name) };
+        let expected = "a string, a whole number, true, false or an array of strings";
+        let text = plain_text(value, written.joint)
+            .ok_or_else(|| format!("{file}: {name}: must be {expected}"));
+        self.set(name, text, file.into());
+    }
+
+    /// Notes a key that is no setting, and where it would be one.
+    fn refuse_key(&mut self, file: &str, name: &str) {
+        let key = name.rsplit('.').next().unwrap_or(name);
+        let same_variable = |known: &&str| variable_of(known) == variable_of(name);
+        let same_key = |known: &&str| known.rsplit('.').next() == Some(key);
+        let meant = self.names().find(same_variable).or_else(|| self.names().find(same_key));
+        let why = match meant.map(|known| (known, known.split_once('.'))) {
+            _ if self.has_table(name) => {
+                format!("must be a table, with its settings below [{name}]")
+            }
+            Some((_, Some((table, key)))) => {
+                format!("unknown setting; write {key} below the line [{table}]")
+            }
+            Some((known, None)) => {
+                format!("unknown setting; write {known} above the first line in brackets")
+            }
+            None => {
+                let known: Vec<_> = self.names().collect();
+                format!("unknown setting; there are {}", known.join(", "))
+            }
+        };
+        self.unknown_keys.push(format!("{file}: {}: {why}", printable(name)));
     }
 
     /// Fails when the configuration file sets a setting that does not exist: most likely a slip in its name.
@@ -235,14 +291,14 @@ fn describe_toml(path: &Path, text: &str, error: &toml::de::Error) -> String {
     format!("{}, line {line}: {message}", path.display())
 }
 
-fn plain_text(value: &toml::Value) -> Option<String> {
+fn plain_text(value: &toml::Value, joint: &str) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) => Some(number.to_string()),
         toml::Value::Boolean(value) => Some(value.to_string()),
         toml::Value::Array(values) => {
             let texts: Option<Vec<_>> = values.iter().map(toml::Value::as_str).collect();
-            texts.map(|texts| texts.join(" "))
+            texts.map(|texts| texts.join(joint))
         }
         _ => None,
     }

@@ -12,31 +12,56 @@ use log::LevelFilter;
 use super::layers::{Layers, Setting};
 use super::value::Value;
 use super::values::{
-    absolute_path, duration, jobs, listen_addresses, log_level, optional_path, positive_duration,
-    state_dir, stock, words, yes_or_no,
+    absolute_path, access_rules, duration, jobs, listen_addresses, log_level, optional_path,
+    positive_duration, state_dir, stock, words, yes_or_no,
 };
+use crate::access_rule::AccessRule;
 use crate::error::Result;
 use crate::listen_address::ListenAddress;
 
 /// Each setting: the paragraph of the manual, then `name: type = "default", modes(parser);`. A wrong value of
 /// a setting of `every_mode` fails them all. One of `some_modes` is a [`Value`], which fails those that ask for it.
+/// The members of an array become one text with spaces between, or with what `joined` says.
+///
+/// Behind the settings at the top of the file come those of its tables.
 macro_rules! settings {
-    ($(
-        $(#[doc = $about:literal])+
-        $name:ident: $type:ty = $default:literal, $modes:ident($parser:expr);
-    )+) => {
+    (
+        $(
+            $(#[doc = $about:literal])+
+            $name:ident: $type:ty = $default:literal $(joined $joint:literal)?, $modes:ident($parser:expr);
+        )+
+        $(
+            [$table:ident] $Table:ident {
+                $(
+                    $(#[doc = $in_about:literal])+
+                    $in_name:ident: $in_type:ty = $in_default:literal $(joined $in_joint:literal)?,
+                    $in_modes:ident($in_parser:expr);
+                )+
+            }
+        )+
+    ) => {
         /// Every setting there is.
-        pub const SETTINGS: &[Setting] = &[$(Setting {
-            name: stringify!($name),
-            default: $default,
-            about: concat!($($about),+).trim_ascii_start(),
-        }),+];
+        pub const SETTINGS: &[Setting] = &[
+            $(Setting {
+                name: stringify!($name),
+                default: $default,
+                joint: [$($joint,)? " "][0],
+                about: concat!($($about),+).trim_ascii_start(),
+            },)+
+            $($(Setting {
+                name: concat!(stringify!($table), ".", stringify!($in_name)),
+                default: $in_default,
+                joint: [$($in_joint,)? " "][0],
+                about: concat!($($in_about),+).trim_ascii_start(),
+            },)+)+
+        ];
 
         /// The settings in effect.
         #[derive(Clone, Debug)]
         #[allow(rustdoc::broken_intra_doc_links)] // the manual has brackets
         pub struct Settings {
             $($(#[doc = $about])+ pub $name: $type,)+
+            $(#[doc = concat!("Those of the table `[", stringify!($table), "]`.")] pub $table: $Table,)+
             /// The key that passphrases are sealed with, for modes that need it: no setting, see
             /// [`Settings::find_sealing_key`].
             pub sealing_key: Option<SealingKey>,
@@ -50,11 +75,25 @@ macro_rules! settings {
             pub(super) faults: Vec<String>,
         }
 
+        $(
+            #[doc = concat!("The settings of the table `[", stringify!($table), "]`.")]
+            #[derive(Clone, Debug)]
+            pub struct $Table {
+                $($(#[doc = $in_about])+ pub $in_name: $in_type,)+
+            }
+        )+
+
         impl Settings {
             /// Reads every setting. Fails when the value of one that every mode needs is wrong.
             pub(super) fn parse(mut layers: Layers) -> Result<Self> {
                 Ok(Self {
                     $($name: layers.$modes(stringify!($name), $parser)?,)+
+                    $($table: $Table {
+                        $($in_name: layers.$in_modes(
+                            concat!(stringify!($table), ".", stringify!($in_name)),
+                            $in_parser,
+                        )?,)+
+                    },)+
                     sealing_key: None,
                     sealing_key_fault: None,
                     origins: layers.origins(),
@@ -156,4 +195,36 @@ settings! {
     /// like /run/copr-keygen/phrases; needed when they are sealed. Empty for links in phrases/ of the state
     /// directory.
     phrases_dir: Value<Option<PathBuf>> = "", some_modes(optional_path);
+
+    [signd] SigndSettings {
+        /// Where signd listens when systemd passes no sockets, written like listen.
+        listen: Value<Vec<ListenAddress>> = "127.0.0.1:5167", some_modes(listen_addresses);
+
+        /// Who may have signed with which keys: rules as an array, or separated by commas. A rule is an IP
+        /// address, a network like 192.0.2.0/24, or unix: and a user (name or number) who connects to a Unix
+        /// socket. Behind it stand shell patterns of the identities whose keys may sign, separated by
+        /// spaces. A client is refused when no rule is about it. When there are no rules, loopback
+        /// addresses, the user of signd and root may have signed with all keys. Users are looked up when
+        /// signd starts.
+        allow: Value<Vec<AccessRule>> = "" joined ", ", some_modes(access_rules);
+
+        /// Whether clients over TCP must connect from a port below 1024, which only root can do, as
+        /// obs-signd asks of them: true or false.
+        reserved_ports: Value<bool> = "false", some_modes(yes_or_no);
+
+        /// Whether SHA1 digests are signed: true or false. Today's verifiers refuse such signatures.
+        sha1: Value<bool> = "false", some_modes(yes_or_no);
+
+        /// Whether keys that have expired sign all the same: true or false. Some verifiers refuse such a
+        /// signature for ever, also once the key has been prolonged.
+        expired: Value<bool> = "false", some_modes(yes_or_no);
+
+        /// How many operations with secret keys run at once; 0 is one per core.
+        jobs: Value<usize> = "0", some_modes(jobs);
+
+        /// A file, named by its absolute path, that signd writes metrics to for the textfile collector of
+        /// the Prometheus node exporter. Its name must end in .prom, and copr-keygen-signd.service needs a
+        /// drop-in with ReadWritePaths= for its directory.
+        metrics_file: Value<Option<PathBuf>> = "", some_modes(optional_path);
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use keystore::Stock;
 use log::LevelFilter;
 
+use crate::access_rule::AccessRule;
 use crate::listen_address::ListenAddress;
 
 /// The most keys of one length that are made in advance.
@@ -48,6 +49,12 @@ pub fn optional_path(text: &str) -> Result<Option<PathBuf>> {
 /// Words, or none.
 pub fn words(text: &str) -> Result<Vec<String>> {
     Ok(text.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Rules between commas or line breaks, or none.
+pub fn access_rules(text: &str) -> Result<Vec<AccessRule>> {
+    let rules = text.split([',', '\n']).filter(|rule| !rule.trim().is_empty());
+    rules.map(str::parse).collect()
 }
 
 /// `true` or `false`.

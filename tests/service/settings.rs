@@ -74,10 +74,17 @@ fn a_wrong_setting_stops_the_modes_that_need_it_and_no_other() {
         ("METRICS_FILE", "file", "prolong"),
         ("PASSPHRASE_KEY_FILE", "/nonexistent/key", "serve prolong fill-pool"),
         ("PHRASES_DIR", "phrases", "serve prolong fill-pool"),
+        ("SIGND_LISTEN", "nonsense", ""),
+        ("SIGND_ALLOW", "localhost *", ""),
+        ("SIGND_RESERVED_PORTS", "perhaps", ""),
+        ("SIGND_SHA1", "perhaps", ""),
+        ("SIGND_EXPIRED", "perhaps", ""),
+        ("SIGND_JOBS", "-1", ""),
+        ("SIGND_METRICS_FILE", "file", ""),
     ];
     for Setting { name, .. } in SETTINGS {
         // Every mode needs two, and signing the third.
-        let is_here = wrong.iter().any(|(setting, ..)| setting.to_lowercase() == *name);
+        let is_here = wrong.iter().any(|(setting, ..)| setting.to_lowercase() == name.replace('.', "_"));
         let is_needed = ["state_dir", "log_level", "gpg"].contains(name);
         assert!(is_here || is_needed, "no wrong value of {name} is tried here");
     }
@@ -130,7 +137,13 @@ fn what_systemd_passes_is_served_whatever_listen_says() {
 fn signing_goes_on_beside_a_configuration_that_is_no_toml() {
     let host = host_with_key();
     let config = host.scratch().join("config.toml");
-    for text in ["listen = localhost:5003", "colour = 'blue'", "log_level = 'loud'", "[x]\ny = 1"] {
+    for text in [
+        "listen = localhost:5003",
+        "colour = 'blue'",
+        "log_level = 'loud'",
+        "[x]\ny = 1",
+        "signd = 1",
+    ] {
         fs::write(&config, format!("gpg = '/usr/bin/gpg'\n{text}\n")).unwrap();
         let file = config.to_str().unwrap();
         assert_exports(&gpg_copr(&host, "COPR_KEYGEN_CONFIG", file), text);

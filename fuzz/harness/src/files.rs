@@ -29,13 +29,21 @@ pub fn config(data: &[u8]) {
     );
     assert!(settings.listen.get().is_ok_and(|listen| !listen.is_empty()));
     assert!(settings.jobs.get().is_ok_and(|jobs| (1..=256).contains(jobs)));
+    assert!(settings.signd.listen.get().is_ok_and(|listen| !listen.is_empty()));
+    assert!(settings.signd.jobs.get().is_ok_and(|jobs| (1..=256).contains(jobs)));
     for time in [&settings.gpg_timeout, &settings.pool_max_age] {
         assert!(time.get().is_ok_and(|time| !time.is_zero()));
     }
 
-    let written =
-        settings.origins.iter().map(|(name, text, _)| (name.clone(), text.clone().into()));
-    let written = toml::Table::from_iter(written);
+    let mut written = toml::Table::new();
+    for (name, text, _) in &settings.origins {
+        let (table, key) = name.split_once('.').unwrap_or(("", name));
+        let entry = written.entry(table).or_insert_with(|| toml::Table::new().into());
+        entry.as_table_mut().map(|table| table.insert(key.into(), text.clone().into()));
+    }
+    if let Some(toml::Value::Table(top)) = written.remove("") {
+        written.extend(top);
+    }
     let again = accepted(Settings::of_file(path, &written.to_string()));
     let shown = |mut settings: Settings| {
         settings.origins.clear();
