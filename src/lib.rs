@@ -3,8 +3,8 @@
 //!
 //! The crate `keystore` keeps the keys, and the crate `gpg` runs GnuPG for it. This crate is the binary around
 //! them: `cli` and `settings` say what to do, `commands` do it, one file a mode, `server` accepts
-//! connections, `http` answers requests on them, `metrics` counts keys, and `systemd` is the rest of the world:
-//! sockets, signals, credentials, the journal.
+//! connections, `http` answers requests on them, `signd` has the crate `signer` sign for the clients of obs-signd,
+//! `metrics` counts keys, and `systemd` is the rest of the world: sockets, signals, credentials, the journal.
 
 pub mod access_rule;
 pub mod cli;
@@ -17,5 +17,6 @@ pub mod pattern;
 pub mod privileges;
 pub mod server;
 pub mod settings;
+pub mod signd;
 pub mod systemd;
 pub mod users;

@@ -1,0 +1,3 @@
+//! The signer: it answers the clients of obs-signd.
+
+pub mod access;
