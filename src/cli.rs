@@ -55,6 +55,13 @@ pub enum Command {
     /// connection starts it again. After a signal it finishes the requests it works on.
     Serve(Serve),
 
+    /// Sign for the clients of obs-signd, in its place
+    ///
+    /// Speaks the protocol of obs-signd, so that `sign` and whatever calls it stay as they are. Signs in this
+    /// process, as fast as the processors can. The settings of the table [signd] say who may have what signed.
+    /// On sockets passed by systemd, it exits when it has been idle for a while.
+    Signd(Signd),
+
     /// Run gpg on the key that a gpg command line is about; the `gpg:` program of obs-signd
     ///
     /// Called as gpg-copr, all arguments are gpg's. See gpg-copr(1).
@@ -183,6 +190,15 @@ pub enum Command {
 pub struct Serve {
     /// Where to listen when systemd passes no sockets: HOST:PORT or unix:PATH; may be repeated
     /// [default: 127.0.0.1:5003]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Vec<String>,
+}
+
+/// Options of `signd`.
+#[derive(Args, Debug, Default)]
+pub struct Signd {
+    /// Where to listen when systemd passes no sockets: HOST:PORT or unix:PATH; may be repeated
+    /// [default: 127.0.0.1:5167]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Vec<String>,
 }

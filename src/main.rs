@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use copr_keygen::cli::{Cli, Command, Common, Serve};
-use copr_keygen::commands::{self, gpg as gpg_copr, serve};
+use copr_keygen::cli::{Cli, Command, Common, Serve, Signd};
+use copr_keygen::commands::{self, gpg as gpg_copr, serve, signd};
 use copr_keygen::error::{self, Error, Result};
 use copr_keygen::settings::{Flags, GpgSettings, Settings};
 use copr_keygen::systemd::journal;
@@ -21,17 +21,23 @@ fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     match cli.command {
-        Command::Serve(options) => run_serve(cli.common, options),
+        Command::Serve(Serve { listen }) => {
+            run_service(Flags { listen, ..flags(cli.common) }, serve::run)
+        }
+        Command::Signd(Signd { listen }) => {
+            run_service(Flags { signd_listen: listen, ..flags(cli.common) }, signd::run)
+        }
         Command::Gpg(options) => run_gpg(cli.common, options.arguments),
         command => run_mode(cli.common, command),
     }
 }
 
-fn run_serve(common: Common, options: Serve) -> ExitCode {
-    let result = load(common, options.listen).and_then(|settings| {
+/// A mode that runs until it is told to stop.
+fn run_service(flags: Flags, run: fn(Settings) -> Result<()>) -> ExitCode {
+    let result = load(flags).and_then(|settings| {
         journal::init(settings.log_level, journal::Style::Service);
         warn_of_unknown_variables(&settings);
-        serve::run(settings)
+        run(settings)
     });
     // Counts only when the settings could not even be loaded.
     journal::init(log::LevelFilter::Error, journal::Style::Service);
@@ -40,7 +46,7 @@ fn run_serve(common: Common, options: Serve) -> ExitCode {
 
 /// Every mode that does one thing and ends.
 fn run_mode(common: Common, command: Command) -> ExitCode {
-    let settings = load(common, Vec::new());
+    let settings = load(flags(common));
     let level = settings.as_ref().map_or(log::LevelFilter::Error, |settings| settings.log_level);
     journal::init(level, journal::Style::Terminal);
     let _ = settings.as_ref().map(warn_of_unknown_variables);
@@ -71,7 +77,7 @@ fn warn_of_unknown_variables(settings: &Settings) {
 
 /// Logs nothing: stdout and stderr are gpg's, and signd reads both.
 fn run_gpg(common: Common, arguments: Vec<OsString>) -> ExitCode {
-    let settings = GpgSettings::load(flags(common, Vec::new()), std::env::vars_os());
+    let settings = GpgSettings::load(flags(common), std::env::vars_os());
     let result = settings.and_then(|settings| gpg_copr::run(&settings, arguments));
     result.unwrap_or_else(|error| {
         // Nobody is left to tell when stderr is full, and eprintln! would end in a panic.
@@ -88,12 +94,12 @@ fn arguments_of_gpg() -> Option<Vec<OsString>> {
     gpg_copr::CALLED_AS.contains(&name).then(|| arguments.collect())
 }
 
-fn load(common: Common, listen: Vec<String>) -> Result<Settings> {
-    Settings::load(flags(common, listen), std::env::vars_os())
+fn load(flags: Flags) -> Result<Settings> {
+    Settings::load(flags, std::env::vars_os())
 }
 
-fn flags(common: Common, listen: Vec<String>) -> Flags {
-    Flags { config: common.config, state_dir: common.state_dir, listen, ..Flags::default() }
+fn flags(common: Common) -> Flags {
+    Flags { config: common.config, state_dir: common.state_dir, ..Flags::default() }
 }
 
 /// Files of this process and its children are for their owner only, and no core dump of either lands on a disk.

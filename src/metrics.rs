@@ -196,8 +196,7 @@ fn replace(path: &Path, fresh: &Path, text: &[u8]) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         // Somebody reads from a pipe, or means something by a device.
         Ok(found) if !found.is_file() && !found.is_symlink() => {
-            let why =
-                "what is there is no regular file, and was left alone; name another file";
+            let why = "what is there is no regular file, and was left alone; name another file";
             Err(io::Error::other(why))
         }
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),

@@ -17,6 +17,7 @@ mod restore;
 mod seal;
 pub mod serve;
 mod sign_conf;
+pub mod signd;
 mod state;
 mod token;
 mod unread;
@@ -78,7 +79,7 @@ fn run_with(settings: &mut Settings, command: Command) -> Result<()> {
         privileges::become_owner(&settings.state_dir)?;
     }
     match command {
-        Command::Serve(_) | Command::Gpg(_) | Command::Token(_) => {
+        Command::Serve(_) | Command::Signd(_) | Command::Gpg(_) | Command::Token(_) => {
             Err(Error::Usage("this mode is started in another way".into()))
         }
         Command::Check(options) => check::run(settings, &options),
@@ -143,6 +144,7 @@ fn find_sealing_key(settings: &mut Settings, command: &Command) -> Result<()> {
             }
         }
         Command::Serve(_)
+        | Command::Signd(_)
         | Command::Gpg(_)
         | Command::Token(_)
         | Command::List(_)

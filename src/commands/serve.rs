@@ -6,10 +6,10 @@ use std::time::Duration;
 use keystore::{CREDENTIAL, Homes, Passphrases, Store, check_root};
 
 use super::fill_pool::Filler;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::http::{Access, Service};
 use crate::privileges;
-use crate::server::{Listener, Server, Stop};
+use crate::server::{Listener, Server};
 use crate::settings::Settings;
 use crate::systemd::notify::Notifier;
 use crate::systemd::signals::Signals;
@@ -69,19 +69,7 @@ pub fn run(mut settings: Settings) -> Result<()> {
         Server::new(Arc::clone(&service), listeners).run(idle_timeout, &signals, &mut notifier)?;
     drop(filler);
     service.store().clear_staging();
-    match end {
-        Stop::Idle => {
-            log::info!("nothing to do, exiting; the next connection starts the service again")
-        }
-        Stop::Signal => log::info!("stopped by a signal, every request was answered"),
-        Stop::Forced(count) => {
-            return Err(Error::io(
-                format!("cutting off {count} requests"),
-                std::io::Error::other("a second signal arrived"),
-            ));
-        }
-    }
-    Ok(())
+    end.told()
 }
 
 /// Before anything is touched: a key made with the wrong credential could never be used with the right

@@ -67,6 +67,25 @@ pub enum Stop {
     Forced(usize),
 }
 
+impl Stop {
+    /// Says in the log how it ended. Requests that were cut off are a failure.
+    pub fn told(self) -> Result<()> {
+        match self {
+            Self::Idle => {
+                log::info!("nothing to do, exiting; the next connection starts the service again");
+            }
+            Self::Signal => log::info!("stopped by a signal, every request was answered"),
+            Self::Forced(count) => {
+                return Err(Error::io(
+                    format!("cutting off {count} requests"),
+                    io::Error::other("a second signal arrived"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Server {
     /// Speaks `protocol` at `listeners`.
     pub fn new(protocol: Arc<impl Protocol>, listeners: Vec<Listener>) -> Self {

@@ -90,8 +90,8 @@ fn own_host() -> Result<Vec<AccessRule>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::socket::UnixCredentials;
     use crate::settings::Flags;
+    use nix::sys::socket::UnixCredentials;
 
     const PROJECT: &str = "user#project@copr.example.org";
 

@@ -68,6 +68,9 @@ pub mod event {
     /// A request failed on our side.
     pub const REQUEST_FAILED: &str = "9c4e6a2f8b0d4d71b5e3c8a7160f2d94";
 
+    /// A request to sign was answered, in one way or the other.
+    pub const SIGNED: &str = "c4a1e7d25f0b4b6b8a3d9e12f7056c8b";
+
     /// `prolong` has ended: its counts.
     pub const PROLONGED: &str = "5b1d7c93a40e4f6f9d2c8e60b7f3a125";
     /// A key could not be prolonged.

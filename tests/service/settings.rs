@@ -84,7 +84,8 @@ fn a_wrong_setting_stops_the_modes_that_need_it_and_no_other() {
     ];
     for Setting { name, .. } in SETTINGS {
         // Every mode needs two, and signing the third.
-        let is_here = wrong.iter().any(|(setting, ..)| setting.to_lowercase() == name.replace('.', "_"));
+        let is_here =
+            wrong.iter().any(|(setting, ..)| setting.to_lowercase() == name.replace('.', "_"));
         let is_needed = ["state_dir", "log_level", "gpg"].contains(name);
         assert!(is_here || is_needed, "no wrong value of {name} is tried here");
     }

@@ -133,7 +133,8 @@ fn unprotect(parameters: &Sexp, passphrase: &[u8]) -> Result<Vec<Sexp>, Unopened
         b"openpgp-s2k3-sha1-aes-cbc" => {
             let text = open_cbc(&key, nonce, encrypted)?;
             let (numbers, digest) = secret_numbers(&text).ok_or(Unopened::WrongPassphrase)?;
-            check_digest(parameters, &numbers, &digest.ok_or(Unopened::WrongPassphrase)?)?;
+            let digest = digest.as_ref().and_then(Sexp::atom).unwrap_or_default();
+            check_digest(parameters, &numbers, digest)?;
             Ok(numbers)
         }
         _ => Err(Unopened::OnlyByAgent("the key is protected in a way that is not known here")),
@@ -208,14 +209,14 @@ fn open_cbc(
 
 /// The numbers in a decrypted text `((NUMBERS)(hash sha1 DIGEST))` or `((NUMBERS))`, and the digest. Padding may
 /// follow.
-fn secret_numbers(text: &[u8]) -> Option<(Vec<Sexp>, Option<Zeroizing<Vec<u8>>>)> {
+fn secret_numbers(text: &[u8]) -> Option<(Vec<Sexp>, Option<Sexp>)> {
     let (found, _) = Sexp::parse_beginning(text)?;
     let numbers = found.list()?.first()?.list()?.to_vec();
     let digest = match found.find("hash").and_then(Sexp::list) {
-        Some([_, algorithm, digest]) if algorithm.atom() == Some(b"sha1") => digest.atom(),
+        Some([_, algorithm, digest]) if algorithm.atom() == Some(b"sha1") => Some(digest.clone()),
         _ => None,
     };
-    Some((numbers, digest.map(|digest| Zeroizing::new(digest.to_vec()))))
+    Some((numbers, digest))
 }
 
 /// Compares the digest of the whole key, with its secret numbers in their places, with the one that was encrypted.

@@ -12,6 +12,16 @@ impl Passphrases {
     /// the first only.
     pub fn verify_state(&self, homes: &Homes) -> Result<()> {
         self.verify()?;
+        self.check_marker(homes)
+    }
+
+    /// As [`Passphrases::verify_state`], for a process that only reads passphrases.
+    pub fn verify_readable(&self, homes: &Homes) -> Result<()> {
+        self.verify_key()?;
+        self.check_marker(homes)
+    }
+
+    fn check_marker(&self, homes: &Homes) -> Result<()> {
         if self.marker()?.is_some() {
             return Ok(());
         }

@@ -82,23 +82,24 @@ impl Passphrases {
         Marker::path(&self.root)
     }
 
-    /// Whether this process can read all passphrases, and write new ones so that signd can: a sealed state
-    /// needs the right key, and `phrases_dir`.
-    pub fn verify(&self) -> Result<()> {
+    /// Whether this process can read all passphrases: a sealed state needs the right key.
+    pub fn verify_key(&self) -> Result<()> {
         let Some(marker) = self.marker()? else { return Ok(()) };
-        self.verify_with(&marker)
+        marker.check_key(self.key.as_ref(), &format!("the state {}", self.root.display()))
     }
 
-    fn verify_with(&self, marker: &Marker) -> Result<()> {
-        marker.check_key(self.key.as_ref(), &format!("the state {}", self.root.display()))?;
-        if self.apart { Ok(()) } else { Err(needs_directory()) }
+    /// As [`Passphrases::verify_key`], and whether it can write new ones so that signd finds them: a sealed state
+    /// needs `phrases_dir`, too.
+    pub fn verify(&self) -> Result<()> {
+        self.verify_key()?;
+        if self.apart || self.marker()?.is_none() { Ok(()) } else { Err(needs_directory()) }
     }
 
     /// In which form a passphrase is to be written now. Asked anew each time, as sealing is turned on
     /// and off while others work.
     pub fn form(&self) -> Result<Form> {
         let Some(marker) = self.marker()? else { return Ok(Form::Clear) };
-        self.verify_with(&marker)?;
+        self.verify()?;
         Ok(match marker.state {
             Sealing::Sealing | Sealing::Sealed => Form::Sealed,
             Sealing::Unsealing => Form::Clear,

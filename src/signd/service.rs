@@ -1,0 +1,117 @@
+//! obs-signd's protocol as one of the server: a request, a decision, an answer, a line in the log.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use signer::request::{self, HEAD};
+use signer::{Refusal, Signer};
+
+use super::access::Access;
+use super::counters::Counters;
+use super::request_log::RequestLog;
+use crate::server::{Admitted, Connection, DelayedRefusals, FloodLimit, Protocol};
+
+/// How long a client may take to send its request.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// How long writing an answer may take.
+const WRITE_TIME: Duration = Duration::from_secs(5);
+
+/// Signs for the clients that may have signed.
+#[derive(Debug)]
+pub struct Service {
+    signer: Signer,
+    access: Access,
+    counters: Arc<Counters>,
+    flood: FloodLimit,
+    delayed_refusals: Arc<DelayedRefusals>,
+}
+
+impl Service {
+    /// Signs with `signer` for the clients that `access` lets in.
+    pub fn new(signer: Signer, access: Access, counters: Arc<Counters>) -> Self {
+        let (flood, delayed_refusals) = (FloodLimit::default(), Arc::default());
+        Self { signer, access, counters, flood, delayed_refusals }
+    }
+
+    /// What becomes of a request.
+    fn decide(&self, bytes: &[u8], log: &mut RequestLog) -> Vec<u8> {
+        let (form, command) = match request::parse(bytes) {
+            Ok(parsed) => parsed,
+            Err(why) => return log.refuse(Refusal::Malformed(why)),
+        };
+        log.command = Some(command);
+        let Some(command) = &log.command else { return Vec::new() };
+        let peer = log.peer;
+        let reply = self.signer.reply(command, |identity| self.access.may_sign(&peer, identity));
+        log.answer(form, reply)
+    }
+
+    fn finish(&self, connection: &Connection, log: &RequestLog, answer: &[u8]) {
+        let mut writer = connection.until(Instant::now() + WRITE_TIME);
+        let reached = writer.write_all(answer);
+        // What came behind the request is not answered.
+        if connection.discard_received() {
+            connection.linger();
+        }
+        log.record(&self.counters, Some(0), reached);
+    }
+}
+
+impl Protocol for Service {
+    fn serve(&self, admitted: &Admitted) {
+        let connection = admitted.connection();
+        let mut log = RequestLog::new(connection.peer());
+        if !self.access.may_connect(&log.peer) {
+            let answer = log.refuse(Refusal::Stranger);
+            self.delayed_refusals.add(Arc::clone(connection), answer);
+            return log.record(&self.counters, self.flood.line(), Ok(()));
+        }
+        match read(connection) {
+            Ok(bytes) => {
+                // One that was cut off when it was complete already has not been touched yet.
+                if admitted.answering() {
+                    let answer = self.decide(&bytes, &mut log);
+                    self.finish(connection, &log, &answer);
+                }
+            }
+            Err(e) => log::debug!("{}: left without a request: {e}", log.peer),
+        }
+    }
+
+    fn turn_away(&self, connection: Connection) {
+        let mut log = RequestLog::new(connection.peer());
+        let answer = log.refuse(Refusal::Busy);
+        self.delayed_refusals.add(Arc::new(connection), answer);
+        log.record(&self.counters, Some(0), Ok(()));
+    }
+
+    fn status_text(&self) -> String {
+        let (running, waiting) = self.signer.load();
+        self.counters.waiting(waiting);
+        let [signed, other, refused, failed] = self.counters.summary();
+        format!(
+            "signatures: {signed}, other answers: {other}, refused: {refused}, failed: {failed}; \
+             at work: {running}, waiting: {waiting}"
+        )
+    }
+
+    fn stop(&self) {
+        self.delayed_refusals.close();
+        let left_out = self.flood.left_out();
+        if left_out > 0 {
+            log::warn!("{left_out} more requests of strangers are not in this log");
+        }
+    }
+}
+
+/// Reads a whole request.
+fn read(connection: &Connection) -> io::Result<Vec<u8>> {
+    let mut reader = connection.until(Instant::now() + REQUEST_TIME);
+    let mut bytes = vec![0; HEAD];
+    reader.read_exact(&mut bytes)?;
+    let length = request::length([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    reader.take(length as u64).read_to_end(&mut bytes)?;
+    // The end of a request that is cut short is for the parser to see.
+    Ok(bytes)
+}
