@@ -81,6 +81,9 @@ _copr__keygen() {
             copr__keygen,show)
                 cmd="copr__keygen__subcmd__show"
                 ;;
+            copr__keygen,signd)
+                cmd="copr__keygen__subcmd__signd"
+                ;;
             copr__keygen,token)
                 cmd="copr__keygen__subcmd__token"
                 ;;
@@ -144,6 +147,9 @@ _copr__keygen() {
             copr__keygen__subcmd__help,show)
                 cmd="copr__keygen__subcmd__help__subcmd__show"
                 ;;
+            copr__keygen__subcmd__help,signd)
+                cmd="copr__keygen__subcmd__help__subcmd__signd"
+                ;;
             copr__keygen__subcmd__help,token)
                 cmd="copr__keygen__subcmd__help__subcmd__token"
                 ;;
@@ -160,7 +166,7 @@ _copr__keygen() {
 
     case "${cmd}" in
         copr__keygen)
-            opts="-h -V --state-dir --config --help --version serve gpg check make list show pubkey prolong fill-pool import export backup restore token remove undo purge seal unseal phrases help"
+            opts="-h -V --state-dir --config --help --version serve signd gpg check make list show pubkey prolong fill-pool import export backup restore token remove undo purge seal unseal phrases help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -313,7 +319,7 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__help)
-            opts="serve gpg check make list show pubkey prolong fill-pool import export backup restore token remove undo purge seal unseal phrases help"
+            opts="serve signd gpg check make list show pubkey prolong fill-pool import export backup restore token remove undo purge seal unseal phrases help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -565,6 +571,20 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        copr__keygen__subcmd__help__subcmd__signd)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -933,6 +953,32 @@ _copr__keygen() {
                 return 0
             fi
             case "${prev}" in
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        copr__keygen__subcmd__signd)
+            opts="-h --listen --state-dir --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

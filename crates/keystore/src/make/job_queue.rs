@@ -1,7 +1,7 @@
 //! A bounded number of gpg jobs at once, handed out first come, first served.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use gpg::locks::unpoisoned;
@@ -14,14 +14,13 @@ use crate::parallel::lock;
 pub struct JobQueue {
     count: usize,
     queue: Mutex<QueueState>,
-    moved: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct QueueState {
     running: usize,
-    waiting: VecDeque<u64>,
-    next_ticket: u64,
+    /// Each is woken by itself: of hundreds that wait, the others need not run to find that it is not their turn.
+    waiting: VecDeque<Arc<Condvar>>,
 }
 
 /// Held while gpg runs.
@@ -31,28 +30,34 @@ pub struct RunningJob<'a>(&'a JobQueue);
 impl JobQueue {
     /// `count` jobs at once.
     pub fn new(count: usize) -> Self {
-        Self { count, queue: Mutex::default(), moved: Condvar::new() }
+        Self { count, queue: Mutex::default() }
     }
 
     /// Waits for a job behind earlier requests; [`gpg::Error::Busy`] at the deadline.
     pub fn take(&self, deadline: Instant) -> Result<RunningJob<'_>> {
         let mut queue = lock(&self.queue);
-        let ticket = queue.next_ticket;
-        queue.next_ticket += 1;
-        queue.waiting.push_back(ticket);
-        while queue.running == self.count || queue.waiting.front() != Some(&ticket) {
+        if queue.running < self.count && queue.waiting.is_empty() {
+            queue.running += 1;
+            return Ok(RunningJob(self));
+        }
+        let turn = Arc::new(Condvar::new());
+        queue.waiting.push_back(Arc::clone(&turn));
+        let is_first = |queue: &QueueState| {
+            queue.waiting.front().is_some_and(|first| Arc::ptr_eq(first, &turn))
+        };
+        while queue.running == self.count || !is_first(&queue) {
             match remaining(deadline, "the gpg jobs of other requests take too long") {
-                Ok(left) => queue = wait(&self.moved, queue, left),
+                Ok(left) => queue = wait(&turn, queue, left),
                 Err(busy) => {
-                    queue.waiting.retain(|other| *other != ticket);
-                    self.moved.notify_all();
+                    queue.waiting.retain(|other| !Arc::ptr_eq(other, &turn));
+                    queue.wake_first(self.count);
                     return Err(busy);
                 }
             }
         }
         queue.waiting.pop_front();
         queue.running += 1;
-        self.moved.notify_all();
+        queue.wake_first(self.count);
         Ok(RunningJob(self))
     }
 
@@ -63,10 +68,19 @@ impl JobQueue {
     }
 }
 
+impl QueueState {
+    fn wake_first(&self, count: usize) {
+        if let Some(first) = self.waiting.front().filter(|_| self.running < count) {
+            first.notify_one();
+        }
+    }
+}
+
 impl Drop for RunningJob<'_> {
     fn drop(&mut self) {
-        lock(&self.0.queue).running -= 1;
-        self.0.moved.notify_all();
+        let mut queue = lock(&self.0.queue);
+        queue.running -= 1;
+        queue.wake_first(self.0.count);
     }
 }
 
