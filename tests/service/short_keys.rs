@@ -1,7 +1,8 @@
-//! RSA keys that apt will refuse before they expire: `check` says which, and fails no host for it.
+//! RSA keys that apt will refuse before they expire: `check` and `prolong` say which, and fail no host for it.
 
 use serde_json::json;
 
+use super::certificate::text;
 use super::check_host::SignHost;
 use super::host::{Host, Transport};
 use super::years::clock;
@@ -62,4 +63,20 @@ fn a_key_length_that_makes_short_keys_is_a_warning_once_the_day_is_near() {
     sign_host.set("COPR_KEYGEN_KEY_LENGTH", "4096");
     sign_host.set("COPR_KEYGEN_POOL", "4096:16");
     sign_host.assert_well(&[]);
+}
+
+#[test]
+fn prolong_says_once_how_many_keys_apt_will_refuse_all_the_same() {
+    let host = host_with(&[2048, 2048, 3072], 30);
+    let words = "apt 3 will not believe the new expiry of 2 RSA keys of less than 3072 bits";
+    for arguments in [&["prolong", "--dry-run"][..], &["prolong", "--json"]] {
+        let output = host.run(arguments);
+        assert!(output.status.success(), "{}", text(&output));
+        assert_eq!(text(&output).matches(words).count(), 1, "{}", text(&output));
+        assert!(!String::from_utf8_lossy(&output.stdout).contains(words));
+    }
+    // Nothing is due, so there is nothing to say.
+    assert!(!text(&host.run(&["prolong"])).contains("apt 3"));
+    let long = host_with(&[3072], 30);
+    assert!(!text(&long.run(&["prolong"])).contains("apt 3"));
 }
