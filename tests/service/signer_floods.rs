@@ -1,6 +1,5 @@
 //! Many clients at once, idle ones among them, few descriptors, and a bound on waiting.
 
-use std::fs;
 use std::io::Read;
 use std::sync::Barrier;
 use std::thread;
@@ -9,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::host::{Host, Transport, eventually};
-use super::signer_client::{argument, old, verify};
+use super::signer_client::{argument, new, old, parse, strings, verify};
 use super::signer_host::{
     ID, OTHER, SignerHost, answer, assert_right, host_with, send, sign, time,
 };
@@ -86,7 +85,7 @@ fn without_descriptors_it_recovers() {
         let mut connection = send(&signd, &request);
         let mut bytes = Vec::new();
         if connection.read_to_end(&mut bytes).is_ok() && !bytes.is_empty() {
-            if let Err(refused) = super::signer_client::parse(&bytes) {
+            if let Err(refused) = parse(&bytes) {
                 assert!(!refused.contains("unknown key"), "{refused}");
             }
         }
@@ -97,11 +96,43 @@ fn without_descriptors_it_recovers() {
         let mut bytes = Vec::new();
         let read = send(&signd, &request).read_to_end(&mut bytes);
         read.ok().filter(|_| !bytes.is_empty())?;
-        super::signer_client::parse(&bytes).ok()
+        parse(&bytes).ok()
     });
     let certificate = super::signer_host::ask(&signd, &old(ID, "PUBKEY")).unwrap();
     verify(&certificate, b"data", &packet).unwrap();
     assert!(signd.stop().success(), "{}", signd.log());
+}
+
+/// A request that takes a while.
+fn long_request() -> Vec<u8> {
+    let user = format!("SHA256:{ID}");
+    let digests: Vec<_> = (0..64_u8).map(|n| argument(8, &[n], 0, time())).collect();
+    let strings: Vec<_> = ["sign", &user].into_iter().chain(digests.iter().map(|d| &**d)).collect();
+    new(&strings)
+}
+
+#[test]
+fn more_clients_than_there_is_room_for_are_all_answered() {
+    let keys = host_with(&[ID]);
+    let environment = [("COPR_KEYGEN_SIGND_JOBS", "1"), ("COPR_KEYGEN_QUEUE_TIMEOUT", "2s")];
+    let host = SignerHost::around(keys, Transport::PassedTcp, &environment);
+    let request = long_request();
+    let connections: Vec<_> = (0..500).map(|_| send(&host, &request)).collect();
+    let (mut signed, mut busy) = (0, 0);
+    for mut connection in connections {
+        match answer(&mut connection) {
+            Ok(output) => {
+                assert_eq!(strings(&output).len(), 64);
+                signed += 1;
+            }
+            Err(refused) => {
+                assert!(refused.contains("too many signatures are waiting"), "{refused}");
+                busy += 1;
+            }
+        }
+    }
+    assert!(signed > 0 && busy > 0, "{signed} signed, {busy} busy");
+    host.assert_signs(ID);
 }
 
 #[test]
@@ -109,11 +140,8 @@ fn who_waits_for_too_long_hears_so() {
     let keys = host_with(&[ID]);
     let environment = [("COPR_KEYGEN_SIGND_JOBS", "1"), ("COPR_KEYGEN_QUEUE_TIMEOUT", "1ms")];
     let host = SignerHost::around(keys, Transport::ListenTcp, &environment);
-    // Many digests each, so that each holds the only job for a while.
-    let user = format!("SHA256:{ID}");
-    let digests: Vec<_> = (0..64_u8).map(|n| argument(8, &[n], 0, time())).collect();
-    let strings: Vec<_> = ["sign", &user].into_iter().chain(digests.iter().map(|d| &**d)).collect();
-    let request = super::signer_client::new(&strings);
+    // Each holds the only job for a while.
+    let request = long_request();
     let begun = Instant::now();
     let (mut signed, mut busy) = (0, 0);
     while signed == 0 || busy == 0 {
@@ -133,5 +161,4 @@ fn who_waits_for_too_long_hears_so() {
     host.ask(&[0; 4]).unwrap();
     host.assert_signs(ID);
     assert!(!host.log_of(" sign busy ").is_empty());
-    assert!(fs::read_dir(host.keys.home(ID)).is_ok());
 }
