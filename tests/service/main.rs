@@ -60,6 +60,7 @@ mod settings;
 mod shim;
 mod short_keys;
 mod signer_access;
+mod signer_agent;
 mod signer_client;
 mod signer_clocks;
 mod signer_damage;

@@ -168,7 +168,7 @@ fn digests_that_are_none_are_named_and_not_signed() {
         let user = format!("{hash}:{ID}");
         assert_eq!(ask_new(&host, &["sign", &user, &argument]).unwrap_err(), by_old);
         // Nor is the good one beside it.
-        assert_eq!(ask_new(&host, &["sign", &user, &good, &argument]).is_err(), true);
+        assert!(ask_new(&host, &["sign", &user, &good, &argument]).is_err());
     }
     assert_eq!(host.log_of(" sign ok "), [""; 0]);
     host.assert_signs(ID);

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::certificate::{empty_directory, succeed, text};
 use super::host::{Host, Transport};
-use super::old_host::{OldHost, new_host, plain, quick};
+use super::old_host::{OldHost, new_host};
 use super::signer_client::{HASHES, Packet, argument, argument_4, old, probe, verify, wrapped_4};
 use super::signer_host::{ID, SignerHost, fingerprint, host_with, time};
 
@@ -111,18 +111,23 @@ fn keys_of_every_algorithm_that_an_old_host_had() {
 
 #[test]
 fn keys_of_dsa_sign_through_gpg_agent() {
-    let (large, small) = ("dsa3072#project@copr.example.org", "dsa2048#project@copr.example.org");
+    let id = |length: u32| format!("dsa{length}#project@copr.example.org");
     let old_host = OldHost::new(&[]);
     let kind = |length| format!("Key-Type: DSA\nKey-Length: {length}\nKey-Usage: sign");
-    let keys = [(large, 3072), (small, 2048)].map(|(id, length)| of_kind(id, &kind(length)));
-    old_host.generate("%no-protection\n", keys);
+    let lengths = [1024, 2048, 3072];
+    old_host.generate("%no-protection\n", lengths.map(|n| of_kind(&id(n), &kind(n))));
     let keys = new_host();
     let imported = old_host.import(&keys, &[]);
     assert!(imported.status.success(), "{}", text(&imported));
     let host = SignerHost::around(keys, Transport::ListenUnix, &[]);
-    for id in [large, small] {
-        assert_signs_in_every_way(&host, id, 17);
+    for length in lengths {
+        assert_signs_in_every_way(&host, &id(length), 17);
     }
+    // Several agents at once do not meet.
+    std::thread::scope(|scope| {
+        let sign = || host.assert_signs(&id(2048));
+        (0..6).for_each(|_| drop(scope.spawn(sign)));
+    });
     assert_eq!(host.keys.entries("staging"), [""; 0], "nothing is left of the agents");
 }
 
@@ -204,18 +209,24 @@ fn keys_as_they_were_imported_sign_through_gpg_agent() {
 
 #[test]
 fn odd_passphrases_of_old_hosts_open_their_keys() {
-    let ids = plain(1);
-    let id = &*ids[0];
-    for phrase in [" spaces in front and behind ", "100% $HOME ${x} \"quoted\" \\n", "süß", "x"] {
-        let keys = new_host();
+    for phrase in ["100% $HOME ${x} \"quoted\" \\n %41 %%", "süß # /bye", "x"] {
+        // One signs in this process, the other through gpg-agent.
+        let ids = ["ed25519", "dsa"].map(|name| format!("{name}#project@copr.example.org"));
+        let kinds = [
+            "Key-Type: EDDSA\nKey-Curve: ed25519\nKey-Usage: sign",
+            "Key-Type: DSA\nKey-Length: 2048\nKey-Usage: sign",
+        ];
         let old_host = OldHost::new(&[]);
-        let head = format!("Passphrase: {phrase}\n");
-        let parameters = quick(id, &head);
-        old_host.generate("", [parameters]);
-        fs::write(old_host.phrases().join(id), format!("{}\n", phrase.trim())).unwrap();
+        let with_phrase =
+            |(id, kind): (&String, &str)| of_kind(id, &format!("{kind}\nPassphrase: {phrase}"));
+        old_host.generate("", ids.iter().zip(kinds).map(with_phrase));
+        for id in &ids {
+            fs::write(old_host.phrases().join(id), format!("{phrase}\n")).unwrap();
+        }
+        let keys = new_host();
         let imported = old_host.import(&keys, &["--protect", "no"]);
         assert!(imported.status.success(), "{phrase:?}: {}", text(&imported));
         let host = SignerHost::around(keys, Transport::ListenUnix, &[]);
-        host.assert_signs(id);
+        ids.iter().for_each(|id| host.assert_signs(id));
     }
 }

@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::certificate::text;
-use super::faults::stand_in;
 use super::host::{Host, Transport, eventually};
-use super::old_host::{OldHost, new_host};
+use super::old_host::OldHost;
 use super::signer_client::{argument, new, old, probe};
 use super::signer_host::{ABSENT, ID, OTHER, SignerHost, ask, fingerprint, host_with, sign, time};
 
@@ -172,27 +171,4 @@ fn a_metrics_file_that_cannot_be_written_ends_nothing() {
     host.assert_signs(ID);
     assert!(host.signd.stop().success(), "{}", host.signd.log());
     assert!(host.signd.log().contains("/nonexistent/signd.prom"), "{}", host.signd.log());
-}
-
-/// A gpg-agent that answers anything else than a right signature: it is found before the client gets it.
-#[test]
-fn a_wrong_signature_of_an_agent_does_not_leave() {
-    let keys = new_host();
-    let old_host = OldHost::new(&[]);
-    let dsa = "dsa#project@copr.example.org";
-    old_host.generate(
-        "%no-protection\n",
-        [format!(
-            "Key-Type: DSA\nKey-Length: 2048\nKey-Usage: sign\nName-Real: x\nName-Email: {dsa}\n%commit\n"
-        )],
-    );
-    let imported = old_host.import(&keys, &[]);
-    assert!(imported.status.success(), "{}", text(&imported));
-    let agent = stand_in(&keys, "exit 3");
-    let environment = [("COPR_KEYGEN_GPG_AGENT", agent.to_str().unwrap())];
-    let host = SignerHost::around(keys, Transport::ListenUnix, &environment);
-    let refused = host.assert_refuses(dsa, "");
-    assert!(refused.len() < 1000, "{refused}");
-    assert!(host.ask(&old(dsa, "PUBKEY")).is_ok());
-    assert_eq!(host.keys.entries("staging"), [""; 0]);
 }

@@ -17,11 +17,14 @@ use super::signer_client::{Packet, old, verify};
 use super::signer_host::{ABSENT, ID, OTHER, SignerHost, ask, fingerprint, host_with, sign};
 use super::volumes::shim;
 
+/// What was signed, and the packet.
+type Signed = (Vec<u8>, Vec<u8>);
+
 /// What clients were told while something was done.
 #[derive(Default)]
 struct Told {
     /// Signatures and what was signed, by the end of the fingerprint.
-    signatures: Mutex<BTreeMap<String, Vec<(Vec<u8>, Vec<u8>)>>>,
+    signatures: Mutex<BTreeMap<String, Vec<Signed>>>,
     refusals: Mutex<BTreeMap<String, usize>>,
 }
 
