@@ -69,18 +69,16 @@ fn on_passed_sockets_it_ends_when_idle_and_loses_no_request() {
     let keys = host_with(&[ID]);
     for transport in [Transport::PassedTcp, Transport::PassedUnix] {
         let mut signd = Host::signd(&keys, transport, &[("COPR_KEYGEN_IDLE_TIMEOUT", "300ms")]);
-        signd.spawn();
         for round in 0..3 {
-            sign(&signd, ID, b"data").unwrap();
+            // The socket stays, and what waits in it is for the next process.
+            let mut waiting = send(&signd, &old(ID, "PUBKEY"));
+            signd.spawn();
+            assert!(answer(&mut waiting).is_ok());
             let ended = eventually("it to end", || signd.ended());
             assert!(ended.success(), "{}", signd.log());
             let log = signd.log();
             let lines = log.lines().filter(|line| line.contains("nothing to do, exiting"));
             assert_eq!(lines.count(), round + 1, "{log}");
-            // The socket stays, and what waits in it is for the next process.
-            let mut waiting = send(&signd, &old(ID, "PUBKEY"));
-            signd.spawn();
-            assert!(answer(&mut waiting).is_ok());
         }
     }
     // On a socket of its own it stays.
