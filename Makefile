@@ -18,7 +18,7 @@ help:
 	@echo 'make run          build and serve on $(LISTEN), state in ./$(STATE)'
 	@echo 'make build        build what `make install` installs'
 	@echo 'make test         everything that needs no root'
-	@echo 'make test-system  boot a real systemd on Debian 12 and 13 (root)'
+	@echo 'make test-system  boot a real systemd on Debian 12 and 13 (root); SUITES=forky: on Debian testing'
 	@echo 'make test-openapi ask a running service whether it is what docs/openapi.yaml says (no root)'
 	@echo 'make fuzz         hostile bytes for all that reads them, $$FUZZ_SECONDS (60) each target'
 	@echo 'make bench        measure beside bare gpg, write docs/performance.*; see there (no root; up to an hour)'

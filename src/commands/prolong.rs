@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use gpg::clock;
+use gpg::{clock, short_rsa};
 use keystore::{Evidence, Filter, Key, Prolonged, Store, Term, interrupt, parallel};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -249,9 +249,29 @@ fn show(plan: &Plan, report: &Report, options: &cli::Prolong) -> Result<()> {
             output::number(expired, "key has", "keys have")
         );
     }
+    warn_of_short_keys(plan, report, options);
     match options.json {
         true => output::json(&object(plan, report, options)),
         false => Ok(()),
+    }
+}
+
+/// Says of how many keys apt will not believe the new expiry.
+fn warn_of_short_keys(plan: &Plan, report: &Report, options: &cli::Prolong) {
+    let keys: Vec<_> = match options.dry_run {
+        true => plan.due.iter().collect(),
+        false => report.prolonged.iter().map(|(_, after)| after).collect(),
+    };
+    let until = Some(plan.term.until);
+    let is_early = |key: &&&Key| short_rsa::ends_early(&key.record.algorithm, until);
+    let count = keys.iter().filter(is_early).count();
+    if count > 0 {
+        log::warn!(
+            "apt 3 will not believe the new expiry of {} of less than 3072 bits: it refuses such keys \
+             from {} on, rpm does not; `copr-keygen check` says what to do",
+            output::number(count, "RSA key", "RSA keys"),
+            clock::date(short_rsa::APT_ENDS)
+        );
     }
 }
 

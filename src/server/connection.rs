@@ -68,6 +68,12 @@ impl Connection {
         true
     }
 
+    /// Sends what the buffer of the socket takes of `bytes`, without waiting.
+    pub fn send_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        Ok(send(self.socket.as_raw_fd(), bytes, flags)?)
+    }
+
     /// Ends writing, and reads for a moment what is still coming: closing a socket with unread data in it resets
     /// the connection, and the answer is lost.
     pub fn linger(&self) {

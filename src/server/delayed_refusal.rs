@@ -3,7 +3,6 @@
 //! the other, and keeps the processors free. Clients that may come in wait here only when the table is full.
 
 use std::collections::VecDeque;
-use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,8 +16,6 @@ use super::connection::Connection;
 const DELAY: Duration = Duration::from_millis(250);
 /// Answers that wait at once. One more, and the oldest goes out early.
 const WAITING_MAX: usize = 256;
-/// How long writing may take: the answer fits the empty buffer of the socket or is given up.
-const WRITE_TIME: Duration = Duration::from_millis(10);
 
 /// The answers that wait.
 #[derive(Debug, Default)]
@@ -93,8 +90,8 @@ impl Refusal {
     /// answer be lost.
     fn send(self) {
         self.connection.discard_received();
-        let mut writer = self.connection.until(Instant::now() + WRITE_TIME);
-        let _ = writer.write_all(&self.answer); // or the client has left
+        // It fits the empty buffer of the socket, or is given up; or the client has left.
+        let _ = self.connection.send_at_once(&self.answer);
         self.connection.shut_down(Shutdown::Write);
         self.connection.discard_received();
     }
@@ -105,7 +102,7 @@ mod tests {
     use super::*;
     use crate::server::Peer;
     use nix::sys::socket::UnixCredentials;
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
     fn refuse(refusals: &Arc<DelayedRefusals>) -> UnixStream {

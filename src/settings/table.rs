@@ -122,7 +122,8 @@ settings! {
     /// The gpg-agent program of the same GnuPG.
     gpg_agent: Value<PathBuf> = "/usr/bin/gpg-agent", some_modes(absolute_path);
 
-    /// Length in bits of the RSA keys of requests that name none: 2048, 3072 or 4096.
+    /// Length in bits of the RSA keys of requests that name none: 2048, 3072 or 4096. apt 3 refuses 2048 from
+    /// 2030-02-01 on; rpm does not.
     key_length: Value<KeyLength> = "2048", some_modes(KeyLength::from_str);
 
     /// Lifetime of the keys of requests that name none: days, or like 2w, 18m, 5y; 0 is for ever.

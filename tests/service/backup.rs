@@ -12,8 +12,7 @@ use serde_json::{Value, json};
 
 use super::certificate::assert_signs;
 use super::faults::host_with_gpg;
-use super::host::{Host, Transport};
-use super::removing::DoneWhenDropped;
+use super::host::{DoneWhenDropped, Host, Transport};
 use super::safekeeping::{
     Recipient, assert_links_are_right, assert_private, copr_keygen, empty_host, restore, run,
     set_expiry, tree,

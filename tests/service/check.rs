@@ -35,7 +35,7 @@ fn a_host_that_is_well_is_told_so_and_left_as_it_is() {
         assert!(page.contains(words), "{words}: {page}");
     }
     // What nobody has set is no news.
-    assert!(!page.contains("the default") && !page.contains("key_length"), "{page}");
+    assert!(!page.contains("the default") && !page.contains("idle_timeout"), "{page}");
     assert_eq!(snapshot(&sign_host.host.state()), before);
     sign_host.assert_well(&["--repair"]);
     assert_eq!(snapshot(&sign_host.host.state()), before, "there was nothing to repair");

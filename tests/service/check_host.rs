@@ -73,6 +73,8 @@ impl SignHost {
         let mut command = Command::new(program);
         command.env_clear().env("PATH", "/usr/bin:/bin").env("COPR_KEYGEN_CONFIG", "/dev/null");
         command.env("COPR_KEYGEN_STATE_DIR", self.host.state());
+        // From 2029 on check warns of the default.
+        command.env("COPR_KEYGEN_KEY_LENGTH", "4096");
         let listen = format!("unix:{}", self.host.scratch().join("socket").display());
         command.env("COPR_KEYGEN_LISTEN", listen);
         let signd_listen = format!("unix:{}", self.host.scratch().join("signd").display());

@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::check_host::{ID, OTHER, SignHost};
+use super::host::DoneWhenDropped;
 
 #[test]
 fn missing_and_wrong_links_are_made_right() {
@@ -60,6 +61,7 @@ fn a_service_that_makes_keys_meanwhile_is_well() {
     let done = std::sync::atomic::AtomicBool::new(false);
     let order = std::sync::atomic::Ordering::SeqCst;
     std::thread::scope(|scope| {
+        let guard = DoneWhenDropped(&done);
         let makers: Vec<_> = (0..3)
             .map(|maker| {
                 let host = &sign_host.host;
@@ -81,7 +83,7 @@ fn a_service_that_makes_keys_meanwhile_is_well() {
             }
         });
         let made: Vec<_> = makers.into_iter().map(|maker| maker.join()).collect();
-        done.store(true, order);
+        drop(guard);
         checker.join().unwrap();
         assert!(made.iter().all(Result::is_ok));
     });

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::certificate::assert_signs;
 use super::faults::processes_of;
-use super::host::{Connection, Host, Transport, eventually, gen_key_request};
+use super::host::{Connection, DoneWhenDropped, Host, Transport, eventually, gen_key_request};
 
 const CLIENTS: usize = 6;
 
@@ -126,18 +126,9 @@ struct Answers {
     enough: AtomicBool,
 }
 
-/// Lets the clients end, also when the test fails.
-struct Enough<'a>(&'a AtomicBool);
-
-impl Drop for Enough<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 impl Answers {
-    fn enough_when_dropped(&self) -> Enough<'_> {
-        Enough(&self.enough)
+    fn enough_when_dropped(&self) -> DoneWhenDropped<'_> {
+        DoneWhenDropped(&self.enough)
     }
 
     fn add(&self, id: &str, status: u16) {

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -478,4 +479,13 @@ pub fn kill_child(child: &mut Child) {
         let mut processes = fs::read_dir("/proc").unwrap().flatten();
         processes.all(|process| looks(&process.path()) != killed).then_some(())
     });
+}
+
+/// Ends the threads that run until this is `true`, also when the test fails: a scope waits for all of its threads.
+pub struct DoneWhenDropped<'a>(pub &'a AtomicBool);
+
+impl Drop for DoneWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

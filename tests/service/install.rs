@@ -8,6 +8,7 @@ use std::thread;
 
 use tempfile::TempDir;
 
+use super::host::DoneWhenDropped;
 use super::safekeeping::tree;
 
 const DROP_IN: &str = "usr/lib/systemd/system/signd.service.d/10-copr-keygen.conf";
@@ -70,6 +71,7 @@ fn programs_can_be_started_at_any_moment_of_an_install() {
     fs::create_dir(root.path().join("state")).unwrap();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
+        let guard = DoneWhenDropped(&done);
         let caller = scope.spawn(|| {
             let mut calls = 0;
             while !done.load(Ordering::Relaxed) {
@@ -85,7 +87,7 @@ fn programs_can_be_started_at_any_moment_of_an_install() {
         for _ in 0..3 {
             install(root.path());
         }
-        done.store(true, Ordering::Relaxed);
+        drop(guard);
         assert!(caller.join().unwrap() > 0);
     });
 }

@@ -16,7 +16,9 @@ use nix::sys::stat::Mode;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::host::{Connection, Host, Reply, Transport, eventually, gen_key_request};
+use super::host::{
+    Connection, DoneWhenDropped, Host, Reply, Transport, eventually, gen_key_request,
+};
 use super::programs::write_script;
 
 const ID: &str = "user#project@copr.example.org";
@@ -92,6 +94,7 @@ fn no_request_is_lost_across_idle_exits() {
         let host = Host::start_with(transport, &settings);
         let (host, done) = (Mutex::new(host), AtomicBool::new(false));
         let (ends, answers) = thread::scope(|scope| {
+            let guard = DoneWhenDropped(&done);
             // Starts it as systemd would, only sooner.
             let supervisor = scope.spawn(|| {
                 let mut ends = Vec::new();
@@ -113,7 +116,7 @@ fn no_request_is_lost_across_idle_exits() {
                 connection.reply()
             };
             let answers: Vec<_> = (0..40).map(ask).collect();
-            done.store(true, Ordering::Relaxed);
+            drop(guard);
             (supervisor.join().unwrap(), answers)
         });
         let log = host.lock().unwrap().log();

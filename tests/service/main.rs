@@ -59,6 +59,7 @@ mod sealing_refused;
 mod sealing_safekeeping;
 mod settings;
 mod shim;
+mod short_keys;
 mod signing;
 mod signing_key_ids;
 mod starting;

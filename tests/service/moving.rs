@@ -85,6 +85,24 @@ fn ordinary_keys_move_in_whole_and_out_again() {
     export_and_import_again(&host, &all, &expired, &moved);
 }
 
+/// A key of a longer curve signs no SHA-256 digest.
+#[test]
+fn keys_of_every_curve_move_in_and_are_prolonged() {
+    let old = OldHost::new(&[]);
+    let ids =
+        ["nistp256", "nistp384", "nistp521"].map(|curve| format!("user#{curve}@c.example.org"));
+    let parameters = ids.iter().map(|id| {
+        let curve = id.split(['#', '@']).nth(1).unwrap();
+        quick(id, "").replace("EDDSA", "ECDSA").replace("ed25519", curve).replace("5y", "5d")
+    });
+    old.generate("%no-protection\n", parameters);
+    let host = new_host();
+    let (moved, status) = report(&old.import(&host, &["--json"]));
+    assert_eq!((values(&moved, "imported", "name_email"), status), (ids.to_vec(), Some(0)));
+    let prolonged = host.json(&["prolong", "--json"]);
+    assert_eq!(prolonged["prolonged"].as_array().unwrap().len(), 3, "{prolonged}");
+}
+
 /// A home of one protected key, with everything that belongs to it and nothing else.
 fn assert_moved(host: &Host, id: &str, fingerprint: &str) {
     let home = host.home(id);

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::certificate::{assert_signs, text};
 use super::faults::stand_in;
 use super::gen_key::snapshot;
-use super::host::{Host, Transport, eventually, kill_child};
+use super::host::{DoneWhenDropped, Host, Transport, eventually, kill_child};
 use super::programs::write_script;
 
 const DAY: u64 = 86_400;
@@ -183,15 +183,8 @@ fn kills_lose_nothing_and_the_next_run_goes_on_while_keys_are_made_and_sign() {
         let far = |key: &&Value| key["expires"].as_u64().unwrap() > now() + 1000 * DAY;
         list.as_array().unwrap().iter().filter(far).count()
     };
-    /// Ends the signing also when the test fails.
-    struct Done<'a>(&'a AtomicBool);
-    impl Drop for Done<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
     std::thread::scope(|scope| {
-        let guard = Done(&done);
+        let guard = DoneWhenDropped(&done);
         let signing = scope.spawn(|| {
             let mut signatures = 0;
             while !done.load(Ordering::Relaxed) {

@@ -13,7 +13,7 @@ use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use serde_json::{Value, json};
 
 use super::certificate::assert_signs;
-use super::host::{Host, Transport, eventually, kill_child};
+use super::host::{DoneWhenDropped, Host, Transport, eventually, kill_child};
 use super::safekeeping::{
     Said, assert_links_are_right, assert_private, copr_keygen, is_revoked, run, tree,
 };
@@ -255,15 +255,6 @@ fn kills_leave_a_key_in_one_place_and_the_next_run_ends_what_was_begun() {
     assert_eq!(tree(&host.home(ID)), before);
     assert_links_are_right(&host);
     assert_signs(&host, ID);
-}
-
-/// Lets the clients end, also when the test fails.
-pub struct DoneWhenDropped<'a>(pub &'a AtomicBool);
-
-impl Drop for DoneWhenDropped<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Where there is a home of the identity.

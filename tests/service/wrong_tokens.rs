@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::auth::{BOTH, ask, bearer, body, host_with};
-use super::host::{Host, Transport};
+use super::host::{DoneWhenDropped, Host, Transport};
 
 /// Clients that send wrong tokens at once.
 const CLIENTS: usize = 128;
@@ -71,6 +71,7 @@ fn flood(host: &Host, count: usize) -> (Vec<Duration>, Duration) {
     let (next, done) = (AtomicUsize::new(0), AtomicBool::new(false));
     let began = Instant::now();
     let times = thread::scope(|scope| {
+        let guard = DoneWhenDropped(&done);
         let clients: Vec<_> = (0..CLIENTS)
             .map(|_| {
                 scope.spawn(|| {
@@ -95,7 +96,7 @@ fn flood(host: &Host, count: usize) -> (Vec<Duration>, Duration) {
         for client in clients {
             client.join().unwrap();
         }
-        done.store(true, Ordering::SeqCst);
+        drop(guard);
         right.join().unwrap()
     });
     (times, began.elapsed())

@@ -12,7 +12,9 @@ tree_ready() {
     fi
     echo "making a root tree of Debian $2 (once)" >&2
     mkdir -p "$1" && rm -rf "$tree" "$unfinished" || return
-    if ! mmdebstrap --quiet --aptopt='Acquire::Retries "5"' --mode=root --variant=minbase \
+    # The list of a testing suite is valid for a week, and a mirror may be behind. A tree is kept for longer anyway.
+    if ! mmdebstrap --quiet --aptopt='Acquire::Retries "5"' \
+        --aptopt='Acquire::Check-Valid-Until "false"' --mode=root --variant=minbase \
         --include="$tree_packages" "$2" "$unfinished" >&2; then
         rm -rf "$unfinished"
         return 1

@@ -8,6 +8,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
 use crate::programs::Gpg;
+use crate::signature::FOR_ANY_KEY;
 use crate::status::Status;
 
 impl Gpg {
@@ -71,7 +72,7 @@ impl Gpg {
     ) -> Result<()> {
         self.call(home, deadline)
             .passphrase(passphrase, b"")
-            .words(["--cert-digest-algo=SHA256", "--quick-set-expire"])
+            .words([format!("--cert-digest-algo={FOR_ANY_KEY}"), "--quick-set-expire".into()])
             .words([fingerprint.as_str(), &clock::iso_basic(expires)])
             .run_with_agent()?
             .succeeded("prolonging a key")

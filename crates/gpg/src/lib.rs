@@ -24,6 +24,7 @@ pub mod parameters;
 pub mod process;
 mod programs;
 mod secret;
+pub mod short_rsa;
 mod signature;
 pub mod status;
 pub mod text;

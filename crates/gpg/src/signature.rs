@@ -13,6 +13,9 @@ use crate::status;
 /// The text that is signed. It states nothing, so that the signature is of no use.
 pub const SAMPLE: &[u8] = b"copr-keygen made this signature to see whether the key signs.\n";
 
+/// A hash algorithm with which every key can sign. One of NIST P-384 or P-521 cannot sign a shorter digest.
+pub(crate) const FOR_ANY_KEY: &str = "SHA512";
+
 /// The time that gpg needs to sign with a key which has expired, or was created later than now; `None` when it
 /// can sign now. All are Unix times.
 pub fn time_of_signature(now: u64, created: u64, expires: Option<u64>) -> Option<u64> {
@@ -129,7 +132,8 @@ fn sign(
     let signature = call.home.join("sample.sig");
     let call = call
         .passphrase(passphrase, SAMPLE)
-        .words(["--digest-algo=SHA256", "--local-user", user, "--output"])
+        .words([format!("--digest-algo={FOR_ANY_KEY}")])
+        .words(["--local-user", user, "--output"])
         .words([&signature]);
     let finished = match agent {
         SigningAgent::Own => call.words(["--detach-sign"]).run_with_agent()?,

@@ -1,8 +1,6 @@
 //! The file of a secret key as gpg-agent keeps it (agent/keyformat.txt and agent/protect.c of GnuPG): both forms of
 //! the file, protected with a passphrase in either way, or in the clear.
 
-use std::borrow::Cow;
-
 use openssl::hash::{Hasher, MessageDigest, hash};
 use openssl::memcmp;
 use openssl::symm::{Cipher, Crypter, Mode, decrypt_aead};
@@ -66,9 +64,9 @@ pub fn open(file: &[u8], passphrase: &[u8]) -> Result<KeyNumbers, Unopened> {
 
 /// The S-expression in a file of either form. The extended form has lines like those of mail: `Key:` is followed by
 /// the expression, in lines of which the further ones begin with a space.
-fn expression(file: &[u8]) -> Option<Cow<'_, [u8]>> {
+fn expression(file: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     if file.first() == Some(&b'(') {
-        return Some(Cow::Borrowed(file));
+        return Some(Zeroizing::new(file.to_vec()));
     }
     let mut lines = file.split(|byte| *byte == b'\n');
     let first = lines.find_map(|line| {
@@ -78,7 +76,7 @@ fn expression(file: &[u8]) -> Option<Cow<'_, [u8]>> {
     let further = lines.take_while(|line| line.first().is_none_or(u8::is_ascii_whitespace));
     // Each line loses one space at its beginning and all at its end; an empty one is the end of a line
     // (continuation_length in common/name-value.c).
-    let mut text = Vec::with_capacity(file.len());
+    let mut text = Zeroizing::new(Vec::with_capacity(file.len()));
     let mut was_empty = false;
     for line in std::iter::once(first).chain(further) {
         let line = match line {
@@ -90,7 +88,7 @@ fn expression(file: &[u8]) -> Option<Cow<'_, [u8]>> {
         was_empty = line.is_empty();
         text.extend_from_slice(if was_empty { b"\n" } else { line });
     }
-    Some(Cow::Owned(text))
+    Some(text)
 }
 
 /// The algorithm and all numbers: the ones in the list `(rsa (n …)(e …))`, and those that were protected.

@@ -1,6 +1,7 @@
 //! Public keys of certificates, and the test whether a signature is one of them.
 
 use openssl::bn::BigNum;
+use openssl::dsa::{Dsa, DsaSig};
 use openssl::ec::{EcGroup, EcKey, EcPoint};
 use openssl::ecdsa::EcdsaSig;
 use openssl::error::ErrorStack;
@@ -15,6 +16,7 @@ use crate::bytes::Bytes;
 /// OpenPGP's numbers of algorithms.
 const RSA: u8 = 1;
 const RSA_SIGN_ONLY: u8 = 3;
+const DSA: u8 = 17;
 const ECDSA: u8 = 19;
 const EDDSA: u8 = 22;
 /// The object identifier of Ed25519 (RFC 9580, 9.2).
@@ -43,7 +45,18 @@ pub enum PublicKey {
     },
     /// EdDSA on Ed25519.
     Ed25519([u8; 32]),
-    /// Another algorithm of this number, for gpg-agent.
+    /// DSA, which only gpg-agent signs with.
+    Dsa {
+        /// The prime modulus.
+        p: Vec<u8>,
+        /// The order of the group.
+        q: Vec<u8>,
+        /// The generator.
+        g: Vec<u8>,
+        /// The public value.
+        y: Vec<u8>,
+    },
+    /// Another algorithm of this number. Nothing here could verify its signatures, so it gets none.
     Other(u8),
 }
 
@@ -56,6 +69,10 @@ impl PublicKey {
                 // Zero is no modulus.
                 let n = Some(body.mpi()?).filter(|n| bits(n) > 0)?;
                 Self::Rsa { number, n: n.to_vec(), e: body.mpi()?.to_vec() }
+            }
+            DSA => {
+                let mut next = || body.mpi().map(<[u8]>::to_vec);
+                Self::Dsa { p: next()?, q: next()?, g: next()?, y: next()? }
             }
             ECDSA | EDDSA => {
                 let length = body.byte()?;
@@ -81,6 +98,7 @@ impl PublicKey {
         match self {
             Self::Rsa { number, .. } | Self::Other(number) => *number,
             Self::Ecdsa { .. } => ECDSA,
+            Self::Dsa { .. } => DSA,
             Self::Ed25519(_) => EDDSA,
         }
     }
@@ -91,7 +109,7 @@ impl PublicKey {
             Self::Rsa { n, .. } => format!("rsa{}", bits(n)),
             Self::Ecdsa { curve, .. } => format!("nistp{}", curve.bits()),
             Self::Ed25519(_) => "ed25519".into(),
-            Self::Other(17) => "dsa".into(),
+            Self::Dsa { p, .. } => format!("dsa{}", bits(p)),
             Self::Other(number) => format!("algorithm {number}"),
         }
     }
@@ -101,6 +119,7 @@ impl PublicKey {
         match self {
             Self::Rsa { n, .. } => vec![bits(n)],
             Self::Ecdsa { curve, .. } => vec![curve.bits(); 2],
+            Self::Dsa { q, .. } => vec![bits(q); 2],
             Self::Ed25519(_) | Self::Other(_) => vec![256; 2],
         }
     }
@@ -110,6 +129,7 @@ impl PublicKey {
         let verified = match (self, signature) {
             (Self::Rsa { n, e, .. }, [s]) => verify_rsa(n, e, hash, digest, s),
             (Self::Ecdsa { curve, point }, [r, s]) => verify_ecdsa(*curve, point, digest, r, s),
+            (Self::Dsa { p, q, g, y }, [r, s]) => verify_dsa([p, q, g, y], digest, r, s),
             (Self::Ed25519(point), [r, s]) => verify_ed25519(point, digest, r, s),
             _ => Ok(false),
         };
@@ -158,6 +178,15 @@ fn verify_ecdsa(
     let key = EcKey::from_public_key(&group, &point)?;
     let [r, s] = [BigNum::from_slice(r)?, BigNum::from_slice(s)?];
     EcdsaSig::from_private_components(r, s)?.verify(digest, &key)
+}
+
+fn verify_dsa(numbers: [&[u8]; 4], digest: &[u8], r: &[u8], s: &[u8]) -> Result<bool, ErrorStack> {
+    let [p, q, g, y] = numbers.map(BigNum::from_slice);
+    let key = PKey::from_dsa(Dsa::from_public_components(p?, q?, g?, y?)?)?;
+    let [r, s] = [BigNum::from_slice(r)?, BigNum::from_slice(s)?];
+    let mut context = PkeyCtx::new(&key)?;
+    context.verify_init()?;
+    context.verify(digest, &DsaSig::from_private_components(r, s)?.to_der()?)
 }
 
 fn verify_ed25519(point: &[u8], digest: &[u8], r: &[u8], s: &[u8]) -> Result<bool, ErrorStack> {

@@ -65,7 +65,7 @@ impl SecretKey {
                 }
                 ecdsa(*curve, point, number("d")?).map(Self::Ecdsa).map_err(malformed)
             }
-            (_, PublicKey::Other(_)) => Err(Unusable::OnlyByAgent),
+            ("dsa", PublicKey::Dsa { .. }) => Err(Unusable::OnlyByAgent),
             _ => Err(Unusable::OfAnother),
         }
     }

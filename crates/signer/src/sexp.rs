@@ -105,9 +105,10 @@ impl<'a> Reader<'a> {
             b'#' => {
                 self.skip(1);
                 let digits = self.up_to(b'#')?;
-                let digits = digits.iter().copied().filter(|b| !b.is_ascii_whitespace());
-                let digits = Zeroizing::new(digits.collect::<Vec<_>>());
-                hex::decode(&digits).map(Sexp::Atom)
+                // Never grown, which would leave copies of a secret behind.
+                let mut text = Zeroizing::new(Vec::with_capacity(digits.len()));
+                text.extend(digits.iter().filter(|byte| !byte.is_ascii_whitespace()));
+                hex::decode(&text).map(Sexp::Atom)
             }
             b'"' => {
                 self.skip(1);

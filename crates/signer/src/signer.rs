@@ -170,6 +170,11 @@ impl Signer {
         if certificate.revoked {
             return unfit("the key has been revoked".into());
         }
+        if let PublicKey::Other(number) = certificate.key {
+            return unfit(format!(
+                "the key is of algorithm {number}, which cannot be verified here"
+            ));
+        }
         if !certificate.signs {
             return unfit("the key may certify and not sign, as its certificate says".into());
         }

@@ -28,6 +28,7 @@ mod staging;
 mod survey;
 mod trust;
 mod units;
+mod verifiers;
 mod who_signs;
 
 use self::finding::Section;
@@ -83,6 +84,7 @@ pub fn run(settings: &Settings, options: &Check) -> Result<()> {
     page.add(units);
     if can_look {
         page.add(expiry::section(host, &survey));
+        page.add(verifiers::section(host, &survey));
     } else {
         let mut keys = Section::new("keys");
         keys.note(host.state().to_string_lossy(), "the keys were not looked at, see above");
