@@ -86,6 +86,11 @@ impl Network {
         Self { first, bits }
     }
 
+    /// Whether it is all addresses of IPv4 or of IPv6.
+    pub fn is_everything(&self) -> bool {
+        self.bits == 0
+    }
+
     /// Whether only this host has addresses of this network.
     pub fn is_loopback(&self) -> bool {
         // The bits that make an address one of the loopback are among those that are the same.

@@ -73,7 +73,7 @@ impl RequestLog {
         let Some(left_out) = left_out else { return };
         let command = match &self.command {
             None => "-",
-            Some(Command::Ping) => "ping",
+            Some(Command::Ping | Command::Program) => "ping",
             Some(Command::PublicKey { .. }) => "pubkey",
             Some(Command::Sign { .. }) => "sign",
         };

@@ -21,12 +21,28 @@ pub const POOL: &str = "copr-keygen-pool.path";
 pub const FILL_POOL: &str = "copr-keygen-pool.service";
 /// What opens sealed passphrases for signd.
 pub const PHRASES: &str = "copr-keygen-phrases.service";
+/// The socket of our own signer.
+pub const SIGND_SOCKET: &str = "copr-keygen-signd.socket";
+/// Our own signer, which that socket starts.
+pub const SIGND_SERVICE: &str = "copr-keygen-signd.service";
 /// What obs-signd is called, by distribution; the last one is that of the old service.
 pub const SIGND: [&str; 3] = ["signd.service", "obssignd.service", "signd-copr.service"];
 
 /// All of them.
-const NAMES: [&str; 10] =
-    [SOCKET, SERVICE, TIMER, PROLONG, POOL, FILL_POOL, PHRASES, SIGND[0], SIGND[1], SIGND[2]];
+const NAMES: [&str; 12] = [
+    SOCKET,
+    SERVICE,
+    TIMER,
+    PROLONG,
+    POOL,
+    FILL_POOL,
+    PHRASES,
+    SIGND_SOCKET,
+    SIGND_SERVICE,
+    SIGND[0],
+    SIGND[1],
+    SIGND[2],
+];
 
 /// The units of this host.
 #[derive(Debug)]

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 
 use serde_json::{Value, json};
 
@@ -21,7 +25,7 @@ pub const OTHER: &str = "@group#other@copr.example.org";
 pub struct SignHost {
     pub host: Host,
     pub environment: Vec<(String, String)>,
-    pub signd: Option<TcpListener>,
+    pub signd: Option<SigndStandIn>,
     /// The program that checks.
     pub program: PathBuf,
 }
@@ -38,8 +42,8 @@ impl SignHost {
 
     pub fn around(host: Host) -> Self {
         symlink(env!("CARGO_BIN_EXE_copr-keygen"), host.scratch().join("gpg-copr")).unwrap();
-        let signd = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = signd.local_addr().unwrap().port();
+        let signd = SigndStandIn::start();
+        let port = signd.port;
         let program = env!("CARGO_BIN_EXE_copr-keygen").into();
         let sign_host = Self { host, environment: Vec::new(), signd: Some(signd), program };
         let [phrases, gnupg] = ["phrases", "gnupg"]
@@ -73,6 +77,8 @@ impl SignHost {
         command.env("COPR_KEYGEN_KEY_LENGTH", "4096");
         let listen = format!("unix:{}", self.host.scratch().join("socket").display());
         command.env("COPR_KEYGEN_LISTEN", listen);
+        let signd_listen = format!("unix:{}", self.host.scratch().join("signd").display());
+        command.env("COPR_KEYGEN_SIGND_LISTEN", signd_listen);
         command.envs(self.environment.iter().map(|(k, v)| (k, v)));
         command
     }
@@ -171,6 +177,41 @@ impl SignHost {
 
     pub fn secret_link(&self, id: &str) -> PathBuf {
         self.path("gnupg/private-keys-v1.d").join(self.secret_key(id).file_name().unwrap())
+    }
+}
+
+/// Listens as obs-signd does, and answers every request as that answers a ping.
+pub struct SigndStandIn {
+    pub port: u16,
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SigndStandIn {
+    fn start() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let ended = Arc::<AtomicBool>::default();
+        let is_over = Arc::clone(&ended);
+        let serve = move || {
+            for stream in listener.incoming().take_while(|_| !is_over.load(Ordering::SeqCst)) {
+                // Some only see whether it listens.
+                let mut stream = stream.unwrap();
+                if stream.read_exact(&mut [0; 4]).and_then(|()| stream.write_all(&[0; 6])).is_ok() {
+                    let _ = stream.shutdown(Shutdown::Write);
+                    let _ = io::copy(&mut stream, &mut io::sink());
+                }
+            }
+        };
+        Self { port, ended, thread: Some(thread::spawn(serve)) }
+    }
+}
+
+impl Drop for SigndStandIn {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::SeqCst);
+        drop(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)));
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 

@@ -13,6 +13,7 @@ mod check;
 mod check_host;
 mod check_links;
 mod check_remedies;
+mod check_signer;
 mod check_system;
 mod check_truth;
 mod clocks;

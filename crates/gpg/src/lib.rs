@@ -42,6 +42,6 @@ pub use listing::{Certificate, Signature};
 pub use parameters::KeyParameters;
 pub use programs::Gpg;
 pub use secret::Protection;
-pub use signature::{SigningAgent, time_of_signature};
+pub use signature::{SAMPLE, SigningAgent, time_of_signature};
 pub use user_id::{PART_MAX, UserId};
 pub use version::Version;

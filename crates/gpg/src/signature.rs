@@ -11,7 +11,7 @@ use crate::programs::Gpg;
 use crate::status;
 
 /// The text that is signed. It states nothing, so that the signature is of no use.
-const SAMPLE: &[u8] = b"copr-keygen made this signature to see whether the key signs.\n";
+pub const SAMPLE: &[u8] = b"copr-keygen made this signature to see whether the key signs.\n";
 
 /// A hash algorithm with which every key can sign. One of NIST P-384 or P-521 cannot sign a shorter digest.
 pub(crate) const FOR_ANY_KEY: &str = "SHA512";
@@ -71,6 +71,21 @@ impl Gpg {
         let (signature, _) = sign(agent, call(), passphrase, &format!("{fingerprint}!"))?;
         verify(call(), &signature, fingerprint)?;
         remove(&signature)
+    }
+
+    /// Verifies a detached signature over [`SAMPLE`] that somebody else made, with the keyring in `home` alone.
+    pub fn verify_sample(
+        &self,
+        home: &Path,
+        signature: &[u8],
+        fingerprint: &Fingerprint,
+        deadline: Instant,
+    ) -> Result<()> {
+        let file = home.join("sample.sig");
+        fs::write(&file, signature)
+            .map_err(|e| Error::io(format!("writing {}", file.display()), e))?;
+        verify(doubting(self.call(home, deadline), None), &file, fingerprint)?;
+        remove(&file)
     }
 
     /// Makes a signature as `user`, whose key gpg finds in `keyring` by itself, and verifies it. The secret keys

@@ -12,9 +12,9 @@ pub mod key_file;
 pub mod public_key;
 mod refusal;
 pub mod request;
-mod secret_key;
+pub mod secret_key;
 pub mod sexp;
-mod signature;
+pub mod signature;
 mod signer;
 
 pub use refusal::Refusal;

@@ -66,7 +66,9 @@ impl PublicKey {
         let number = body.byte()?;
         let key = match number {
             RSA | RSA_SIGN_ONLY => {
-                Self::Rsa { number, n: body.mpi()?.to_vec(), e: body.mpi()?.to_vec() }
+                // Zero is no modulus.
+                let n = Some(body.mpi()?).filter(|n| bits(n) > 0)?;
+                Self::Rsa { number, n: n.to_vec(), e: body.mpi()?.to_vec() }
             }
             DSA => {
                 let mut next = || body.mpi().map(<[u8]>::to_vec);

@@ -8,6 +8,7 @@
 
 use crate::algorithm::Hash;
 use crate::bytes::Bytes;
+use crate::refusal::Refusal;
 
 /// Bytes of the two lengths that a request begins with.
 pub const HEAD: usize = 4;
@@ -17,6 +18,11 @@ const DEFAULT_HASH: &str = "SHA1";
 const OF_SIGND: [&str; 5] = ["keygen", "certgen", "privsign", "privtotp", "privileged"];
 /// Digests in one request: a package takes two.
 const DIGESTS_MAX: usize = 64;
+
+/// A ping that asks which program answers. obs-signd takes it for any other ping.
+pub const WHO_ANSWERS: &[u8] = b"\0\x13\0\0\0\x03\0\x04\0\0\0\x07pingprogram";
+/// What this one answers to it.
+const PROGRAM: &[u8] = b"copr-keygen";
 
 /// How many bytes follow a head.
 pub fn length(head: [u8; HEAD]) -> usize {
@@ -38,6 +44,8 @@ pub enum Form {
 pub enum Command {
     /// A sign of life.
     Ping,
+    /// [`WHO_ANSWERS`].
+    Program,
     /// The certificate of a user.
     PublicKey {
         /// Whose.
@@ -132,6 +140,7 @@ pub fn parse(request: &[u8]) -> Result<(Form, Command), String> {
     let user = arguments.first().copied().unwrap_or_default();
     let (hash, user) = user.split_once(':').unwrap_or((DEFAULT_HASH, user));
     let command = match (*command, arguments.get(1..).unwrap_or_default()) {
+        ("ping", ["program"]) => Command::Program,
         ("ping", _) => Command::Ping,
         ("pubkey", []) => public_key(user)?,
         ("pubkey", _) => return Err("pubkey: no argument expected".into()),
@@ -203,6 +212,18 @@ pub fn success(form: Form, strings: &[Vec<u8>]) -> Result<Vec<u8>, String> {
     }
     let length = short(output.len())?.to_be_bytes();
     Ok([&[0, 0][..], &length, &[0, 0], &output].concat())
+}
+
+/// The strings that answer [`Command::Program`].
+pub fn program() -> Vec<Vec<u8>> {
+    vec![PROGRAM.to_vec()]
+}
+
+/// Whether this is how this program answers [`WHO_ANSWERS`]: with its name, or as it does when it refuses.
+pub fn is_ours(answer: &[u8]) -> bool {
+    let refusals = [Refusal::Stranger, Refusal::Busy].map(|refusal| failure(&refusal.to_string()));
+    success(Form::New, &program()).is_ok_and(|named| named == answer)
+        || refusals.iter().any(|refusal| refusal == answer)
 }
 
 /// The answer to a request that was refused, with a sentence for the user of the client.
@@ -320,5 +341,14 @@ mod tests {
         let long = failure(&"x".repeat(70_000));
         assert_eq!((long.len(), &long[..6]), (6 + 65_535, &[0, 1, 0, 0, 0xff, 0xff][..]));
         assert!(long.ends_with(b"x\n"));
+    }
+
+    #[test]
+    fn a_ping_may_ask_who_answers() {
+        assert_eq!(parse(WHO_ANSWERS), Ok((Form::New, Command::Program)));
+        let answer = success(Form::New, &program()).unwrap_or_default();
+        assert!(is_ours(&answer) && is_ours(&failure(&Refusal::Stranger.to_string())));
+        // What obs-signd answers to any ping, and to a host that it does not know.
+        assert!(!is_ours(&[0; 6]) && !is_ours(&failure("illegal host 192.0.2.1")) && !is_ours(b""));
     }
 }

@@ -10,7 +10,7 @@ use crate::certificate::Certificate;
 use crate::key_file::{self, Unopened};
 use crate::public_key::PublicKey;
 use crate::refusal::Refusal;
-use crate::request::{Command, Digest};
+use crate::request::{self, Command, Digest};
 use crate::secret_key::{SecretKey, Unusable};
 use crate::sexp::Sexp;
 use crate::signature;
@@ -71,6 +71,7 @@ impl Signer {
         };
         reply.answer = match command {
             Command::Ping => Ok(Vec::new()),
+            Command::Program => Ok(request::program()),
             Command::PublicKey { user } => self
                 .known(user, may_sign, &mut reply)
                 .and_then(|name_email| self.public_key(&name_email)),

@@ -10,13 +10,14 @@ mod gpg;
 mod identity;
 pub mod parameters;
 mod request;
+mod signer;
 
 /// A function that panics when bytes do to a reader what they must not.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is that of its program in `fuzz/fuzz_targets` and of its
 /// directory in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 18] = [
     ("request", request::request),
     ("target", request::target),
     ("answer", answer::answer),
@@ -32,6 +33,9 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("record", files::record),
     ("config", files::config),
     ("archive", archive::archive),
+    ("sign_request", signer::sign_request),
+    ("secret_key", signer::secret_key),
+    ("certificate", signer::certificate),
 ];
 
 /// Runs the target `name`, which must exist.

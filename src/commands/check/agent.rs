@@ -57,7 +57,7 @@ pub fn configuration(host: &Host, _: &Survey) -> Section {
         let message = "its configuration says what an agent needs that signs for many clients";
         section.ok("gnupg", message);
     }
-    section
+    section.of_obs_signd()
 }
 
 /// What adds lines to a configuration that is kept elsewhere, or puts away what is none.
@@ -104,7 +104,7 @@ pub fn running(host: &Host, _: &Survey) -> Section {
     if let Some(pid) = signd(host) {
         view(host, pid, &mut section);
     }
-    section
+    section.of_obs_signd()
 }
 
 /// The process of signd, if it can be found.

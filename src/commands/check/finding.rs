@@ -98,11 +98,14 @@ pub struct Finding {
     pub subject: String,
     pub message: String,
     pub remedy: Remedy,
+    /// Whether it only matters where obs-signd signs.
+    of_obs_signd: bool,
 }
 
 impl Finding {
     fn new(verdict: Verdict, subject: &str, message: &str, remedy: Remedy) -> Self {
-        Self { verdict, subject: printable(subject), message: printable(message), remedy }
+        let (subject, message) = (printable(subject), printable(message));
+        Self { verdict, subject, message, remedy, of_obs_signd: false }
     }
 
     /// What became of something that was mended.
@@ -133,6 +136,24 @@ pub struct Section {
 impl Section {
     pub fn new(name: &'static str) -> Self {
         Self { name, findings: Vec::new() }
+    }
+
+    /// The same findings, all of which only matter where obs-signd signs.
+    pub fn of_obs_signd(mut self) -> Self {
+        self.findings.iter_mut().for_each(|finding| finding.of_obs_signd = true);
+        self
+    }
+
+    /// Nothing fails here for lack of what obs-signd needs. `--repair` mends that all the same, so that the host can be
+    /// given to it.
+    pub fn excuse_obs_signd(&mut self) {
+        let needs_it = |finding: &&mut Finding| {
+            finding.of_obs_signd && matches!(finding.verdict, Verdict::Warning | Verdict::Failed)
+        };
+        for finding in self.findings.iter_mut().filter(needs_it) {
+            finding.verdict = Verdict::Note;
+            finding.message += "; it matters to obs-signd only, which does not sign here";
+        }
     }
 
     pub fn ok(&mut self, subject: impl AsRef<str>, message: impl AsRef<str>) {

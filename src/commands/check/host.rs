@@ -8,6 +8,7 @@ use keystore::{Inspector, Owner};
 use nix::unistd::{Gid, Uid, User, getegid, geteuid};
 
 use super::finding::Remedy;
+use super::who_signs::WhoSigns;
 use crate::cli::Check;
 use crate::commands::sign_conf::SignConf;
 use crate::error::Result;
@@ -33,6 +34,8 @@ pub struct Host<'a> {
     pub units: Option<std::result::Result<Units, String>>,
     /// The configuration of obs-signd.
     pub conf: io::Result<SignConf>,
+    /// Which signer this host has.
+    pub who_signs: WhoSigns,
 }
 
 impl<'a> Host<'a> {
@@ -40,14 +43,25 @@ impl<'a> Host<'a> {
         let has_units = !options.no_units
             && !is_another_state(settings)
             && Path::new("/run/systemd/system").is_dir();
+        let units = has_units.then(Units::look);
+        let conf = SignConf::read(sign_conf(options));
+        let who_signs = match &units {
+            Some(Ok(units)) => WhoSigns::by_units(units),
+            // The signers of this host are for another state.
+            None if conf.is_err() && is_another_state(settings) && !sets_signd_listen(settings) => {
+                WhoSigns { ours: false, obs_signd: false }
+            }
+            _ => WhoSigns::by_answers(settings, conf.as_ref().ok()),
+        };
         Ok(Self {
             settings,
             options,
             inspector: Inspector::new(&settings.keystore()?, settings.gnupg()?),
             owner: owner(settings),
             as_root: geteuid().is_root(),
-            units: has_units.then(Units::look),
-            conf: SignConf::read(sign_conf(options)),
+            units,
+            conf,
+            who_signs,
         })
     }
 
@@ -132,6 +146,11 @@ fn is_another_state(settings: &Settings) -> bool {
     let mut origins = settings.origins.iter();
     settings.state_dir != Path::new(STATE)
         && origins.any(|(name, _, source)| name == "state_dir" && is_for_this_run(source))
+}
+
+fn sets_signd_listen(settings: &Settings) -> bool {
+    let mut origins = settings.origins.iter();
+    origins.any(|(name, _, source)| name == "signd.listen" && source != "the default")
 }
 
 /// Who is to own the state: the account of the package when the state is where the package has it, else

@@ -29,12 +29,17 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
             let message =
                 "is not there: no phrase has been opened for signd since this host was started";
             section.failed(directory.to_string_lossy(), message, open_phrases(host));
-            return section;
+            return section.of_obs_signd();
         }
     }
     let odd = host.inspector.odd_links(&survey.homes);
     let odd = section.look("gnupg, phrases", odd, host.give_back());
-    odd.unwrap_or_default().into_iter().for_each(|odd| report(host, odd, &mut section));
+    // Of a secret key that lies there, whoever signs must hear.
+    let (keys, odd): (Vec<_>, Vec<_>) =
+        odd.unwrap_or_default().into_iter().partition(LinkProblem::may_be_an_only_key);
+    odd.into_iter().for_each(|odd| report(host, odd, &mut section));
+    let mut section = section.of_obs_signd();
+    keys.into_iter().for_each(|key| report(host, key, &mut section));
     if section.is_well() {
         let keys = number(survey.whole().count(), "key", "keys");
         section.ok("gnupg, phrases", format!("{keys}, each with both links, and no others"));

@@ -53,7 +53,7 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
         section.failed("sealing.json", message, with_key(host, words));
     }
     // A directory that is not ours is named with the links.
-    if host.inspector.check_phrases_are_ours().is_ok() {
+    if !host.who_signs.is_only_ours() && host.inspector.check_phrases_are_ours().is_ok() {
         section.look("phrases_dir", host.inspector.would_provide_phrases(), READ_MORE);
     }
     let has_key = passphrases.key().is_some();

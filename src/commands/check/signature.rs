@@ -1,13 +1,17 @@
 //! One signature, made by what signs here and verified apart: all other sections only look.
 
-use gpg::clock;
+use gpg::{Certificate, clock};
 use keystore::interrupt;
-use keystore::{Agent, Home};
+use keystore::{Agent, Home, SigningKeys};
+use sha2::Digest as _;
+use signer::algorithm::Hash;
+use signer::request::{Command, Digest};
+use signer::{Policy, Signer};
 
 use super::finding::{Remedy, Section};
 use super::host::Host;
 use super::survey::Survey;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::systemd::systemctl;
 
 /// So many keys are looked at for one that can sign.
@@ -17,7 +21,12 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     let mut section = Section::new("signature");
     // What keeps keys from signing then has been told.
     let Ok(now) = clock::believed() else { return section };
-    if !host.is_ours() || host.inspector.check_phrases_are_ours().is_err() {
+    let ours = host.who_signs.ours;
+    if !ours && (!host.is_ours() || host.inspector.check_phrases_are_ours().is_err()) {
+        return section;
+    }
+    if ours && host.lacks_sealing_key() {
+        section.note("keys", "not tried: there are sealed passphrases, see above");
         return section;
     }
     let is_current = |home: &&Home| {
@@ -29,23 +38,32 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     homes.sort_by_key(|home| std::cmp::Reverse(made(home)));
     // No signal leaves something in staging.
     let _work = interrupt::work();
-    let candidates = homes.into_iter().filter(|home| host.inspector.is_seen(home));
+    let is_seen = |home: &Home| match ours {
+        true => home.path.exists(),
+        false => host.inspector.is_seen(home),
+    };
+    let candidates = homes.into_iter().filter(|home| is_seen(home));
     let tried = candidates.take(CANDIDATES).find_map(|home| {
         let certificate = host.inspector.certificate(home).ok()?;
         let can_sign = certificate.signs && !certificate.revoked;
-        let signed = can_sign.then(|| host.inspector.sign_as_signd(home, &certificate))?;
+        let signed = can_sign.then(|| match ours {
+            true => sign(host, home, &certificate),
+            false => host.inspector.sign_as_signd(home, &certificate),
+        })?;
         // A key that has been removed meanwhile says nothing.
-        (signed.is_ok() || host.inspector.is_seen(home)).then_some((home, signed))
+        (signed.is_ok() || is_seen(home)).then_some((home, signed))
     });
     match tried {
         None => section.note("keys", "no key that signd knows could be tried"),
         Some((home, Ok(()))) => {
-            section.ok(host.name(&home.path), "signs by the agent in gnupg/, verified apart");
+            let by = if ours { "as copr-keygen signd does" } else { "by the agent in gnupg/" };
+            section.ok(host.name(&home.path), format!("signs {by}, verified apart"));
         }
         Some((_, Err(Error::Gpg(gpg::Error::Missing { .. })))) => {} // it has a line of its own
         Some((home, Err(e))) => {
             let remedy = match (&e, host.inspector.agent_home().agent()) {
                 (Error::Gpg(gpg::Error::NoSpace { .. }), _) => "make room, then try again".into(),
+                _ if ours => "see the other lines; check --deep tries every key by itself".into(),
                 (_, Agent::Answers { pid, .. }) => Remedy::Command(
                     systemctl::restart_signd_of(pid).unwrap_or_else(|| format!("kill {pid}")),
                 ),
@@ -59,4 +77,24 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
         }
     }
     section
+}
+
+/// Makes a signature with the key of a home by the code of `copr-keygen signd`; gpg verifies it.
+fn sign(host: &Host, home: &Home, certificate: &Certificate) -> Result<()> {
+    let keys = SigningKeys::new(&host.settings.keystore()?, host.settings.gnupg()?);
+    let signer = Signer::new(keys, Policy::default());
+    let now = u32::try_from(clock::now()?).unwrap_or(u32::MAX).to_be_bytes();
+    // Of binary data, now. That belongs to what a signature of version 3 is over.
+    let class_and_time = [&[0][..], &now].concat();
+    let digest = sha2::Sha256::digest([gpg::SAMPLE, &class_and_time].concat());
+    let digest =
+        Digest { bytes: digest.to_vec(), class_and_time: [0, now[0], now[1], now[2], now[3]] };
+    let command = Command::Sign {
+        user: home.name_email.to_string(),
+        hash: Hash::Sha256,
+        digests: vec![digest],
+    };
+    let signatures =
+        signer.reply(&command, |_| true).answer.map_err(|why| Error::Partly(why.to_string()))?;
+    host.inspector.verify_apart(home, certificate, &signatures.concat())
 }

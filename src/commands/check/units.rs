@@ -6,8 +6,10 @@ use std::path::Path;
 use super::finding::{Remedy, Section};
 use super::host::Host;
 use super::ping;
+use super::who_signs::WhoSigns;
 use crate::systemd::systemctl::{
-    FILL_POOL, PHRASES, POOL, PROLONG, SERVICE, SIGND, SOCKET, TIMER, Unit,
+    FILL_POOL, PHRASES, POOL, PROLONG, SERVICE, SIGND, SIGND_SERVICE, SIGND_SOCKET, SOCKET, TIMER,
+    Unit, Units,
 };
 
 /// Where `make install` keeps what signd's units need, for units of any name.
@@ -28,17 +30,18 @@ pub fn section(host: &Host) -> Section {
         }
     };
     judge_socket(&units.unit(SOCKET), &mut section);
-    judge_service(&units.unit(SERVICE), &mut section);
+    judge_service(SERVICE, &units.unit(SERVICE), &mut section);
     judge_timer(&units.unit(TIMER), &units.unit(PROLONG), &mut section);
     if host.settings.pool.get().is_ok_and(|pool| !pool.is_empty()) {
         judge_pool(&units.unit(POOL), &mut section);
     }
-    if host.settings.phrases_dir.get().is_ok_and(Option::is_some) {
+    let gives_phrases = host.settings.phrases_dir.get().is_ok_and(Option::is_some);
+    if gives_phrases && !host.who_signs.is_only_ours() {
         judge_phrases(&units.unit(PHRASES), &mut section);
     }
-    judge_signd(units.signd().as_ref(), &mut section);
+    judge_signers(units, host.who_signs, host.conf.is_ok(), &mut section);
     let owner = &host.owner.name;
-    for name in [SERVICE, PROLONG, FILL_POOL, PHRASES] {
+    for name in [SERVICE, PROLONG, FILL_POOL, PHRASES, SIGND_SERVICE] {
         judge_sandbox(name, &units.unit(name), owner, "10-sandbox.conf", &mut section);
     }
     // The old service signs as root.
@@ -97,19 +100,19 @@ fn judge_phrases(phrases: &Unit, section: &mut Section) {
     }
 }
 
-fn judge_service(service: &Unit, section: &mut Section) {
+fn judge_service(name: &str, service: &Unit, section: &mut Section) {
     let state = service.get("ActiveState");
     if state == "failed" {
-        let [result, status] = ["Result", "ExecMainStatus"].map(|name| service.get(name));
+        let [result, status] = ["Result", "ExecMainStatus"].map(|it| service.get(it));
         let message = format!("has failed ({result}, status {status})");
-        section.failed(SERVICE, message, say_why_and("restart", SERVICE));
+        section.failed(name, message, say_why_and("restart", name));
     } else if service.is_installed() {
         let message = format!("{state}; started by the next connection when it is not");
-        section.ok(SERVICE, message);
+        section.ok(name, message);
     }
     if service.get("Environment").contains("COPR_KEYGEN_") {
         section.warning(
-            SERVICE,
+            name,
             "has settings in its Environment=, which check and prolong do not see",
             "move them to /etc/copr-keygen/config.toml",
         );
@@ -136,6 +139,44 @@ fn judge_timer(timer: &Unit, prolong: &Unit, section: &mut Section) {
     if prolong.get("ActiveState") == "failed" {
         section.failed(PROLONG, "has failed the last time", say_why_and("start", PROLONG));
     }
+}
+
+/// Exactly one of the two is to sign. `has_conf` is whether obs-signd has its configuration.
+fn judge_signers(units: &Units, who: WhoSigns, has_conf: bool, section: &mut Section) {
+    let (socket, signd) = (units.unit(SIGND_SOCKET), units.signd());
+    match (who.ours, who.obs_signd) {
+        (true, true) => {
+            let theirs = signd.as_ref().map_or(SIGND[0], |(name, _)| name);
+            // The one that runs is the one that was chosen last.
+            let loser = if socket.is_active() { theirs } else { SIGND_SOCKET };
+            let message = format!(
+                "is enabled or runs beside {theirs}: each stops the other, and the next boot decides who signs"
+            );
+            let command = format!("systemctl disable --now {loser}");
+            section.failed(SIGND_SOCKET, message, Remedy::Command(command));
+        }
+        (true, false) => judge_own_signer(&socket, &units.unit(SIGND_SERVICE), section),
+        (false, false) if socket.is_installed() && !(has_conf && signd.is_some()) => {
+            let message = "is not enabled, and obs-signd does not run: nothing can be signed";
+            section.failed(SIGND_SOCKET, message, enable(SIGND_SOCKET));
+        }
+        (false, _) => judge_signd(signd.as_ref(), section),
+    }
+}
+
+fn judge_own_signer(socket: &Unit, service: &Unit, section: &mut Section) {
+    if !socket.is_active() {
+        let [active, result] = ["ActiveState", "Result"].map(|it| socket.get(it));
+        let message = format!("does not listen ({active}, {result}): nothing can be signed");
+        let restart = Remedy::Command(format!("systemctl restart {SIGND_SOCKET}"));
+        section.failed(SIGND_SOCKET, message, restart);
+    } else if !socket.is_enabled() {
+        let message = "is not enabled: nothing can be signed after the next boot";
+        section.failed(SIGND_SOCKET, message, enable(SIGND_SOCKET));
+    } else {
+        section.ok(SIGND_SOCKET, "listens");
+    }
+    judge_service(SIGND_SERVICE, service, section);
 }
 
 fn judge_signd(signd: Option<&(&str, Unit)>, section: &mut Section) {
@@ -189,7 +230,6 @@ fn say_why_and(word: &str, unit: &str) -> Remedy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::systemd::systemctl::Units;
 
     fn lines(judge: impl Fn(&mut Section)) -> String {
         let mut section = Section::new("units");
@@ -223,8 +263,8 @@ mod tests {
         let failed = lines(|section| judge_timer(&active, &dead, section));
         assert!(failed.contains("failed the last time"), "{failed}");
         let hidden = unit("ActiveState=inactive\nEnvironment=A=b COPR_KEYGEN_JOBS=1");
-        assert!(lines(|section| judge_service(&hidden, section)).contains("do not see"));
-        assert!(lines(|section| judge_service(&dead, section)).contains("has failed"));
+        assert!(lines(|section| judge_service(SERVICE, &hidden, section)).contains("do not see"));
+        assert!(lines(|section| judge_service(SERVICE, &dead, section)).contains("has failed"));
         for (first, second, word) in [
             (&active, &none, "signd.service\", message: \"runs"),
             (&none, &active, "obssignd.service\", message: \"runs"),
@@ -234,6 +274,35 @@ mod tests {
             let units = Units::of(SIGND.into_iter().zip([first.clone(), second.clone()]));
             let told = lines(|section| judge_signd(units.signd().as_ref(), section));
             assert!(told.contains(word), "{word}: {told}");
+        }
+    }
+
+    #[test]
+    fn exactly_one_signer_is_to_be_on() {
+        let on = unit("ActiveState=active\nUnitFileState=enabled");
+        let enabled = unit("ActiveState=inactive\nUnitFileState=enabled");
+        let running = unit("ActiveState=active\nUnitFileState=disabled");
+        let off = unit("ActiveState=inactive\nUnitFileState=disabled");
+        let none = Unit::parse("LoadState=not-found\nActiveState=inactive\n");
+        for (ours, theirs, has_conf, words) in [
+            (&on, &none, false, "copr-keygen-signd.socket\", message: \"listens"),
+            (&on, &off, true, "copr-keygen-signd.socket\", message: \"listens"),
+            (&running, &off, true, "systemctl enable --now copr-keygen-signd.socket"),
+            (&enabled, &off, true, "systemctl restart copr-keygen-signd.socket"),
+            (&on, &enabled, true, "systemctl disable --now signd.service"),
+            (&enabled, &on, true, "systemctl disable --now copr-keygen-signd.socket"),
+            (&off, &on, true, "signd.service\", message: \"runs"),
+            (&none, &on, true, "signd.service\", message: \"runs"),
+            (&off, &off, true, "systemctl start signd.service"),
+            (&off, &off, false, "systemctl enable --now copr-keygen-signd.socket"),
+            (&off, &none, true, "systemctl enable --now copr-keygen-signd.socket"),
+            (&none, &none, true, "install obs-signd"),
+        ] {
+            let units = [(SIGND_SOCKET, ours.clone()), (SIGND[0], theirs.clone())];
+            let units = Units::of(units);
+            let who = WhoSigns::by_units(&units);
+            let told = lines(|section| judge_signers(&units, who, has_conf, section));
+            assert!(told.contains(words), "{words}: {told}");
         }
     }
 

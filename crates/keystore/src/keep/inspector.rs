@@ -146,11 +146,31 @@ impl Inspector {
     /// agent that runs in its home, else by one that is configured as that. A home of staging, which holds the
     /// certificate, verifies it.
     pub fn sign_as_signd(&self, home: &Home, certificate: &Certificate) -> Result<()> {
+        self.without_sign_of_life(|| self.sign_in_staging(home, certificate))
+    }
+
+    /// Verifies a signature over [`gpg::SAMPLE`] that something else made with the key of a home. A home of
+    /// staging, which holds nothing but the certificate, verifies it.
+    pub fn verify_apart(
+        &self,
+        home: &Home,
+        certificate: &Certificate,
+        signature: &[u8],
+    ) -> Result<()> {
+        self.without_sign_of_life(|| {
+            let staged = self.0.staging.create()?;
+            copy(&home.path.join(PUBRING), &staged.path().join(PUBRING))?;
+            let (work, deadline) = (staged.path(), Instant::now() + KEY_TIME);
+            Ok(self.0.gpg.verify_sample(work, signature, &certificate.fingerprint, deadline)?)
+        })
+    }
+
+    fn without_sign_of_life<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let directory = File::open(self.0.staging.directory()).and_then(|opened| {
             let modified = opened.metadata()?.modified()?;
             Ok((opened, modified))
         });
-        let result = self.sign_in_staging(home, certificate);
+        let result = work();
         // Who only looks gives no sign of life, by which the clock is judged.
         if let Err(e) = directory.and_then(|(opened, modified)| opened.set_modified(modified)) {
             log::debug!("{}: {e}", self.0.staging.directory().display());

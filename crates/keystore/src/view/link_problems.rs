@@ -84,6 +84,11 @@ impl LinkProblem {
         self.owner.is_some()
     }
 
+    /// Whether it is a secret key, of which there may be no other copy.
+    pub fn may_be_an_only_key(&self) -> bool {
+        !self.is_phrase() && matches!(self.fault, LinkFault::Content)
+    }
+
     /// Whether it is put right with the passphrase of its key, which may be sealed.
     pub fn needs_phrase(&self) -> bool {
         let is_written = matches!(self.fault, LinkFault::Missing | LinkFault::Outdated);
