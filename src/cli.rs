@@ -69,9 +69,9 @@ pub enum Command {
 
     /// Say whether this sign host is well, and what to do about what is not
     ///
-    /// Goes through settings, gpg, directories, homes, the links of obs-signd, the agent that signs,
-    /// obs-signd itself, units and expiring keys, in the order in which one thing needs the other. Makes one
-    /// signature with the newest key, by the agent that signs here. Each line that is not well says what to do,
+    /// Goes through settings, gpg, directories, homes, the links of obs-signd, its agent, the signer, units and
+    /// expiring keys, in the order in which one thing needs the other. Makes one signature with the newest key,
+    /// as `copr-keygen signd` or obs-signd makes it, whichever signs here. Each line that is not well says what to do,
     /// with a command that works as it stands or in words. Changes nothing unless told to with --repair. The
     /// exit status is 0 when no line failed.
     ///

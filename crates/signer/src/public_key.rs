@@ -66,9 +66,7 @@ impl PublicKey {
         let number = body.byte()?;
         let key = match number {
             RSA | RSA_SIGN_ONLY => {
-                // Zero is no modulus.
-                let n = Some(body.mpi()?).filter(|n| bits(n) > 0)?;
-                Self::Rsa { number, n: n.to_vec(), e: body.mpi()?.to_vec() }
+                Self::Rsa { number, n: body.mpi()?.to_vec(), e: body.mpi()?.to_vec() }
             }
             DSA => {
                 let mut next = || body.mpi().map(<[u8]>::to_vec);
@@ -90,7 +88,9 @@ impl PublicKey {
             }
             _ => return Some(Self::Other(number)),
         };
-        body.is_empty().then_some(key)
+        // With a modulus of zero, no signature has a length.
+        let is_usable = key.signature_bits().iter().all(|bits| *bits > 0);
+        (body.is_empty() && is_usable).then_some(key)
     }
 
     /// OpenPGP's number of the algorithm, as it is in signatures.
