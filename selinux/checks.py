@@ -109,7 +109,7 @@ def check_domains():
         verdict(f"{domain} is permissive", False, permissive)
     # systemd makes and binds the sockets of the service.
     never("copr_keygen_t", "copr_keygen_t", "tcp_socket", "create bind connect")
-    verdict("ports of copr_keygen_t", ["copr_keygen_port_t"], bound("copr_keygen_t"))
+    verdict("ports of copr_keygen_t", ["copr_keygen_port_t", "copr_keygen_sign_port_t"], bound("copr_keygen_t"))
     verdict("ports of copr_keygen_sign_t", ["copr_keygen_sign_port_t"], bound("copr_keygen_sign_t"))
     for tclass in ["file", "dir", "lnk_file", "sock_file"]:
         for target in ["copr_keygen_var_lib_t", "copr_keygen_work_t"]:
@@ -184,7 +184,7 @@ def check_contexts():
     check_context("dir", "copr_keygen_var_run_t", "/run/copr-keygen")
     check_context("dir", "copr_keygen_var_lib_t", "/run/copr-keygen/phrases")
     check_context("file", "copr_keygen_var_lib_t", f"/run/copr-keygen/phrases/{key}")
-    check_context("sock_file", "copr_keygen_var_run_t", "/run/copr-keygen.sock", "/run/copr-keygen/s")
+    check_context("sock_file", "copr_keygen_var_run_t", "/run/copr-keygen.sock", "/run/copr-keygen-signd.sock", "/run/copr-keygen/s")
     check_context("file", "copr_keygen_sign_var_run_t", "/run/signd/signd.pid")
     homes = ["", "/keys", f"/keys/{key}", "/phrases", "/pool/rsa2048", "/staging/a-1", f"/trash/{key}"]
     homes.append("/gnupg/private-keys-v1.d")

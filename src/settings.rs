@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use gpg::{Gpg, clock};
 use keystore::{CREDENTIAL, SealingKey};
@@ -109,6 +110,18 @@ impl Settings {
             queue_timeout: self.queue_timeout.get().copied().unwrap_or_default(),
             pool_max_age: self.pool_max_age.get().copied().unwrap_or_default(),
             phrases_dir: self.phrases_dir.get()?.clone(),
+            sealing_key: self.sealing_key.clone(),
+        })
+    }
+
+    /// What the key store is told by the mode that signs with keys and makes none.
+    pub fn signing(&self) -> Result<keystore::Options> {
+        Ok(keystore::Options {
+            state_dir: self.state_dir.clone(),
+            jobs: *self.signd.jobs.get()?,
+            queue_timeout: *self.queue_timeout.get()?,
+            pool_max_age: Duration::ZERO,
+            phrases_dir: None,
             sealing_key: self.sealing_key.clone(),
         })
     }

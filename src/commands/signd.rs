@@ -34,8 +34,7 @@ pub fn run(mut settings: Settings) -> Result<()> {
     privileges::become_owner(&settings.state_dir)?;
     check_root(&settings.state_dir)?;
     Store::check_is_ours(&settings.state_dir)?;
-    let mut options = settings.keystore()?;
-    options.jobs = *signd.jobs.get()?;
+    let options = settings.signing()?;
     Passphrases::new(&options).verify_readable(&Homes::new(&settings.state_dir))?;
     let signals = Signals::take()?;
     let mut notifier = Notifier::from_env();

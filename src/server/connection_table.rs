@@ -109,7 +109,8 @@ impl Entries {
         let oldest = self.open.values_mut().find(|(_, phase)| *phase == Phase::Receiving);
         oldest.is_some_and(|(connection, phase)| {
             *phase = Phase::Leaving;
-            connection.shut_down(Shutdown::Both);
+            // What has arrived can still be read, and be answered with a refusal.
+            connection.shut_down(Shutdown::Read);
             true
         })
     }
@@ -122,7 +123,7 @@ impl Admitted {
     }
 
     /// The request is complete: from now on the connection is not cut off. `false` when it already
-    /// was.
+    /// was; then a refusal can still be written, but must not wait.
     pub fn answering(&self) -> bool {
         match self.table.lock().open.get_mut(&self.number) {
             Some((_, phase)) if *phase == Phase::Receiving => {

@@ -14,6 +14,8 @@ use crate::server::{Admitted, Connection, DelayedRefusals, FloodLimit, Protocol}
 
 /// How long a client may take to send its request.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// How long writing a refusal may take: it fits the empty buffer of the socket.
+const REFUSAL_TIME: Duration = Duration::from_millis(10);
 /// How long writing an answer may take.
 const WRITE_TIME: Duration = Duration::from_secs(5);
 
@@ -68,12 +70,16 @@ impl Protocol for Service {
             return log.record(&self.counters, self.flood.line(), Ok(()));
         }
         match read(connection) {
-            Ok(bytes) => {
-                // One that was cut off when it was complete already has not been touched yet.
-                if admitted.answering() {
-                    let answer = self.decide(&bytes, &mut log);
-                    self.finish(connection, &log, &answer);
-                }
+            Ok(bytes) if admitted.answering() => {
+                let answer = self.decide(&bytes, &mut log);
+                self.finish(connection, &log, &answer);
+            }
+            // It was cut off for others, when all of it had arrived or some.
+            Ok(_) => {
+                let answer = log.refuse(Refusal::Busy);
+                let reached = connection.until(Instant::now() + REFUSAL_TIME).write_all(&answer);
+                connection.discard_received();
+                log.record(&self.counters, Some(0), reached);
             }
             Err(e) => log::debug!("{}: left without a request: {e}", log.peer),
         }

@@ -58,6 +58,8 @@ pub struct Host {
     files_max: Option<u32>,
     /// What runs the program, and the program.
     command: Vec<String>,
+    /// The mode that is the service.
+    service: &'static str,
     process: Option<Child>,
 }
 
@@ -107,8 +109,17 @@ impl Host {
             environment,
             files_max: None,
             command: vec![BINARY.into()],
+            service: "serve",
             process: None,
         }
+    }
+
+    /// A host whose service is `signd`, on the state of `keys`. It does not run yet.
+    pub fn signd(keys: &Self, transport: Transport, environment: &[(&str, &str)]) -> Self {
+        let mut host = Self::new(transport, environment);
+        host.service = "signd";
+        host.set("COPR_KEYGEN_STATE_DIR", keys.state().display());
+        host
     }
 
     /// Passes another TCP socket than the one on the loopback address; it is reached there all the same.
@@ -148,12 +159,25 @@ impl Host {
     pub fn launch(&mut self) {
         self.spawn();
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !self.get("/ping").is_ok_and(|reply| reply.status == 200) {
+        while !self.answers() {
             let ended = self.process.as_mut().unwrap().try_wait().unwrap();
             assert!(ended.is_none(), "it ended with {ended:?}: {}", self.log());
             assert!(Instant::now() < deadline, "it does not answer: {}", self.log());
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    fn answers(&self) -> bool {
+        if self.service == "serve" {
+            return self.get("/ping").is_ok_and(|reply| reply.status == 200);
+        }
+        // A ping. Whoever is refused is answered, too.
+        let mut answer = Vec::new();
+        let asked = self.connect().and_then(|mut connection| {
+            connection.write_all(&[0; 4])?;
+            connection.read_to_end(&mut answer)
+        });
+        asked.is_ok() && !answer.is_empty()
     }
 
     /// Starts the service without waiting for anything.
@@ -169,7 +193,7 @@ impl Host {
         let sockets = if passed.is_some() { " 3<&0 </dev/null" } else { "" };
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(format!(r#"{limit}exec "$@"{sockets}"#));
-        command.arg("sh").args(&self.command).arg("serve");
+        command.arg("sh").args(&self.command).arg(self.service);
         command.env_clear().env("PATH", "/usr/bin:/bin");
         command.env("COPR_KEYGEN_CONFIG", "/dev/null").env("COPR_KEYGEN_STATE_DIR", self.state());
         match (passed, &self.address) {
@@ -177,11 +201,14 @@ impl Host {
                 command.env("LISTEN_FDS", "1").stdin(Stdio::from(socket));
             }
             (None, Address::Tcp(address)) => {
-                command.env("COPR_KEYGEN_LISTEN", address.to_string()).stdin(Stdio::null());
+                let listen = address.to_string();
+                command.env("COPR_KEYGEN_LISTEN", &listen).env("COPR_KEYGEN_SIGND_LISTEN", &listen);
+                command.stdin(Stdio::null());
             }
             (None, Address::Unix(path)) => {
                 let listen = format!("unix:{}", path.display());
-                command.env("COPR_KEYGEN_LISTEN", listen).stdin(Stdio::null());
+                command.env("COPR_KEYGEN_LISTEN", &listen).env("COPR_KEYGEN_SIGND_LISTEN", &listen);
+                command.stdin(Stdio::null());
             }
         }
         command.envs(self.environment.iter().map(|(k, v)| (k, v)));

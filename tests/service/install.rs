@@ -65,6 +65,25 @@ fn an_install_beside_the_old_service_keeps_its_programs_and_its_signd() {
 }
 
 #[test]
+fn every_unit_is_installed_and_none_is_enabled() {
+    let root = scratch();
+    install(root.path());
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("units");
+    let files = fs::read_dir(units).unwrap().map(|entry| entry.unwrap());
+    let files = files.filter(|entry| entry.file_type().unwrap().is_file());
+    let names: Vec<_> = files.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    assert!(names.iter().any(|name| name == "copr-keygen-signd.socket"), "{names:?}");
+    for name in names {
+        let directory = if name.ends_with(".catalog") { "catalog" } else { "system" };
+        let installed = root.path().join("usr/lib/systemd").join(directory).join(&name);
+        assert!(installed.is_file(), "make install leaves out {name}");
+    }
+    let wanted =
+        tree(root.path()).into_keys().find(|path| path.to_string_lossy().contains(".wants"));
+    assert_eq!(wanted, None);
+}
+
+#[test]
 fn programs_can_be_started_at_any_moment_of_an_install() {
     let root = scratch();
     install(root.path());

@@ -42,6 +42,17 @@ fn mode(host: &Host, words: &[&str], variable: &str, value: &str) -> (Option<i32
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
+/// As [`mode`], of `signd`, which has no exit status when it listens.
+fn signd(host: &Host, variable: &str, value: &str) -> (Option<i32>, String) {
+    let mut signd = Host::signd(host, Transport::ListenUnix, &[(variable, value)]);
+    signd.spawn();
+    let ended = eventually("signd to listen or to end", || match signd.ended() {
+        None => signd.log().contains("listening at").then_some(None),
+        ended => Some(ended),
+    });
+    (ended.and_then(|ended| ended.code()), signd.log())
+}
+
 #[test]
 fn a_wrong_setting_stops_the_modes_that_need_it_and_no_other() {
     let host = host_with_key();
@@ -53,7 +64,7 @@ fn a_wrong_setting_stops_the_modes_that_need_it_and_no_other() {
         ("LISTEN", &too_long, "serve"),
         ("IDLE_TIMEOUT", endless, "serve"),
         ("IDLE_TIMEOUT", "1 parsec", "serve"),
-        ("QUEUE_TIMEOUT", endless, "serve"),
+        ("QUEUE_TIMEOUT", endless, "serve signd"),
         ("POOL_MAX_AGE", endless, "serve fill-pool"),
         ("POOL", "2048", "serve fill-pool"),
         ("KEY_LENGTH", "1024", "serve"),
@@ -65,22 +76,22 @@ fn a_wrong_setting_stops_the_modes_that_need_it_and_no_other() {
         ("ALLOW_USERS", "nobody-of-that-name", "serve"),
         ("ALLOW_GROUPS", "nobody-of-that-name", "serve"),
         ("ALLOW_ANONYMOUS", "perhaps", "serve"),
-        ("GPG_AGENT", "gpg-agent", "serve prolong fill-pool list show"),
-        ("GPG_TIMEOUT", endless, "serve prolong fill-pool list show"),
+        ("GPG_AGENT", "gpg-agent", "serve prolong fill-pool list show signd"),
+        ("GPG_TIMEOUT", endless, "serve prolong fill-pool list show signd"),
         ("JOBS", "-1", "serve prolong fill-pool"),
         ("HOOK", "hook", "prolong"),
         // Of no concern while there is no hook.
         ("HOOK_TIMEOUT", "1 parsec", ""),
         ("METRICS_FILE", "file", "prolong"),
-        ("PASSPHRASE_KEY_FILE", "/nonexistent/key", "serve prolong fill-pool"),
+        ("PASSPHRASE_KEY_FILE", "/nonexistent/key", "serve prolong fill-pool signd"),
         ("PHRASES_DIR", "phrases", "serve prolong fill-pool"),
-        ("SIGND_LISTEN", "nonsense", ""),
-        ("SIGND_ALLOW", "localhost *", ""),
-        ("SIGND_RESERVED_PORTS", "perhaps", ""),
-        ("SIGND_SHA1", "perhaps", ""),
-        ("SIGND_EXPIRED", "perhaps", ""),
-        ("SIGND_JOBS", "-1", ""),
-        ("SIGND_METRICS_FILE", "file", ""),
+        ("SIGND_LISTEN", "nonsense", "signd"),
+        ("SIGND_ALLOW", "localhost *", "signd"),
+        ("SIGND_RESERVED_PORTS", "perhaps", "signd"),
+        ("SIGND_SHA1", "perhaps", "signd"),
+        ("SIGND_EXPIRED", "perhaps", "signd"),
+        ("SIGND_JOBS", "-1", "signd"),
+        ("SIGND_METRICS_FILE", "file", "signd"),
     ];
     for Setting { name, .. } in SETTINGS {
         // Every mode needs two, and signing the third.
@@ -103,6 +114,14 @@ fn a_wrong_setting_stops_the_modes_that_need_it_and_no_other() {
             let expected = if needed_by.contains(name) { 78 } else { 0 };
             let (status, said) = mode(&host, words, &variable, value);
             assert_eq!(status, Some(expected), "{what}: {name}: {said}");
+        }
+        let (status, said) = signd(&host, &variable, value);
+        let needs_it = needed_by.contains("signd");
+        assert_eq!(status, needs_it.then_some(78), "{what}: signd: {said}");
+        if needs_it {
+            assert_eq!(said.lines().count(), 1, "{what}: {said}");
+            let name = setting.to_lowercase().replace("signd_", "signd.");
+            assert!(said.contains(&name), "{what}: {said}");
         }
         if needed_by.contains("serve") {
             let (status, said) = mode(&host, &["serve"], &variable, value);

@@ -74,6 +74,17 @@ int symlink(const char *target, const char *link)
 	return -1;
 }
 
+int mkdir(const char *path, mode_t mode)
+{
+	int (*real)(const char *, mode_t) = dlsym(RTLD_NEXT, "mkdir");
+	char deed[16];
+	int error;
+	if (!told("unwritable", path, deed, &error))
+		return real(path, mode);
+	errno = error; /* a disk that is full or read-only */
+	return -1;
+}
+
 int flock(int file, int operation)
 {
 	static int (*real)(int, int);
@@ -86,6 +97,12 @@ static int open_by(const char *symbol, const char *path, int flags, mode_t mode)
 {
 	int (*real)(const char *, int, ...) = dlsym(RTLD_NEXT, symbol);
 	const char *other = NULL;
+	char deed[16];
+	int error;
+	if (flags & (O_WRONLY | O_RDWR | O_CREAT) && told("unwritable", path, deed, &error)) {
+		errno = error;
+		return -1;
+	}
 	if (!strcmp(path, "/proc/sys/kernel/random/boot_id"))
 		other = path_of("boot_id");
 	else if (!strcmp(path, "/etc/machine-id"))

@@ -18,7 +18,7 @@ const ID: &str = "user#project@copr.example.org";
 const OTHER: &str = "other#project@copr.example.org";
 
 /// Has `host` use the file system through shim.c; returns the directory that tells it what to do.
-fn shim(host: &mut Host) -> PathBuf {
+pub fn shim(host: &mut Host) -> PathBuf {
     let directory = host.scratch().join("shim");
     fs::create_dir(&directory).unwrap();
     let library = directory.join("shim.so");

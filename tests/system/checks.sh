@@ -3,6 +3,8 @@
 
 service=copr-keygen.service
 socket=copr-keygen.socket
+signer=copr-keygen-signd.service
+signer_socket=copr-keygen-signd.socket
 state=/var/lib/copr-keygen
 
 # Answer to the latest request.
@@ -226,6 +228,72 @@ expect_signature() {
     in_container cat /root/signature >"$container_dir/signature"
     in_container cat /etc/hostname >"$container_dir/signed"
     gpgv --keyring "$2" "$container_dir/signature" "$container_dir/signed" 2>&1 || fail "gpgv on the signature of $1"
+}
+
+# give_passphrase_key KEY: the credential that seals, for all units from now on, encrypted where the container can do
+# that. Sets encrypted.
+give_passphrase_key() {
+    local store=/etc/credstore.encrypted
+    take_passphrase_key
+    in_container mkdir -p -m 0700 "$store" /etc/credstore
+    if in_container systemd-creds encrypt --with-key=host --name=passphrase-key - "$store/passphrase-key" \
+        <<<"$1" 2>"$container_dir/creds" &&
+        [ "$(in_container systemd-creds decrypt --name=passphrase-key "$store/passphrase-key" - 2>>"$container_dir/creds")" = "$1" ]; then
+        encrypted=yes
+    else
+        in_container rm -f "$store/passphrase-key"
+        in_container sh -c 'umask 077; cat >/etc/credstore/passphrase-key' <<<"$1"
+        encrypted="no: $(tail -1 "$container_dir/creds")"
+    fi
+}
+
+take_passphrase_key() {
+    in_container rm -f /etc/credstore.encrypted/passphrase-key /etc/credstore/passphrase-key
+}
+
+# with_passphrase_key MODE...: a mode with the credential, as the documentation runs it.
+with_passphrase_key() {
+    in_container systemd-run --quiet --pipe --wait --property=LoadCredentialEncrypted=passphrase-key copr-keygen "$@"
+}
+
+# sign_client ARGUMENTS...: a client of the signer, in the container.
+sign_client() {
+    in_container /usr/lib/copr-keygen-test/sign-client "$@"
+}
+
+# expect_signed PROJECT [ADDRESS [COMMAND...]]: has the signer sign /etc/hostname, asked by COMMAND sign-client, and
+# gpgv of this host verify it.
+expect_signed() {
+    local address=${2:-127.0.0.1:5167} keys
+    in_container "${@:3}" /usr/lib/copr-keygen-test/sign-client "$address" sign "$(name_email "$1")" /etc/hostname \
+        >"$container_dir/signature" 2>"$container_dir/refusal" ||
+        fail "no signature with the key of $1: $(cat "$container_dir/refusal")"
+    in_container cat /etc/hostname >"$container_dir/signed"
+    keys=$(certificate "$1")
+    gpgv --keyring "$keys" "$container_dir/signature" "$container_dir/signed" >"$container_dir/gpgv" 2>&1 ||
+        fail "gpgv on the signature with the key of $1: $(cat "$container_dir/gpgv")"
+}
+
+# expect_refusal REGEX ADDRESS ARGUMENTS...: the signer refuses, and this is what the client is told.
+expect_refusal() {
+    local words
+    if words=$(sign_client "${@:2}" 2>&1 >/dev/null); then
+        fail "the signer did not refuse: ${*:2}"
+    fi
+    expect_match "refusal" "$1" "$words"
+}
+
+# listening_stand_in_for_signd UNIT: makes a unit that does nothing but listen where obs-signd does.
+listening_stand_in_for_signd() {
+    in_container tee "/etc/systemd/system/$1" >/dev/null <<'END'
+[Unit]
+Description=Stand-in for obs-signd
+[Service]
+ExecStart=/usr/bin/perl -MIO::Socket::INET -e '$$s = IO::Socket::INET->new(LocalAddr => "127.0.0.1:5167", Listen => 5, ReuseAddr => 1) or die; sleep'
+[Install]
+WantedBy=multi-user.target
+END
+    in_container systemctl daemon-reload
 }
 
 # certificate PROJECT: exports it as obs-signd does, into a file whose name it prints.

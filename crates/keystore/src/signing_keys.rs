@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use gpg::{Gpg, Keygrip};
 use zeroize::Zeroizing;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::durable::write_new;
 use crate::files::small_files::read_file;
 use crate::files::{FileId, make_directory};
 use crate::home::Homes;
+use crate::home::on_disk::HomeVersion;
 use crate::home::staging::Staging;
 use crate::home::trial::SECRET_KEY_MAX;
 use crate::identity::NameEmail;
@@ -88,17 +89,22 @@ impl SigningKeys {
         }
     }
 
-    /// What it takes to sign as an identity; `None` when it has no home. Files that do not belong together are
-    /// those of a home that was replaced meanwhile.
+    /// What it takes to sign as an identity, all of it from one home; `None` when there is none.
     pub fn files(&self, name_email: &NameEmail) -> Result<Option<SigningFiles>> {
         self.homes.look_into(name_email, |record, home| {
+            let before = HomeVersion::of(home);
             let passphrase = self.passphrases.read(home, &record.keygrip)?;
-            Ok(SigningFiles {
+            let files = SigningFiles {
                 secret_key: read_file(&record.secret_key(home), SECRET_KEY_MAX)?,
                 pubring: read_file(&home.join(PUBRING), PUBRING_MAX)?,
                 passphrase,
                 keygrip: record.keygrip,
-            })
+            };
+            // Else some of them may be of another key. It is looked at again.
+            match before == HomeVersion::of(home) {
+                true => Ok(files),
+                false => Err(Error::damaged(home, "is replaced again and again")),
+            }
         })
     }
 

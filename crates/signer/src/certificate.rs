@@ -173,3 +173,137 @@ impl SelfSignature {
         !self.issuers.is_empty() && self.issuers.iter().all(|issuer| fingerprint.ends_with(issuer))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The public key packet of a small key of RSA, made at 1000.
+    fn primary() -> Vec<u8> {
+        let numbers = [&[1, 0, 0x20][..], &[0xff; 4], &[0, 17, 1, 0, 1]].concat();
+        packet(PUBLIC_KEY, &[&[4, 0, 0, 3, 0xe8][..], &numbers].concat())
+    }
+
+    fn packet(kind: u8, body: &[u8]) -> Vec<u8> {
+        [&[0xc0 | kind, 255][..], &(body.len() as u32).to_be_bytes(), body].concat()
+    }
+
+    fn own_print() -> [u8; 20] {
+        fingerprint(&primary()[6..]).unwrap_or_default()
+    }
+
+    fn subpacket(kind: u8, body: &[u8]) -> Vec<u8> {
+        [&[body.len() as u8 + 1, kind][..], body].concat()
+    }
+
+    fn number(kind: u8, number: u32) -> Vec<u8> {
+        subpacket(kind, &number.to_be_bytes())
+    }
+
+    /// A signature packet of version 4 with these subpackets, hashed and not, and without numbers.
+    fn signature(kind: u8, hashed: &[Vec<u8>], unhashed: &[Vec<u8>]) -> Vec<u8> {
+        let mut body = vec![4, kind, 1, 8];
+        for area in [hashed.concat(), unhashed.concat()] {
+            body.extend((area.len() as u16).to_be_bytes());
+            body.extend(area);
+        }
+        packet(SIGNATURE, &body)
+    }
+
+    fn by_own_key() -> Vec<u8> {
+        subpacket(ISSUER, &own_print()[12..])
+    }
+
+    /// A self-signature of that time, with more subpackets.
+    fn about_itself(kind: u8, created: u32, more: &[Vec<u8>]) -> Vec<u8> {
+        signature(kind, &[&[number(CREATED, created)], more].concat(), &[by_own_key()])
+    }
+
+    fn read(packets: &[Vec<u8>]) -> Result<Certificate, String> {
+        Certificate::parse(&[&[primary()], packets].concat().concat())
+    }
+
+    fn user_id() -> Vec<u8> {
+        packet(13, b"user <user#project@copr.example.org>")
+    }
+
+    #[test]
+    fn the_newest_self_signature_tells() -> Result<(), String> {
+        let lifetime = |seconds| number(KEY_LIFETIME, seconds);
+        let flags = |flags| subpacket(KEY_FLAGS, &[flags]);
+        let first = about_itself(0x13, 1000, &[lifetime(50), flags(3)]);
+        let certificate = read(&[user_id(), first.clone()])?;
+        assert_eq!(certificate.fingerprint, own_print());
+        assert_eq!((certificate.created, certificate.expires), (1000, Some(1050)));
+        assert!(certificate.signs && !certificate.revoked);
+        for (newer, expected) in [
+            (about_itself(0x10, 2000, &[lifetime(5000), flags(2)]), (Some(6000), true)),
+            (about_itself(DIRECT_KEY, 2000, &[lifetime(0), flags(1)]), (None, false)),
+            (about_itself(0x13, 2000, &[]), (None, true)),
+            // Older.
+            (about_itself(0x13, 900, &[lifetime(1)]), (Some(1050), true)),
+            // Not about the key, or by another one.
+            (about_itself(0x18, 2000, &[lifetime(1)]), (Some(1050), true)),
+            (signature(0x13, &[number(CREATED, 2000)], &[]), (Some(1050), true)),
+            (
+                signature(0x13, &[number(CREATED, 2000)], &[subpacket(ISSUER, &[7; 8])]),
+                (Some(1050), true),
+            ),
+            (
+                about_itself(0x13, 2000, &[subpacket(ISSUER_FINGERPRINT, &[4; 21])]),
+                (Some(1050), true),
+            ),
+            // What is not hashed says nothing.
+            (signature(0x13, &[number(CREATED, 2000)], &[by_own_key(), lifetime(1)]), (None, true)),
+        ] {
+            for packets in [[first.clone(), newer.clone()], [newer.clone(), first.clone()]] {
+                let certificate = read(&[&[user_id()], &packets[..]].concat())?;
+                assert_eq!((certificate.expires, certificate.signs), expected, "{newer:?}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_revocation_counts_wherever_it_is() -> Result<(), String> {
+        let (own, revocation) =
+            (about_itself(0x13, 1000, &[]), about_itself(KEY_REVOCATION, 1001, &[]));
+        let of_subkey = [packet(PUBLIC_SUBKEY, &[0]), revocation.clone()];
+        for (packets, expected) in [
+            (vec![revocation.clone(), user_id(), own.clone()], true),
+            (vec![user_id(), own.clone(), revocation.clone()], true),
+            ([&[user_id(), own.clone()], &of_subkey[..]].concat(), false),
+            (vec![user_id(), own.clone(), about_itself(0x28, 1001, &[])], false),
+            (vec![signature(KEY_REVOCATION, &[], &[]), user_id(), own.clone()], false),
+        ] {
+            assert_eq!(read(&packets)?.revoked, expected);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_cut_or_changed_is_refused_or_read_and_nothing_panics() -> Result<(), String> {
+        let more = [number(KEY_LIFETIME, 50), subpacket(KEY_FLAGS, &[3])];
+        let packets = [primary(), user_id(), about_itself(0x13, 1000, &more)];
+        let whole = packets.concat();
+        assert!(Certificate::parse(&whole).is_ok());
+        for length in 0..whole.len() {
+            assert!(Certificate::parse(&whole[..length]).is_err(), "{length}");
+        }
+        for at in 0..whole.len() {
+            for value in 0..=255 {
+                let mut changed = whole.clone();
+                changed[at] = value;
+                let Ok(certificate) = Certificate::parse(&changed) else { continue };
+                // What is made of it has no panic either.
+                let digest = crate::request::Digest { bytes: vec![4; 32], class_and_time: [0; 5] };
+                let hash = crate::algorithm::Hash::Sha256;
+                let _ = crate::signature::probe_answer(&certificate, hash, &digest);
+                let _ = certificate.key.verifies(hash, &digest.bytes, &[vec![1], vec![]]);
+                let _ = certificate.key.verifies(hash, &digest.bytes, &[vec![]]);
+                let _ = certificate.key.name();
+            }
+        }
+        Ok(())
+    }
+}

@@ -232,3 +232,107 @@ fn check_digest(parameters: &Sexp, numbers: &[Sexp], expected: &[u8]) -> Result<
     let is_equal = digest.len() == expected.len() && memcmp::eq(&digest, expected);
     if is_equal { Ok(()) } else { Err(Unopened::WrongPassphrase) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::public_key::PublicKey;
+    use crate::secret_key::SecretKey;
+
+    const CLEAR: &str = "Created: 20261126T093226\nKey: (private-key (rsa (n #00E8#)\n  (e #010001#)\n (d\n  #0\n  7#)(p \
+                         #05#)(q 1:x)(u #01#)))\n";
+
+    fn protected(mode: &str, s2k: &str, nonce: usize, encrypted: usize) -> Vec<u8> {
+        let (nonce, encrypted) = ("a".repeat(nonce), "b".repeat(encrypted));
+        format!(
+            "(21:protected-private-key(3:rsa(1:n1:x)(1:e1:y)(9:protected{}:{mode}({s2k}{}:{nonce}){}:{encrypted})))",
+            mode.len(),
+            nonce.len(),
+            encrypted.len()
+        )
+        .into_bytes()
+    }
+
+    #[test]
+    fn lines_of_the_extended_form_are_joined() -> Result<(), Unopened> {
+        let numbers = open(CLEAR.as_bytes(), b"")?;
+        assert_eq!(numbers.algorithm, "rsa");
+        for (name, expected) in
+            [("n", &[0, 0xe8][..]), ("e", &[1, 0, 1]), ("d", &[7]), ("p", &[5]), ("q", b"x")]
+        {
+            assert_eq!(numbers.get(name), Some(expected), "{name}");
+        }
+        assert_eq!(numbers.get("x"), None);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_no_key_is_told_from_what_only_the_agent_opens() {
+        let s2k = "(4:sha18:saltsalt5:65536)";
+        let (ocb, cbc) = ("openpgp-s2k3-ocb-aes", "openpgp-s2k3-sha1-aes-cbc");
+        let is = |file: &[u8]| open(file, b"phrase").err();
+        for (file, expected) in [
+            (protected(ocb, s2k, 12, 64), Some(Unopened::WrongPassphrase)),
+            (protected(cbc, s2k, 16, 64), Some(Unopened::WrongPassphrase)),
+        ] {
+            assert_eq!(is(&file), expected);
+        }
+        for file in [
+            protected("openpgp-s2k4-new", s2k, 12, 64),
+            b"(21:protected-private-key(3:rsa(1:n1:x)(9:protected14:openpgp-native(1:x))))"
+                .to_vec(),
+            b"(20:shadowed-private-key(3:rsa(1:n1:x)))".to_vec(),
+        ] {
+            assert!(matches!(is(&file), Some(Unopened::OnlyByAgent(_))), "{:?}", is(&file));
+        }
+        for file in [
+            protected(ocb, s2k, 11, 64),
+            protected(ocb, s2k, 12, 15),
+            protected(cbc, s2k, 12, 64),
+            protected(cbc, s2k, 16, 0),
+            protected(cbc, s2k, 16, 65),
+            protected(ocb, "(4:sha18:saltsalt10:1073741825)", 12, 64),
+            protected(ocb, "(4:sha18:saltsalt2:-1)", 12, 64),
+            protected(ocb, "(4:sha18:saltsalt0:)", 12, 64),
+            protected(ocb, "(6:sha2568:saltsalt5:65536)", 12, 64),
+            protected(ocb, "(4:sha15:65536)", 12, 64),
+            protected(ocb, "1:x", 12, 64),
+            b"(11:public-key(3:rsa(1:n1:x)))".to_vec(),
+            b"(11:private-key)".to_vec(),
+            b"(11:private-key3:rsa)".to_vec(),
+            b"(11:private-key(2:\xff\xfe))".to_vec(),
+            b"Key: \n".to_vec(),
+            b"Kez: (1:a)\n".to_vec(),
+            Vec::new(),
+        ] {
+            assert!(matches!(is(&file), Some(Unopened::Malformed(_))), "{:?}", is(&file));
+        }
+    }
+
+    #[test]
+    fn what_is_cut_or_changed_is_refused_or_read_and_nothing_panics() {
+        let keys = [
+            PublicKey::Rsa { number: 1, n: vec![0xe8], e: vec![1, 0, 1] },
+            PublicKey::Ed25519([1; 32]),
+        ];
+        let s2k = "(4:sha18:saltsalt4:1024)";
+        for file in [CLEAR.as_bytes().to_vec(), protected("openpgp-s2k3-sha1-aes-cbc", s2k, 16, 32)]
+        {
+            for length in 0..file.len() - 3 {
+                assert!(open(&file[..length], b"x").is_err(), "{length}");
+            }
+            for at in 0..file.len() {
+                for value in [0, b' ', b'(', b')', b'#', b'\n', b'0', b'9', b':', 0xff] {
+                    let mut changed = file.clone();
+                    changed[at] = value;
+                    let Ok(numbers) = open(&changed, b"x") else { continue };
+                    for key in &keys {
+                        // No key can be made of these, or at least none that panics.
+                        let made = SecretKey::new(&numbers, key);
+                        let _ = made.map(|key| key.sign(crate::algorithm::Hash::Sha256, &[7; 32]));
+                    }
+                }
+            }
+        }
+    }
+}

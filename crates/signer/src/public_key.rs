@@ -124,6 +124,15 @@ impl PublicKey {
         }
     }
 
+    /// The bytes that a digest must have at least: verifiers refuse signatures over less (GnuPG: `requires a 384 bit
+    /// or larger hash`).
+    pub fn digest_size_min(&self) -> usize {
+        match self {
+            Self::Ecdsa { curve, .. } => (curve.bits() / 8).min(64),
+            _ => 0,
+        }
+    }
+
     /// Whether these numbers are a signature over `digest`.
     pub fn verifies(&self, hash: Hash, digest: &[u8], signature: &[Vec<u8>]) -> bool {
         let verified = match (self, signature) {

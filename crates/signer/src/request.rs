@@ -80,7 +80,8 @@ impl Digest {
 
     /// Parses `HEXDIGEST@CCTTTTTTTT`.
     fn parse(text: &str, hash: Hash) -> Result<Self, String> {
-        let wrong = |why: String| Err(format!("bad hash {text}: {why}"));
+        let shown = gpg::text::printable_start(text, 200);
+        let wrong = |why: String| Err(format!("bad hash {shown}: {why}"));
         let Some((digits, end)) = text.split_once('@') else {
             return wrong("there is no @ between digest and time".into());
         };
@@ -236,6 +237,111 @@ pub fn failure(sentence: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const USER: &str = "user#project@copr.example.org";
+
+    fn old(user: &[u8], argument: &[u8]) -> Vec<u8> {
+        let [a, b] = [user, argument].map(|part| (part.len() as u16).to_be_bytes());
+        [&a[..], &b, user, argument].concat()
+    }
+
+    fn new(strings: &[&str]) -> Vec<u8> {
+        let mut body = (strings.len() as u16).to_be_bytes().to_vec();
+        strings.iter().for_each(|string| body.extend((string.len() as u16).to_be_bytes()));
+        strings.iter().for_each(|string| body.extend(string.as_bytes()));
+        [&(body.len() as u16).to_be_bytes()[..], &[0, 0], &body].concat()
+    }
+
+    fn digest(hash: Hash) -> String {
+        "ab".repeat(hash.size()) + "@0165432101"
+    }
+
+    #[test]
+    fn both_forms_say_the_same() {
+        let ping = (Form::Old, Command::Ping);
+        assert_eq!(parse(&[0; 4]), Ok(ping));
+        assert_eq!(parse(&new(&["ping"])), Ok((Form::New, Command::Ping)));
+        let expected = Command::PublicKey { user: USER.into() };
+        for argument in ["PUBKEY", "SHA256:PUBKEY", "anything:PUBKEY"] {
+            let parsed = parse(&old(USER.as_bytes(), argument.as_bytes()));
+            assert_eq!(parsed, Ok((Form::Old, expected.clone())), "{argument}");
+        }
+        assert_eq!(parse(&new(&["pubkey", USER])), Ok((Form::New, expected)));
+        for hash in Hash::ALL {
+            let bytes = vec![0xab; hash.size()];
+            let wanted = Digest { bytes, class_and_time: [1, 0x65, 0x43, 0x21, 1] };
+            let expected = |digests| Command::Sign { user: USER.into(), hash, digests };
+            let argument = format!("{}:{}", hash.name().to_lowercase(), digest(hash));
+            assert_eq!(
+                parse(&old(USER.as_bytes(), argument.as_bytes())),
+                Ok((Form::Old, expected(vec![wanted.clone()])))
+            );
+            let user = format!("{}:{USER}", hash.name());
+            let two = parse(&new(&["sign", &user, &digest(hash), &digest(hash)]));
+            assert_eq!(two, Ok((Form::New, expected(vec![wanted.clone(), wanted]))));
+        }
+    }
+
+    #[test]
+    fn no_part_of_a_request_is_one() {
+        let sha256 = format!("SHA256:{USER}");
+        for request in [
+            old(USER.as_bytes(), format!("SHA256:{}", digest(Hash::Sha256)).as_bytes()),
+            old(USER.as_bytes(), b"PUBKEY"),
+            new(&["ping"]),
+            new(&["pubkey", USER]),
+            new(&["sign", &sha256, &digest(Hash::Sha256), &digest(Hash::Sha256)]),
+        ] {
+            assert!(parse(&request).is_ok());
+            for length in 0..request.len() {
+                assert!(parse(&request[..length]).is_err(), "{length}");
+            }
+            assert!(parse(&[&request[..], &[0]].concat()).is_err());
+            // Whatever one byte becomes, nothing panics, and every refusal is a line.
+            for at in 0..request.len() {
+                for value in [0, 1, b':', b'@', 0x7f, 0x80, 0xff] {
+                    let mut changed = request.clone();
+                    changed[at] = value;
+                    if let Err(sentence) = parse(&changed) {
+                        assert!(!sentence.is_empty() && !sentence.contains('\n'), "{sentence:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_probe_is_told_from_digests() {
+        for hash in Hash::ALL {
+            let probe = Digest { bytes: vec![4; hash.size()], class_and_time: [0; 5] };
+            let text = format!("{}@0000000000", "04".repeat(hash.size()));
+            assert_eq!(Digest::parse(&text, hash), Ok(probe.clone()));
+            assert!(probe.is_probe());
+            let mut other = probe;
+            other.bytes[hash.size() - 1] = 5;
+            assert!(!other.is_probe());
+        }
+    }
+
+    #[test]
+    fn answers_have_the_documented_bytes() {
+        let strings = [b"ab".to_vec(), b"".to_vec()];
+        assert_eq!(success(Form::Old, &[]), Ok(vec![0; 6]));
+        assert_eq!(success(Form::New, &[]), Ok(vec![0; 6]));
+        assert_eq!(success(Form::Old, &strings[..1]), Ok(b"\0\0\0\x02\0\0ab".to_vec()));
+        let expected = b"\0\0\0\x08\0\0\0\x02\0\x02\0\0ab".to_vec();
+        assert_eq!(success(Form::New, &strings), Ok(expected));
+        assert!(success(Form::Old, &strings).is_err());
+        // As long as lengths can say.
+        assert!(success(Form::Old, &[vec![0; 65_535]]).is_ok());
+        assert!(success(Form::Old, &[vec![0; 65_536]]).is_err());
+        assert!(success(Form::New, &[vec![0; 65_531]]).is_ok());
+        assert!(success(Form::New, &[vec![0; 65_532]]).is_err());
+        assert_eq!(failure("no"), b"\0\x01\0\0\0\x03no\n");
+        let long = failure(&"x".repeat(70_000));
+        assert_eq!((long.len(), &long[..6]), (6 + 65_535, &[0, 1, 0, 0, 0xff, 0xff][..]));
+        assert!(long.ends_with(b"x\n"));
+    }
 
     #[test]
     fn a_ping_may_ask_who_answers() {

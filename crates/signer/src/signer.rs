@@ -136,6 +136,7 @@ impl Signer {
         reply.fingerprint = certificate.fingerprint();
         reply.algorithm = Some(certificate.key.name());
         self.check_fit(name_email, &certificate)?;
+        check_size(name_email, hash, &certificate.key)?;
         let failed = |why: String| Refusal::failed(name_email, why);
         let mut means = None;
         let mut answer = Vec::with_capacity(digests.len());
@@ -216,6 +217,21 @@ impl Signer {
         });
         values.ok_or_else(|| "gpg-agent answered something else than a signature".into())
     }
+}
+
+/// Whether digests of this algorithm are long enough for a key.
+fn check_size(name_email: &NameEmail, hash: Hash, key: &PublicKey) -> Result<(), Refusal> {
+    let needed = key.digest_size_min();
+    if hash.size() >= needed {
+        return Ok(());
+    }
+    let bits = needed * 8;
+    Err(Refusal::Unfit(format!(
+        "{name_email}: a signature of its {} key over a digest of {} is refused by verifiers; use sign -h sha{bits}, \
+         or hash: SHA{bits} in sign.conf",
+        key.name(),
+        hash.name()
+    )))
 }
 
 /// How a key signs.

@@ -8,9 +8,12 @@ refused=$(sed -n 's/^X-Request-Id: //p' <<<"$headers")
 
 # record FIELD=VALUE...: the newest record of the service that has them, as one line of JSON.
 record() {
+    record_of "$service" "$@"
+}
+record_of() {
     local found
-    found=$(journal --unit="$service" --output=json --lines=1 "$@")
-    [ -n "$found" ] || fail "no record with $*; there are: $(journal --unit="$service" --output=json)"
+    found=$(journal --unit="$1" --output=json --lines=1 "${@:2}")
+    [ -n "$found" ] || fail "no record with $*; there are: $(journal --unit="$1" --output=json)"
     echo "$found"
 }
 
@@ -36,3 +39,18 @@ END
 in_container systemctl restart "$service"
 expect_request 500 POST /gen_key "$(key_request broken)"
 record PRIORITY=3 "NAME_EMAIL=$(name_email broken)" >/dev/null
+
+# What the signer has signed, for whom, with which key.
+in_container systemctl --quiet enable --now "$signer_socket" 2>&1
+expect_signed journal
+line=$(record_of "$signer" "NAME_EMAIL=$(name_email journal)" "FINGERPRINT=$fingerprint" SIGN_COMMAND=sign RESULT=ok)
+expect_match "REMOTE_ADDRESS" '"REMOTE_ADDRESS":"127\.0\.0\.1' "$line"
+expect_match "DURATION_MS" '"DURATION_MS":"[0-9]+"' "$line"
+expect_match "ALGORITHM" '"ALGORITHM":"rsa2048"' "$line"
+expect_match "HASH" '"HASH":"SHA256"' "$line"
+expect_match "DIGESTS" '"DIGESTS":"[0-9a-f]{64}"' "$line"
+expect_match "PRIORITY" '"PRIORITY":"[56]"' "$line"
+id=$(sed -n 's/.*"REQUEST_ID":"\([^"]*\)".*/\1/p' <<<"$line")
+expect_match "explanation" "Subject: The signer answered a request: ok" "$(journal --catalog "REQUEST_ID=$id")"
+expect_refusal '^malformed argument$' 127.0.0.1:5167 pubkey $'a\nb'
+record_of "$signer" RESULT=malformed PRIORITY=4 >/dev/null

@@ -23,7 +23,7 @@ in_container find "$state" -mindepth 1 -delete
 
 volume no-such-option
 for unit in copr-keygen.service copr-keygen-prolong.service copr-keygen-pool.service copr-keygen-phrases.service \
-    copr-keygen-backup.service copr-keygen-pool.path signd.service; do
+    copr-keygen-backup.service copr-keygen-pool.path copr-keygen-signd.service signd.service; do
     expect_match "what $unit needs" "(^| )$state( |\$)" "$(property RequiresMountsFor "$unit")"
     if in_container systemctl start "$unit" >/dev/null 2>&1; then
         fail "$unit was started"

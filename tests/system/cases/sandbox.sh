@@ -11,6 +11,7 @@ try() {
 writable() { touch "$1/probe" && rm "$1/probe"; }
 runnable() { cp /bin/true "$1/probe" && "$1/probe"; status=$?; rm "$1/probe"; return "$status"; }
 try "write to the state" writable /var/lib/copr-keygen/staging
+try "write to the keys" writable /var/lib/copr-keygen/keys
 try "write to /tmp" writable /tmp
 try "write to the journal" test -S /run/systemd/journal/socket
 try "run gpg" gpg --version
@@ -40,9 +41,11 @@ in_container sh -c 'mkdir -m 0755 /home/someone; echo x >/home/someone/secret; e
 expect "attempts that fail outside the sandbox" "" \
     "$(in_container probe | grep ': cannot' | grep -vE '^write to /(sys|boot)' || true)"
 
-# The unit itself, with nothing changed but what it runs.
+# probe_in UNIT ALLOWED...: the unit itself, with nothing changed but what it runs.
 probe_in() {
-    drop_in "$1" <<'END'
+    local unit=$1
+    shift
+    drop_in "$unit" <<'END'
 [Service]
 Type=oneshot
 Restart=no
@@ -50,13 +53,13 @@ WatchdogSec=0
 ExecStart=
 ExecStart=/usr/bin/probe
 END
-    in_container systemctl stop "$1" 2>/dev/null # the probe above has started the service
-    in_container systemctl start "$1"
-    journal --unit="$1" --output=cat | grep -E ': (can|cannot)$' >"$container_dir/probes"
-    expect "attempts that succeed inside the sandbox of $1" \
-        "$(printf '%s: can\n' "write to the state" "write to /tmp" "write to the journal" "run gpg")" \
+    in_container systemctl stop "$unit" 2>/dev/null # the probe above has started the service
+    in_container systemctl start "$unit"
+    journal --unit="$unit" --output=cat | grep -E ': (can|cannot)$' >"$container_dir/probes"
+    expect "attempts that succeed inside the sandbox of $unit" \
+        "$(printf '%s: can\n' "$@")" \
         "$(grep ': can$' "$container_dir/probes")"
-    note "$1: $(grep -c ': cannot$' "$container_dir/probes") attempts to get out failed"
+    note "$unit: $(grep -c ': cannot$' "$container_dir/probes") attempts to get out failed"
 }
 
 # copr-keygen-backup.service does not start without it.
@@ -64,5 +67,8 @@ in_container sh -c 'mkdir -p /etc/copr-keygen && touch /etc/copr-keygen/backup-r
 mapfile -t services < <(in_container find /usr/lib/systemd/system -name 'copr-keygen*.service' -printf '%f\n')
 [ "${#services[@]}" -ge 2 ] || fail "found only these services: ${services[*]}"
 for unit in "${services[@]}"; do
-    probe_in "$unit"
+    # The signer reads the keys that the others write.
+    allowed=("write to the state" "write to the keys" "write to /tmp" "write to the journal" "run gpg")
+    [ "$unit" != "$signer" ] || unset 'allowed[1]'
+    probe_in "$unit" "${allowed[@]}"
 done

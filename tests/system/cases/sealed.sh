@@ -1,26 +1,5 @@
 # sealed passphrases: opened into memory at boot, and nothing works with the wrong credential
 phrases=/run/copr-keygen/phrases
-store=/etc/credstore.encrypted
-
-# give KEY: the credential of all units from now on, encrypted where the container can do that.
-give() {
-    in_container rm -f "$store/passphrase-key" /etc/credstore/passphrase-key
-    in_container mkdir -p -m 0700 "$store" /etc/credstore
-    if in_container systemd-creds encrypt --with-key=host --name=passphrase-key - "$store/passphrase-key" \
-        <<<"$1" 2>"$container_dir/creds" &&
-        [ "$(in_container systemd-creds decrypt --name=passphrase-key "$store/passphrase-key" - 2>>"$container_dir/creds")" = "$1" ]; then
-        encrypted=yes
-    else
-        in_container rm -f "$store/passphrase-key"
-        in_container sh -c 'umask 077; cat >/etc/credstore/passphrase-key' <<<"$1"
-        encrypted="no: $(tail -1 "$container_dir/creds")"
-    fi
-}
-
-# with_key MODE...: a mode with the credential, as the documentation runs it.
-with_key() {
-    in_container systemd-run --quiet --pipe --wait --property=LoadCredentialEncrypted=passphrase-key copr-keygen "$@"
-}
 
 stand_in_for_signd signd.service first "$phrases"
 sign() {
@@ -30,7 +9,7 @@ sign() {
 # Without a credential everything is as ever, with one there is a hint.
 expect_request 201 POST /gen_key "$(key_request first)"
 in_container systemctl start copr-keygen-pool.service
-give 00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef
+give_passphrase_key 00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef
 note "credential encrypted with the key of the host: $encrypted"
 in_container systemctl restart "$service"
 expect_request 200 GET /ping
@@ -42,7 +21,7 @@ in_container sh -c "echo 'phrases_dir = \"$phrases\"' >/etc/copr-keygen/config.t
 in_container systemctl --quiet enable --now copr-keygen-phrases.service 2>&1
 in_container systemctl try-restart "$service"
 sign
-expect_match "seal" 'passphrases sealed now' "$(with_key seal 2>&1)"
+expect_match "seal" 'passphrases sealed now' "$(with_passphrase_key seal 2>&1)"
 sign
 expect "clear passphrases in the state" "" \
     "$(in_container grep -L --recursive --include=passphrase '^sealed:1:' "$state" || true)"
@@ -54,7 +33,7 @@ expect "what signd sees" "$(name_email first) $(name_email second)" \
     "$(in_container ls "$phrases" | paste -sd ' ')"
 # The kernel gives what is to be known of a process that may not be looked into to root.
 expect "who may look into its memory" root "$(in_container stat -c %U "/proc/$(property MainPID)/mem")"
-expect_match "check" 'each with a sealed passphrase' "$(with_key check --sign-conf /dev/null 2>&1 || true)"
+expect_match "check" 'each with a sealed passphrase' "$(with_passphrase_key check --sign-conf /dev/null 2>&1 || true)"
 
 # After a boot, before anybody has asked for a key.
 in_container sync
@@ -71,7 +50,7 @@ sums() {
 }
 in_container systemctl stop "$socket" "$service"
 before=$(sums)
-give ff112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef
+give_passphrase_key ff112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef
 in_container systemctl restart "$service" 2>/dev/null && fail "serves with the wrong credential"
 expect "exit status" 78 "$(property ExecMainStatus)"
 message=$(journal --unit="$service" --output=cat | grep 'is the wrong one' | tail -1)
@@ -79,19 +58,19 @@ expect_match "message" 'passphrase-key.*docs/sealing' "$message"
 note "$message"
 in_container systemctl restart copr-keygen-phrases.service 2>/dev/null && fail "opens with the wrong credential"
 expect "exit status of phrases" 78 "$(property ExecMainStatus copr-keygen-phrases.service)"
-in_container rm -f "$store/passphrase-key" /etc/credstore/passphrase-key
+take_passphrase_key
 in_container systemctl restart "$service" 2>/dev/null && fail "serves without a credential"
 expect "exit status without one" 78 "$(property ExecMainStatus)"
 expect_match "message" 'has no passphrase-key' "$(journal --unit="$service" --output=cat | grep 'passphrase-key' | tail -1)"
 expect "the state" "$before" "$(sums)"
 
 # Put right, it serves again, and it can be turned off.
-give 00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef
+give_passphrase_key 00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef
 forget_starts
 in_container systemctl restart copr-keygen-phrases.service "$socket"
 expect_request 200 POST /gen_key "$(key_request first)"
 sign
-expect_match "unseal" 'passphrases unsealed now' "$(with_key unseal 2>&1)"
+expect_match "unseal" 'passphrases unsealed now' "$(with_passphrase_key unseal 2>&1)"
 expect "sealed passphrases in the state" "" \
     "$(in_container grep -l --recursive --include=passphrase '^sealed:' "$state" || true)"
 expect_request 201 POST /gen_key "$(key_request fourth)"

@@ -1,0 +1,164 @@
+//! Many clients at once, idle ones among them, few descriptors, and a bound on waiting.
+
+use std::io::Read;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use super::host::{Host, Transport, eventually};
+use super::signer_client::{argument, new, old, parse, strings, verify};
+use super::signer_host::{
+    ID, OTHER, SignerHost, answer, assert_right, host_with, send, sign, time,
+};
+
+/// Raises the limit of this process, which holds the other ends of all connections.
+fn allow_open_files(count: u64) {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    assert!(hard >= count, "the hard limit of open files is {hard}: raise it (ulimit -Hn {count})");
+    setrlimit(Resource::RLIMIT_NOFILE, soft.max(count), hard).unwrap();
+}
+
+#[test]
+fn thirty_clients_get_only_right_signatures() {
+    let host = SignerHost::with_keys(&[ID, OTHER], Transport::ListenTcp, &[]);
+    let certificates = [ID, OTHER].map(|id| host.pubkey(id).unwrap());
+    let begin = Barrier::new(30);
+    thread::scope(|scope| {
+        for client in 0..30 {
+            let (host, begin, certificates) = (&host, &begin, &certificates);
+            scope.spawn(move || {
+                begin.wait();
+                for round in 0..20 {
+                    let data = format!("client {client} round {round}");
+                    let id = [ID, OTHER][(client + round) % 2];
+                    let packet = host.sign(id, data.as_bytes()).unwrap();
+                    // gpgv takes longer than the signature.
+                    if round % 10 == client % 10 {
+                        let certificate = &certificates[(client + round) % 2];
+                        assert_right(&host.keys, certificate, id, data.as_bytes(), &packet);
+                    }
+                }
+            });
+        }
+    });
+    let lines = host.log_of(" sign ok ");
+    assert_eq!(lines.len(), 600);
+}
+
+#[test]
+fn two_thousand_idle_connections_keep_nobody_from_signing() {
+    allow_open_files(4096);
+    let keys = host_with(&[ID]);
+    let mut signd = Host::signd(&keys, Transport::PassedTcp, &[]);
+    signd.limit_files(1024); // what systemd gives it
+    signd.launch();
+    let idle: Vec<_> = (0..2000).map(|_| signd.connect().unwrap()).collect();
+    let half: Vec<_> = (0..200).map(|_| send(&signd, &[0, 9, 0])).collect();
+    let opened = Instant::now();
+    let mut count = 0;
+    while count < 100 {
+        let packet = sign(&signd, ID, b"data").unwrap();
+        count += 1;
+        if count % 25 == 0 {
+            let certificate = super::signer_host::ask(&signd, &old(ID, "PUBKEY")).unwrap();
+            verify(&certificate, b"data", &packet).unwrap();
+        }
+    }
+    let took = opened.elapsed();
+    assert!(took < Duration::from_secs(30), "100 signatures took {took:?}");
+    drop((idle, half));
+    assert!(signd.stop().success(), "{}", signd.log());
+}
+
+#[test]
+fn without_descriptors_it_recovers() {
+    let keys = host_with(&[ID]);
+    let mut signd = Host::signd(&keys, Transport::ListenTcp, &[]);
+    signd.limit_files(40);
+    signd.launch();
+    let mut idle: Vec<_> = (0..100).map(|_| signd.connect().unwrap()).collect();
+    // Each gets a signature, a sentence or a hang-up; never anything wrong and never `unknown key`.
+    let request = old(ID, format!("SHA256:{}", argument(8, b"data", 0, time())));
+    for _ in 0..20 {
+        let mut connection = send(&signd, &request);
+        let mut bytes = Vec::new();
+        if connection.read_to_end(&mut bytes).is_ok() && !bytes.is_empty() {
+            if let Err(refused) = parse(&bytes) {
+                assert!(!refused.contains("unknown key"), "{refused}");
+            }
+        }
+        idle.push(signd.connect().unwrap());
+    }
+    drop(idle);
+    let packet = eventually("signatures again", || {
+        let mut bytes = Vec::new();
+        let read = send(&signd, &request).read_to_end(&mut bytes);
+        read.ok().filter(|_| !bytes.is_empty())?;
+        parse(&bytes).ok()
+    });
+    let certificate = super::signer_host::ask(&signd, &old(ID, "PUBKEY")).unwrap();
+    verify(&certificate, b"data", &packet).unwrap();
+    assert!(signd.stop().success(), "{}", signd.log());
+}
+
+/// A request that takes a while.
+fn long_request() -> Vec<u8> {
+    let user = format!("SHA256:{ID}");
+    let digests: Vec<_> = (0..64_u8).map(|n| argument(8, &[n], 0, time())).collect();
+    let strings: Vec<_> = ["sign", &user].into_iter().chain(digests.iter().map(|d| &**d)).collect();
+    new(&strings)
+}
+
+#[test]
+fn more_clients_than_there_is_room_for_are_all_answered() {
+    let keys = host_with(&[ID]);
+    let environment = [("COPR_KEYGEN_SIGND_JOBS", "1"), ("COPR_KEYGEN_QUEUE_TIMEOUT", "2s")];
+    let host = SignerHost::around(keys, Transport::PassedTcp, &environment);
+    let request = long_request();
+    let connections: Vec<_> = (0..500).map(|_| send(&host, &request)).collect();
+    let (mut signed, mut busy) = (0, 0);
+    for mut connection in connections {
+        match answer(&mut connection) {
+            Ok(output) => {
+                assert_eq!(strings(&output).len(), 64);
+                signed += 1;
+            }
+            Err(refused) => {
+                assert!(refused.contains("too many signatures are waiting"), "{refused}");
+                busy += 1;
+            }
+        }
+    }
+    assert!(signed > 0 && busy > 0, "{signed} signed, {busy} busy");
+    host.assert_signs(ID);
+}
+
+#[test]
+fn who_waits_for_too_long_hears_so() {
+    let keys = host_with(&[ID]);
+    let environment = [("COPR_KEYGEN_SIGND_JOBS", "1"), ("COPR_KEYGEN_QUEUE_TIMEOUT", "1ms")];
+    let host = SignerHost::around(keys, Transport::ListenTcp, &environment);
+    // Each holds the only job for a while.
+    let request = long_request();
+    let begun = Instant::now();
+    let (mut signed, mut busy) = (0, 0);
+    while signed == 0 || busy == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{signed} signed, {busy} busy");
+        let connections: Vec<_> = (0..40).map(|_| send(&host, &request)).collect();
+        for mut connection in connections {
+            match answer(&mut connection) {
+                Ok(_) => signed += 1,
+                Err(refused) => {
+                    assert!(refused.contains("too many signatures are waiting"), "{refused}");
+                    busy += 1;
+                }
+            }
+        }
+    }
+    // Pings and probes wait for nobody, and later there is room again.
+    host.ask(&[0; 4]).unwrap();
+    host.assert_signs(ID);
+    assert!(!host.log_of(" sign busy ").is_empty());
+}
