@@ -165,7 +165,7 @@ fn signing(results: &Results) -> String {
             let agent = median(format!("agent/{bits}/{clients}"));
             let Some(times) = ours.zip(agent).map(|(ours, agent)| ours / agent) else { continue };
             rows.push(vec![
-                format!("RSA-{bits}, {clients} clients, signatures/s"),
+                format!("RSA-{bits}, clients: {clients}, signatures/s"),
                 cell(ours),
                 cell(agent),
                 format!("{times:.1}×"),
