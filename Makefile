@@ -69,7 +69,7 @@ fuzz:
 	tools/fuzz run
 
 bench:
-	@tools/setup build
+	@tools/setup build bench
 	$(CARGO) build --release --locked --examples
 	$(CARGO) bench --locked --bench performance
 

@@ -8,6 +8,7 @@ use crate::options::Options;
 use crate::plot;
 use crate::results::Results;
 use crate::samples::Figure;
+use crate::signer;
 use crate::targets;
 
 pub fn write(results: &Results, options: &Options) -> Result<()> {
@@ -37,6 +38,7 @@ fn markdown(results: &Results) -> String {
         by_size(results),
         rates(results),
         existing(results),
+        signing(results),
         old_way(results),
         modes(results),
         resources(results),
@@ -151,6 +153,57 @@ fn existing(results: &Results) -> String {
     )
 }
 
+fn signing(results: &Results) -> String {
+    let mut rows = Vec::new();
+    for bits in signer::BITS {
+        let median = |id: String| results.all(&id).first().map(|figure| figure.p50());
+        let cell = |value: Option<f64>| value.map_or("–".into(), number);
+        let failed =
+            results.all(&format!("agent/failed/{bits}")).first().map(|figure| figure.mean());
+        for clients in signer::CLIENTS {
+            let ours = median(format!("signer/{bits}/{clients}"));
+            let agent = median(format!("agent/{bits}/{clients}"));
+            let Some(times) = ours.zip(agent).map(|(ours, agent)| ours / agent) else { continue };
+            rows.push(vec![
+                format!("RSA-{bits}, clients: {clients}, signatures/s"),
+                cell(ours),
+                cell(agent),
+                format!("{times:.1}×"),
+            ]);
+        }
+        let openssl = median(format!("openssl/{bits}"));
+        for (what, ours, other) in [
+            ("8 clients and 8 keys, signatures/s", median(format!("signer/{bits}/8/8 keys")), None),
+            ("processor time a signature, ms", median(format!("signer/cpu/{bits}")), None),
+            ("the same by `openssl speed`, ms", openssl, None),
+            ("memory with 64 clients, MB", median(format!("signer/memory/{bits}")), None),
+            ("failed, %", median(format!("signer/{bits}/64")).map(|_| 0.0), failed),
+        ] {
+            if ours.is_some() {
+                rows.push(vec![
+                    format!("RSA-{bits}, {what}"),
+                    cell(ours),
+                    cell(other),
+                    String::new(),
+                ]);
+            }
+        }
+    }
+    for figure in results.all("signer/sign") {
+        let keys = thousands(figure.keys.unwrap_or_default());
+        let what = format!("RSA-2048, one client, {keys} keys, ms a signature");
+        rows.push(vec![what, number(figure.p50()), String::new(), String::new()]);
+    }
+    section(
+        "Signing",
+        "`copr-keygen signd` beside the agent of obs-signd. Its clients send one digest over a connection each, from threads on \
+         the same cores. The agent is asked as obs-signd does it, by a process for each signature; with 64 clients it is \
+         asked by 64 processes at once, of which obs-signd lets in ten.",
+        &["", "copr-keygen signd", "the agent", ""],
+        rows,
+    )
+}
+
 fn old_way(results: &Results) -> String {
     let mut rows = Vec::new();
     for (what, id) in [
@@ -239,7 +292,7 @@ fn place(results: &Results) -> String {
          | `BENCH_STORE` | `target/bench` | where the states are; an absolute path of at most 50 bytes, as sockets of \
          gpg-agent are made there |\n\
          | `BENCH_OUT` | `docs` | where these documents go |\n\
-         | `BENCH_ONLY` | | parts: existing gen_key throughput filling resources modes signing old |\n",
+         | `BENCH_ONLY` | | parts: existing gen_key throughput filling resources modes signing signer old |\n",
         m.processor, m.cores, m.memory_gib, m.file_system, m.system, m.kernel, m.gpg, m.libgcrypt,
         m.rustc, m.version, m.date, m.load_before, m.load_after,
     )

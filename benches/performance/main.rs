@@ -22,6 +22,7 @@ mod results;
 mod samples;
 mod secret_key;
 mod service;
+mod signer;
 mod signing;
 mod state;
 mod targets;
@@ -92,7 +93,7 @@ fn main() -> Result<()> {
     let mut results = Results::new(Machine::look(&bench.options.store)?);
 
     type Part = fn(&Bench, &[Site]) -> Result<Vec<samples::Figure>>;
-    let parts: [(&str, Part); 8] = [
+    let parts: [(&str, Part); 9] = [
         ("existing", existing::measure),
         ("gen_key", gen_key::measure),
         ("throughput", throughput::measure),
@@ -100,6 +101,7 @@ fn main() -> Result<()> {
         ("resources", resources::measure),
         ("modes", modes::measure),
         ("signing", signing::measure),
+        ("signer", signer::measure),
         ("old", old::measure),
     ];
     for (name, part) in parts {

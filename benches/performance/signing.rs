@@ -9,15 +9,13 @@ use std::process::Command;
 use crate::old::{self, Home};
 use crate::samples::{Contender, Figure, alternate, timed};
 use crate::service::{self, BINARY};
+use crate::state::State;
 use crate::{Bench, Result, Site, bare};
 
 const ROUNDS: usize = 40;
 
 pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
-    let gpg_copr = bench.scratch.join("gpg-copr");
-    symlink(BINARY, &gpg_copr)?;
-    let file = bench.scratch.join("package");
-    fs::write(&file, [b'x'; 4096])?;
+    let file = package(bench)?;
     let name = bench.names.next();
     let mut ends: Vec<_> = [sites.first(), sites.last()].into_iter().flatten().collect();
     ends.dedup_by_key(|site| site.size);
@@ -27,15 +25,8 @@ pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
     let mut contenders = Vec::new();
     for site in &ends {
         site.service.expect(&service::gen_key(&name, 2048, 0), 201)?;
-        let (state, name, file, client) = (&site.state, &name, &file, &client);
-        let (agent_home, program) = (state.path().join("gnupg"), &gpg_copr);
-        let sign = move || {
-            let mut command = Command::new(client);
-            service::environment(&mut command, state);
-            command.env("GNUPGHOME", &agent_home).env("SIGND_GPG", program);
-            command.env("SIGND_PHRASES", state.path().join("phrases"));
-            timed(|| service::stdout_of(command.args(["sign", name]).arg(file)))
-        };
+        let (agent, name) = (AgentClient::new(bench, site)?, &name);
+        let sign = move || timed(|| agent.sign(name));
         contenders.push(Contender::new("sign", Some(site.size + 1), "ms", sign));
     }
     for home in &homes {
@@ -55,6 +46,40 @@ pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
         site.state.forget(&name)?;
     }
     figures
+}
+
+/// Signs as obs-signd does, with the keys of a site.
+pub struct AgentClient<'a> {
+    client: PathBuf,
+    gpg_copr: PathBuf,
+    file: PathBuf,
+    state: &'a State,
+}
+
+impl<'a> AgentClient<'a> {
+    pub fn new(bench: &Bench, site: &'a Site) -> Result<Self> {
+        let gpg_copr = bench.scratch.join("gpg-copr");
+        if !gpg_copr.exists() {
+            symlink(BINARY, &gpg_copr)?;
+        }
+        Ok(Self { client: client()?, gpg_copr, file: package(bench)?, state: &site.state })
+    }
+
+    /// Signs with the key of an identity.
+    pub fn sign(&self, name: &str) -> Result<()> {
+        let mut command = Command::new(&self.client);
+        service::environment(&mut command, self.state);
+        command.env("GNUPGHOME", self.state.path().join("gnupg")).env("SIGND_GPG", &self.gpg_copr);
+        command.env("SIGND_PHRASES", self.state.path().join("phrases"));
+        service::stdout_of(command.args(["sign", name]).arg(&self.file)).map(drop)
+    }
+}
+
+/// The file that is signed.
+fn package(bench: &Bench) -> Result<PathBuf> {
+    let file = bench.scratch.join("package");
+    fs::write(&file, [b'x'; 4096])?;
+    Ok(file)
 }
 
 /// The client, which cargo builds with the examples.

@@ -108,13 +108,46 @@ pub fn judge(results: &Results) -> Vec<Target> {
         at_most("memory of serve under load", results.most("memory/load"), 16.0, " MB"),
         at_most("exec to READY=1", results.most("activation/ready"), 10.0, " ms"),
     ]);
+    for (bits, times) in [(2048, 4.0), (4096, 5.0)] {
+        let fastest = |id: &str| median(&format!("{id}/{bits}/8"));
+        targets.extend([
+            at_most(
+                &format!("RSA-{bits}, processor time of the signer a signature, beside 1.5 × openssl speed + 0.3 ms"),
+                quotient(
+                    median(&format!("signer/cpu/{bits}")),
+                    median(&format!("openssl/{bits}")).map(|time| 1.5 * time + 0.3),
+                ),
+                1.0,
+                "×",
+            ),
+            at_least(
+                &format!("RSA-{bits}, 8 clients, signer beside the agent"),
+                quotient(fastest("signer"), fastest("agent")),
+                times,
+                "×",
+            ),
+            at_most(
+                &format!("RSA-{bits}, 64 clients, what the processors could do beside what the signer does"),
+                median(&format!("signer/limit/{bits}")),
+                1.3,
+                "×",
+            ),
+            at_most(
+                &format!("RSA-{bits}, memory of the signer with 64 clients"),
+                median(&format!("signer/memory/{bits}")),
+                16.0,
+                " MB",
+            ),
+        ]);
+    }
     for (id, what) in [
         ("hit/2048", "RSA-2048 from the pool"),
         ("empty/2048", "RSA-2048, empty pool"),
         ("exists", "the key exists"),
         ("memory/load", "memory under load"),
         ("activation/ready", "exec to READY=1"),
-        ("sign", "signing"),
+        ("sign", "signing by the agent"),
+        ("signer/sign", "signing by the signer"),
     ] {
         let (keys, ratio) = growth(results, id, false);
         targets.push(at_most(&format!("growth to {keys} keys: {what}"), ratio, 1.2, "×"));

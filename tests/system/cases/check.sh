@@ -163,6 +163,37 @@ expect_request 201 POST /gen_key "$(key_request named)"
 check 0
 in_container rm -r /etc/gnupg
 
+# The signer of copr-keygen in place of obs-signd, which it stops.
+in_container systemctl --quiet enable --now "$signer_socket" 2>&1
+expect_state signd.service inactive
+in_container rm /etc/sign.conf
+check 0
+for words in "$signer_socket: listens" '127.0.0.1:5167: copr-keygen signd answers' 'signs as copr-keygen signd does, verified apart'; do
+    expect_line ok "$words"
+done
+in_container rm "$state/phrases/$(name_email first)"
+check 0
+expect_line note 'it matters to obs-signd only, which does not sign here'
+check 0 --repair
+in_container systemctl stop "$signer_socket" "$signer"
+check 1
+expect_line FAILED "$signer_socket: does not listen"
+type_in "$signer_socket: does not listen"
+check 0
+in_container systemctl --quiet disable --now "$signer_socket" 2>&1
+check 1
+expect_line FAILED "$signer_socket: is not enabled, and obs-signd does not run"
+type_in "$signer_socket: is not enabled, and obs-signd does not run"
+check 0
+
+# Both: the next boot would decide.
+in_container sh -c 'printf "[Install]\nWantedBy=multi-user.target\n" >>/etc/systemd/system/signd.service'
+in_container systemctl --quiet enable signd.service 2>&1
+check 1
+expect_line FAILED "$signer_socket: is enabled or runs beside signd.service" 'systemctl disable --now signd.service'
+type_in "$signer_socket: is enabled or runs beside"
+check 0
+
 # A disk that is full.
 in_container systemctl stop "$service"
 in_container mount -t tmpfs -o size=2m,mode=0700,uid=copr-signer,gid=copr-signer tmpfs "$state"
