@@ -36,6 +36,7 @@ pub fn serve(service: &Service, admitted: &Admitted) {
             log.head = Some(head);
             let answer = result.unwrap_or_else(|error| log.failure(&error));
             send(service, connection, &log, answer);
+            admitted.answered();
             // One request a connection: what came behind it is not answered.
             if connection.discard_received() {
                 connection.linger();

@@ -36,7 +36,7 @@ struct Entries {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// The request is not complete: may be cut off.
+    /// The request is not complete, or has been answered: may be cut off.
     Receiving,
     /// The request is being worked on: will be answered.
     Answering,
@@ -131,6 +131,13 @@ impl Admitted {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// The answer has been sent: from now on the connection may be cut off again.
+    pub fn answered(&self) {
+        if let Some((_, phase)) = self.table.lock().open.get_mut(&self.number) {
+            *phase = Phase::Receiving;
         }
     }
 }

@@ -49,14 +49,16 @@ impl Service {
         log.answer(form, reply)
     }
 
-    fn finish(&self, connection: &Connection, log: &RequestLog, answer: &[u8]) {
+    fn finish(&self, admitted: &Admitted, log: &RequestLog, answer: &[u8]) {
+        let connection = admitted.connection();
         let mut writer = connection.until(Instant::now() + WRITE_TIME);
         let reached = writer.write_all(answer);
         // What came behind the request is not answered.
+        admitted.answered();
+        log.record(&self.counters, Some(0), reached);
         if connection.discard_received() {
             connection.linger();
         }
-        log.record(&self.counters, Some(0), reached);
     }
 }
 
@@ -72,7 +74,7 @@ impl Protocol for Service {
         match read(connection) {
             Ok(bytes) if admitted.answering() => {
                 let answer = self.decide(&bytes, &mut log);
-                self.finish(connection, &log, &answer);
+                self.finish(admitted, &log, &answer);
             }
             // It was cut off for others, when all of it had arrived or some.
             Ok(_) => {
@@ -87,9 +89,13 @@ impl Protocol for Service {
 
     fn turn_away(&self, connection: Connection) {
         let mut log = RequestLog::new(connection.peer());
-        let answer = log.refuse(Refusal::Busy);
+        let (refusal, lines) = match self.access.may_connect(&log.peer) {
+            true => (Refusal::Busy, Some(0)),
+            false => (Refusal::Stranger, self.flood.line()),
+        };
+        let answer = log.refuse(refusal);
         self.delayed_refusals.add(Arc::new(connection), answer);
-        log.record(&self.counters, Some(0), Ok(()));
+        log.record(&self.counters, lines, Ok(()));
     }
 
     fn status_text(&self) -> String {

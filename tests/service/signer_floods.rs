@@ -162,3 +162,12 @@ fn who_waits_for_too_long_hears_so() {
     host.assert_signs(ID);
     assert!(!host.log_of(" sign busy ").is_empty());
 }
+
+/// Each has had its answer, and leaves something unread behind its request.
+#[test]
+fn connections_that_stay_after_their_answer_keep_nobody_from_signing() {
+    let host = SignerHost::with_keys(&[ID], Transport::ListenUnix, &[]);
+    let stay: Vec<_> = (0..300).map(|_| send(&host.signd, &[0, 0, 0, 0, 1])).collect();
+    host.assert_signs(ID);
+    drop(stay);
+}
