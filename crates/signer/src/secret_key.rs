@@ -49,6 +49,10 @@ impl SecretKey {
                     return Err(Unusable::OfAnother);
                 }
                 let [d, p, q, u] = [number("d")?, number("p")?, number("q")?, number("u")?];
+                // Longer ones would take minutes.
+                if [d, p, q, u].iter().any(|number| without_zeros(number).len() > n.len()) {
+                    return Err(Unusable::Malformed("it has a number that is too long".into()));
+                }
                 rsa([n, e, d, p, q, u]).map(Self::Rsa).map_err(malformed)
             }
             ("ecc", PublicKey::Ed25519(point)) => {
@@ -142,4 +146,26 @@ fn ecdsa(curve: Curve, point: &[u8], d: &[u8]) -> Result<EcKey<Private>, ErrorSt
     let mut scalar = Secret(BigNum::from_slice(d)?);
     scalar.0.set_const_time();
     EcKey::from_private_components(&group, &scalar.0, &point)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key_file::open;
+
+    #[test]
+    fn numbers_that_would_take_minutes_are_refused() {
+        let public = PublicKey::Rsa { number: 1, n: vec![0x21], e: vec![3] };
+        for (name, is_good) in [("", true), ("d", false), ("p", false), ("q", false), ("u", false)]
+        {
+            let number = |other: &str| if other == name { "#0101#" } else { "#0005#" };
+            let [d, p, q, u] = ["d", "p", "q", "u"].map(number);
+            let file = format!("(private-key (rsa (n #21#)(e #03#)(d {d})(p {p})(q {q})(u {u})))");
+            let Ok(numbers) = open(file.as_bytes(), b"") else { panic!("{file}") };
+            let refused = SecretKey::new(&numbers, &public).err();
+            let is_long =
+                matches!(&refused, Some(Unusable::Malformed(why)) if why.contains("too long"));
+            assert_eq!(is_long, !is_good, "{name}: {refused:?}");
+        }
+    }
 }

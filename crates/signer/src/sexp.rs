@@ -6,6 +6,8 @@ use zeroize::Zeroizing;
 
 /// Lists within lists; the file of a secret key has six levels.
 const DEPTH_MAX: usize = 16;
+/// Strings and lists in a list; a secret key has some ten.
+const ELEMENTS_MAX: usize = 64;
 
 /// A string of bytes or a list. Strings are zeroed when dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +101,9 @@ impl<'a> Reader<'a> {
                         self.skip(1);
                         return Some(Sexp::List(elements));
                     }
+                    if elements.len() == ELEMENTS_MAX {
+                        return None;
+                    }
                     elements.push(self.expression(depth + 1)?);
                 }
             }
@@ -153,7 +158,13 @@ impl<'a> Reader<'a> {
     /// A string up to the next `"` that is not escaped, with the escapes of C.
     fn quoted(&mut self) -> Option<Sexp> {
         // Never grown, which would leave copies of a secret behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(self.rest.len()));
+        let room = self
+            .rest
+            .iter()
+            .enumerate()
+            .find(|(at, byte)| **byte == b'"' && (*at == 0 || self.rest[at - 1] != b'\\'));
+        let mut bytes =
+            Zeroizing::new(Vec::with_capacity(room.map_or(self.rest.len(), |(at, _)| at)));
         loop {
             match self.byte()? {
                 b'"' => return Some(Sexp::Atom(bytes)),
@@ -218,6 +229,7 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
+        let wide = [b"(".to_vec(), b"\"\"".repeat(ELEMENTS_MAX + 1), b")".to_vec()].concat();
         let deep = [b"(".repeat(DEPTH_MAX + 1), b")".repeat(DEPTH_MAX + 1)].concat();
         for text in [
             &b""[..],
@@ -236,6 +248,7 @@ mod tests {
             b"(\0)",
             b"{a}",
             &deep,
+            &wide,
         ] {
             assert_eq!(Sexp::parse(text), None, "{text:?}");
         }
