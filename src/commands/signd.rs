@@ -52,7 +52,9 @@ pub fn run(mut settings: Settings) -> Result<()> {
             );
         }
     }
-    let signer = Signer::new(SigningKeys::new(&options, settings.gnupg()?), policy);
+    let keys = SigningKeys::new(&options, settings.gnupg()?);
+    keys.clear_staging();
+    let signer = Signer::new(keys, policy);
     let counters = Arc::new(Counters::default());
     let metrics = metrics_file.map(|file| MetricsWriter::start(file, &counters)).transpose()?;
     let service = Arc::new(Service::new(signer, access, counters));

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use super::certificate::text;
 use super::faults::{processes_of, stand_in};
 use super::host::{Host, Transport, eventually};
 use super::old_host::{OldHost, new_host, quick};
-use super::signer_client::old;
-use super::signer_host::{ID, SignerHost};
+use super::signer_client::{argument, new, old};
+use super::signer_host::{ID, SignerHost, send, time};
 
 const FIRST: &str = "first#project@copr.example.org";
 const SECOND: &str = "second#project@copr.example.org";
@@ -68,10 +70,12 @@ fn a_signature_by_another_key_does_not_leave() {
 
 #[test]
 fn an_agent_that_hangs_keeps_no_other_key_from_signing() {
-    let host = with_agent(host(), "exec sleep 100", &[("COPR_KEYGEN_SIGND_JOBS", "2")]);
+    let limits = [("COPR_KEYGEN_SIGND_JOBS", "1"), ("COPR_KEYGEN_QUEUE_TIMEOUT", "5s")];
+    let host = with_agent(host(), "exec sleep 100", &limits);
     let begun = Instant::now();
     thread::scope(|scope| {
         let hangs = scope.spawn(|| host.assert_refuses(FIRST, ""));
+        eventually("an agent to hang", || (!host.keys.entries("staging").is_empty()).then_some(()));
         for _ in 0..20 {
             host.assert_signs(ID);
         }
@@ -86,4 +90,38 @@ fn an_agent_that_hangs_keeps_no_other_key_from_signing() {
             left.iter().filter(|line| line.contains(state.join("staging").to_str().unwrap()));
         (left.count() == 0).then_some(())
     });
+}
+
+#[test]
+fn a_request_has_few_digests_for_the_agent() {
+    let host = SignerHost::around(host(), Transport::ListenUnix, &[]);
+    let digest = argument(8, b"data", 0, time());
+    let digest = digest.split_once(':').map_or(digest.as_str(), |(_, digest)| digest);
+    let user = format!("SHA256:{FIRST}");
+    let request = |count| new(&[vec!["sign", user.as_str()], vec![digest; count]].concat());
+    assert!(host.ask(&request(4)).is_ok());
+    let refused = host.ask(&request(5)).unwrap_err();
+    assert!(refused.contains("has 4 digests for it at most, not 5"), "{refused}");
+}
+
+#[test]
+fn what_a_killed_process_left_of_keys_is_cleared_by_the_next() {
+    let mut host = with_agent(host(), "exec sleep 100", &[]);
+    let digest = format!("SHA256:{}", argument(8, b"data", 0, time()));
+    let asking = send(&host.signd, &old(FIRST, digest));
+    eventually("a copy of the key", || (!host.keys.entries("staging").is_empty()).then_some(()));
+    host.signd.signal(Signal::SIGKILL);
+    drop(asking);
+    eventually("the killed process to end", || host.signd.ended());
+    assert_eq!(host.keys.entries("staging").len(), 1);
+    eventually("the next process to clear it", || {
+        host.signd.launch();
+        let is_clear = host.keys.entries("staging").is_empty();
+        if !is_clear {
+            host.signd.signal(Signal::SIGKILL);
+            eventually("it to end", || host.signd.ended());
+        }
+        is_clear.then_some(())
+    });
+    host.assert_signs(ID);
 }

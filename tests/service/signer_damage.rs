@@ -237,3 +237,12 @@ fn a_state_that_is_none_ends_it_at_once() {
     }
     keys.launch();
 }
+
+#[test]
+fn a_home_under_the_name_of_another_identity_does_not_sign() {
+    let host = SignerHost::with_key();
+    let copy = host.keys.home(OTHER);
+    succeed(Command::new("cp").arg("-a").arg(host.keys.home(ID)).arg(&copy));
+    host.assert_refuses(OTHER, "holds the certificate of another identity");
+    host.assert_signs(ID);
+}

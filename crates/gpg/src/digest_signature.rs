@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Instant;
 
+use zeroize::Zeroizing;
+
 use crate::error::{Error, Result};
 use crate::fingerprint::Keygrip;
 use crate::hex;
@@ -22,14 +24,20 @@ impl Gpg {
     ) -> Result<Vec<u8>> {
         let output = home.join("signature");
         let commands = format!(
-            "/definq PASSPHRASE phrase\nOPTION pinentry-mode=loopback\nSIGKEY {keygrip}\n\
+            "/nosubst\n/definq PASSPHRASE phrase\nOPTION pinentry-mode=loopback\nSIGKEY {keygrip}\n\
              SETHASH {hash} {}\n/datafile {}\nPKSIGN\n/bye\n",
             *hex::encode(digest),
             output.display()
         );
+        // Escaped, as gpg-connect-agent drops spaces at the beginning and at the end.
+        let mut phrase = Zeroizing::new(Vec::with_capacity(4 * passphrase.len()));
+        for byte in passphrase {
+            phrase.extend_from_slice(b"\\x");
+            phrase.extend_from_slice(hex::encode(&[*byte]).as_bytes());
+        }
         let call = self.call(home, deadline);
         let finished = call
-            .input(&[b"/let phrase ", passphrase, b"\n", commands.as_bytes()])
+            .input(&[b"/subst\n/let phrase ${unescape ", &phrase, b"}\n", commands.as_bytes()])
             .talk_to_agent()?;
         let words = finished.succeeded("signing a digest")?;
         let refusal =

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gpg::{Gpg, Keygrip};
@@ -19,8 +18,7 @@ use crate::home::staging::Staging;
 use crate::home::trial::SECRET_KEY_MAX;
 use crate::identity::NameEmail;
 use crate::keep::catalog::Catalog;
-use crate::layout::{PUBRING, SECRET_KEYS, STAGING};
-use crate::make::gpg_read_limit::GpgReadLimit;
+use crate::layout::{PUBRING, SECRET_KEY_LINKS, SECRET_KEYS, STAGING};
 use crate::make::job_queue::{JobQueue, RunningJob};
 use crate::options::Options;
 use crate::secrets::passphrase::{Passphrases, Phrase};
@@ -40,7 +38,9 @@ pub struct SigningKeys {
     staging: Staging,
     gpg: Gpg,
     catalog: Catalog,
-    jobs: Arc<JobQueue>,
+    jobs: JobQueue,
+    /// For those that only an agent can do.
+    agent_jobs: JobQueue,
     queue_timeout: Duration,
 }
 
@@ -62,11 +62,10 @@ impl SigningKeys {
     pub fn new(options: &Options, gpg: Gpg) -> Self {
         let root = options.state_dir.clone();
         let homes = Homes::new(&root);
-        let jobs = Arc::new(JobQueue::new(options.jobs));
-        let reads = GpgReadLimit::new(Arc::clone(&jobs), options.queue_timeout);
         Self {
-            catalog: Catalog::new(&root, gpg.clone()).under(&Arc::new(reads)),
-            jobs,
+            catalog: Catalog::new(&root, gpg.clone()),
+            jobs: JobQueue::new(options.jobs),
+            agent_jobs: JobQueue::new((options.jobs / 2).max(1)),
             queue_timeout: options.queue_timeout,
             keys: id_of(homes.directory()),
             homes,
@@ -108,8 +107,18 @@ impl SigningKeys {
         })
     }
 
+    /// Removes copies of secret keys that agents of processes that died have worked on.
+    pub fn clear_staging(&self) {
+        match self.staging.clear(&self.root.join(SECRET_KEY_LINKS)) {
+            Ok(0) => {}
+            Ok(count) => log::info!("removed the work of {count} processes that ended early"),
+            Err(e) => log::warn!("clearing up staging/: {e}"),
+        }
+    }
+
     /// The certificate of an identity, armored.
     pub fn armored_certificate(&self, name_email: &NameEmail) -> Result<String> {
+        let _job = self.take_job()?;
         self.catalog.pubkey(&self.catalog.find(name_email)?)
     }
 
@@ -118,9 +127,16 @@ impl SigningKeys {
         self.jobs.take(Instant::now() + self.queue_timeout)
     }
 
+    /// As [`SigningKeys::take_job`], for work of gpg-agent.
+    pub fn take_agent_job(&self) -> Result<RunningJob<'_>> {
+        self.agent_jobs.take(Instant::now() + self.queue_timeout)
+    }
+
     /// Jobs that run, and how many wait for one.
     pub fn load(&self) -> (usize, usize) {
-        self.jobs.load()
+        let ((running, waiting), (by_agent, for_agent)) =
+            (self.jobs.load(), self.agent_jobs.load());
+        (running + by_agent, waiting + for_agent)
     }
 
     /// Has gpg-agent sign a digest with a copy of the secret key. `hash` is OpenPGP's number of the hash algorithm.

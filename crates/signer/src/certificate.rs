@@ -5,6 +5,7 @@
 //! replace the secret key; gpg has verified them when it wrote it.
 
 use gpg::{Fingerprint, hex, keybox, packets};
+use keystore::NameEmail;
 use openssl::hash::{MessageDigest, hash};
 
 use crate::bytes::Bytes;
@@ -13,6 +14,7 @@ use crate::public_key::PublicKey;
 /// Types of packets (RFC 9580, 5).
 const SIGNATURE: u8 = 2;
 const PUBLIC_KEY: u8 = 6;
+const USER_ID: u8 = 13;
 const PUBLIC_SUBKEY: u8 = 14;
 
 /// Types of signatures (RFC 9580, 5.2.1).
@@ -45,6 +47,8 @@ pub struct Certificate {
     pub revoked: bool,
     /// Whether it may sign data.
     pub signs: bool,
+    /// Its user IDs, as far as they are text.
+    pub user_ids: Vec<String>,
 }
 
 impl Certificate {
@@ -62,11 +66,22 @@ impl Certificate {
         let primary = &primary.ok_or("begins with something else than a public key")?.body;
         let (key, created) = public_key(primary).ok_or("holds a public key of an unknown form")?;
         let fingerprint = fingerprint(primary).ok_or("holds a public key that is too long")?;
-        let mut certificate =
-            Self { key, fingerprint, created, expires: None, revoked: false, signs: false };
+        let mut certificate = Self {
+            key,
+            fingerprint,
+            created,
+            expires: None,
+            revoked: false,
+            signs: false,
+            user_ids: Vec::new(),
+        };
         // What is said about subkeys comes behind the first of them.
         let own = packets.iter().take_while(|packet| packet.kind != PUBLIC_SUBKEY);
-        let signatures = own.filter(|packet| packet.kind == SIGNATURE);
+        let own: Vec<_> = own.collect();
+        let user_ids = own.iter().filter(|packet| packet.kind == USER_ID);
+        let text = |body: &[u8]| std::str::from_utf8(body).ok().map(str::to_owned);
+        certificate.user_ids = user_ids.filter_map(|packet| text(&packet.body)).collect();
+        let signatures = own.iter().filter(|packet| packet.kind == SIGNATURE);
         let mut newest = None;
         for signature in signatures.filter_map(|packet| SelfSignature::parse(&packet.body)) {
             if !signature.is_of(&fingerprint) {
@@ -85,6 +100,11 @@ impl Certificate {
         certificate.expires = lifetime.map(|seconds| created + u64::from(seconds));
         certificate.signs = newest.flags.is_none_or(|flags| flags & SIGNS != 0);
         Ok(certificate)
+    }
+
+    /// Whether a user ID is one of this identity.
+    pub fn is_of(&self, name_email: &NameEmail) -> bool {
+        self.user_ids.iter().any(|user_id| name_email.is_in(user_id))
     }
 
     /// The fingerprint as text.

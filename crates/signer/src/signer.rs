@@ -15,8 +15,11 @@ use crate::secret_key::{SecretKey, Unusable};
 use crate::sexp::Sexp;
 use crate::signature;
 
-/// How long a signature by gpg-agent may take.
+/// How long all signatures by gpg-agent of one request may take.
 const AGENT_TIME: Duration = Duration::from_secs(20);
+
+/// Digests in one request that gpg-agent signs: a package takes two.
+const AGENT_DIGESTS_MAX: usize = 4;
 
 /// What keys sign.
 #[derive(Clone, Copy, Debug, Default)]
@@ -129,7 +132,7 @@ impl Signer {
         }
         // A probe takes no time.
         let takes_time = digests.iter().any(|digest| !digest.is_probe());
-        let _job = takes_time.then(|| self.keys.take_job()).transpose()?;
+        let mut job = takes_time.then(|| self.keys.take_job()).transpose()?;
         let files = self.keys.files(name_email)?.ok_or_else(|| self.unknown(name_email))?;
         let damaged = |why: String| Refusal::failed(name_email, format!("the keyring {why}"));
         let certificate = Certificate::read(&files.pubring).map_err(damaged)?;
@@ -137,21 +140,35 @@ impl Signer {
         reply.algorithm = Some(certificate.key.name());
         self.check_fit(name_email, &certificate)?;
         check_size(name_email, hash, &certificate.key)?;
+        if !certificate.is_of(name_email) {
+            return Err(damaged("holds the certificate of another identity".into()));
+        }
         let failed = |why: String| Refusal::failed(name_email, why);
-        let mut means = None;
+        let (mut means, mut agent_job) = (None, None);
+        let mut agent_time = Instant::now();
         let mut answer = Vec::with_capacity(digests.len());
         for digest in digests {
             let packet = if digest.is_probe() {
                 signature::probe_answer(&certificate, hash, digest)
             } else {
                 if means.is_none() {
-                    means = Some(Means::of(&files, &certificate.key).map_err(failed)?);
+                    let found = Means::of(&files, &certificate.key).map_err(failed)?;
+                    if let Means::Agent = found {
+                        // It is slow, and must not take the place of those that are not.
+                        drop(job.take());
+                        check_few(name_email, digests)?;
+                        agent_job = Some(self.keys.take_agent_job()?);
+                        agent_time = Instant::now() + AGENT_TIME;
+                    }
+                    means = Some(found);
                 }
                 let numbers = match &means {
                     Some(Means::Here(key)) => {
                         key.sign(hash, &digest.bytes).map_err(|e| failed(e.to_string()))?
                     }
-                    _ => self.sign_by_agent(&files, hash, &digest.bytes).map_err(failed)?,
+                    _ => self
+                        .sign_by_agent(&files, hash, &digest.bytes, agent_time)
+                        .map_err(failed)?,
                 };
                 // A fault in the computation could give the key away.
                 if !certificate.key.verifies(hash, &digest.bytes, &numbers) {
@@ -162,6 +179,7 @@ impl Signer {
             };
             answer.push(packet.ok_or_else(|| failed("the signature is too long".into()))?);
         }
+        drop(agent_job);
         Ok(answer)
     }
 
@@ -206,8 +224,8 @@ impl Signer {
         files: &SigningFiles,
         hash: Hash,
         digest: &[u8],
+        deadline: Instant,
     ) -> Result<Vec<Vec<u8>>, String> {
-        let deadline = Instant::now() + AGENT_TIME;
         let signed = self.keys.sign_by_agent(files, hash.number(), digest, deadline);
         let signed = signed.map_err(|e| e.to_string())?;
         let values = Sexp::parse(&signed).and_then(|signed| {
@@ -216,6 +234,18 @@ impl Signer {
             Some(names.filter_map(|name| values.value(name)).map(<[u8]>::to_vec).collect())
         });
         values.ok_or_else(|| "gpg-agent answered something else than a signature".into())
+    }
+}
+
+/// Whether there are few enough digests for gpg-agent.
+fn check_few(name_email: &NameEmail, digests: &[Digest]) -> Result<(), Refusal> {
+    match digests.len() <= AGENT_DIGESTS_MAX {
+        true => Ok(()),
+        false => Err(Refusal::Unfit(format!(
+            "{name_email}: only gpg-agent can sign with this key, and a request has {AGENT_DIGESTS_MAX} digests for \
+             it at most, not {}",
+            digests.len()
+        ))),
     }
 }
 
