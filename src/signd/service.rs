@@ -14,8 +14,6 @@ use crate::server::{Admitted, Connection, DelayedRefusals, FloodLimit, Protocol}
 
 /// How long a client may take to send its request.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
-/// How long writing a refusal may take: it fits the empty buffer of the socket.
-const REFUSAL_TIME: Duration = Duration::from_millis(10);
 /// How long writing an answer may take.
 const WRITE_TIME: Duration = Duration::from_secs(5);
 
@@ -79,9 +77,9 @@ impl Protocol for Service {
             // It was cut off for others, when all of it had arrived or some.
             Ok(_) => {
                 let answer = log.refuse(Refusal::Busy);
-                let reached = connection.until(Instant::now() + REFUSAL_TIME).write_all(&answer);
+                let reached = connection.send_at_once(&answer);
                 connection.discard_received();
-                log.record(&self.counters, Some(0), reached);
+                log.record(&self.counters, Some(0), reached.map(drop));
             }
             Err(e) => log::debug!("{}: left without a request: {e}", log.peer),
         }
