@@ -6,6 +6,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use gpg::KeyLength;
 use gpg::clock::DAY;
@@ -100,6 +101,40 @@ fn entries(directory: &Path) -> Result<u64> {
     found.map(|entry| entry.map(|_| 1).map_err(failed)).sum()
 }
 
+/// How long things took.
+#[derive(Debug)]
+pub struct Histogram {
+    /// Upper bounds of the buckets, in seconds.
+    bounds: &'static [f64],
+    /// Of each bucket: those that took at most as long as it says and longer than the one before.
+    counts: Vec<u64>,
+    /// Those in any bucket, or longer than all.
+    count: u64,
+    sum: Duration,
+}
+
+impl Histogram {
+    /// Nothing has happened. `bounds` are in seconds, the least first.
+    pub fn new(bounds: &'static [f64]) -> Self {
+        Self { bounds, counts: vec![0; bounds.len()], count: 0, sum: Duration::ZERO }
+    }
+
+    /// Something took so long.
+    pub fn add(&mut self, took: Duration) {
+        let bucket = self.bounds.iter().position(|bound| took.as_secs_f64() <= *bound);
+        if let Some(bucket) = bucket {
+            self.counts[bucket] += 1;
+        }
+        self.count += 1;
+        self.sum += took;
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+}
+
 /// A text in the exposition format of Prometheus. Labels hold nothing that would need escaping.
 #[derive(Debug, Default)]
 pub struct Exposition(String);
@@ -125,25 +160,17 @@ impl Exposition {
         self.sample(name, &[], value);
     }
 
-    /// A histogram without labels: in each bucket, how many were at most as long as its bound and longer than the
-    /// one before; then how many there were in any bucket or longer than all, and their sum in seconds.
-    pub fn histogram<'a>(
-        &mut self,
-        name: &str,
-        help: &str,
-        buckets: impl Iterator<Item = (&'a f64, u64)>,
-        count: u64,
-        sum: f64,
-    ) {
+    /// A histogram without labels.
+    pub fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
         self.family(name, "histogram", help);
         let (bucket, mut below) = (format!("{name}_bucket"), 0);
-        for (bound, count) in buckets {
+        for (bound, count) in histogram.bounds.iter().zip(&histogram.counts) {
             below += count;
             self.sample(&bucket, &[("le", bound)], below);
         }
-        self.sample(&bucket, &[("le", &"+Inf")], count);
-        self.sample(&format!("{name}_sum"), &[], sum);
-        self.sample(&format!("{name}_count"), &[], count);
+        self.sample(&bucket, &[("le", &"+Inf")], histogram.count);
+        self.sample(&format!("{name}_sum"), &[], histogram.sum.as_secs_f64());
+        self.sample(&format!("{name}_count"), &[], histogram.count);
     }
 
     /// The whole text.

@@ -15,7 +15,7 @@ use gpg::clock;
 use gpg::locks::unpoisoned;
 use keystore::{Catalog, Result};
 
-use crate::metrics::{Exposition, KeyCounts};
+use crate::metrics::{Exposition, Histogram, KeyCounts};
 
 /// Statuses that are there from the start, so that the first of them shows as an increase.
 const STATUSES: [u16; 12] = [200, 201, 400, 401, 403, 404, 405, 408, 413, 431, 500, 503];
@@ -38,20 +38,12 @@ pub struct Counters {
     generation: Mutex<Histogram>,
 }
 
-#[derive(Debug, Default)]
-struct Histogram {
-    /// Runs that took at most as long as the bucket says and longer than the one before.
-    counts: [u64; BUCKETS.len()],
-    /// Runs in any bucket, or longer than all.
-    count: u64,
-    sum: Duration,
-}
-
 impl Counters {
     /// Nothing has happened.
     pub fn new() -> Self {
         let answers = STATUSES.map(|status| (status, 0)).into();
-        Self { answers: Mutex::new(answers), generation: Mutex::default() }
+        let generation = Mutex::new(Histogram::new(&BUCKETS));
+        Self { answers: Mutex::new(answers), generation }
     }
 
     /// A request was answered.
@@ -61,12 +53,7 @@ impl Counters {
 
     /// A key was made; all of it took so long, waiting for a permit as well.
     pub fn made(&self, took: Duration) {
-        let mut histogram = unpoisoned(self.generation.lock());
-        if let Some(bucket) = BUCKETS.iter().position(|bound| took.as_secs_f64() <= *bound) {
-            histogram.counts[bucket] += 1;
-        }
-        histogram.count += 1;
-        histogram.sum += took;
+        unpoisoned(self.generation.lock()).add(took);
     }
 
     /// Keys made, other answers, requests refused, and failed.
@@ -88,9 +75,8 @@ impl Counters {
         }
         let name = "copr_keygen_generation_seconds";
         let help = "How long requests for a key took that made one.";
-        let histogram = unpoisoned(self.generation.lock());
-        let buckets = BUCKETS.iter().zip(histogram.counts);
-        text.histogram(name, help, buckets, histogram.count, histogram.sum.as_secs_f64());
+        let generation = unpoisoned(self.generation.lock());
+        text.histogram(name, help, &generation);
     }
 }
 

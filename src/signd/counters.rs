@@ -9,7 +9,7 @@ use std::time::Duration;
 use gpg::locks::unpoisoned;
 
 use crate::error::Result;
-use crate::metrics::{Exposition, write_text};
+use crate::metrics::{Exposition, Histogram, write_text};
 
 /// Upper bounds of the buckets for a request, in seconds: from one signature with RSA-2048 to one that waited for
 /// its turn.
@@ -22,15 +22,21 @@ pub struct Counters {
     waiting: AtomicUsize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counted {
     /// By result.
     requests: BTreeMap<&'static str, u64>,
     /// By algorithm.
     signatures: BTreeMap<String, u64>,
-    buckets: [u64; BUCKETS.len()],
-    seconds: f64,
-    signing: u64,
+    /// Requests that got signatures.
+    signing: Histogram,
+}
+
+impl Default for Counted {
+    fn default() -> Self {
+        let (requests, signatures) = (BTreeMap::new(), BTreeMap::new());
+        Self { requests, signatures, signing: Histogram::new(&BUCKETS) }
+    }
 }
 
 impl Counters {
@@ -48,11 +54,7 @@ impl Counters {
             return;
         }
         *counted.signatures.entry(algorithm.into()).or_default() += signatures as u64;
-        counted.signing += 1;
-        counted.seconds += took.as_secs_f64();
-        if let Some(bucket) = BUCKETS.iter().position(|bound| took.as_secs_f64() <= *bound) {
-            counted.buckets[bucket] += 1;
-        }
+        counted.signing.add(took);
     }
 
     /// So many requests wait now.
@@ -67,7 +69,7 @@ impl Counters {
         let all: u64 = counted.requests.values().sum();
         let signatures = counted.signatures.values().sum();
         let (well, failed) = (of("ok"), of("failed"));
-        [signatures, well.saturating_sub(counted.signing), all - well - failed, failed]
+        [signatures, well.saturating_sub(counted.signing.count()), all - well - failed, failed]
     }
 
     /// Writes all to the file of the setting `signd.metrics_file`.
@@ -91,12 +93,7 @@ impl Counters {
         }
         let help = "Requests that wait for a processor.";
         text.gauge("copr_keygen_sign_waiting", help, self.waiting.load(Ordering::Relaxed));
-        text.histogram(
-            "copr_keygen_sign_seconds",
-            "How long requests took that got signatures.",
-            BUCKETS.iter().zip(counted.buckets),
-            counted.signing,
-            counted.seconds,
-        );
+        let help = "How long requests took that got signatures.";
+        text.histogram("copr_keygen_sign_seconds", help, &counted.signing);
     }
 }
