@@ -82,7 +82,7 @@ impl Certificate {
         let text = |body: &[u8]| std::str::from_utf8(body).ok().map(str::to_owned);
         certificate.user_ids = user_ids.filter_map(|packet| text(&packet.body)).collect();
         let signatures = own.iter().filter(|packet| packet.kind == SIGNATURE);
-        let mut newest = None;
+        let mut newest: Option<SelfSignature> = None;
         for signature in signatures.filter_map(|packet| SelfSignature::parse(&packet.body)) {
             if !signature.is_of(&fingerprint) {
                 continue;
@@ -90,12 +90,12 @@ impl Certificate {
             certificate.revoked |= signature.kind == KEY_REVOCATION;
             let describes =
                 CERTIFICATIONS.contains(&signature.kind) || signature.kind == DIRECT_KEY;
-            if describes && newest.as_ref().is_none_or(|(created, _)| *created <= signature.created)
+            if describes && newest.as_ref().is_none_or(|newest| newest.created <= signature.created)
             {
-                newest = Some((signature.created, signature));
+                newest = Some(signature);
             }
         }
-        let (_, newest) = newest.ok_or("holds no self-signature")?;
+        let newest = newest.ok_or("holds no self-signature")?;
         let lifetime = newest.lifetime.filter(|seconds| *seconds > 0);
         certificate.expires = lifetime.map(|seconds| created + u64::from(seconds));
         certificate.signs = newest.flags.is_none_or(|flags| flags & SIGNS != 0);

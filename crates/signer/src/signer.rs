@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use gpg::{Fingerprint, clock};
-use keystore::{NameEmail, SigningFiles, SigningKeys};
+use keystore::{NameEmail, RunningJob, SigningFiles, SigningKeys};
 
 use crate::algorithm::Hash;
 use crate::certificate::Certificate;
@@ -132,7 +132,7 @@ impl Signer {
         }
         // A probe takes no time.
         let takes_time = digests.iter().any(|digest| !digest.is_probe());
-        let mut job = takes_time.then(|| self.keys.take_job()).transpose()?;
+        let job = takes_time.then(|| self.keys.take_job()).transpose()?;
         let files = self.keys.files(name_email)?.ok_or_else(|| self.unknown(name_email))?;
         let damaged = |why: String| Refusal::failed(name_email, format!("the keyring {why}"));
         let certificate = Certificate::read(&files.pubring).map_err(damaged)?;
@@ -144,43 +144,61 @@ impl Signer {
             return Err(damaged("holds the certificate of another identity".into()));
         }
         let failed = |why: String| Refusal::failed(name_email, why);
-        let (mut means, mut agent_job) = (None, None);
-        let mut agent_time = Instant::now();
+        let means = match job {
+            Some(job) => Some(self.means(name_email, digests, &files, &certificate.key, job)?),
+            None => None,
+        };
         let mut answer = Vec::with_capacity(digests.len());
         for digest in digests {
-            let packet = if digest.is_probe() {
-                signature::probe_answer(&certificate, hash, digest)
-            } else {
-                if means.is_none() {
-                    let found = Means::of(&files, &certificate.key).map_err(failed)?;
-                    if let Means::Agent = found {
-                        // It is slow, and must not take the place of those that are not.
-                        drop(job.take());
-                        check_few(name_email, digests)?;
-                        agent_job = Some(self.keys.take_agent_job()?);
-                        agent_time = Instant::now() + AGENT_TIME;
+            let packet = match &means {
+                Some(means) if !digest.is_probe() => {
+                    let numbers = self.numbers(means, &files, hash, digest).map_err(failed)?;
+                    // A fault in the computation could give the key away.
+                    if !certificate.key.verifies(hash, &digest.bytes, &numbers) {
+                        return Err(failed("the signature that was made is a wrong one".into()));
                     }
-                    means = Some(found);
+                    reply.signatures += 1;
+                    signature::version_3(&certificate, hash, digest, &numbers)
                 }
-                let numbers = match &means {
-                    Some(Means::Here(key)) => {
-                        key.sign(hash, &digest.bytes).map_err(|e| failed(e.to_string()))?
-                    }
-                    _ => self
-                        .sign_by_agent(&files, hash, &digest.bytes, agent_time)
-                        .map_err(failed)?,
-                };
-                // A fault in the computation could give the key away.
-                if !certificate.key.verifies(hash, &digest.bytes, &numbers) {
-                    return Err(failed("the signature that was made is a wrong one".into()));
-                }
-                reply.signatures += 1;
-                signature::version_3(&certificate, hash, digest, &numbers)
+                _ => signature::probe_answer(&certificate, hash, digest),
             };
             answer.push(packet.ok_or_else(|| failed("the signature is too long".into()))?);
         }
-        drop(agent_job);
         Ok(answer)
+    }
+
+    /// How a key signs these digests. A key for the agent gives `job` back and waits for another one: it is slow,
+    /// and must not take the place of those that are not.
+    fn means<'a>(
+        &'a self,
+        name_email: &NameEmail,
+        digests: &[Digest],
+        files: &SigningFiles,
+        public: &PublicKey,
+        job: RunningJob<'a>,
+    ) -> Result<Means<'a>, Refusal> {
+        let key = secret_key(files, public).map_err(|why| Refusal::failed(name_email, why))?;
+        if let Some(key) = key {
+            return Ok(Means::Here { key, _job: job });
+        }
+        drop(job);
+        check_few(name_email, digests)?;
+        let job = self.keys.take_agent_job()?;
+        Ok(Means::Agent { until: Instant::now() + AGENT_TIME, _job: job })
+    }
+
+    /// The numbers of a signature over a digest. `Err` is a sentence.
+    fn numbers(
+        &self,
+        means: &Means,
+        files: &SigningFiles,
+        hash: Hash,
+        digest: &Digest,
+    ) -> Result<Vec<Vec<u8>>, String> {
+        match means {
+            Means::Here { key, .. } => key.sign(hash, &digest.bytes).map_err(|e| e.to_string()),
+            Means::Agent { until, .. } => self.sign_by_agent(files, hash, &digest.bytes, *until),
+        }
     }
 
     /// Whether a key may sign now.
@@ -264,36 +282,32 @@ fn check_size(name_email: &NameEmail, hash: Hash, key: &PublicKey) -> Result<(),
     )))
 }
 
-/// How a key signs.
-enum Means {
+/// How a key signs, and the job that it does it in.
+enum Means<'a> {
     /// In this process.
-    Here(SecretKey),
-    /// By gpg-agent.
-    Agent,
+    Here { key: SecretKey, _job: RunningJob<'a> },
+    /// By gpg-agent, not longer than that.
+    Agent { until: Instant, _job: RunningJob<'a> },
 }
 
-impl Means {
-    /// `Err` is a sentence.
-    fn of(files: &SigningFiles, public: &PublicKey) -> Result<Self, String> {
-        let of_another = || Err("the secret key is not the one of the certificate".into());
-        let numbers = match key_file::open(&files.secret_key, &files.passphrase) {
-            Ok(numbers) => numbers,
-            Err(Unopened::OnlyByAgent(why)) => {
-                log::debug!("{}: {why}", files.keygrip);
-                return Ok(Self::Agent);
-            }
-            Err(Unopened::WrongPassphrase) => {
-                return Err("the secret key does not open with the passphrase beside it".into());
-            }
-            Err(Unopened::Malformed(why)) => {
-                return Err(format!("the secret key is damaged: {why}"));
-            }
-        };
-        match SecretKey::new(&numbers, public) {
-            Ok(key) => Ok(Self::Here(key)),
-            Err(Unusable::OnlyByAgent) => Ok(Self::Agent),
-            Err(Unusable::OfAnother) => of_another(),
-            Err(Unusable::Malformed(why)) => Err(format!("the secret key is damaged: {why}")),
+/// The secret key, when it can sign in this process; `None` when only gpg-agent can. `Err` is a sentence.
+fn secret_key(files: &SigningFiles, public: &PublicKey) -> Result<Option<SecretKey>, String> {
+    let damaged = |why: &str| Err(format!("the secret key is damaged: {why}"));
+    let numbers = match key_file::open(&files.secret_key, &files.passphrase) {
+        Ok(numbers) => numbers,
+        Err(Unopened::OnlyByAgent(why)) => {
+            log::debug!("{}: {why}", files.keygrip);
+            return Ok(None);
         }
+        Err(Unopened::WrongPassphrase) => {
+            return Err("the secret key does not open with the passphrase beside it".into());
+        }
+        Err(Unopened::Malformed(why)) => return damaged(why),
+    };
+    match SecretKey::new(&numbers, public) {
+        Ok(key) => Ok(Some(key)),
+        Err(Unusable::OnlyByAgent) => Ok(None),
+        Err(Unusable::OfAnother) => Err("the secret key is not the one of the certificate".into()),
+        Err(Unusable::Malformed(why)) => damaged(&why),
     }
 }
