@@ -7,16 +7,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::host::{Host, TRANSPORTS, Transport, eventually};
-use super::signer_client::{argument, new, old, strings};
-use super::signer_host::{ID, SignerHost, answer, ask, host_with, send, sign, time};
-
-/// A request that takes a while.
-fn long_request() -> Vec<u8> {
-    let user = format!("SHA256:{ID}");
-    let digests: Vec<_> = (0..64_u8).map(|n| argument(8, &[n], 0, time())).collect();
-    let strings: Vec<_> = ["sign", &user].into_iter().chain(digests.iter().map(|d| &**d)).collect();
-    new(&strings)
-}
+use super::signer_client::{old, strings};
+use super::signer_host::{ID, SignerHost, answer, ask, host_with, long_request, send, sign};
 
 #[test]
 fn what_is_under_way_is_answered_before_it_ends() {

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::host::{Host, Transport, eventually};
-use super::signer_client::{argument, new, old, parse, strings, verify};
+use super::signer_client::{argument, old, parse, strings, verify};
 use super::signer_host::{
-    ID, OTHER, SignerHost, answer, assert_right, host_with, send, sign, time,
+    ID, OTHER, SignerHost, answer, assert_right, host_with, long_request, send, sign, time,
 };
 
 /// Raises the limit of this process, which holds the other ends of all connections.
@@ -101,14 +101,6 @@ fn without_descriptors_it_recovers() {
     let certificate = super::signer_host::ask(&signd, &old(ID, "PUBKEY")).unwrap();
     verify(&certificate, b"data", &packet).unwrap();
     assert!(signd.stop().success(), "{}", signd.log());
-}
-
-/// A request that takes a while.
-fn long_request() -> Vec<u8> {
-    let user = format!("SHA256:{ID}");
-    let digests: Vec<_> = (0..64_u8).map(|n| argument(8, &[n], 0, time())).collect();
-    let strings: Vec<_> = ["sign", &user].into_iter().chain(digests.iter().map(|d| &**d)).collect();
-    new(&strings)
 }
 
 #[test]

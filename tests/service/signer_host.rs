@@ -146,3 +146,11 @@ pub fn record(keys: &Host, id: &str) -> Value {
 pub fn fingerprint(keys: &Host, id: &str) -> String {
     record(keys, id)["fingerprint"].as_str().unwrap().to_owned()
 }
+
+/// A request that takes a while.
+pub fn long_request() -> Vec<u8> {
+    let user = format!("SHA256:{ID}");
+    let digests: Vec<_> = (0..64_u8).map(|n| argument(8, &[n], 0, time())).collect();
+    let strings: Vec<_> = ["sign", &user].into_iter().chain(digests.iter().map(|d| &**d)).collect();
+    new(&strings)
+}

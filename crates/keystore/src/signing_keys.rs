@@ -109,11 +109,7 @@ impl SigningKeys {
 
     /// Removes copies of secret keys that agents of processes that died have worked on.
     pub fn clear_staging(&self) {
-        match self.staging.clear(&self.root.join(SECRET_KEY_LINKS)) {
-            Ok(0) => {}
-            Ok(count) => log::info!("removed the work of {count} processes that ended early"),
-            Err(e) => log::warn!("clearing up staging/: {e}"),
-        }
+        self.staging.clear_up(&self.root.join(SECRET_KEY_LINKS));
     }
 
     /// The certificate of an identity, armored.

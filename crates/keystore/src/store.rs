@@ -196,13 +196,7 @@ impl Store {
 
     /// Removes the work of processes of this host that did not live to finish it.
     pub fn clear_staging(&self) {
-        match self.staging.clear(self.signd.secret_keys()) {
-            Ok(0) => {}
-            Ok(count) => {
-                log::info!("removed {count} unfinished keys of processes that ended early")
-            }
-            Err(e) => log::warn!("clearing up staging/: {e}; it will be tried again"),
-        }
+        self.staging.clear_up(self.signd.secret_keys());
     }
 
     /// The keys, to look at.

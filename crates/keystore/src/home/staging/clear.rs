@@ -59,6 +59,17 @@ impl Staging {
         Ok(count)
     }
 
+    /// As [`Staging::clear`], and says in the log what came of it.
+    pub fn clear_up(&self, links: &Path) {
+        match self.clear(links) {
+            Ok(0) => {}
+            Ok(count) => {
+                log::info!("removed {count} unfinished keys of processes that ended early")
+            }
+            Err(e) => log::warn!("clearing up staging/: {e}; it will be tried again"),
+        }
+    }
+
     /// Removes a dead entry; `false` when somebody else has done so. First it and the home in it get other
     /// names: should somebody be at work there after all, then that work fails whole, and nothing is ever
     /// removed from a home that gets published.
