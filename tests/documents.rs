@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -50,4 +51,11 @@ fn every_link_leads_to_a_file_and_a_heading() {
             }
         }
     }
+}
+
+/// The packages have their version from the changelog, the program from Cargo.toml.
+#[test]
+fn the_newest_release_in_the_changelog_has_the_version_of_the_program() {
+    let printed = Command::new(root().join("tools/version")).output().unwrap();
+    assert_eq!(String::from_utf8(printed.stdout).unwrap().trim(), env!("CARGO_PKG_VERSION"));
 }
