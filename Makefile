@@ -11,6 +11,11 @@ BINARY = $(or $(CARGO_TARGET_DIR),target)/release/copr-keygen
 SELINUX = $(abspath $(or $(CARGO_TARGET_DIR),target))/selinux
 SUITES ?= bookworm trixie
 
+DIST = $(or $(CARGO_TARGET_DIR),target)/dist
+DEB = $(or $(CARGO_TARGET_DIR),target)/deb
+ARCHIVE = $(DIST)/copr-keygen-$(shell tools/version).tar.xz
+
+.PHONY: dist deb
 .PHONY: help run build man test test-system test-openapi fuzz bench lint deny install uninstall clean
 .PHONY: selinux check-selinux test-selinux install-selinux check-apparmor test-apparmor install-apparmor
 
@@ -31,6 +36,8 @@ help:
 	@echo 'make install      install below $$DESTDIR$$PREFIX (DESTDIR, PREFIX=$(PREFIX))'
 	@echo 'make uninstall    remove what `make install` put there; keys and configuration stay'
 	@echo 'make install-selinux, install-apparmor   install the policy or the profiles likewise; nothing is loaded'
+	@echo 'make dist         the sources of the last commit with every crate, checksums and a bill of materials'
+	@echo 'make deb          Debian packages from that, without network, in target/deb'
 	@echo 'make clean        remove what was built'
 
 run:
@@ -78,7 +85,7 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	tools/house
-	shellcheck tools/setup tools/fuzz tools/put .ci/run tests/readme tests/openapi/run tests/system/run $(wildcard tests/system/*.sh tests/system/cases/*.sh)
+	shellcheck tools/setup tools/fuzz tools/put tools/version tools/dist tools/deb .ci/run tests/readme tests/openapi/run tests/system/run $(wildcard tests/system/*.sh tests/system/cases/*.sh)
 	shellcheck -x selinux/check $(wildcard tests/guest/run* tests/guest/guest-*) tests/guest/probe
 
 deny:
@@ -161,6 +168,14 @@ install-apparmor:
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system/copr-keygen-.service.d apparmor/20-apparmor.conf
 	install -D -m 0644 apparmor/20-apparmor-signd.conf $(DESTDIR)$(PREFIX)/lib/systemd/system/signd.service.d/20-apparmor.conf
 	install -D -m 0644 apparmor/20-apparmor-signd.conf $(DESTDIR)$(PREFIX)/lib/systemd/system/obssignd.service.d/20-apparmor.conf
+
+dist:
+	@tools/setup build dist
+	PATH="$$PATH:$$HOME/.cargo/bin" tools/dist $(DIST)
+
+deb: dist
+	@tools/setup deb
+	PATH="$$PATH:$$HOME/.cargo/bin" tools/deb $(ARCHIVE) $(DEB)
 
 clean:
 	$(CARGO) clean
