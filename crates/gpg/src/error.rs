@@ -159,6 +159,12 @@ impl Error {
         }
     }
 
+    /// gpg-agent cannot read the secret key that it has just made. That happens to one in many thousand keys with
+    /// GnuPG 2.2 and 2.3, and says nothing about the next key.
+    pub fn is_spoiled_key(&self) -> bool {
+        matches!(self, Self::Failed { words, .. } if words.contains("Corrupted protection"))
+    }
+
     /// The file system of the state directory is full, so that `doing` failed.
     pub fn state_full(doing: impl Into<String>) -> Self {
         Self::NoSpace { doing: doing.into(), disk: FullDisk::State, shortage: Shortage::Space }

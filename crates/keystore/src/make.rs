@@ -95,6 +95,11 @@ impl Store {
                 staged.empty()?;
                 generate(None)
             }
+            (Err(Error::Gpg(error)), None) if error.is_spoiled_key() => {
+                log::warn!("key of {name_email}: {error}; another one is made");
+                staged.empty()?;
+                generate(None)
+            }
             (result, _) => result,
         }
         // The agent of GnuPG 2.2 calls a disk that got full meanwhile an unknown error.
