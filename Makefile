@@ -15,7 +15,7 @@ DIST = $(or $(CARGO_TARGET_DIR),target)/dist
 DEB = $(or $(CARGO_TARGET_DIR),target)/deb
 ARCHIVE = $(DIST)/copr-keygen-$(shell tools/version).tar.xz
 
-.PHONY: dist deb
+.PHONY: dist archive deb test-deb
 .PHONY: help run build man test test-system test-openapi fuzz bench lint deny install uninstall clean
 .PHONY: selinux check-selinux test-selinux install-selinux check-apparmor test-apparmor install-apparmor
 
@@ -38,6 +38,7 @@ help:
 	@echo 'make install-selinux, install-apparmor   install the policy or the profiles likewise; nothing is loaded'
 	@echo 'make dist         the sources of the last commit with every crate, checksums and a bill of materials'
 	@echo 'make deb          Debian packages from that, without network, in target/deb'
+	@echo 'make test-deb     install them by apt in Debian 12 and 13, boot, upgrade, remove and purge (root)'
 	@echo 'make clean        remove what was built'
 
 run:
@@ -85,7 +86,7 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	tools/house
-	shellcheck tools/setup tools/fuzz tools/put tools/version tools/dist tools/deb .ci/run tests/readme tests/openapi/run tests/system/run $(wildcard tests/system/*.sh tests/system/cases/*.sh)
+	shellcheck tools/setup tools/fuzz tools/put tools/version tools/dist tools/deb .ci/run tests/readme tests/openapi/run tests/system/run tests/packages/deb $(wildcard tests/packages/cases/*.sh tests/system/*.sh tests/system/cases/*.sh)
 	shellcheck -x selinux/check $(wildcard tests/guest/run* tests/guest/guest-*) tests/guest/probe
 
 deny:
@@ -170,12 +171,22 @@ install-apparmor:
 	install -D -m 0644 apparmor/20-apparmor-signd.conf $(DESTDIR)$(PREFIX)/lib/systemd/system/obssignd.service.d/20-apparmor.conf
 
 dist:
-	@tools/setup build dist
-	PATH="$$PATH:$$HOME/.cargo/bin" tools/dist $(DIST)
+	@tools/setup build archive dist
+	PATH="$$PATH:$$HOME/.cargo/bin" tools/dist all $(DIST)
 
-deb: dist
+archive:
+	@tools/setup build archive
+	PATH="$$PATH:$$HOME/.cargo/bin" tools/dist archive $(DIST)
+
+deb: archive
 	@tools/setup deb
 	PATH="$$PATH:$$HOME/.cargo/bin" tools/deb $(ARCHIVE) $(DEB)
+
+# What is installed, booted and upgraded; CASES: system cases that run against the installed package.
+test-deb: deb build
+	@tools/setup system
+	$(CARGO) build --release --locked --examples
+	tests/packages/deb $(SUITES) $(CASES)
 
 clean:
 	$(CARGO) clean
