@@ -15,7 +15,12 @@ DIST = $(or $(CARGO_TARGET_DIR),target)/dist
 DEB = $(or $(CARGO_TARGET_DIR),target)/deb
 ARCHIVE = $(DIST)/copr-keygen-$(shell tools/version).tar.xz
 
-.PHONY: dist deb
+
+# The program that goes into the container image; by default the one that `make build` builds.
+IMAGE_BINARY ?=
+IMAGE = $(or $(CARGO_TARGET_DIR),target)/image/copr-keygen-$(shell tools/version).tar
+
+.PHONY: dist deb image
 .PHONY: help run build man test test-system test-openapi fuzz bench lint deny install uninstall clean
 .PHONY: selinux check-selinux test-selinux install-selinux check-apparmor test-apparmor install-apparmor
 
@@ -38,6 +43,7 @@ help:
 	@echo 'make install-selinux, install-apparmor   install the policy or the profiles likewise; nothing is loaded'
 	@echo 'make dist         the sources of the last commit with every crate, checksums and a bill of materials'
 	@echo 'make deb          Debian packages from that, without network, in target/deb'
+	@echo 'make image        build the container image into target/image, see docs/kubernetes.md; IMAGE_BINARY=FILE: of this program'
 	@echo 'make clean        remove what was built'
 
 run:
@@ -85,7 +91,7 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	tools/house
-	shellcheck tools/setup tools/fuzz tools/put tools/version tools/dist tools/deb .ci/run tests/readme tests/openapi/run tests/system/run $(wildcard tests/system/*.sh tests/system/cases/*.sh)
+	shellcheck tools/setup tools/fuzz tools/put tools/version tools/dist tools/deb .ci/run tests/readme tests/openapi/run tests/system/run packaging/image/copr/* $(wildcard tests/system/*.sh tests/system/cases/*.sh)
 	shellcheck -x selinux/check $(wildcard tests/guest/run* tests/guest/guest-*) tests/guest/probe
 
 deny:
@@ -113,6 +119,11 @@ test-apparmor: build
 	@tools/setup guest
 	$(CARGO) build --release --locked --examples
 	tests/guest/run apparmor $(SUITES)
+
+# The same packages of Debian and the same program give the same bytes.
+image: $(if $(IMAGE_BINARY),,build)
+	@tools/setup image
+	SOURCE_DATE_EPOCH=$$(tools/version epoch) packaging/image/build $(or $(IMAGE_BINARY),$(BINARY)) $$(tools/version) $(IMAGE)
 
 # Where obs-signd works with the keys of the old service, its units stay as they are until `copr-keygen import`
 # has taken the keys over and said what is left to do.
