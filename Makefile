@@ -15,12 +15,11 @@ DIST = $(or $(CARGO_TARGET_DIR),target)/dist
 DEB = $(or $(CARGO_TARGET_DIR),target)/deb
 ARCHIVE = $(DIST)/copr-keygen-$(shell tools/version).tar.xz
 
-
 # The program that goes into the container image; by default the one that `make build` builds.
 IMAGE_BINARY ?=
 IMAGE = $(or $(CARGO_TARGET_DIR),target)/image/copr-keygen-$(shell tools/version).tar
 
-.PHONY: dist deb image
+.PHONY: dist deb image check-watch
 .PHONY: help run build man test test-system test-openapi fuzz bench lint deny install uninstall clean
 .PHONY: selinux check-selinux test-selinux install-selinux check-apparmor test-apparmor install-apparmor
 
@@ -38,6 +37,7 @@ help:
 	@echo 'make selinux      build the SELinux policy into target/selinux, see selinux/README.md'
 	@echo 'make check-selinux, check-apparmor   check the policies; nothing is loaded'
 	@echo 'make test-selinux, test-apparmor   boot Debian enforcing them under qemu (root)'
+	@echo 'make check-watch  let a real Prometheus watch real services, and see each alert fire; check the rules (no root)'
 	@echo 'make install      install below $$DESTDIR$$PREFIX (DESTDIR, PREFIX=$(PREFIX))'
 	@echo 'make uninstall    remove what `make install` put there; keys and configuration stay'
 	@echo 'make install-selinux, install-apparmor   install the policy or the profiles likewise; nothing is loaded'
@@ -91,7 +91,7 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	tools/house
-	shellcheck tools/setup tools/fuzz tools/put tools/version tools/dist tools/deb .ci/run tests/readme tests/openapi/run tests/system/run packaging/image/copr/* $(wildcard tests/system/*.sh tests/system/cases/*.sh)
+	shellcheck tools/setup tools/fuzz tools/put tools/version tools/dist tools/deb .ci/run tests/readme tests/openapi/run tests/watch/run tests/system/run packaging/image/copr/* $(wildcard tests/system/*.sh tests/system/cases/*.sh)
 	shellcheck -x selinux/check $(wildcard tests/guest/run* tests/guest/guest-*) tests/guest/probe
 
 deny:
@@ -119,6 +119,13 @@ test-apparmor: build
 	@tools/setup guest
 	$(CARGO) build --release --locked --examples
 	tests/guest/run apparmor $(SUITES)
+
+check-watch: build
+	@tools/setup watch
+	$(CARGO) build --release --locked --examples
+	promtool check rules contrib/prometheus/copr-keygen.rules.yml
+	promtool test rules contrib/prometheus/tests.yml
+	tests/watch/run
 
 # The same packages of Debian and the same program give the same bytes.
 image: $(if $(IMAGE_BINARY),,build)
@@ -150,6 +157,8 @@ define FILES
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d completions/copr-keygen.fish
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/docs docs/*.md docs/openapi.yaml $(wildcard docs/performance*.json docs/performance.svg) docs/sign.conf docs/backend.conf
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/contrib/prometheus contrib/prometheus/copr-keygen.rules.yml
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/contrib/grafana contrib/grafana/copr-keygen.json
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/selinux selinux/README.md
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/apparmor apparmor/README.md
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/fuzz fuzz/README.md
