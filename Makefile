@@ -15,7 +15,11 @@ DIST = $(or $(CARGO_TARGET_DIR),target)/dist
 DEB = $(or $(CARGO_TARGET_DIR),target)/deb
 ARCHIVE = $(DIST)/copr-keygen-$(shell tools/version).tar.xz
 
-.PHONY: dist archive deb test-deb
+# The program that goes into the container image; by default the one that `make build` builds.
+IMAGE_BINARY ?=
+IMAGE = $(or $(CARGO_TARGET_DIR),target)/image/copr-keygen-$(shell tools/version).tar
+
+.PHONY: dist archive deb test-deb image check-watch
 .PHONY: help run build man test test-system test-openapi fuzz bench lint deny install uninstall clean
 .PHONY: selinux check-selinux test-selinux install-selinux check-apparmor test-apparmor install-apparmor
 
@@ -33,12 +37,14 @@ help:
 	@echo 'make selinux      build the SELinux policy into target/selinux, see selinux/README.md'
 	@echo 'make check-selinux, check-apparmor   check the policies; nothing is loaded'
 	@echo 'make test-selinux, test-apparmor   boot Debian enforcing them under qemu (root)'
+	@echo 'make check-watch  let a real Prometheus watch real services, and see each alert fire; check the rules (no root)'
 	@echo 'make install      install below $$DESTDIR$$PREFIX (DESTDIR, PREFIX=$(PREFIX))'
 	@echo 'make uninstall    remove what `make install` put there; keys and configuration stay'
 	@echo 'make install-selinux, install-apparmor   install the policy or the profiles likewise; nothing is loaded'
 	@echo 'make dist         the sources of the last commit with every crate, checksums and a bill of materials'
 	@echo 'make deb          Debian packages from that, without network, in target/deb'
 	@echo 'make test-deb     install them by apt in Debian 12 and 13, boot, upgrade, remove and purge (root)'
+	@echo 'make image        build the container image into target/image, see docs/kubernetes.md; IMAGE_BINARY=FILE: of this program'
 	@echo 'make clean        remove what was built'
 
 run:
@@ -86,7 +92,7 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	tools/house
-	shellcheck tools/setup tools/fuzz tools/put tools/version tools/dist tools/deb .ci/run tests/readme tests/openapi/run tests/system/run tests/packages/deb $(wildcard tests/packages/cases/*.sh tests/system/*.sh tests/system/cases/*.sh)
+	shellcheck $(filter-out tools/house %.rs %.bash,$(wildcard tools/*)) .ci/run tests/readme $(wildcard tests/*/run tests/packages/deb packaging/image/copr/* tests/packages/cases/*.sh tests/system/*.sh tests/system/cases/*.sh)
 	shellcheck -x selinux/check $(wildcard tests/guest/run* tests/guest/guest-*) tests/guest/probe
 
 deny:
@@ -115,6 +121,18 @@ test-apparmor: build
 	$(CARGO) build --release --locked --examples
 	tests/guest/run apparmor $(SUITES)
 
+check-watch: build
+	@tools/setup watch
+	$(CARGO) build --release --locked --examples
+	promtool check rules contrib/prometheus/copr-keygen.rules.yml
+	promtool test rules contrib/prometheus/tests.yml
+	tests/watch/run
+
+# The same packages of Debian and the same program give the same bytes.
+image: $(if $(IMAGE_BINARY),,build)
+	@tools/setup image
+	SOURCE_DATE_EPOCH=$$(tools/version epoch) packaging/image/build $(or $(IMAGE_BINARY),$(BINARY)) $$(tools/version) $(IMAGE)
+
 # Where obs-signd works with the keys of the old service, its units stay as they are until `copr-keygen import`
 # has taken the keys over and said what is left to do.
 OLD_SERVICE = $(shell find $(DESTDIR)/var/lib/copr-keygen/gnupg -maxdepth 1 -name 'pubring.*' -size +0 2>/dev/null)
@@ -140,6 +158,8 @@ define FILES
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d completions/copr-keygen.fish
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/docs docs/*.md docs/openapi.yaml $(wildcard docs/performance*.json docs/performance.svg) docs/sign.conf docs/backend.conf
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/contrib/prometheus contrib/prometheus/copr-keygen.rules.yml
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/contrib/grafana contrib/grafana/copr-keygen.json
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/selinux selinux/README.md
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/apparmor apparmor/README.md
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/fuzz fuzz/README.md

@@ -53,6 +53,23 @@ fn every_link_leads_to_a_file_and_a_heading() {
     }
 }
 
+/// Whoever is called at night is told what to do.
+#[test]
+fn every_alert_has_a_runbook_that_exists() {
+    let rules = root().join("contrib/prometheus/copr-keygen.rules.yml");
+    let rules = fs::read_to_string(rules).unwrap();
+    let values =
+        |key: &'static str| rules.lines().filter_map(move |line| line.trim().strip_prefix(key));
+    let alerts: Vec<_> = values("- alert: ").map(str::to_lowercase).collect();
+    let runbooks: Vec<_> = values("runbook: docs/alerts.md#").collect();
+    assert!(alerts.len() > 10, "{alerts:?}");
+    assert_eq!(alerts, runbooks);
+    let headings = anchors(&fs::read_to_string(root().join("docs/alerts.md")).unwrap());
+    for runbook in runbooks {
+        assert!(headings.iter().any(|it| it == runbook), "{runbook}");
+    }
+}
+
 /// The packages have their version from the changelog, the program from Cargo.toml.
 #[test]
 fn the_newest_release_in_the_changelog_has_the_version_of_the_program() {
