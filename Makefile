@@ -4,6 +4,8 @@ PREFIX ?= /usr
 DESTDIR ?=
 STATE ?= state
 LISTEN ?= 127.0.0.1:5003
+# Of a packager: who gets reports of vulnerabilities, for the installed SECURITY.md.
+SECURITY_CONTACT ?=
 
 SHELL = /bin/bash
 CARGO = PATH="$$PATH:$$HOME/.cargo/bin" cargo
@@ -168,6 +170,7 @@ endef
 # Installs what `make build` built; builds nothing itself, so that it can run as root. Each file by rename.
 install:
 	$(call FILES,tools/put,$(SIGND_UNITS))
+	$(if $(SECURITY_CONTACT),sed -i 's|to the maintainers|to $(SECURITY_CONTACT)|' $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/SECURITY.md)
 	$(if $(OLD_SERVICE),@echo 'This host has the keys of the old service; nothing of it was changed. Go on with docs/moving.md.')
 
 # Removes what `make install` put there, and brings back the programs that it had set aside. Keys, configuration and
