@@ -105,7 +105,7 @@ fn an_agent_killed_half_way_costs_one_request() {
 }
 
 /// What gpg says of a key that its agent spoiled, and how it ends.
-const SPOILED: &str = "echo 'gpg: key generation failed: Corrupted protection' >&2; exit 2";
+pub const SPOILED: &str = "echo 'gpg: key generation failed: Corrupted protection' >&2; exit 2";
 
 /// The first key is spoiled, the others are good.
 fn spoils_one_key() -> String {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::faults::{SPOILED, stand_in};
 use super::host::{Host, Transport, eventually, gen_key_request, kill_child};
 use super::old_host::{OldHost, parameters, plain, quick, report, values, words};
 use super::signing::signd_client;
@@ -349,6 +350,22 @@ fn what_the_old_service_makes_meanwhile_is_taken_over_too() {
     imported.sort();
     assert_eq!(imported, [late, &old.ids[0]], "{done:#}");
     assert_eq!(old.host.entries("phrases"), [late, &old.ids[0]]);
+}
+
+#[test]
+fn a_key_that_gpg_spoils_is_taken_over_by_the_second_try() {
+    let old = InPlace::new(plain(2), |_| {});
+    let script = format!(
+        r#"case "$*" in *--detach-sign*) [ -e "$here/failed" ] || {{ touch "$here/failed"; {SPOILED}; }};; esac
+        exec gpg "$@""#
+    );
+    let gpg = stand_in(&old.host, &script);
+    let mut import = old.host.mode(&["import", "--json"]);
+    let output = import.env("COPR_KEYGEN_GPG", gpg).output().unwrap();
+    let (done, status) = report(&output);
+    assert_eq!(status, Some(0), "{done:#}");
+    assert_eq!(values(&done, "imported", "name_email").len(), 2, "{done:#}");
+    assert!(words(&output).contains("tried once more"), "{}", words(&output));
 }
 
 #[test]

@@ -69,6 +69,13 @@ impl Store {
             (None, true) => Ok(true),
             (None, false) => self
                 .import_one(source, options.protect, candidate, raw)
+                .or_else(|error| match error {
+                    Error::Gpg(error) if error.is_spoiled_key() => {
+                        log::warn!("{}: {error}; tried once more", candidate.fingerprint);
+                        self.import_one(source, options.protect, candidate, raw)
+                    }
+                    error => Err(error),
+                })
                 // A disk that got full looks like many things to gpg and its agent.
                 .map_err(|error| self.check_space().err().unwrap_or(error)),
         };
@@ -96,10 +103,12 @@ impl Store {
         let phrase = key.stage_secret_key(protect)?;
         let home = key.staged.path();
         self.passphrases.write(home, &record.keygrip, &phrase)?;
-        let tried = try_key(&self.gpg, home, &phrase, &record, None, deadline);
-        of_one_key(tried)?.map_err(|reason| {
-            Error::Refused(format!("no signature can be made with it: {reason}"))
-        })?;
+        match try_key(&self.gpg, home, &phrase, &record, None, deadline) {
+            Err(Error::Gpg(error)) if error.is_spoiled_key() => return Err(error.into()),
+            tried => of_one_key(tried)?.map_err(|reason| {
+                Error::Refused(format!("no signature can be made with it: {reason}"))
+            })?,
+        }
         key.stage_revocation(&phrase)?;
         finish(home, &record)?;
         match self.publish(key.staged, &candidate.name_email, &record.keygrip)? {
