@@ -21,7 +21,7 @@ ARCHIVE = $(DIST)/copr-keygen-$(shell tools/version).tar.xz
 IMAGE_BINARY ?=
 IMAGE = $(or $(CARGO_TARGET_DIR),target)/image/copr-keygen-$(shell tools/version).tar
 
-.PHONY: dist archive deb test-deb image check-watch
+.PHONY: dist archive deb test-deb image test-image check-watch
 .PHONY: help run build man test test-system test-openapi fuzz bench lint deny install uninstall clean
 .PHONY: selinux check-selinux test-selinux install-selinux check-apparmor test-apparmor install-apparmor
 
@@ -47,6 +47,7 @@ help:
 	@echo 'make deb          Debian packages from that, without network, in target/deb'
 	@echo 'make test-deb     install them by apt in Debian 12 and 13, boot, upgrade, remove and purge (root)'
 	@echo 'make image        build the container image into target/image, see docs/kubernetes.md; IMAGE_BINARY=FILE: of this program'
+	@echo 'make test-image   run that image by podman as a cluster does (root)'
 	@echo 'make clean        remove what was built'
 
 run:
@@ -134,6 +135,11 @@ check-watch: build
 image: $(if $(IMAGE_BINARY),,build)
 	@tools/setup image
 	SOURCE_DATE_EPOCH=$$(tools/version epoch) packaging/image/build $(or $(IMAGE_BINARY),$(BINARY)) $$(tools/version) $(IMAGE)
+
+test-image: image
+	@tools/setup image-test
+	$(CARGO) build --release --locked --examples
+	tests/image/run $(IMAGE)
 
 # Where obs-signd works with the keys of the old service, its units stay as they are until `copr-keygen import`
 # has taken the keys over and said what is left to do.
