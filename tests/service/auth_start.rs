@@ -135,3 +135,27 @@ fn other_hosts_may_not_reach_a_service_without_tokens() {
         [401, 200]
     );
 }
+
+#[test]
+fn check_sees_the_tokens_that_it_is_handed_as_the_service_is() {
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let listen = format!("0.0.0.0:{port}");
+    let mut host = Host::new(Transport::ListenTcp, &[("COPR_KEYGEN_LISTEN", &listen)]);
+    write_tokens(&host, &file());
+    let directory = host.scratch().display().to_string();
+    host.set("CREDENTIALS_DIRECTORY", directory);
+    let page = |host: &Host| {
+        let page = String::from_utf8(host.run(&["check", "--no-units"]).stdout).unwrap();
+        assert_no_token(&page);
+        page
+    };
+    let said = page(&host);
+    assert!(said.contains(" in CREDENTIALS_DIRECTORY"), "{said}");
+    assert!(
+        said.contains(&format!("{listen}: can be reached by other hosts; a token is")),
+        "{said}"
+    );
+    write_tokens(&host, "no token\n");
+    let said = page(&host);
+    assert!(said.contains("FAILED    tokens: the credential tokens: line 1: "), "{said}");
+}

@@ -13,7 +13,7 @@ use crate::http::auth;
 use crate::http::peers::Peers;
 use crate::http::tokens::{CREDENTIAL, Tokens};
 use crate::listen_address::ListenAddress;
-use crate::systemd::credentials::Secret;
+use crate::systemd::credentials::{self, Secret};
 use crate::systemd::passed::{Passed, passed};
 use crate::systemd::systemctl;
 
@@ -33,13 +33,15 @@ pub fn section(host: &Host) -> Section {
         let message = "are in tokens_file and in the credential of the unit: serve does not start";
         section.failed(NAME, message, "leave one of them");
     }
-    match file {
-        Some(path) => {
+    let handed = handed_tokens();
+    let has_tokens = file.is_some() || handed.is_some() || passed != Passed::Nothing;
+    match (file, handed) {
+        (Some(path), _) => {
             judge(auth::tokens_of_file("tokens_file", path, host.state()), path, &mut section);
         }
-        None => judge_passed(host, &passed, &mut section),
+        (None, Some(tokens)) => judge(tokens, Path::new("CREDENTIALS_DIRECTORY"), &mut section),
+        (None, None) => judge_passed(host, &passed, &mut section),
     }
-    let has_tokens = file.is_some() || passed != Passed::Nothing;
     match addresses(host) {
         Ok(addresses) => judge_addresses(host, &addresses, has_tokens, &mut section),
         Err(e) => section.failed(
@@ -58,6 +60,12 @@ pub fn section(host: &Host) -> Section {
         section.ok(USERS, format!("need no token on Unix sockets: {}", named.join(", ")));
     }
     section
+}
+
+/// Tokens that this process is handed, as the service is where no systemd runs.
+fn handed_tokens() -> Option<Result<Tokens>> {
+    let text = credentials::read(CREDENTIAL).transpose()?;
+    Some(text.and_then(|text| auth::tokens_in(&format!("the credential {CREDENTIAL}"), &text)))
 }
 
 /// Tokens that the unit is given.
