@@ -34,7 +34,8 @@ struct Counted {
 
 impl Default for Counted {
     fn default() -> Self {
-        let (requests, signatures) = (BTreeMap::new(), BTreeMap::new());
+        // From the start, so that the first failure is an increase.
+        let (requests, signatures) = (BTreeMap::from([("ok", 0), ("failed", 0)]), BTreeMap::new());
         Self { requests, signatures, signing: Histogram::new(&BUCKETS) }
     }
 }
