@@ -211,7 +211,7 @@ deb: archive
 	@tools/setup deb
 	PATH="$$PATH:$$HOME/.cargo/bin" tools/deb $(ARCHIVE) $(DEB)
 
-# What is installed, booted and upgraded; CASES: system cases that run against the installed package.
+# What is installed, booted and upgraded; CASES: system cases that run against the installed package, or all.
 test-deb: deb build
 	@tools/setup system
 	$(CARGO) build --release --locked --examples
