@@ -30,10 +30,12 @@ booted=0
 container_boot "$tree" "$stage"
 booted=$(date +%s.%6N)
 
-# What the scripts of a package do.
-in_container systemd-sysusers copr-keygen.conf
-in_container systemd-tmpfiles --create copr-keygen.conf
-in_container systemctl --quiet enable --now copr-keygen.socket 2>&1
+# What the scripts of a package do, and its administrator.
+if [ -z "${COPR_KEYGEN_PACKAGED:-}" ]; then
+    in_container systemd-sysusers copr-keygen.conf
+    in_container systemd-tmpfiles --create copr-keygen.conf
+    in_container systemctl --quiet enable --now copr-keygen.socket 2>&1
+fi
 
 # shellcheck source=/dev/null
 . "$file"

@@ -3,20 +3,20 @@
 
 tree_packages=systemd,systemd-sysv,dbus,gnupg,gpg-agent,curl,procps,iproute2
 
-# tree_ready DIRECTORY SUITE: sees to it that DIRECTORY/SUITE is a complete tree. To have it made
-# anew, with the newest packages, remove it.
+# tree_ready DIRECTORY NAME [SUITE PACKAGES]: sees to it that DIRECTORY/NAME is a complete tree of the suite of that name,
+# or of SUITE with more packages. To have it made anew, with the newest packages, remove it.
 tree_ready() {
-    local tree=$1/$2 unfinished=$1/$2.unfinished
+    local tree=$1/$2 unfinished=$1/$2.unfinished suite=${3-$2}
     if tree_is_complete "$tree"; then
         return
     fi
-    echo "making a root tree of Debian $2 (once)" >&2
-    mkdir -p "$1" && rm -rf "$tree" "$unfinished" || return
+    echo "making the root tree $2 of Debian (once)" >&2
+    mkdir -p "$1" && rm -rf --one-file-system "$tree" "$unfinished" || return
     # The list of a testing suite is valid for a week, and a mirror may be behind. A tree is kept for longer anyway.
     if ! mmdebstrap --quiet --aptopt='Acquire::Retries "5"' \
         --aptopt='Acquire::Check-Valid-Until "false"' --mode=root --variant=minbase \
-        --include="$tree_packages" "$2" "$unfinished" >&2; then
-        rm -rf "$unfinished"
+        --include="$tree_packages${4:+,$4}" "$suite" "$unfinished" >&2; then
+        rm -rf --one-file-system "$unfinished"
         return 1
     fi
     mv "$unfinished" "$tree"

@@ -1,5 +1,5 @@
 # a bad configuration is named, is not retried for ever, and can be mended as documented
-in_container mkdir /etc/copr-keygen
+in_container mkdir -p /etc/copr-keygen
 in_container sh -c 'echo "colour = \"blue\"" >/etc/copr-keygen/config.toml'
 
 request GET /ping
