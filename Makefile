@@ -15,13 +15,14 @@ SUITES ?= bookworm trixie
 
 DIST = $(or $(CARGO_TARGET_DIR),target)/dist
 DEB = $(or $(CARGO_TARGET_DIR),target)/deb
+RPM = $(or $(CARGO_TARGET_DIR),target)/rpm
 ARCHIVE = $(DIST)/copr-keygen-$(shell tools/version).tar.xz
 
 # The program that goes into the container image; by default the one that `make build` builds.
 IMAGE_BINARY ?=
 IMAGE = $(or $(CARGO_TARGET_DIR),target)/image/copr-keygen-$(shell tools/version).tar
 
-.PHONY: dist archive deb test-deb image test-image check-watch
+.PHONY: dist archive deb test-deb rpm image test-image check-watch
 .PHONY: help run build man test test-system test-openapi fuzz bench lint deny install uninstall clean
 .PHONY: selinux check-selinux test-selinux install-selinux check-apparmor test-apparmor install-apparmor
 
@@ -46,6 +47,7 @@ help:
 	@echo 'make dist         the sources of the last commit with every crate, checksums and a bill of materials'
 	@echo 'make deb          Debian packages from that, without network, in target/deb'
 	@echo 'make test-deb     install them by apt in Debian 12 and 13, boot, upgrade, remove and purge (root)'
+	@echo 'make rpm          rpm packages likewise, and their source package, in target/rpm'
 	@echo 'make image        build the container image into target/image, see docs/kubernetes.md; IMAGE_BINARY=FILE: of this program'
 	@echo 'make test-image   run that image by podman as a cluster does (root)'
 	@echo 'make clean        remove what was built'
@@ -216,6 +218,10 @@ test-deb: deb build
 	@tools/setup system
 	$(CARGO) build --release --locked --examples
 	tests/packages/deb $(SUITES) $(CASES)
+
+rpm: archive
+	@tools/setup rpm
+	PATH="$$PATH:$$HOME/.cargo/bin" tools/rpm $(ARCHIVE) $(RPM)
 
 clean:
 	$(CARGO) clean

@@ -74,5 +74,11 @@ fn every_alert_has_a_runbook_that_exists() {
 #[test]
 fn the_newest_release_in_the_changelog_has_the_version_of_the_program() {
     let printed = Command::new(root().join("tools/version")).output().unwrap();
-    assert_eq!(String::from_utf8(printed.stdout).unwrap().trim(), env!("CARGO_PKG_VERSION"));
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(String::from_utf8(printed.stdout).unwrap().trim(), version);
+    // rpmbuild reads the spec before it unpacks anything.
+    let spec = fs::read_to_string(root().join("packaging/rpm/copr-keygen.spec")).unwrap();
+    let value = |tag: &str| spec.lines().find_map(|line| line.strip_prefix(tag)).unwrap().trim();
+    assert_eq!(value("Version:"), version);
+    assert!(spec.lines().any(|line| line.starts_with("* ") && line.ends_with(&format!(" - {version}-1"))));
 }
