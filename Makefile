@@ -22,7 +22,7 @@ ARCHIVE = $(DIST)/copr-keygen-$(shell tools/version).tar.xz
 IMAGE_BINARY ?=
 IMAGE = $(or $(CARGO_TARGET_DIR),target)/image/copr-keygen-$(shell tools/version).tar
 
-.PHONY: dist archive deb test-deb rpm image test-image check-watch
+.PHONY: dist archive deb test-deb rpm test-rpm image test-image check-watch
 .PHONY: help run build man test test-system test-openapi fuzz bench lint deny install uninstall clean
 .PHONY: selinux check-selinux test-selinux install-selinux check-apparmor test-apparmor install-apparmor
 
@@ -48,6 +48,7 @@ help:
 	@echo 'make deb          Debian packages from that, without network, in target/deb'
 	@echo 'make test-deb     install them by apt in Debian 12 and 13, boot, upgrade, remove and purge (root)'
 	@echo 'make rpm          rpm packages likewise, and their source package, in target/rpm'
+	@echo 'make test-rpm     build them in Debian 12 and 13, install them by rpm and dnf, boot, move in, upgrade (root); SUITES=forky: rpm 6'
 	@echo 'make image        build the container image into target/image, see docs/kubernetes.md; IMAGE_BINARY=FILE: of this program'
 	@echo 'make test-image   run that image by podman as a cluster does (root)'
 	@echo 'make clean        remove what was built'
@@ -97,7 +98,7 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	tools/house
-	shellcheck $(filter-out tools/house %.rs %.bash,$(wildcard tools/*)) .ci/run tests/readme $(wildcard tests/*/run tests/packages/deb packaging/image/copr/* tests/packages/cases/*.sh tests/system/*.sh tests/system/cases/*.sh)
+	shellcheck $(filter-out tools/house %.rs %.bash,$(wildcard tools/*)) .ci/run tests/readme $(wildcard tests/*/run tests/packages/deb tests/packages/rpm packaging/image/copr/* tests/packages/*.sh tests/packages/cases/*.sh tests/system/*.sh tests/system/cases/*.sh)
 	shellcheck -x selinux/check $(wildcard tests/guest/run* tests/guest/guest-*) tests/guest/probe
 
 deny:
@@ -222,6 +223,12 @@ test-deb: deb build
 rpm: archive
 	@tools/setup rpm
 	PATH="$$PATH:$$HOME/.cargo/bin" tools/rpm $(ARCHIVE) $(RPM)
+
+# It builds with the rpm of each suite. CASES as above; CASES=all: every case.
+test-rpm: archive build
+	@tools/setup system rpmlint
+	$(CARGO) build --release --locked --examples
+	tests/packages/rpm $(SUITES) $(CASES)
 
 clean:
 	$(CARGO) clean
