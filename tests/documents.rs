@@ -80,5 +80,8 @@ fn the_newest_release_in_the_changelog_has_the_version_of_the_program() {
     let spec = fs::read_to_string(root().join("packaging/rpm/copr-keygen.spec")).unwrap();
     let value = |tag: &str| spec.lines().find_map(|line| line.strip_prefix(tag)).unwrap().trim();
     assert_eq!(value("Version:"), version);
-    assert!(spec.lines().any(|line| line.starts_with("* ") && line.ends_with(&format!(" - {version}-1"))));
+    assert!(
+        spec.lines()
+            .any(|line| line.starts_with("* ") && line.ends_with(&format!(" - {version}-1")))
+    );
 }
