@@ -46,7 +46,9 @@ fn twenty_clients_get_twenty_keys_from_twenty_runs_of_gpg_on_all_cores() {
     assert_eq!(host.entries("staging"), [""; 0]);
 
     let runs = fs::read_to_string(host.scratch().join("runs")).unwrap();
-    assert_eq!(runs.lines().filter(|line| *line == "start").count(), 20);
+    // GnuPG 2.2 spoils one key in thousands, and it is made once more.
+    let spoiled = host.log().matches("another one is made").count();
+    assert_eq!(runs.lines().filter(|line| *line == "start").count(), 20 + spoiled);
     let cores = thread::available_parallelism().unwrap().get();
     let most = most_at_once(&runs);
     assert!(most <= cores && most >= cores.min(2), "{most} at once on {cores} cores");
