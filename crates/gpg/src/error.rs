@@ -159,8 +159,9 @@ impl Error {
         }
     }
 
-    /// gpg-agent cannot read the secret key that it has just made. That happens to one in many thousand keys with
-    /// GnuPG 2.2 and 2.3, and says nothing about the next key.
+    /// gpg-agent cannot read the secret key that it has just written. That happens to one in some thousand keys with
+    /// GnuPG 2.2 and 2.3, which write a salt or a nonce that looks like text as a quoted string and can lose a byte of
+    /// it. It says nothing about the next key.
     pub fn is_spoiled_key(&self) -> bool {
         matches!(self, Self::Failed { words, .. } if words.contains("Corrupted protection"))
     }
