@@ -30,8 +30,13 @@ signed=$(in_container sh -c 'wc -l </root/signatures')
 wait_for 10 in_container sh -c "[ \$(wc -l </root/signatures) -gt $((signed + 1)) ]"
 in_container rm /root/signing
 wait "$signer_loop"
-expect "failures while rpm replaced the package" 0 "$(in_container sh -c 'grep -c failed /root/failures' || true)"
-note "$(in_container sh -c 'wc -l </root/signatures') signatures meanwhile"
+# The kernel starts the old script by its name: a shell that opens it a moment later finds the new program, and cannot read
+# it. obs-signd reports that, and its client asks again. Nothing else may fail.
+failures=$(in_container grep -a -v -e '^failed$' -e '^/usr/bin/gpg_copr\.sh: ' /root/failures || true)
+expect "failures while rpm replaced the package" "" "$failures"
+missed=$(in_container sh -c 'grep -a -c "^failed" /root/failures' || true)
+[ "$missed" -le 1 ] || fail "$missed signatures failed: $(in_container cat /root/failures)"
+note "$(in_container sh -c 'wc -l </root/signatures') signatures meanwhile, $missed failed"
 
 expect "what the old service has" "$before" "$(old_sums "$state")"
 sign_all "with the new package"
