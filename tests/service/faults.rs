@@ -107,14 +107,14 @@ fn an_agent_killed_half_way_costs_one_request() {
 /// What gpg says of a key that its agent spoiled, and how it ends.
 pub const SPOILED: &str = "echo 'gpg: key generation failed: Corrupted protection' >&2; exit 2";
 
-/// The first key is spoiled, the others are good.
-fn spoils_one_key() -> String {
-    format!(r#"[ -e "$here/failed" ] || {{ touch "$here/failed"; {SPOILED}; }}; exec gpg "$@""#)
+/// A gpg that runs `failure` for the first key, and makes the others.
+fn fails_once(failure: &str) -> String {
+    format!(r#"[ -e "$here/failed" ] || {{ touch "$here/failed"; {failure}; }}; exec gpg "$@""#)
 }
 
 #[test]
 fn a_key_that_gpg_spoils_is_made_once_more() {
-    let host = host_with_gpg(&spoils_one_key(), &[]);
+    let host = host_with_gpg(&fails_once(SPOILED), &[]);
     assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 201, "{}", host.log());
     assert!(host.log().contains("Corrupted protection; another one is made"), "{}", host.log());
     // Twice in a row is no accident.
@@ -131,11 +131,11 @@ fn one_key_that_gpg_spoils_does_not_end_the_filling_of_the_pool() {
         let output = host.mode(&["fill-pool"]).env("COPR_KEYGEN_POOL", stock).output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
-    stand_in(&host, &spoils_one_key());
+    stand_in(&host, &fails_once("exit 2"));
     let (status, said) = fill("2048:2");
     assert_eq!((status, host.entries("pool/rsa2048").len()), (Some(0), 2), "{said}");
     assert!(failed.exists() && said.contains("another one is made"), "{said}");
-    stand_in(&host, SPOILED);
+    stand_in(&host, "exit 2");
     let (status, said) = fill("2048:3");
     assert_eq!((status, host.entries("pool/rsa2048").len()), (Some(1), 2), "{said}");
 }

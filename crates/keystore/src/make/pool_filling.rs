@@ -42,13 +42,13 @@ impl Store {
                 continue;
             };
             self.discard_old(*length, max_age)?;
-            // After a spoiled key another one is made; two in a row fail the run.
+            // After a failure, such as a spoiled key, another one is made; two in a row fail the run.
             let mut has_failed = false;
             while self.pool.count(*length)? < *count {
                 match self.add_to_pool(*length, stop) {
                     Ok(true) => (made, has_failed) = (made + 1, false),
                     Ok(false) => return Ok((made, false)),
-                    Err(Error::Gpg(error)) if error.is_spoiled_key() && !has_failed => {
+                    Err(error @ Error::Gpg(gpg::Error::Failed { .. })) if !has_failed => {
                         log::warn!("{length}: {error}; another one is made");
                         has_failed = true;
                     }
