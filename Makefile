@@ -8,7 +8,8 @@ LISTEN ?= 127.0.0.1:5003
 SECURITY_CONTACT ?=
 
 SHELL = /bin/bash
-CARGO = PATH="$$PATH:$$HOME/.cargo/bin" cargo
+WITH_CARGO = PATH="$$PATH:$$HOME/.cargo/bin"
+CARGO = $(WITH_CARGO) cargo
 BINARY = $(or $(CARGO_TARGET_DIR),target)/release/copr-keygen
 SELINUX = $(abspath $(or $(CARGO_TARGET_DIR),target))/selinux
 SUITES ?= bookworm trixie
@@ -23,7 +24,7 @@ IMAGE_BINARY ?=
 IMAGE = $(or $(CARGO_TARGET_DIR),target)/image/copr-keygen-$(shell tools/version).tar
 
 .PHONY: dist archive deb test-deb rpm test-rpm image test-image check-watch
-.PHONY: help run build man test test-system test-openapi fuzz bench lint deny install uninstall clean
+.PHONY: help run build examples man test test-system test-openapi fuzz bench lint deny install uninstall clean
 .PHONY: selinux check-selinux test-selinux install-selinux check-apparmor test-apparmor install-apparmor
 
 help:
@@ -67,6 +68,10 @@ build:
 	@tools/setup build
 	$(CARGO) build --release --locked
 
+# The clients and stand-ins of the tests.
+examples: build
+	$(CARGO) build --release --locked --examples
+
 man:
 	$(CARGO) run --quiet --locked --example manual
 
@@ -74,9 +79,8 @@ test:
 	@tools/setup build test
 	$(CARGO) test --locked --workspace
 
-test-system: build
+test-system: examples
 	@tools/setup system
-	$(CARGO) build --release --locked --examples
 	tests/system/run $(SUITES)
 
 test-openapi: build
@@ -112,9 +116,8 @@ selinux:
 check-selinux: selinux
 	selinux/check $(SUITES)
 
-test-selinux: build
+test-selinux: examples
 	@tools/setup selinux guest
-	$(CARGO) build --release --locked --examples
 	tests/guest/run selinux $(SUITES)
 
 # -Q and -K: neither the kernel nor a cache is touched.
@@ -122,14 +125,12 @@ check-apparmor:
 	@tools/setup apparmor
 	PATH="$$PATH:/usr/sbin:/sbin" apparmor_parser --skip-kernel-load --skip-cache --Include apparmor apparmor/usr.bin.copr-keygen
 
-test-apparmor: build
+test-apparmor: examples
 	@tools/setup guest
-	$(CARGO) build --release --locked --examples
 	tests/guest/run apparmor $(SUITES)
 
-check-watch: build
+check-watch: examples
 	@tools/setup watch
-	$(CARGO) build --release --locked --examples
 	promtool check rules contrib/prometheus/copr-keygen.rules.yml
 	promtool test rules contrib/prometheus/tests.yml
 	tests/watch/run
@@ -139,9 +140,8 @@ image: $(if $(IMAGE_BINARY),,build)
 	@tools/setup image
 	SOURCE_DATE_EPOCH=$$(tools/version epoch) packaging/image/build $(or $(IMAGE_BINARY),$(BINARY)) $$(tools/version) $(IMAGE)
 
-test-image: image
+test-image: image examples
 	@tools/setup image-test
-	$(CARGO) build --release --locked --examples
 	tests/image/run $(IMAGE)
 
 # Where obs-signd works with the keys of the old service, its units stay as they are until `copr-keygen import`
@@ -204,30 +204,28 @@ install-apparmor:
 
 dist:
 	@tools/setup build archive dist
-	PATH="$$PATH:$$HOME/.cargo/bin" tools/dist all $(DIST)
+	$(WITH_CARGO) tools/dist all $(DIST)
 
 archive:
 	@tools/setup build archive
-	PATH="$$PATH:$$HOME/.cargo/bin" tools/dist archive $(DIST)
+	$(WITH_CARGO) tools/dist archive $(DIST)
 
 deb: archive
 	@tools/setup deb
-	PATH="$$PATH:$$HOME/.cargo/bin" tools/deb $(ARCHIVE) $(DEB)
+	$(WITH_CARGO) tools/deb $(ARCHIVE) $(DEB)
 
 # What is installed, booted and upgraded; CASES: system cases that run against the installed package, or all.
-test-deb: deb build
+test-deb: deb examples
 	@tools/setup system
-	$(CARGO) build --release --locked --examples
 	tests/packages/deb $(SUITES) $(CASES)
 
 rpm: archive
 	@tools/setup rpm
-	PATH="$$PATH:$$HOME/.cargo/bin" tools/rpm $(ARCHIVE) $(RPM)
+	$(WITH_CARGO) tools/rpm $(ARCHIVE) $(RPM)
 
 # It builds with the rpm of each suite. CASES as above; CASES=all: every case.
-test-rpm: archive build
+test-rpm: archive examples
 	@tools/setup system rpmlint
-	$(CARGO) build --release --locked --examples
 	tests/packages/rpm $(SUITES) $(CASES)
 
 clean:
