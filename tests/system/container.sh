@@ -2,6 +2,8 @@
 # tree, and ends no process but its own container's (by its cgroup).
 # shellcheck shell=bash
 
+. "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../wait_for.sh"
+
 # Everything of the running container; set by container_boot.
 container_dir=       # scratch directory on the host
 container_cgroup=    # cgroup that holds every process of it
@@ -100,17 +102,4 @@ in_container() {
 # in_network COMMAND...: runs a program of the host in the container's network.
 in_network() {
     nsenter --target "$container_leader" --net -- "$@"
-}
-
-# wait_for SECONDS COMMAND...: until COMMAND succeeds; its output is dropped.
-wait_for() {
-    local end=$((SECONDS + $1))
-    shift
-    until "$@" >/dev/null 2>&1; do
-        if [ "$SECONDS" -ge "$end" ]; then
-            echo "waited in vain for: $*" >&2
-            return 1
-        fi
-        sleep 0.05
-    done
 }
