@@ -6,7 +6,7 @@ use std::time::Duration;
 use keystore::{CREDENTIAL, Homes, Passphrases, Store, check_root};
 
 use super::fill_pool::Filler;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::http::{Access, Service};
 use crate::privileges;
 use crate::server::{Listener, Server};
@@ -19,6 +19,7 @@ use crate::systemd::sockets;
 pub fn run(mut settings: Settings) -> Result<()> {
     // Both may be root's only.
     settings.find_sealing_key()?;
+    settings.find_cluster()?;
     let access = Access::load(&settings)?;
     check_values(&settings)?;
     if settings.state_dir.exists() {
@@ -35,6 +36,12 @@ pub fn run(mut settings: Settings) -> Result<()> {
         settings.listen.get()?;
     }
 
+    if let Some(cluster) = &settings.cluster_directory {
+        match cluster.prove() {
+            Err(e @ Error::NoAgreement(_)) => log::error!("{e}; until then no key is made"),
+            proven => proven?,
+        }
+    }
     let gpg = settings.gnupg()?;
     if let Err(e) = gpg.check_installed() {
         log::error!("{e}; until then no key can be made");

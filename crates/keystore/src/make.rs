@@ -47,6 +47,11 @@ impl Store {
             return Ok(existed);
         }
         let _job = self.jobs.take(patience)?;
+        if self.find_elsewhere(name_email)? {
+            if let Some(existed) = self.find_linked(name_email)? {
+                return Ok(existed);
+            }
+        }
         self.make(request, deadline)
     }
 

@@ -21,6 +21,7 @@ use crate::make::pool::Pool;
 use crate::options::Options;
 use crate::remedy;
 use crate::secrets::passphrase::Passphrases;
+use crate::shared::agreement::Agreement;
 use crate::state::opened::Opened;
 use crate::state::{directory, nested};
 use crate::view::phrase_files::PhraseFiles;
@@ -45,6 +46,8 @@ pub struct Store {
     pub(crate) makers: IdentityLocks,
     pub(crate) jobs: Arc<JobQueue>,
     pub(crate) queue_timeout: Duration,
+    /// What decides for all hosts, where there is more than one.
+    pub(crate) agreement: Option<Arc<dyn Agreement>>,
 }
 
 impl Store {
@@ -138,6 +141,7 @@ impl Store {
             makers: IdentityLocks::default(),
             jobs,
             queue_timeout: options.queue_timeout,
+            agreement: options.agreement.clone(),
         }
     }
 
@@ -154,14 +158,18 @@ impl Store {
         }
     }
 
-    /// Publishes a home of staging; see [`Publisher::publish`].
+    /// Publishes a home of staging, after the other hosts have agreed where there are others; see
+    /// [`Publisher::publish`]. A key of theirs that counts instead is here then.
     pub(crate) fn publish(
         &self,
         staged: StagedHome,
         name_email: &NameEmail,
         keygrip: &Keygrip,
     ) -> Result<Publication> {
-        self.publisher().publish(staged.path(), staged.scratch(), name_email, keygrip)
+        match self.agree_on_key(name_email, staged.path())? {
+            true => self.publisher().publish(staged.path(), staged.scratch(), name_email, keygrip),
+            false => Ok(Publication::Lost),
+        }
     }
 
     /// What publishes homes.
@@ -230,7 +238,14 @@ impl Store {
         self.signd
             .check_phrases_are_ours()
             .map_err(|_| "phrases_dir holds what is not of this state, or cannot be read")?;
-        self.opened.look()
+        self.opened.look()?;
+        // Its reason names hosts, which are nobody's business who asks without credentials.
+        self.agreement.as_ref().map_or(Ok(()), |agreement| {
+            agreement.answers().map_err(|e| {
+                log::warn!("not ready: {e}");
+                "etcd does not answer, or refuses".to_owned()
+            })
+        })
     }
 
     /// gpg jobs that run now, and requests that wait for one to end.

@@ -182,6 +182,16 @@ impl HomeFiles {
         self.0.len() < FILES_MAX && self.0.insert(name, Zeroizing::new(bytes)).is_none()
     }
 
+    /// Puts a file in place of the one that is there.
+    pub fn put(&mut self, name: HomeFileName, bytes: Zeroizing<Vec<u8>>) {
+        self.0.insert(name, bytes);
+    }
+
+    /// The content of `pubring.kbx`.
+    pub fn pubring(&self) -> &[u8] {
+        self.0.get(&HomeFileName::Pubring).map_or(&[], |bytes| bytes.as_slice())
+    }
+
     /// The content of `passphrase`.
     pub fn passphrase(&self) -> &[u8] {
         self.0.get(&HomeFileName::Passphrase).map_or(&[], |bytes| bytes.as_slice())

@@ -1,0 +1,177 @@
+//! Takes over what all hosts have agreed on: a key is put together in staging, tried and published like any other; a
+//! removed key goes to the trash here too. A signature that this host has is never lost.
+
+use std::time::Instant;
+
+use gpg::{Certificate, Keyring};
+
+use crate::Store;
+use crate::error::{Error, Result};
+use crate::files::durable::{replace, write_new};
+use crate::files::lock::hold_key;
+use crate::files::small_files::read_file;
+use crate::home::home_files::{HomeFileName, HomeFiles};
+use crate::home::record::KeyRecord;
+use crate::identity::NameEmail;
+use crate::keep::prolong::{copy, signatures};
+use crate::layout::{PUBRING, RECORD};
+use crate::make::limits::KEY_TIME;
+use crate::shared::value::Shared;
+use crate::view::publish::Publication;
+
+/// How often a home is looked at that comes and goes.
+const TRIES: usize = 10;
+
+/// What became of a key that all hosts have agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adopted {
+    /// It was not here and is now.
+    Made,
+    /// It was here and has signatures now that it had not.
+    Updated,
+    /// It was here already, or is to be nowhere and was not here.
+    Kept,
+    /// It was here and is in the trash now.
+    Removed,
+    /// It is here with signatures that the other hosts do not have.
+    Ahead,
+}
+
+impl Store {
+    /// Has this host keep what counts for an identity; see [`crate::Agreed::value`].
+    ///
+    /// [`Error::Refused`] when the value is not a whole key of this identity, or this host has another key that was
+    /// never removed. Nothing is changed then.
+    pub fn adopt(&self, name_email: &NameEmail, value: &[u8]) -> Result<Adopted> {
+        self.adopt_shared(name_email, &Shared::parse(value)?)
+    }
+
+    pub(crate) fn adopt_shared(&self, name_email: &NameEmail, shared: &Shared) -> Result<Adopted> {
+        let mut otherwise = Adopted::Kept;
+        for _ in 0..TRIES {
+            let present = self.homes.find(name_email)?;
+            match (present, &shared.files) {
+                (Some(present), _) if shared.has_removed(&present.fingerprint) => {
+                    let removed = self.take_out(name_email, |_| Ok(()))?;
+                    log::info!(
+                        "{name_email}: the key {} was removed by another host; it is in {}",
+                        present.fingerprint,
+                        removed.entry.display()
+                    );
+                    otherwise = Adopted::Removed;
+                }
+                (Some(present), None) => {
+                    return Err(Error::Refused(format!(
+                        "this host has the key {} of {name_email}, of which the other hosts know nothing, and they \
+                         have removed another one; to use it everywhere: `copr-keygen follow --seed`",
+                        present.fingerprint
+                    )));
+                }
+                (Some(present), Some(files)) => return self.adopt_over(name_email, files, &present),
+                (None, None) => return Ok(otherwise),
+                (None, Some(files)) => {
+                    self.check_space()?;
+                    self.signd.check_is_ours()?;
+                    let staged = self.staging.create()?;
+                    let (record, _) = self.assemble(staged.path(), name_email, files)?;
+                    let publication = self.publisher().publish(
+                        staged.path(),
+                        staged.scratch(),
+                        name_email,
+                        &record.keygrip,
+                    )?;
+                    if publication == Publication::Done {
+                        self.relink(name_email)?;
+                        return Ok(Adopted::Made);
+                    }
+                }
+            }
+        }
+        Err(Error::busy(format!("the key of {name_email} comes and goes")))
+    }
+
+    fn adopt_over(
+        &self,
+        name_email: &NameEmail,
+        files: &HomeFiles,
+        present: &KeyRecord,
+    ) -> Result<Adopted> {
+        let is_other = |found: &KeyRecord, there: &KeyRecord| {
+            Error::Refused(format!(
+                "this host has the key {} of {name_email}, the other hosts have {}, and neither was removed; this \
+                 host's was left alone; look at both, then `copr-keygen remove` the wrong one (docs/cluster.md)",
+                found.fingerprint, there.fingerprint
+            ))
+        };
+        let there = files.record().ok_or_else(|| {
+            Error::Refused("it cannot be told which key the other hosts have".into())
+        })?;
+        if there.fingerprint != present.fingerprint {
+            return Err(is_other(present, &there));
+        }
+        let home = self.homes.path(name_email);
+        let pubring = home.join(PUBRING);
+        let limit = HomeFileName::Pubring.limit();
+        if files.pubring() == *read_file(&pubring, limit)? {
+            self.relink(name_email)?;
+            return Ok(Adopted::Kept);
+        }
+        let staged = self.staging.create()?;
+        let (record, theirs) = self.assemble(staged.path(), name_email, files)?;
+        let _held = hold_key(&home, name_email)?;
+        let Some(present) = self.homes.find(name_email)? else {
+            return Err(Error::NoKey(name_email.clone()));
+        };
+        if record.fingerprint != present.fingerprint {
+            return Err(is_other(&present, &record));
+        }
+        let deadline = Instant::now() + KEY_TIME;
+        let keyring = Keyring { home: staged.path(), file: &pubring };
+        let ours = self.gpg.inspect_one(keyring, deadline)?;
+        let adopted = match (has_all(&theirs, &ours), has_all(&ours, &theirs)) {
+            (true, _) => {
+                replace(&staged.path().join(PUBRING), &pubring)?;
+                replace(&staged.path().join(RECORD), &home.join(RECORD))?;
+                Adopted::Updated
+            }
+            (false, true) => return Ok(Adopted::Ahead),
+            (false, false) => {
+                let more = staged.scratch().join("theirs.pgp");
+                let file = staged.path().join(PUBRING);
+                let keyring = Keyring { home: staged.path(), file: &file };
+                let exported = self.gpg.export(keyring, &record.fingerprint, false, deadline)?;
+                write_new(&more, &exported)?;
+                let union = self.staging.create()?;
+                let file = union.path().join(PUBRING);
+                copy(&pubring, &file)?;
+                self.gpg.import(union.path(), &more, None, deadline)?;
+                let keyring = Keyring { home: union.path(), file: &file };
+                let merged = self.gpg.inspect_one(keyring, deadline)?;
+                if !has_all(&merged, &ours) || !has_all(&merged, &theirs) {
+                    return Err(Error::Refused(format!(
+                        "gpg could not merge what this host and the others have of the certificate {}; this host's \
+                         was left alone",
+                        record.fingerprint
+                    )));
+                }
+                let mut known = present;
+                known.learn(&merged);
+                known.changed = known.changed.max(record.changed);
+                known.write(union.path())?;
+                replace(&file, &pubring)?;
+                replace(&union.path().join(RECORD), &home.join(RECORD))?;
+                Adopted::Ahead
+            }
+        };
+        self.signd.mark_changed(staged.scratch());
+        self.relink(name_email)?;
+        Ok(adopted)
+    }
+}
+
+/// Whether a certificate has every signature and user ID of another one.
+fn has_all(certificate: &Certificate, of: &Certificate) -> bool {
+    let there = signatures(certificate);
+    signatures(of).iter().all(|signature| there.contains(signature))
+        && of.user_ids.iter().all(|id| certificate.user_ids.contains(id))
+}

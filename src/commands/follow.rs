@@ -1,0 +1,335 @@
+//! `copr-keygen follow`: this host has every key that other hosts make, change or remove.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cluster::directory::SharedKey;
+use cluster::watch::Change;
+use cluster::{Directory, Error as ClusterError, Lease};
+use gpg::clock;
+use keystore::{Adopted, Agreement, Followed, NameEmail, Offered, Store, interrupt, parallel};
+
+use super::{output, state};
+use crate::cli::Follow;
+use crate::error::{Error, Result};
+use crate::settings::Settings;
+use crate::systemd::notify::Notifier;
+
+/// How often the lease of this host is kept, and how far it has followed is written.
+const KEEP: Duration = Duration::from_secs(4);
+/// How long to wait before etcd is asked again that has not answered.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often keys are tried again that could not be taken over.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// Follows until it is told to stop, or until this host is whole.
+pub fn run(settings: &Settings, options: &Follow) -> Result<()> {
+    let Some(directory) = settings.cluster_directory.clone() else {
+        return Err(Error::Settings(
+            "cluster.endpoints: names no member of etcd, so there is nobody to follow".into(),
+        ));
+    };
+    let host = settings.cluster.host.get()?.clone();
+    let jobs = *settings.jobs.get()?;
+    let store = state::open_with_gpg(settings)?;
+    let _work = interrupt::work();
+    let known = Followed::read(&settings.state_dir);
+    let mut follower = Follower {
+        root: settings,
+        store,
+        directory,
+        jobs,
+        followed: known.map_or_else(Followed::fresh, Ok)?,
+        refused: BTreeMap::new(),
+        taken: 0,
+    };
+    if options.once || options.seed {
+        follower.directory.prove()?;
+        if options.seed {
+            follower.seed()?;
+        }
+        follower.compare()?;
+        follower.write()?;
+        return follower.conclude();
+    }
+    let mut notifier = Notifier::from_env();
+    let directory = Arc::clone(&follower.directory);
+    loop {
+        match follower.session(&directory, &host, &mut notifier) {
+            Ok(()) => {}
+            Err(Error::NoAgreement(why)) => {
+                log::warn!("{why}; it is tried again");
+                notifier.alive(&format!("waiting: {why}"));
+            }
+            Err(Error::Interrupted { .. }) => return Ok(()),
+            Err(e) => return Err(e),
+        }
+        if interrupt::signal().is_some() {
+            notifier.stopping();
+            return Ok(());
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// What follows.
+struct Follower<'a> {
+    root: &'a Settings,
+    store: Store,
+    directory: Arc<Directory>,
+    jobs: usize,
+    followed: Followed,
+    /// Keys that could not be taken over, and why.
+    refused: BTreeMap<String, String>,
+    /// Keys that were made, changed or removed here.
+    taken: usize,
+}
+
+impl Follower<'_> {
+    /// Follows until something fails.
+    fn session(
+        &mut self,
+        directory: &Directory,
+        host: &str,
+        notifier: &mut Notifier,
+    ) -> Result<()> {
+        directory.prove()?;
+        let lease = directory.take_host(host, &self.followed.number)?;
+        notifier.ready();
+        self.compare()?;
+        self.write()?;
+        log::info!("whole up to revision {}: {}", self.followed.revision, self.words());
+        let mut clocks = Clocks { kept: Instant::now(), retried: Instant::now() };
+        while interrupt::signal().is_none() {
+            let mut watch = match directory.watch(self.followed.revision + 1) {
+                Ok(watch) => watch,
+                Err(ClusterError::Compacted(_)) => {
+                    self.compare()?;
+                    continue;
+                }
+                Err(e) => return Err(e.into()),
+            };
+            loop {
+                let seen = watch.next();
+                self.keep(&lease, &mut clocks, notifier)?;
+                match seen {
+                    Ok(Some((changes, revision))) => self.take_changes(changes, revision)?,
+                    Ok(None) | Err(ClusterError::Compacted(_)) => break,
+                    Err(e) => return Err(e.into()),
+                }
+                if interrupt::signal().is_some() {
+                    break;
+                }
+            }
+        }
+        self.write()
+    }
+
+    /// What is due now and then.
+    fn keep(&mut self, lease: &Lease, clocks: &mut Clocks, notifier: &mut Notifier) -> Result<()> {
+        notifier.alive(&self.words());
+        if clocks.kept.elapsed() >= KEEP {
+            clocks.kept = Instant::now();
+            if !lease.keep(Instant::now() + KEEP)? {
+                return Err(Error::NoAgreement("the lease of this host has ended".into()));
+            }
+            self.write()?;
+        }
+        if clocks.retried.elapsed() >= AGAIN {
+            clocks.retried = Instant::now();
+            self.retry()?;
+        }
+        Ok(())
+    }
+
+    fn words(&self) -> String {
+        let refused = match self.refused.len() {
+            0 => String::new(),
+            count => format!(", {} could not be taken over", output::keys(count)),
+        };
+        format!("up to date with revision {}{refused}", self.followed.revision)
+    }
+
+    fn take_changes(&mut self, changes: Vec<Change>, revision: u64) -> Result<()> {
+        let mut newest = BTreeMap::new();
+        for change in changes {
+            match change {
+                Change::Put(stored) => drop(newest.insert(stored.name.clone(), stored)),
+                Change::Deleted(stored) => {
+                    newest.remove(&stored.name);
+                    let shared = self.directory.of_change(stored);
+                    let name = shared.name_email.map_or_else(|name| name, |name| name.to_string());
+                    log::warn!(
+                        "{name}: its key was deleted from etcd by hand; this host keeps it: to put it back: \
+                         `copr-keygen follow --seed`; to remove it everywhere: put it back, then `copr-keygen remove`"
+                    );
+                }
+            }
+        }
+        let keys = newest.into_values().map(|stored| self.directory.of_change(stored)).collect();
+        self.take(keys)?;
+        self.followed.revision = self.followed.revision.max(revision);
+        Ok(())
+    }
+
+    /// Has this host keep what counts for these identities.
+    fn take(&mut self, keys: Vec<SharedKey>) -> Result<()> {
+        let store = &self.store;
+        let stopped = || "the keys that are left are taken over by the next run".to_owned();
+        interrupt::check(stopped)?;
+        let adopted = parallel::map(keys, self.jobs, |key| {
+            if interrupt::signal().is_some() {
+                return None;
+            }
+            let adopted = match &key.name_email {
+                Ok(name_email) => store.adopt(name_email, &key.value),
+                Err(name) => Err(Error::Refused(format!("{name:?} is no name of an identity"))),
+            };
+            Some((key.name_email.map_or_else(|name| name, |name| name.to_string()), adopted))
+        });
+        let mut is_full = None;
+        for outcome in adopted {
+            let Some((name, adopted)) = outcome else { continue };
+            match adopted {
+                Ok(Adopted::Kept) => drop(self.refused.remove(&name)),
+                Ok(Adopted::Ahead) => {
+                    self.refused.remove(&name);
+                    log::warn!(
+                        "{name}: its certificate has signatures here that the other hosts do not have; \
+                         `copr-keygen follow --seed` gives them"
+                    );
+                }
+                Ok(_) => {
+                    self.refused.remove(&name);
+                    self.taken += 1;
+                }
+                Err(e) => {
+                    if matches!(e, Error::Gpg(gpg::Error::NoSpace { .. })) {
+                        is_full = Some(e.to_string());
+                    }
+                    let why = e.to_string();
+                    if self.refused.get(&name) != Some(&why) {
+                        log::error!("{name}: {why}");
+                    }
+                    self.refused.insert(name, why);
+                }
+            }
+        }
+        interrupt::check(stopped)?;
+        // Nothing that was not taken over counts as followed.
+        is_full.map_or(Ok(()), |why| Err(Error::NoAgreement(why)))
+    }
+
+    /// Takes over every change since this host has followed last, and every key that it does not have.
+    fn compare(&mut self) -> Result<()> {
+        let directory = Arc::clone(&self.directory);
+        let (source, revision) = directory.now()?;
+        if source != self.followed.source || revision < self.followed.revision {
+            if !self.followed.source.is_empty() {
+                log::warn!(
+                    "etcd is another one than before, or was restored from a snapshot (revision {revision}, and this \
+                     host has followed up to {}); everything is compared",
+                    self.followed.revision
+                );
+            }
+            self.followed.source = source;
+            self.followed.revision = 0;
+        }
+        let since = self.followed.revision + 1;
+        let complete = directory.changed(since, |keys| self.take(keys))?;
+        self.followed.revision = complete;
+        let here = self.here()?;
+        let (mut there, mut missing) = (HashSet::new(), Vec::new());
+        directory.identities(|name_email| {
+            if !here.contains(&name_email) {
+                missing.push(name_email.clone());
+            }
+            there.insert(name_email);
+        })?;
+        for names in missing.chunks(100) {
+            self.fetch(names)?;
+        }
+        let only_here = here.iter().filter(|name| !there.contains(name)).count();
+        if only_here > 0 {
+            log::warn!(
+                "{} of this host not known to the other hosts; `copr-keygen follow --seed` tells them",
+                output::number(only_here, "key is", "keys are")
+            );
+        }
+        Ok(())
+    }
+
+    fn here(&self) -> Result<HashSet<NameEmail>> {
+        self.store.catalog().homes().identities()?.collect()
+    }
+
+    /// Takes over the keys of these identities.
+    fn fetch(&mut self, names: &[NameEmail]) -> Result<()> {
+        let mut keys = Vec::new();
+        for name_email in names {
+            let agreed = self.directory.look(name_email)?;
+            if let Some(value) = agreed.value {
+                let name_email = Ok(name_email.clone());
+                keys.push(SharedKey { name_email, value, revision: agreed.revision });
+            }
+        }
+        self.take(keys)
+    }
+
+    /// Tries keys again that could not be taken over.
+    fn retry(&mut self) -> Result<()> {
+        let names: Vec<_> =
+            self.refused.keys().filter_map(|name| NameEmail::parse(name).ok()).collect();
+        self.fetch(&names)
+    }
+
+    /// Offers every key of this host.
+    fn seed(&mut self) -> Result<()> {
+        let names: Vec<_> = self.here()?.into_iter().collect();
+        let (store, all) = (&self.store, names.len());
+        let offered = parallel::map(names, self.jobs, |name_email| {
+            let stopped = || "the keys that are left are offered by the next run".into();
+            let offered = interrupt::check(stopped).and_then(|()| store.offer(&name_email));
+            (name_email, offered)
+        });
+        let mut taken = 0;
+        for (name_email, offered) in offered {
+            match offered {
+                Ok(Offered::Taken) => taken += 1,
+                Ok(Offered::Known) => {}
+                Err(e @ (Error::Interrupted { .. } | Error::Settings(_))) => return Err(e),
+                Err(e) => {
+                    log::error!("{name_email}: {e}");
+                    self.refused.insert(name_email.to_string(), e.to_string());
+                }
+            }
+        }
+        log::info!("{} of {} told to the other hosts", taken, output::keys(all));
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<()> {
+        self.followed.time = clock::now()?;
+        self.followed.refused = self.refused.len();
+        let work = self.store.workplace()?;
+        self.followed.write(&self.root.state_dir, work.path())
+    }
+
+    fn conclude(self) -> Result<()> {
+        log::info!(
+            "up to date with revision {}: {} made, changed or removed here",
+            self.followed.revision,
+            output::keys(self.taken)
+        );
+        state::all_done(self.refused.is_empty(), || {
+            format!("{} could not be taken over or told, see above", output::keys(self.refused.len()))
+        })
+    }
+}
+
+/// When something was done last.
+struct Clocks {
+    kept: Instant,
+    retried: Instant,
+}
