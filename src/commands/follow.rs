@@ -22,6 +22,8 @@ const KEEP: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often keys are tried again that could not be taken over.
 const AGAIN: Duration = Duration::from_secs(60);
+/// How soon, when another process of this host had one in its hands.
+const SOON: Duration = Duration::from_millis(500);
 
 /// Follows until it is told to stop, or until this host is whole.
 pub fn run(settings: &Settings, options: &Follow) -> Result<()> {
@@ -42,6 +44,7 @@ pub fn run(settings: &Settings, options: &Follow) -> Result<()> {
         jobs,
         followed: known.map_or_else(Followed::fresh, Ok)?,
         refused: BTreeMap::new(),
+        in_use: HashSet::new(),
         taken: 0,
     };
     if options.once || options.seed {
@@ -82,6 +85,8 @@ struct Follower<'a> {
     followed: Followed,
     /// Keys that could not be taken over, and why.
     refused: BTreeMap<String, String>,
+    /// Keys that another process of this host had in its hands.
+    in_use: HashSet<NameEmail>,
     /// Keys that were made, changed or removed here.
     taken: usize,
 }
@@ -111,6 +116,7 @@ impl Follower<'_> {
                 Err(e) => return Err(e.into()),
             };
             loop {
+                self.take_used()?;
                 let seen = watch.next();
                 self.keep(&lease, &mut clocks, notifier)?;
                 match seen {
@@ -204,6 +210,7 @@ impl Follower<'_> {
                     self.refused.remove(&name);
                     self.taken += 1;
                 }
+                Err(Error::InUse(name_email)) => drop(self.in_use.insert(name_email)),
                 Err(e) => {
                     if matches!(e, Error::Gpg(gpg::Error::NoSpace { .. })) {
                         is_full = Some(e.to_string());
@@ -250,6 +257,7 @@ impl Follower<'_> {
         for names in missing.chunks(100) {
             self.fetch(names)?;
         }
+        self.take_used()?;
         let only_here = here.iter().filter(|name| !there.contains(name)).count();
         if only_here > 0 {
             log::warn!(
@@ -275,6 +283,16 @@ impl Follower<'_> {
             }
         }
         self.take(keys)
+    }
+
+    /// Takes over the keys that another process of this host had in its hands, when it is done with them.
+    fn take_used(&mut self) -> Result<()> {
+        while !self.in_use.is_empty() {
+            std::thread::sleep(SOON);
+            let names: Vec<_> = self.in_use.drain().collect();
+            self.fetch(&names)?;
+        }
+        Ok(())
     }
 
     /// Tries keys again that could not be taken over.

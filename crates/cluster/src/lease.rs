@@ -1,6 +1,8 @@
 //! A name that belongs to a process as long as it lives: the value goes away when nobody has kept its lease for a
 //! while.
 
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -8,6 +10,9 @@ use serde_json::json;
 use crate::client::{Etcd, Put, Stored};
 use crate::error::{Error, Result};
 use crate::gateway::number_of;
+
+/// How often a lease is kept while work goes on.
+const KEEP: Duration = Duration::from_secs(4);
 
 /// How long etcd may be asked for the end of a lease that nobody needs any more.
 const END_TIME: Duration = Duration::from_secs(2);
@@ -58,6 +63,24 @@ impl Etcd {
 }
 
 impl Lease<'_> {
+    /// Does `work` and keeps the lease meanwhile. A lease that has ended does not end the work: it saves work, and
+    /// decides nothing.
+    pub fn keep_while<T>(&self, work: impl FnOnce() -> T) -> T {
+        let (done, is_done) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                while is_done.recv_timeout(KEEP) == Err(RecvTimeoutError::Timeout) {
+                    if let Err(e) = self.keep(Instant::now() + KEEP) {
+                        log::warn!("keeping the lease of this run: {e}");
+                    }
+                }
+            });
+            let result = work();
+            drop(done);
+            result
+        })
+    }
+
     /// Keeps it for its time again; `false` when it has ended already.
     pub fn keep(&self, deadline: Instant) -> Result<bool> {
         let request = json!({ "ID": self.id.to_string() });

@@ -3,7 +3,8 @@
 
 use std::time::Instant;
 
-use gpg::{Certificate, Keyring};
+use gpg::packets::{Packet, packets};
+use gpg::{Keyring, keybox};
 
 use crate::Store;
 use crate::error::{Error, Result};
@@ -13,7 +14,7 @@ use crate::files::small_files::read_file;
 use crate::home::home_files::{HomeFileName, HomeFiles};
 use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
-use crate::keep::prolong::{copy, signatures};
+use crate::keep::prolong::copy;
 use crate::layout::{PUBRING, RECORD};
 use crate::make::limits::KEY_TIME;
 use crate::shared::value::Shared;
@@ -112,12 +113,14 @@ impl Store {
         let home = self.homes.path(name_email);
         let pubring = home.join(PUBRING);
         let limit = HomeFileName::Pubring.limit();
-        if files.pubring() == *read_file(&pubring, limit)? {
+        let ours = read_file(&pubring, limit)?;
+        if has_all(&ours, files.pubring())? {
             self.relink(name_email)?;
-            return Ok(Adopted::Kept);
+            let is_same = has_all(files.pubring(), &ours)?;
+            return Ok(if is_same { Adopted::Kept } else { Adopted::Ahead });
         }
         let staged = self.staging.create()?;
-        let (record, theirs) = self.assemble(staged.path(), name_email, files)?;
+        let (record, _) = self.assemble(staged.path(), name_email, files)?;
         let _held = hold_key(&home, name_email)?;
         let Some(present) = self.homes.find(name_email)? else {
             return Err(Error::NoKey(name_email.clone()));
@@ -125,17 +128,15 @@ impl Store {
         if record.fingerprint != present.fingerprint {
             return Err(is_other(&present, &record));
         }
-        let deadline = Instant::now() + KEY_TIME;
-        let keyring = Keyring { home: staged.path(), file: &pubring };
-        let ours = self.gpg.inspect_one(keyring, deadline)?;
-        let adopted = match (has_all(&theirs, &ours), has_all(&ours, &theirs)) {
-            (true, _) => {
+        let ours = read_file(&pubring, limit)?;
+        let adopted = match has_all(files.pubring(), &ours)? {
+            true => {
                 replace(&staged.path().join(PUBRING), &pubring)?;
                 replace(&staged.path().join(RECORD), &home.join(RECORD))?;
                 Adopted::Updated
             }
-            (false, true) => return Ok(Adopted::Ahead),
-            (false, false) => {
+            false => {
+                let deadline = Instant::now() + KEY_TIME;
                 let more = staged.scratch().join("theirs.pgp");
                 let file = staged.path().join(PUBRING);
                 let keyring = Keyring { home: staged.path(), file: &file };
@@ -147,7 +148,8 @@ impl Store {
                 self.gpg.import(union.path(), &more, None, deadline)?;
                 let keyring = Keyring { home: union.path(), file: &file };
                 let merged = self.gpg.inspect_one(keyring, deadline)?;
-                if !has_all(&merged, &ours) || !has_all(&merged, &theirs) {
+                let union_file = read_file(&file, limit)?;
+                if !has_all(&union_file, &ours)? || !has_all(&union_file, files.pubring())? {
                     return Err(Error::Refused(format!(
                         "gpg could not merge what this host and the others have of the certificate {}; this host's \
                          was left alone",
@@ -169,9 +171,18 @@ impl Store {
     }
 }
 
-/// Whether a certificate has every signature and user ID of another one.
-fn has_all(certificate: &Certificate, of: &Certificate) -> bool {
-    let there = signatures(certificate);
-    signatures(of).iter().all(|signature| there.contains(signature))
-        && of.user_ids.iter().all(|id| certificate.user_ids.contains(id))
+/// Type of the packets in which gpg keeps notes of its own.
+const RING_TRUST: u8 = 12;
+
+/// Whether the certificate of a keyring has every packet of another one: each user ID, each signature.
+fn has_all(keyring: &[u8], of: &[u8]) -> Result<bool> {
+    let (there, of) = (packets_in(keyring)?, packets_in(of)?);
+    Ok(of.iter().all(|packet| packet.kind == RING_TRUST || there.contains(packet)))
+}
+
+fn packets_in(keyring: &[u8]) -> Result<Vec<Packet>> {
+    let refused = |why: String| Error::Refused(format!("a certificate to be compared {why}"));
+    let certificate = keybox::one_certificate(keyring).map_err(refused)?;
+    let bytes = certificate.packets().ok_or_else(|| refused("is cut off".into()))?;
+    packets(bytes).map_err(|e| refused(format!("holds {e}")))
 }
