@@ -154,7 +154,7 @@ define FILES
 	$(1) as 0755 $(DESTDIR)$(PREFIX)/bin/copr-keygen $(BINARY)
 	$(1) link copr-keygen $(DESTDIR)$(PREFIX)/bin/gpg-copr
 	$(1) link copr-keygen $(DESTDIR)$(PREFIX)/bin/gpg_copr.sh
-	$(1) file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system units/copr-keygen.socket units/copr-keygen.service units/copr-keygen-prolong.service units/copr-keygen-prolong.timer units/copr-keygen-pool.service units/copr-keygen-pool.path units/copr-keygen-phrases.service units/copr-keygen-signd.socket units/copr-keygen-signd.service units/copr-keygen-backup.service units/copr-keygen-backup.timer
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system units/copr-keygen.socket units/copr-keygen.service units/copr-keygen-prolong.service units/copr-keygen-prolong.timer units/copr-keygen-pool.service units/copr-keygen-pool.path units/copr-keygen-phrases.service units/copr-keygen-signd.socket units/copr-keygen-signd.service units/copr-keygen-backup.service units/copr-keygen-backup.timer units/copr-keygen-follow.service
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/copr-keygen.service.d units/copr-keygen-.service.d/10-sandbox.conf
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/copr-keygen-.service.d units/copr-keygen-.service.d/10-sandbox.conf
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/copr-keygen units/signd.service.d/10-copr-keygen.conf

@@ -4,16 +4,15 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::{Connection, Directory};
 use gpg::{Gpg, clock};
-use keystore::{CREDENTIAL, Passphrases, SealingKey, SealingProof};
+use keystore::{CREDENTIAL, SealingKey};
 
 use crate::error::{Error, Result};
 use crate::systemd::credentials;
 
+mod cluster;
 mod layers;
 mod table;
 mod value;
@@ -97,61 +96,6 @@ impl Settings {
         Ok(())
     }
 
-    /// Takes what this process needs to ask other hosts, where there are others: credentials, which may be
-    /// readable by root only, and a sealed state. Nothing is asked yet.
-    pub fn find_cluster(&mut self) -> Result<()> {
-        let endpoints = self.cluster.endpoints.get()?.clone();
-        if endpoints.is_empty() {
-            return Ok(());
-        }
-        let marker = Passphrases::new(&self.keystore()?).marker()?;
-        let (Some(marker), Some(key)) = (marker, &self.sealing_key) else {
-            return Err(Error::Settings(format!(
-                "cluster.endpoints: several hosts share sealed passphrases only, so that etcd never has what can sign:                  give this process the {CREDENTIAL} that all hosts have, then run `copr-keygen seal` (docs/cluster.md)"
-            )));
-        };
-        let given = |credential: &str, setting: &str, file: &Value<Option<PathBuf>>| {
-            let file = file.get()?;
-            let read = |file: &PathBuf| credentials::read_file(setting, file, &self.state_dir);
-            let content = match credentials::read(credential)? {
-                Some(content) => Some(content),
-                None => file.as_ref().map(read).transpose()?,
-            };
-            Ok::<_, Error>(content.map(|content| content.as_bytes().to_vec()))
-        };
-        let cluster = &self.cluster;
-        // A certificate is for everybody to read.
-        let public = |credential: &str, setting: &str, file: &Value<Option<PathBuf>>| {
-            let path = file.get()?;
-            let failed = |path: &Path| {
-                let path = path.display().to_string();
-                move |e| Error::Settings(format!("{setting} = {path:?}: cannot be read: {e}"))
-            };
-            let read = |path: &PathBuf| std::fs::read(path).map_err(failed(path));
-            match credentials::read(credential)? {
-                Some(content) => Ok(Some(content.as_bytes().to_vec())),
-                None => path.as_ref().map(read).transpose(),
-            }
-        };
-        let certificate = public("cluster-cert", "cluster.cert_file", &cluster.cert_file)?;
-        let secret = given("cluster-key", "cluster.key_file", &cluster.key_file)?;
-        let identity = match (certificate, secret) {
-            (Some(certificate), Some(secret)) => Some((certificate, secret)),
-            (None, None) => None,
-            (Some(_), None) => return Err(half("cluster.key_file", "cluster.cert_file")),
-            (None, Some(_)) => return Err(half("cluster.cert_file", "cluster.key_file")),
-        };
-        let connection = Connection {
-            endpoints,
-            ca: public("cluster-ca", "cluster.ca_file", &cluster.ca_file)?,
-            identity,
-        };
-        let proof = SealingProof::new(marker, key.clone());
-        let directory = Directory::new(&connection, cluster.prefix.get()?, proof)?;
-        self.cluster_directory = Some(Arc::new(directory));
-        Ok(())
-    }
-
     /// The GnuPG programs.
     pub fn gnupg(&self) -> Result<Gpg> {
         let (gpg, agent) = (self.gpg.get()?.clone(), self.gpg_agent.get()?.clone());
@@ -184,10 +128,6 @@ impl Settings {
             agreement: None,
         })
     }
-}
-
-fn half(missing: &str, given: &str) -> Error {
-    Error::Settings(format!("{missing}: is needed too where {given} is given"))
 }
 
 impl GpgSettings {

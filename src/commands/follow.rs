@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cluster::directory::SharedKey;
+use cluster::directory::{LEASE_TIME, SharedKey};
 use cluster::watch::Change;
 use cluster::{Directory, Error as ClusterError, Lease};
 use gpg::clock;
@@ -43,6 +43,7 @@ pub fn run(settings: &Settings, options: &Follow) -> Result<()> {
         directory,
         jobs,
         followed: known.map_or_else(Followed::fresh, Ok)?,
+        notifier: Notifier::from_env(),
         refused: BTreeMap::new(),
         in_use: HashSet::new(),
         taken: 0,
@@ -56,20 +57,26 @@ pub fn run(settings: &Settings, options: &Follow) -> Result<()> {
         follower.write()?;
         return follower.conclude();
     }
-    let mut notifier = Notifier::from_env();
+    // The number comes back with a process that was killed.
+    follower.write()?;
     let directory = Arc::clone(&follower.directory);
+    // Whether etcd answers is no matter of this host.
+    follower.notifier.ready();
+    let mut last = String::new();
     loop {
-        match follower.session(&directory, &host, &mut notifier) {
-            Ok(()) => {}
+        match follower.session(&directory, &host) {
+            Ok(()) | Err(Error::Interrupted { .. }) => {}
             Err(Error::NoAgreement(why)) => {
-                log::warn!("{why}; it is tried again");
-                notifier.alive(&format!("waiting: {why}"));
+                if why != last {
+                    log::warn!("{why}; it is tried again");
+                }
+                follower.notifier.alive(&format!("waiting: {why}"));
+                last = why;
             }
-            Err(Error::Interrupted { .. }) => return Ok(()),
             Err(e) => return Err(e),
         }
         if interrupt::signal().is_some() {
-            notifier.stopping();
+            follower.notifier.stopping();
             return Ok(());
         }
         std::thread::sleep(PAUSE);
@@ -83,6 +90,7 @@ struct Follower<'a> {
     directory: Arc<Directory>,
     jobs: usize,
     followed: Followed,
+    notifier: Notifier,
     /// Keys that could not be taken over, and why.
     refused: BTreeMap<String, String>,
     /// Keys that another process of this host had in its hands.
@@ -93,16 +101,10 @@ struct Follower<'a> {
 
 impl Follower<'_> {
     /// Follows until something fails.
-    fn session(
-        &mut self,
-        directory: &Directory,
-        host: &str,
-        notifier: &mut Notifier,
-    ) -> Result<()> {
+    fn session(&mut self, directory: &Directory, host: &str) -> Result<()> {
         directory.prove()?;
-        let lease = directory.take_host(host, &self.followed.number)?;
-        notifier.ready();
-        self.compare()?;
+        let lease = self.take_host(directory, host)?;
+        lease.keep_while(|| self.compare())?;
         self.write()?;
         log::info!("whole up to revision {}: {}", self.followed.revision, self.words());
         let mut clocks = Clocks { kept: Instant::now(), retried: Instant::now() };
@@ -110,7 +112,7 @@ impl Follower<'_> {
             let mut watch = match directory.watch(self.followed.revision + 1) {
                 Ok(watch) => watch,
                 Err(ClusterError::Compacted(_)) => {
-                    self.compare()?;
+                    lease.keep_while(|| self.compare())?;
                     continue;
                 }
                 Err(e) => return Err(e.into()),
@@ -118,10 +120,14 @@ impl Follower<'_> {
             loop {
                 self.take_used()?;
                 let seen = watch.next();
-                self.keep(&lease, &mut clocks, notifier)?;
+                self.keep(&lease, &mut clocks)?;
                 match seen {
                     Ok(Some((changes, revision))) => self.take_changes(changes, revision)?,
-                    Ok(None) | Err(ClusterError::Compacted(_)) => break,
+                    Ok(None) => break,
+                    Err(ClusterError::Compacted(_)) => {
+                        lease.keep_while(|| self.compare())?;
+                        break;
+                    }
                     Err(e) => return Err(e.into()),
                 }
                 if interrupt::signal().is_some() {
@@ -132,9 +138,27 @@ impl Follower<'_> {
         self.write()
     }
 
+    /// Takes the name of this host. A host that was replaced by this one is waited out.
+    fn take_host<'d>(&mut self, directory: &'d Directory, host: &str) -> Result<Lease<'d>> {
+        let deadline = Instant::now() + LEASE_TIME + KEEP;
+        loop {
+            if let Some(lease) = directory.take_host(host, &self.followed.number)? {
+                return Ok(lease);
+            }
+            interrupt::check(|| "nothing was begun".into())?;
+            if Instant::now() > deadline {
+                return Err(Error::Settings(format!(
+                    "cluster.host = {host:?}: another host of this name follows; give each host a name of its own"
+                )));
+            }
+            self.notifier.alive("another host of this name has followed a moment ago");
+            std::thread::sleep(PAUSE);
+        }
+    }
+
     /// What is due now and then.
-    fn keep(&mut self, lease: &Lease, clocks: &mut Clocks, notifier: &mut Notifier) -> Result<()> {
-        notifier.alive(&self.words());
+    fn keep(&mut self, lease: &Lease, clocks: &mut Clocks) -> Result<()> {
+        self.notifier.alive(&self.words());
         if clocks.kept.elapsed() >= KEEP {
             clocks.kept = Instant::now();
             if !lease.keep(Instant::now() + KEEP)? {
@@ -181,6 +205,7 @@ impl Follower<'_> {
 
     /// Has this host keep what counts for these identities.
     fn take(&mut self, keys: Vec<SharedKey>) -> Result<()> {
+        self.notifier.alive(&format!("{} taken over so far", output::keys(self.taken)));
         let store = &self.store;
         let stopped = || "the keys that are left are taken over by the next run".to_owned();
         interrupt::check(stopped)?;
@@ -341,7 +366,10 @@ impl Follower<'_> {
             output::keys(self.taken)
         );
         state::all_done(self.refused.is_empty(), || {
-            format!("{} could not be taken over or told, see above", output::keys(self.refused.len()))
+            format!(
+                "{} could not be taken over or told, see above",
+                output::keys(self.refused.len())
+            )
         })
     }
 }

@@ -71,6 +71,8 @@ macro_rules! settings {
             pub sealing_key_fault: Option<String>,
             /// What all hosts share, where there is more than one: no setting, see [`Settings::find_cluster`].
             pub cluster_directory: Option<Arc<Directory>>,
+            /// Why that could not be found, in modes that can do without.
+            pub cluster_fault: Option<String>,
             /// Every setting as it was written, and where that was: name, text, source.
             pub origins: Vec<(String, String, String)>,
             /// Environment variables that look like settings of ours and are none.
@@ -101,6 +103,7 @@ macro_rules! settings {
                     sealing_key: None,
                     sealing_key_fault: None,
                     cluster_directory: None,
+                    cluster_fault: None,
                     origins: layers.origins(),
                     unknown_variables: layers.unknown_variables,
                     faults: layers.faults,

@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::process::{Child, Output, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,21 @@ impl Drop for Following {
     }
 }
 
+/// Every key signs, and `check` finds nothing amiss.
+fn is_well(sealed: &SealedHost) {
+    let _following = Following::start(sealed);
+    until("it follows", || Following::log(sealed).contains("whole up to"));
+    let output = sealed.run(&["check", "--deep", "--no-units", "--json"]);
+    let page: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // No signer runs here, nor anything at the address that is the default.
+    let is_of_units =
+        |finding: &Value| ["obs-signd", "units"].map(Into::into).contains(&finding["section"]);
+    let amiss = page.as_array().unwrap().iter().filter(|finding| {
+        !is_of_units(finding) && ["warning", "failed"].map(Into::into).contains(&finding["verdict"])
+    });
+    assert_eq!(amiss.count(), 0, "{page:#}");
+}
+
 fn fingerprint(sealed: &SealedHost, id: &str) -> Option<String> {
     let text = fs::read(sealed.host.home(id).join("key.json")).ok()?;
     let record: Value = serde_json::from_slice(&text).ok()?;
@@ -102,7 +117,7 @@ fn three_hosts_asked_at_once_make_one_key_each() {
             let first = fingerprint(&hosts[0], &name(number));
             assert!(first.is_some() && fingerprint(sealed, &name(number)) == first);
         }
-        sealed.well(&["check", "--deep", "--no-units"]);
+        is_well(sealed);
     }
     // Nothing in etcd can sign without the key that no host has told.
     let value = etcd.value(&name(0));
@@ -146,7 +161,11 @@ fn without_etcd_keys_are_served_and_none_is_made() {
     assert!(refused.header("retry-after").is_some(), "{refused:?}");
     assert!(asked.elapsed() < Duration::from_secs(20));
     assert_eq!(sealed.host.get("/ready").unwrap().status, 503);
-    for arguments in [&["remove", "--yes", &name(1)][..], &["follow", "--once"], &["make", &name(3), "--real", "x"]] {
+    for arguments in [
+        &["remove", "--yes", &name(1)][..],
+        &["follow", "--once"],
+        &["make", &name(3), "--real", "x"],
+    ] {
         let output = sealed.run(arguments);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", words(&output));
         assert!(words(&output).contains("etcd does not answer"), "{}", words(&output));
@@ -304,7 +323,7 @@ fn what_hosts_have_more_is_merged_on_request() {
     for sealed in &hosts {
         assert_eq!(signatures(sealed, &name(1)).len(), 3);
     }
-    hosts[0].well(&["check", "--deep", "--no-units"]);
+    is_well(&hosts[0]);
 }
 
 #[test]
@@ -397,7 +416,11 @@ fn keys_that_etcd_has_lost_are_kept_and_put_back_on_request() {
     etcd.run(&["del", &key(&name(1))]);
     etcd.run(&["del", &key(&name(2))]);
     let followed = hosts[1].run(&["follow", "--once"]);
-    assert!(followed.status.success() && words(&followed).contains("2 keys"), "{}", words(&followed));
+    assert!(
+        followed.status.success() && words(&followed).contains("2 keys"),
+        "{}",
+        words(&followed)
+    );
     assert_eq!(hosts[1].host.entries("keys").len(), 3);
     let refused = hosts[1].run(&["prolong"]);
     assert!(refused.status.success(), "no key is due: {}", words(&refused));
@@ -459,7 +482,104 @@ fn a_follower_killed_at_any_moment_becomes_whole() {
         let there = fingerprint(&hosts[0], &name(number));
         assert!(there.is_some() && fingerprint(&hosts[1], &name(number)) == there);
     }
-    hosts[1].well(&["check", "--deep", "--no-units"]);
+    is_well(&hosts[1]);
+}
+
+/// Runs openssl in a directory.
+fn openssl(directory: &std::path::Path, arguments: &str) {
+    let mut command = std::process::Command::new("openssl");
+    let output = command.args(arguments.split(' ')).current_dir(directory).output().unwrap();
+    assert!(output.status.success(), "openssl {arguments}: {}", words(&output));
+}
+
+/// An authority NAME, and a certificate NAME-HOST of it for 127.0.0.1.
+fn make_certificate(directory: &std::path::Path, authority: &str, host: &str) {
+    if !directory.join(format!("{authority}.crt")).exists() {
+        openssl(
+            directory,
+            &format!(
+                "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN={authority} \
+             -keyout {authority}.key -out {authority}.crt"
+            ),
+        );
+    }
+    let name = format!("{authority}-{host}");
+    fs::write(directory.join("extensions"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+    openssl(
+        directory,
+        &format!(
+            "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN={host} -keyout {name}.key -out {name}.csr"
+        ),
+    );
+    openssl(
+        directory,
+        &format!(
+            "x509 -req -in {name}.csr -CA {authority}.crt -CAkey {authority}.key -CAcreateserial -days 30 \
+         -extfile extensions -out {name}.crt"
+        ),
+    );
+}
+
+#[test]
+fn etcd_and_hosts_know_each_other_by_certificates() {
+    let directory = tempfile::tempdir().unwrap();
+    for (authority, host) in [("good", "etcd"), ("good", "sign1"), ("bad", "sign1")] {
+        make_certificate(directory.path(), authority, host);
+    }
+    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let tls = [
+        ("--cert-file", "good-etcd.crt"),
+        ("--key-file", "good-etcd.key"),
+        ("--trusted-ca-file", "good.crt"),
+    ];
+    let mut arguments = vec!["--client-cert-auth".to_owned()];
+    arguments.extend(tls.iter().flat_map(|(option, name)| [(*option).to_owned(), file(name)]));
+    let etcd = Etcd::start_with(&arguments);
+    let mut sealed = SealedHost::sealed();
+    sealed.host.set("COPR_KEYGEN_CLUSTER_ENDPOINTS", format!("https://127.0.0.1:{}", etcd.port()));
+    let mut with = |ca: &str, certificate: &str, status: i32, expected: &str| {
+        sealed.host.set("COPR_KEYGEN_CLUSTER_CA_FILE", file(ca));
+        sealed.host.set("COPR_KEYGEN_CLUSTER_CERT_FILE", file(&format!("{certificate}.crt")));
+        sealed.host.set("COPR_KEYGEN_CLUSTER_KEY_FILE", file(&format!("{certificate}.key")));
+        let followed = sealed.run(&["follow", "--once"]);
+        assert_eq!(followed.status.code(), Some(status), "{}", words(&followed));
+        assert!(words(&followed).contains(expected), "{}", words(&followed));
+    };
+    with("good.crt", "good-sign1", 0, "up to date with revision");
+    with("bad.crt", "good-sign1", 1, "certificate");
+    with("good.crt", "bad-sign1", 1, "etcd does not answer");
+    with("good.key", "good-sign1", 78, "cluster.ca_file: holds no certificate");
+    with("good.crt", "none", 78, "cluster.cert_file");
+    let secret = directory.path().join("good-sign1.key");
+    fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    with("good.crt", "good-sign1", 78, "has mode 0644");
+}
+
+#[test]
+fn check_says_how_the_hosts_agree() {
+    let mut etcd = Etcd::start();
+    let sealed = member(&etcd.url(), "a");
+    sealed.make(&name(1), json!({}));
+    let page = |sealed: &SealedHost| sealed.page(&[]);
+    assert!(page(&sealed).contains("this host has never followed the others"));
+    {
+        let _following = Following::start(&sealed);
+        until("it follows", || Following::log(&sealed).contains("whole up to"));
+        let found = page(&sealed);
+        assert!(found.contains("1 here, each known to etcd"), "{found}");
+        assert!(found.contains("hosts that follow"), "{found}");
+        let metrics = sealed.host.get("/metrics").unwrap().body;
+        assert!(metrics.contains("copr_keygen_cluster_revision "), "{metrics}");
+        assert!(metrics.contains("copr_keygen_cluster_keys_refused 0"), "{metrics}");
+        etcd.run(&["del", &key(&name(1))]);
+        assert!(page(&sealed).contains("1 key is not known to the other hosts"));
+        sealed.well(&["follow", "--seed"]);
+        assert!(page(&sealed).contains("1 here, each known to etcd"));
+    }
+    etcd.kill();
+    let found = page(&sealed);
+    assert!(found.contains("start this member of etcd"), "{found}");
+    assert!(found.contains("etcd does not answer"), "{found}");
 }
 
 #[test]

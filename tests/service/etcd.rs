@@ -30,7 +30,8 @@ impl Etcd {
     pub fn start_with(tls: &[String]) -> Self {
         let directory = tempfile::Builder::new().prefix("ckg-etcd-").tempdir_in("/tmp").unwrap();
         let tls = tls.to_vec();
-        let mut etcd = Self { directory, port: free_port(), peers: free_port(), tls, process: None };
+        let mut etcd =
+            Self { directory, port: free_port(), peers: free_port(), tls, process: None };
         etcd.launch();
         etcd
     }

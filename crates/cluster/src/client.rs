@@ -57,8 +57,7 @@ impl Etcd {
 
     /// A value.
     pub fn get(&self, name: &[u8], deadline: Instant) -> Result<Option<Stored>> {
-        let answer =
-            self.gateway.call("/v3/kv/range", &json!({ "key": bytes(name) }), deadline)?;
+        let answer = self.gateway.call("/v3/kv/range", &json!({ "key": bytes(name) }), deadline)?;
         Ok(stored(&answer["kvs"])?.pop())
     }
 

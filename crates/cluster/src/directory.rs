@@ -95,8 +95,13 @@ impl Directory {
         let (mut after, mut first) = (None::<Vec<u8>>, None);
         loop {
             let prefix = self.keys();
-            let page =
-                Page { prefix: &prefix, after: after.as_deref(), since, names_only: false, limit: PAGE };
+            let page = Page {
+                prefix: &prefix,
+                after: after.as_deref(),
+                since,
+                names_only: false,
+                limit: PAGE,
+            };
             let (stored, revision) = self.etcd.page(&page, soon())?;
             // What changes while the pages are read has a later revision than the first of them.
             let complete = *first.get_or_insert(revision);
@@ -124,7 +129,10 @@ impl Directory {
             let (stored, _) = self.etcd.page(&page, soon())?;
             let count = stored.len();
             after = stored.last().map(|stored| stored.name.clone()).or(after);
-            stored.into_iter().filter_map(|one| self.shared(one).name_email.ok()).for_each(&mut take);
+            stored
+                .into_iter()
+                .filter_map(|one| self.shared(one).name_email.ok())
+                .for_each(&mut take);
             if count < NAMES {
                 return Ok(());
             }
@@ -158,16 +166,13 @@ impl Directory {
         Ok(())
     }
 
-    /// Takes the name of this host, by a number that nobody else has. Fails when another host has it.
-    pub fn take_host(&self, host: &str, number: &str) -> Result<Lease<'_>> {
+    /// Takes the name of this host, by a number that nobody else has. `None` when another host has it, or one
+    /// that is gone had it a moment ago.
+    pub fn take_host(&self, host: &str, number: &str) -> Result<Option<Lease<'_>>> {
         let name = self.name(&format!("hosts/{host}"));
         match self.etcd.take(&name, number.as_bytes(), LEASE_TIME, soon())? {
-            Taken::Ours(lease) => Ok(lease),
-            Taken::Others(_) => Err(Error::Settings(format!(
-                "cluster.host = {host:?}: another host of this name follows at the moment; give each host a name of \
-                 its own, or wait {} s if that one has just been replaced by this one",
-                LEASE_TIME.as_secs()
-            ))),
+            Taken::Ours(lease) => Ok(Some(lease)),
+            Taken::Others(_) => Ok(None),
         }
     }
 
@@ -188,9 +193,7 @@ impl Directory {
         let name = self.name("prolong");
         Ok(match self.etcd.take(&name, host.as_bytes(), LEASE_TIME, soon())? {
             Taken::Ours(lease) => Ok(lease),
-            Taken::Others(now) => {
-                Err(gpg::text::printable(&String::from_utf8_lossy(&now.value)))
-            }
+            Taken::Others(now) => Err(gpg::text::printable(&String::from_utf8_lossy(&now.value))),
         })
     }
 }

@@ -180,7 +180,9 @@ pub fn failure(status: u16, object: &Value) -> Error {
     match object["code"].as_u64() {
         Some(11) => Error::Compacted(0),
         Some(4 | 14) => Error::Unreachable(words),
-        Some(7 | 16) => Error::Refused(format!("{words}: it wants another certificate of this host")),
+        Some(7 | 16) => {
+            Error::Refused(format!("{words}: it wants another certificate of this host"))
+        }
         Some(8) => Error::Refused(format!(
             "{words}: its database is full; compact and defragment it, then take the alarm off (docs/cluster.md)"
         )),

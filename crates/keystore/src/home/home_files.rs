@@ -20,6 +20,8 @@ use crate::layout::{PASSPHRASE, PUBRING, RECORD, REVOCATIONS, SECRET_KEYS};
 
 /// How often a home is read that changes under our eyes.
 const TRIES: usize = 10;
+/// Longer than any file of a home.
+const FILE_MAX: u64 = 16 * 1024 * 1024;
 /// More secret keys or revocation certificates than any key of ours has.
 const FILES_MAX: usize = 16;
 
@@ -221,6 +223,11 @@ impl HomeFiles {
         }
         Ok(())
     }
+}
+
+/// Copies a file of a home, which must be a regular one with something in it.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    write_new(to, &read_file(from, FILE_MAX)?)
 }
 
 /// Tells whether the files that `prolong` replaces are still the same ones.

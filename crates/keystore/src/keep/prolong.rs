@@ -1,7 +1,6 @@
 //! Gives a key a later expiry. The new certificate is made and checked in staging, holds every earlier
 //! signature, and is renamed over the old one; whatever fails, the old one stays.
 
-use std::path::Path;
 use std::time::Instant;
 
 use gpg::{Certificate, Keyring, clock};
@@ -10,15 +9,12 @@ use crate::error::{Error, Result};
 use crate::files::durable::{replace, write_new};
 use crate::files::lock::hold_key;
 use crate::files::make_directory;
-use crate::files::small_files::read_file;
+use crate::home::home_files::copy;
 use crate::identity::NameEmail;
 use crate::layout::{PUBRING, RECORD, SECRET_KEYS};
 use crate::make::limits::KEY_TIME;
 use crate::shared::change::{Base, TRIES};
 use crate::{Key, Store};
-
-/// Longer than any file of a home.
-const FILE_MAX: u64 = 16 * 1024 * 1024;
 
 /// Which keys are to expire when.
 #[derive(Clone, Copy, Debug)]
@@ -135,11 +131,6 @@ impl Store {
         replace(&work.join(RECORD), &home.join(RECORD))?;
         Ok(Some(Prolonged::Done(Key { name_email: name_email.clone(), record })))
     }
-}
-
-/// Copies a file of a home, which must be a regular one with something in it.
-pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
-    write_new(to, &read_file(from, FILE_MAX)?)
 }
 
 /// Whether `after` is `before` with a new expiry, and nothing lost.

@@ -11,10 +11,9 @@ use crate::error::{Error, Result};
 use crate::files::durable::{replace, write_new};
 use crate::files::lock::hold_key;
 use crate::files::small_files::read_file;
-use crate::home::home_files::{HomeFileName, HomeFiles};
+use crate::home::home_files::{HomeFileName, HomeFiles, copy};
 use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
-use crate::keep::prolong::copy;
 use crate::layout::{PUBRING, RECORD};
 use crate::make::limits::KEY_TIME;
 use crate::shared::value::Shared;
@@ -68,7 +67,9 @@ impl Store {
                         present.fingerprint
                     )));
                 }
-                (Some(present), Some(files)) => return self.adopt_over(name_email, files, &present),
+                (Some(present), Some(files)) => {
+                    return self.adopt_over(name_email, files, &present);
+                }
                 (None, None) => return Ok(otherwise),
                 (None, Some(files)) => {
                     self.check_space()?;

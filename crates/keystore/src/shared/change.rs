@@ -165,7 +165,8 @@ impl Store {
                 return Err(Error::NoKey(name_email.clone()));
             };
             let fingerprint = files.record().map(|record| record.fingerprint);
-            if let Some(removed) = fingerprint.filter(|fingerprint| shared.has_removed(fingerprint)) {
+            if let Some(removed) = fingerprint.filter(|fingerprint| shared.has_removed(fingerprint))
+            {
                 return Err(Error::Refused(format!(
                     "the key {removed} of {name_email} was removed by another host, so it is not offered"
                 )));

@@ -66,9 +66,8 @@ impl Shared {
     pub fn parse(text: &[u8]) -> Result<Self> {
         let refused =
             |why: &str| Error::Refused(format!("what all hosts share is not understood: {why}"));
-        let written: Written = serde_json::from_slice(text).map_err(|e| {
-            refused(&gpg::text::printable(&e.to_string()))
-        })?;
+        let written: Written = serde_json::from_slice(text)
+            .map_err(|e| refused(&gpg::text::printable(&e.to_string())))?;
         if written.version != VERSION {
             return Err(refused(&format!(
                 "it is of format {}, and this program knows {VERSION} only",
