@@ -170,6 +170,7 @@ define FILES
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/docs docs/*.md docs/openapi.yaml $(wildcard docs/performance*.json docs/performance.svg) docs/sign.conf docs/backend.conf
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/contrib/prometheus contrib/prometheus/copr-keygen.rules.yml
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/contrib/cluster contrib/cluster/20-cluster.conf
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/contrib/grafana contrib/grafana/copr-keygen.json
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/selinux selinux/README.md
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/apparmor apparmor/README.md

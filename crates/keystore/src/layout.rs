@@ -19,6 +19,8 @@ pub const IMPORTING: &str = "importing";
 /// Says that passphrases are sealed.
 pub const SEALING: &str = "sealing.json";
 
+/// Which host uses the state, where another one could.
+pub const HOST_MARK: &str = "state.host";
 /// How far this host has followed what several hosts share.
 pub const CLUSTER: &str = "cluster.json";
 

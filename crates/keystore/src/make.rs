@@ -65,6 +65,7 @@ impl Store {
         if self.staging.has_leftovers() {
             self.clear_staging();
         }
+        self.check_host()?;
         self.signd.check_is_ours()?;
         self.signd.check_phrase_is_free(name_email)?;
         self.check_space()?;

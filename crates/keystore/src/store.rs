@@ -22,6 +22,7 @@ use crate::options::Options;
 use crate::remedy;
 use crate::secrets::passphrase::Passphrases;
 use crate::shared::agreement::Agreement;
+use crate::state::host_mark::HostMark;
 use crate::state::opened::Opened;
 use crate::state::{directory, nested};
 use crate::view::phrase_files::PhraseFiles;
@@ -48,6 +49,8 @@ pub struct Store {
     pub(crate) queue_timeout: Duration,
     /// What decides for all hosts, where there is more than one.
     pub(crate) agreement: Option<Arc<dyn Agreement>>,
+    /// The mark of this host, where another one could use the state.
+    host: Option<HostMark>,
 }
 
 impl Store {
@@ -75,7 +78,8 @@ impl Store {
     pub(crate) fn open_unfinished(options: &Options, gpg: Gpg) -> Result<Self> {
         let root = &options.state_dir;
         Self::make_parts(root, &PARTS)?;
-        let store = Self::with(options, gpg, root, |signd| signd)?;
+        let host = HostMark::take(root)?;
+        let store = Self { host, ..Self::with(options, gpg, root, |signd| signd)? };
         nested::check(root)?;
         store.clear_staging();
         store.prepare_signd()?;
@@ -142,6 +146,7 @@ impl Store {
             jobs,
             queue_timeout: options.queue_timeout,
             agreement: options.agreement.clone(),
+            host: None,
         }
     }
 
@@ -228,6 +233,11 @@ impl Store {
         Ok(Workplace { staged: self.staging.create()?, gpg: &self.gpg })
     }
 
+    /// Fails when another host uses this state as well.
+    pub(crate) fn check_host(&self) -> Result<()> {
+        self.host.as_ref().map_or(Ok(()), HostMark::check)
+    }
+
     /// Why no key could be made now, if so.
     pub fn ready(&self) -> std::result::Result<(), String> {
         clock::believed().map_err(|_| "the clock of this host cannot be right".to_owned())?;
@@ -238,6 +248,7 @@ impl Store {
         self.signd
             .check_phrases_are_ours()
             .map_err(|_| "phrases_dir holds what is not of this state, or cannot be read")?;
+        self.check_host().map_err(|_| "another host uses this state directory")?;
         self.opened.look()?;
         // Its reason names hosts, which are nobody's business who asks without credentials.
         self.agreement.as_ref().map_or(Ok(()), |agreement| {
