@@ -119,7 +119,7 @@ impl Follower<'_> {
             };
             loop {
                 self.take_used()?;
-                let seen = watch.next();
+                let seen = watch.wait();
                 self.keep(&lease, &mut clocks)?;
                 match seen {
                     Ok(Some((changes, revision))) => self.take_changes(changes, revision)?,

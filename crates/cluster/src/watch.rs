@@ -52,7 +52,7 @@ impl Etcd {
 
 impl Watch {
     /// Waits for the next changes; `None` when the member has been silent for too long, or ends it.
-    pub fn next(&mut self) -> Result<Option<Seen>> {
+    pub fn wait(&mut self) -> Result<Option<Seen>> {
         let mut line = Vec::new();
         let read = self.lines.by_ref().take(LINE_MAX).read_until(b'\n', &mut line);
         if read.is_err() || line.last() != Some(&b'\n') {
