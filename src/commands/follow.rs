@@ -16,8 +16,10 @@ use crate::error::{Error, Result};
 use crate::settings::Settings;
 use crate::systemd::notify::Notifier;
 
-/// How often the lease of this host is kept, and how far it has followed is written.
+/// How often the lease of this host is kept.
 const KEEP: Duration = Duration::from_secs(4);
+/// How often it is written how far this host has followed.
+const WRITE: Duration = Duration::from_secs(15);
 /// How long to wait before etcd is asked again that has not answered.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often keys are tried again that could not be taken over.
@@ -107,7 +109,8 @@ impl Follower<'_> {
         lease.keep_while(|| self.compare())?;
         self.write()?;
         log::info!("whole up to revision {}: {}", self.followed.revision, self.words());
-        let mut clocks = Clocks { kept: Instant::now(), retried: Instant::now() };
+        let now = Instant::now();
+        let mut clocks = Clocks { kept: now, written: now, retried: now };
         while interrupt::signal().is_none() {
             let mut watch = match directory.watch(self.followed.revision + 1) {
                 Ok(watch) => watch,
@@ -164,6 +167,9 @@ impl Follower<'_> {
             if !lease.keep(Instant::now() + KEEP)? {
                 return Err(Error::NoAgreement("the lease of this host has ended".into()));
             }
+        }
+        if clocks.written.elapsed() >= WRITE {
+            clocks.written = Instant::now();
             self.write()?;
         }
         if clocks.retried.elapsed() >= AGAIN {
@@ -205,6 +211,9 @@ impl Follower<'_> {
 
     /// Has this host keep what counts for these identities.
     fn take(&mut self, keys: Vec<SharedKey>) -> Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
         self.notifier.alive(&format!("{} taken over so far", output::keys(self.taken)));
         let store = &self.store;
         let stopped = || "the keys that are left are taken over by the next run".to_owned();
@@ -377,5 +386,6 @@ impl Follower<'_> {
 /// When something was done last.
 struct Clocks {
     kept: Instant,
+    written: Instant,
     retried: Instant,
 }
