@@ -53,10 +53,12 @@ expect "state of the signer's socket" inactive "$(property ActiveState "$signer_
 ! in_container test -e /usr/bin/copr-keygen || fail "the program is still there"
 expect "the certificate" "$key" "$(certificate)"
 
-# Nobody answered the question: the keys stay.
+# Nobody answered the question: the keys stay. Keys are made in advance again at once, not only from the next boot on.
 apt purge copr-keygen
 expect "the certificate" "$key" "$(certificate)"
+in_container rm -rf "$state/pool/rsa2048"
 apt install copr-keygen
+wait_for 60 in_container sh -c "ls -d $state/pool/rsa2048/*"
 expect_request 200 POST /gen_key "$(key_request one)"
 
 # shellcheck disable=SC2016  # expanded by the inner shell
