@@ -31,6 +31,7 @@ pub fn run(mut settings: Settings) -> Result<()> {
     let signd = &settings.signd;
     let policy = Policy { sha1: *signd.sha1.get()?, expired: *signd.expired.get()? };
     let metrics_file = signd.metrics_file.get()?.clone();
+    state::require_mounted(&settings.state_dir)?;
     // What is somebody else's cannot even be looked at.
     if !geteuid().is_root() {
         check_root(&settings.state_dir)?;
