@@ -61,6 +61,9 @@ apt install copr-keygen
 wait_for 60 in_container sh -c "ls -d $state/pool/rsa2048/*"
 expect_request 200 POST /gen_key "$(key_request one)"
 
+# The test that the source package has for autopkgtest.
+in_container sh -s <"$here/../../packaging/debian/tests/make-and-sign"
+
 # purge_keys: somebody says yes.
 purge_keys() {
     # shellcheck disable=SC2016  # expanded by the inner shell
