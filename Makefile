@@ -23,7 +23,7 @@ ARCHIVE = $(DIST)/copr-keygen-$(shell tools/version).tar.xz
 IMAGE_BINARY ?=
 IMAGE = $(or $(CARGO_TARGET_DIR),target)/image/copr-keygen-$(shell tools/version).tar
 
-.PHONY: dist archive deb test-deb rpm test-rpm image test-image check-watch
+.PHONY: dist archive deb test-deb rpm test-rpm test-rpm-built image test-image check-watch
 .PHONY: help run build examples man test test-system test-openapi fuzz bench lint deny install uninstall clean
 .PHONY: selinux check-selinux test-selinux install-selinux check-apparmor test-apparmor install-apparmor
 
@@ -50,6 +50,7 @@ help:
 	@echo 'make test-deb     install them by apt in Debian 12 and 13, boot, upgrade, remove and purge (root)'
 	@echo 'make rpm          rpm packages likewise, and their source package, in target/rpm'
 	@echo 'make test-rpm     build them in Debian 12 and 13, install them by rpm and dnf, boot, move in, upgrade (root); SUITES=forky: rpm 6'
+	@echo 'make test-rpm-built  install by rpm and dnf what `make rpm` has built, and boot; a part of that in a few minutes (root)'
 	@echo 'make image        build the container image into target/image, see docs/kubernetes.md; IMAGE_BINARY=FILE: of this program'
 	@echo 'make test-image   run that image by podman as a cluster does (root)'
 	@echo 'make clean        remove what was built'
@@ -228,6 +229,11 @@ rpm: archive
 test-rpm: archive examples
 	@tools/setup system rpmlint
 	tests/packages/rpm $(SUITES) $(CASES)
+
+# A part of it in a few minutes: what this host's rpm has built, without a second build and upgrades.
+test-rpm-built: rpm examples
+	@tools/setup system rpmlint
+	tests/packages/rpm built $(SUITES) $(CASES)
 
 clean:
 	$(CARGO) clean

@@ -58,6 +58,7 @@ fn run_with(settings: &mut Settings, command: Command) -> Result<()> {
     // `check` reports the user on its page.
     if !matches!(command, Command::Check(_)) {
         check_user(&settings.state_dir)?;
+        state::require_mounted(&settings.state_dir)?;
     }
     if !may_make_a_state(&command, settings) {
         state::require_state(&settings.state_dir)?;

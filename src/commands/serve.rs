@@ -6,6 +6,7 @@ use std::time::Duration;
 use keystore::{CREDENTIAL, Homes, Passphrases, Store, check_root};
 
 use super::fill_pool::Filler;
+use super::state;
 use crate::error::{Error, Result};
 use crate::http::{Access, Service};
 use crate::privileges;
@@ -22,6 +23,7 @@ pub fn run(mut settings: Settings) -> Result<()> {
     settings.find_cluster()?;
     let access = Access::load(&settings)?;
     check_values(&settings)?;
+    state::require_mounted(&settings.state_dir)?;
     if settings.state_dir.exists() {
         privileges::become_owner(&settings.state_dir)?;
     }

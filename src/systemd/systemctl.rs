@@ -138,6 +138,17 @@ pub fn restart_signd_of(pid: u32) -> Option<String> {
     Some(format!("systemctl restart {unit}"))
 }
 
+/// Where something is to be mounted for this path, and is not.
+pub fn unmounted(path: &Path) -> Option<String> {
+    let above = path.ancestors().filter_map(Path::to_str).filter(|it| it.len() > 1);
+    let show = ["show", "--property=Where,LoadState,ActiveState", "--"];
+    // systemctl takes a path for the unit that mounts something there.
+    let text = systemctl(&show.into_iter().chain(above).collect::<Vec<_>>()).ok()?;
+    let mut units = text.split("\n\n").map(Unit::parse);
+    let missing = units.find(|unit| unit.is_installed() && !unit.is_active())?;
+    Some(missing.get("Where").to_owned())
+}
+
 /// The files of a unit, as they are, in the order in which they are read.
 pub fn cat(unit: &str) -> Result<String, String> {
     systemctl(&["cat", "--no-pager", unit])
