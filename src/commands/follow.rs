@@ -40,7 +40,7 @@ pub fn run(settings: &Settings, options: &Follow) -> Result<()> {
     let _work = interrupt::work();
     let known = Followed::read(&settings.state_dir);
     let mut follower = Follower {
-        root: settings,
+        settings,
         store,
         directory,
         jobs,
@@ -87,7 +87,7 @@ pub fn run(settings: &Settings, options: &Follow) -> Result<()> {
 
 /// What follows.
 struct Follower<'a> {
-    root: &'a Settings,
+    settings: &'a Settings,
     store: Store,
     directory: Arc<Directory>,
     jobs: usize,
@@ -295,8 +295,8 @@ impl Follower<'_> {
         let only_here = here.iter().filter(|name| !there.contains(name)).count();
         if only_here > 0 {
             log::warn!(
-                "{} of this host not known to the other hosts; `copr-keygen follow --seed` tells them",
-                output::number(only_here, "key is", "keys are")
+                "{} not known to the other hosts; `copr-keygen follow --seed` tells them",
+                output::number(only_here, "key of this host is", "keys of this host are")
             );
         }
         Ok(())
@@ -365,7 +365,7 @@ impl Follower<'_> {
         self.followed.time = clock::now()?;
         self.followed.refused = self.refused.len();
         let work = self.store.workplace()?;
-        self.followed.write(&self.root.state_dir, work.path())
+        self.followed.write(&self.settings.state_dir, work.path())
     }
 
     fn conclude(self) -> Result<()> {

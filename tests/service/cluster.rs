@@ -417,7 +417,7 @@ fn keys_that_etcd_has_lost_are_kept_and_put_back_on_request() {
     etcd.run(&["del", &key(&name(2))]);
     let followed = hosts[1].run(&["follow", "--once"]);
     assert!(
-        followed.status.success() && words(&followed).contains("2 keys"),
+        followed.status.success() && words(&followed).contains("2 keys of this host are"),
         "{}",
         words(&followed)
     );
@@ -483,6 +483,51 @@ fn a_follower_killed_at_any_moment_becomes_whole() {
         assert!(there.is_some() && fingerprint(&hosts[1], &name(number)) == there);
     }
     is_well(&hosts[1]);
+}
+
+#[test]
+fn an_etcd_restored_from_an_old_snapshot_takes_nothing_away() {
+    let mut etcd = Etcd::start();
+    let hosts = ["a", "b"].map(|host| member(&etcd.url(), host));
+    hosts[0].make(&name(1), json!({"expire": 30}));
+    let snapshot = etcd.save();
+    hosts[0].make(&name(2), json!({}));
+    hosts[0].well(&["prolong"]);
+    hosts[0].well(&["follow", "--once"]);
+    hosts[1].well(&["follow", "--once"]);
+    etcd.restore(&snapshot);
+    for sealed in &hosts {
+        let said = sealed.well(&["follow", "--once"]);
+        assert!(said.contains("was restored from a snapshot"), "{said}");
+        assert!(said.contains("1 key of this host"), "{said}");
+        assert!(said.contains("has signatures here that the other hosts do not have"), "{said}");
+        assert_eq!(sealed.host.entries("keys").len(), 2);
+        assert_eq!(signatures(sealed, &name(1)).len(), 2);
+    }
+    hosts[1].well(&["follow", "--seed"]);
+    assert!(etcd.value(&name(2)).contains("private-keys-v1.d"));
+    let mut fresh = member(&etcd.url(), "c");
+    follow(&fresh);
+    assert_eq!(signatures(&fresh, &name(1)).len(), 2);
+    fresh.host.stop();
+}
+
+#[test]
+fn a_full_etcd_is_said_and_makes_no_key() {
+    let quota = ["--quota-backend-bytes".to_owned(), (1 << 20).to_string()];
+    let etcd = Etcd::start_with(&quota);
+    let sealed = member(&etcd.url(), "a");
+    let filling = "x".repeat(100_000);
+    let is_full = (1..60).any(|number| {
+        etcd.try_put("filling", &filling);
+        sealed.host.gen_key(&name(number), json!({})).unwrap().status == 503
+    });
+    assert!(is_full, "{}", sealed.host.log());
+    assert!(sealed.host.log().contains("its database is full"), "{}", sealed.host.log());
+    let keys = sealed.host.entries("keys").len();
+    assert_eq!(sealed.host.gen_key(&name(99), json!({})).unwrap().status, 503);
+    assert_eq!(sealed.host.entries("keys").len(), keys);
+    assert!(sealed.host.entries("staging").is_empty());
 }
 
 /// Runs openssl in a directory.

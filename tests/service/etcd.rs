@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,10 @@ pub struct Etcd {
     directory: TempDir,
     port: u16,
     peers: u16,
-    tls: Vec<String>,
+    arguments: Vec<String>,
+    is_tls: bool,
+    /// Its data directory; another one after a snapshot was restored.
+    data: PathBuf,
     process: Option<Child>,
 }
 
@@ -26,28 +29,62 @@ impl Etcd {
         Self::start_with(&[])
     }
 
-    /// With more arguments; the client URL is https:// when there are some.
-    pub fn start_with(tls: &[String]) -> Self {
+    /// With more arguments. With a certificate among them, it speaks TLS.
+    pub fn start_with(arguments: &[String]) -> Self {
         let directory = tempfile::Builder::new().prefix("ckg-etcd-").tempdir_in("/tmp").unwrap();
-        let tls = tls.to_vec();
-        let mut etcd =
-            Self { directory, port: free_port(), peers: free_port(), tls, process: None };
+        let mut etcd = Self {
+            data: directory.path().join("data"),
+            directory,
+            port: free_port(),
+            peers: free_port(),
+            arguments: arguments.to_vec(),
+            is_tls: arguments.iter().any(|argument| argument == "--cert-file"),
+            process: None,
+        };
         etcd.launch();
         etcd
     }
 
+    /// Keeps what it has now in a file.
+    pub fn save(&self) -> PathBuf {
+        let file = self.directory.path().join("snapshot");
+        self.run(&["snapshot", "save", file.to_str().unwrap()]);
+        file
+    }
+
+    /// Ends it, and starts it with what was in that file.
+    pub fn restore(&mut self, snapshot: &Path) {
+        self.kill();
+        self.data = self.directory.path().join("restored");
+        let peers = format!("http://127.0.0.1:{}", self.peers);
+        self.run(&[
+            "snapshot",
+            "restore",
+            snapshot.to_str().unwrap(),
+            "--data-dir",
+            self.data.to_str().unwrap(),
+            "--name",
+            "test",
+            "--initial-cluster",
+            &format!("test={peers}"),
+            "--initial-advertise-peer-urls",
+            &peers,
+        ]);
+        self.launch();
+    }
+
     pub fn launch(&mut self) {
-        let scheme = if self.tls.is_empty() { "http" } else { "https" };
+        let scheme = if self.is_tls { "https" } else { "http" };
         let clients = format!("{scheme}://127.0.0.1:{}", self.port);
         let peers = format!("http://127.0.0.1:{}", self.peers);
         let log = fs::File::options().create(true).append(true).open(self.log()).unwrap();
         let process = Command::new("etcd")
             .args(["--name", "test", "--data-dir"])
-            .arg(self.directory.path().join("data"))
+            .arg(&self.data)
             .args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients])
             .args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers])
             .args(["--initial-cluster", &format!("test={peers}")])
-            .args(&self.tls)
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -60,7 +97,7 @@ impl Etcd {
             assert!(Instant::now() < deadline, "etcd does not answer: {log}");
             thread::sleep(Duration::from_millis(20));
         }
-        if self.tls.is_empty() {
+        if !self.is_tls {
             while !self.ctl(&["get", "ready"]).1 {
                 assert!(Instant::now() < deadline, "etcd is not ready");
                 thread::sleep(Duration::from_millis(50));
@@ -107,6 +144,11 @@ impl Etcd {
 
     pub fn value(&self, name_email: &str) -> String {
         self.run(&["get", &key(name_email), "--print-value-only"]).trim_end().to_owned()
+    }
+
+    /// Puts a value, if it takes one.
+    pub fn try_put(&self, name: &str, value: &str) {
+        let _ = self.ctl(&["put", name, value]);
     }
 
     pub fn put(&self, name_email: &str, value: &str) {

@@ -149,20 +149,21 @@ impl Directory {
         self.shared(stored)
     }
 
-    /// Fails when the other hosts seal passphrases with another key. The first host tells which one it is.
-    pub fn prove(&self) -> keystore::Result<()> {
-        if self.is_proven.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let ours = self.proof.check_value();
-        match self.etcd.put(&self.name("sealing"), 0, ours.as_bytes(), None, soon())? {
-            Put::Done(_) => {}
-            Put::Lost(Some(now)) => self.proof.compare(&String::from_utf8_lossy(&now.value))?,
-            Put::Lost(None) => {
-                return Err(Error::Unreachable("the check value comes and goes".into()).into());
-            }
-        }
+    /// Fails when the other hosts seal passphrases with another key. `false` when no host has told yet.
+    pub fn compare_sealing(&self) -> keystore::Result<bool> {
+        let Some(now) = self.etcd.get(&self.name("sealing"), soon())? else { return Ok(false) };
+        self.proof.compare(&String::from_utf8_lossy(&now.value))?;
         self.is_proven.store(true, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// As [`Directory::compare_sealing`]; the first host tells.
+    pub fn prove(&self) -> keystore::Result<()> {
+        while !self.is_proven.load(Ordering::Relaxed) && !self.compare_sealing()? {
+            // Whoever was faster is compared with.
+            let ours = self.proof.check_value().as_bytes();
+            self.etcd.put(&self.name("sealing"), 0, ours, None, soon())?;
+        }
         Ok(())
     }
 

@@ -33,7 +33,7 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
         return section;
     };
     members(directory, &mut section);
-    if section.look("cluster", directory.prove(), "see docs/cluster.md").is_none() {
+    if section.look("cluster", directory.compare_sealing(), "see docs/cluster.md").is_none() {
         return section;
     }
     followed(host, &mut section);
