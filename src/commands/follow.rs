@@ -125,7 +125,7 @@ impl Follower<'_> {
                 let seen = watch.wait();
                 self.keep(&lease, &mut clocks)?;
                 match seen {
-                    Ok(Some((changes, revision))) => self.take_changes(changes, revision)?,
+                    Ok(Some(changes)) => self.take_changes(changes)?,
                     Ok(None) => break,
                     Err(ClusterError::Compacted(_)) => {
                         lease.keep_while(|| self.compare())?;
@@ -187,7 +187,8 @@ impl Follower<'_> {
         format!("up to date with revision {}{refused}", self.followed.revision)
     }
 
-    fn take_changes(&mut self, changes: Vec<Change>, revision: u64) -> Result<()> {
+    fn take_changes(&mut self, changes: Vec<Change>) -> Result<()> {
+        let revision = changes.iter().map(Change::revision).max().unwrap_or_default();
         let mut newest = BTreeMap::new();
         for change in changes {
             match change {

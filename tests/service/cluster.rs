@@ -530,6 +530,23 @@ fn a_full_etcd_is_said_and_makes_no_key() {
     assert!(sealed.host.entries("staging").is_empty());
 }
 
+#[test]
+fn a_watch_that_ends_before_its_first_change_misses_nothing() {
+    let etcd = Etcd::start();
+    let relay = Relay::to(&etcd);
+    let hosts = [member(&etcd.url(), "a"), member(&relay.url(), "b")];
+    let _following = Following::start(&hosts[1]);
+    until("b follows", || Following::log(&hosts[1]).contains("whole up to"));
+    relay.cut(true);
+    hosts[0].make(&name(1), json!({}));
+    relay.clip(true);
+    relay.cut(false);
+    // Long enough for watches that begin behind the change and end before they tell it.
+    thread::sleep(Duration::from_secs(10));
+    relay.clip(false);
+    until("b has the key", || hosts[1].host.home(&name(1)).exists());
+}
+
 /// Runs openssl in a directory.
 fn openssl(directory: &std::path::Path, arguments: &str) {
     let mut command = std::process::Command::new("openssl");

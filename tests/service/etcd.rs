@@ -184,6 +184,7 @@ struct RelayState {
     to: u16,
     delay: AtomicU64,
     is_cut: AtomicBool,
+    is_clipped: AtomicBool,
     judge: Mutex<Option<Judge>>,
 }
 
@@ -195,6 +196,7 @@ impl Relay {
             to: etcd.port(),
             delay: 0.into(),
             is_cut: false.into(),
+            is_clipped: false.into(),
             judge: Mutex::new(None),
         });
         let state = Arc::clone(&shared);
@@ -221,6 +223,11 @@ impl Relay {
         self.shared.is_cut.store(is_cut, Ordering::SeqCst);
     }
 
+    /// From now on, a watch ends after the first piece of its answer.
+    pub fn clip(&self, is_clipped: bool) {
+        self.shared.is_clipped.store(is_clipped, Ordering::SeqCst);
+    }
+
     pub fn judge(&self, judge: impl FnMut(&str) -> bool + Send + 'static) {
         *self.shared.judge.lock().unwrap() = Some(Box::new(judge));
     }
@@ -230,13 +237,16 @@ impl RelayState {
     fn carry(self: &Arc<Self>, client: &TcpStream) {
         let Ok(etcd) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.to)) else { return };
         let is_kept_back = Arc::new(AtomicBool::new(false));
+        let is_watch = Arc::new(AtomicBool::new(false));
         thread::scope(|scope| {
             let (state, kept_back) = (Arc::clone(self), Arc::clone(&is_kept_back));
+            let watches = Arc::clone(&is_watch);
             let (mut from, mut to) = (client, &etcd);
             scope.spawn(move || {
                 let mut buffer = [0; 65536];
                 while let Ok(count @ 1..) = from.read(&mut buffer) {
                     let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
+                    watches.fetch_or(text.contains("/v3/watch"), Ordering::SeqCst);
                     if let Some(judge) = state.judge.lock().unwrap().as_mut() {
                         kept_back.fetch_or(!judge(&text), Ordering::SeqCst);
                     }
@@ -254,6 +264,9 @@ impl RelayState {
                     thread::sleep(Duration::from_millis(20));
                 }
                 if is_kept_back.load(Ordering::SeqCst) || to.write_all(&buffer[..count]).is_err() {
+                    break;
+                }
+                if is_watch.load(Ordering::SeqCst) && self.is_clipped.load(Ordering::SeqCst) {
                     break;
                 }
             }

@@ -27,9 +27,6 @@ pub struct Watch {
     lines: BufReader<BodyReader<'static>>,
 }
 
-/// What a watch has seen: changes, and the revision of etcd up to which there are no others.
-pub type Seen = (Vec<Change>, u64);
-
 impl Etcd {
     /// Begins to watch from a revision on. A member that says nothing for `silence` ends it; so does the end of
     /// the time of every call there is, so a watch is begun again and again.
@@ -51,8 +48,10 @@ impl Etcd {
 }
 
 impl Watch {
-    /// Waits for the next changes; `None` when the member has been silent for too long, or ends it.
-    pub fn wait(&mut self) -> Result<Option<Seen>> {
+    /// Waits for the next changes; `None` when the member has been silent for too long, or ends it. The answer that
+    /// the watch has begun has no changes, and a revision before which some may be on their way still: only changes
+    /// tell how far it has come.
+    pub fn wait(&mut self) -> Result<Option<Vec<Change>>> {
         let mut line = Vec::new();
         let read = self.lines.by_ref().take(LINE_MAX).read_until(b'\n', &mut line);
         if read.is_err() || line.last() != Some(&b'\n') {
@@ -71,8 +70,15 @@ impl Watch {
             return Ok(None);
         }
         let events = result["events"].as_array().map_or(&[][..], Vec::as_slice);
-        let changes = events.iter().map(change).collect::<Result<Vec<_>>>()?;
-        Ok(Some((changes, number_of(&result["header"]["revision"]))))
+        events.iter().map(change).collect::<Result<Vec<_>>>().map(Some)
+    }
+}
+
+impl Change {
+    /// At which revision of etcd it was made.
+    pub fn revision(&self) -> u64 {
+        let (Self::Put(stored) | Self::Deleted(stored)) = self;
+        stored.revision
     }
 }
 
