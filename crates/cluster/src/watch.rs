@@ -27,7 +27,8 @@ pub struct Watch {
     lines: BufReader<BodyReader<'static>>,
 }
 
-/// What a watch has seen: changes, and the revision of etcd up to which there are no others.
+/// What a watch has seen: changes, and the revision of etcd up to which there are no others; 0 where that is not
+/// known.
 pub type Seen = (Vec<Change>, u64);
 
 impl Etcd {
@@ -58,28 +59,56 @@ impl Watch {
         if read.is_err() || line.last() != Some(&b'\n') {
             return Ok(None);
         }
-        let Ok(object) = serde_json::from_slice::<Value>(&line) else { return Ok(None) };
-        let result = &object["result"];
-        if !object["error"].is_null() {
-            return Err(failure(500, &object["error"]));
-        }
-        let compacted = number_of(&result["compact_revision"]);
-        if compacted > 0 {
-            return Err(Error::Compacted(compacted));
-        }
-        if result["canceled"].as_bool() == Some(true) {
-            return Ok(None);
-        }
-        let events = result["events"].as_array().map_or(&[][..], Vec::as_slice);
-        let changes = events.iter().map(change).collect::<Result<Vec<_>>>()?;
-        Ok(Some((changes, number_of(&result["header"]["revision"]))))
+        seen(&line)
     }
 }
 
-fn change(event: &Value) -> Result<Change> {
-    let stored = one(&event["kv"])?;
-    Ok(match event["type"].as_str() {
-        Some("DELETE") => Change::Deleted(stored),
-        _ => Change::Put(stored),
-    })
+/// What a line says; `None` when it ends the watch.
+fn seen(line: &[u8]) -> Result<Option<Seen>> {
+    let Ok(object) = serde_json::from_slice::<Value>(line) else { return Ok(None) };
+    let result = &object["result"];
+    if !object["error"].is_null() {
+        return Err(failure(500, &object["error"]));
+    }
+    let compacted = number_of(&result["compact_revision"]);
+    if compacted > 0 {
+        return Err(Error::Compacted(compacted));
+    }
+    if result["canceled"].as_bool() == Some(true) {
+        return Ok(None);
+    }
+    let events = result["events"].as_array().map_or(&[][..], Vec::as_slice);
+    let (mut changes, mut complete) = (Vec::new(), 0);
+    for event in events {
+        let stored = one(&event["kv"])?;
+        // The header's revision is that of etcd now. It is ahead of the changes: of a watch that catches up, etcd
+        // sends first that it has begun, and then the changes of 1,000 revisions at a time.
+        complete = stored.revision.max(complete);
+        changes.push(match event["type"].as_str() {
+            Some("DELETE") => Change::Deleted(stored),
+            _ => Change::Put(stored),
+        });
+    }
+    Ok(Some((changes, complete)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What etcd 3.4 sends to a watch that begins 2,500 revisions behind.
+    #[test]
+    fn a_watch_has_seen_what_was_sent_to_it() {
+        let complete = |line: &str| seen(line.as_bytes()).map(|seen| seen.map(|seen| seen.1));
+        let begun = r#"{"result":{"header":{"revision":"2501"},"created":true}}"#;
+        assert_eq!(complete(begun), Ok(Some(0)));
+        let changes = r#"{"result":{"header":{"revision":"2501"},"events":[
+            {"kv":{"key":"ay8w","mod_revision":"1000","value":"eA=="}},
+            {"type":"DELETE","kv":{"key":"ay8x","mod_revision":"1001"}}]}}"#;
+        assert_eq!(complete(changes), Ok(Some(1001)));
+        let compacted = r#"{"result":{"header":{},"canceled":true,"compact_revision":"7"}}"#;
+        assert_eq!(complete(compacted), Err(Error::Compacted(7)));
+        assert_eq!(complete(r#"{"result":{"canceled":true}}"#), Ok(None));
+        assert_eq!(complete("{"), Ok(None));
+    }
 }
