@@ -146,6 +146,21 @@ fn a_host_that_follows_has_every_change_soon() {
 }
 
 #[test]
+fn who_makes_a_key_is_told_so_although_follow_was_faster() {
+    let etcd = Etcd::start();
+    let relay = Relay::to(&etcd);
+    let mut sealed = member(&relay.url(), "a");
+    sealed.host.set("COPR_KEYGEN_CLUSTER_ENDPOINTS", etcd.url());
+    let _following = Following::start(&sealed);
+    until("it follows", || Following::log(&sealed).contains("whole up to"));
+    // The service hears of the agreement later than those who follow.
+    relay.delay(Duration::from_millis(700));
+    assert_eq!(sealed.host.gen_key_patiently(&name(1), &json!({})).status, 201);
+    assert!(sealed.phrases().join(name(1)).exists());
+    sealed.well(&["check", "--deep", "--no-units"]);
+}
+
+#[test]
 fn without_etcd_keys_are_served_and_none_is_made() {
     let mut etcd = Etcd::start();
     let sealed = member(&etcd.url(), "a");
