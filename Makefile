@@ -23,7 +23,7 @@ ARCHIVE = $(DIST)/copr-keygen-$(shell tools/version).tar.xz
 IMAGE_BINARY ?=
 IMAGE = $(or $(CARGO_TARGET_DIR),target)/image/copr-keygen-$(shell tools/version).tar
 
-.PHONY: dist archive deb test-deb rpm test-rpm test-rpm-built image test-image check-watch
+.PHONY: dist archive deb test-deb rpm test-rpm test-rpm-built image test-image check-watch test-cluster
 .PHONY: help run build examples man test test-system test-openapi fuzz bench lint deny install uninstall clean
 .PHONY: selinux check-selinux test-selinux install-selinux check-apparmor test-apparmor install-apparmor
 
@@ -53,6 +53,7 @@ help:
 	@echo 'make test-rpm-built  install by rpm and dnf what `make rpm` has built, and boot; a part of that in a few minutes (root)'
 	@echo 'make image        build the container image into target/image, see docs/kubernetes.md; IMAGE_BINARY=FILE: of this program'
 	@echo 'make test-image   run that image by podman as a cluster does (root)'
+	@echo 'make test-cluster three hosts, etcd and HAProxy, one fault after the other (root); MINUTES=30 SEED=, 0: the short form'
 	@echo 'make clean        remove what was built'
 
 run:
@@ -103,7 +104,7 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	tools/house
-	shellcheck $(filter-out tools/house %.rs %.bash,$(wildcard tools/*)) .ci/run tests/readme $(wildcard tests/*/run tests/packages/deb tests/packages/rpm packaging/image/copr/* tests/packages/*.sh tests/packages/cases/*.sh tests/system/*.sh tests/system/cases/*.sh)
+	shellcheck $(filter-out tools/house %.rs %.bash,$(wildcard tools/*)) .ci/run tests/readme $(filter-out tests/cluster/run,$(wildcard tests/*/run)) $(wildcard tests/packages/deb tests/packages/rpm packaging/image/copr/* tests/packages/*.sh tests/packages/cases/*.sh tests/system/*.sh tests/system/cases/*.sh)
 	shellcheck -x selinux/check $(wildcard tests/guest/run* tests/guest/guest-*) tests/guest/probe
 
 deny:
@@ -144,6 +145,12 @@ image: $(if $(IMAGE_BINARY),,build)
 test-image: image examples
 	@tools/setup image-test
 	tests/image/run $(IMAGE)
+
+MINUTES ?= 30
+SEED ?=
+test-cluster: examples
+	@tools/setup cluster
+	tests/cluster/run $(MINUTES) $(SEED)
 
 # Where obs-signd works with the keys of the old service, its units stay as they are until `copr-keygen import`
 # has taken the keys over and said what is left to do.

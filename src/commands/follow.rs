@@ -325,7 +325,11 @@ impl Follower<'_> {
         while !self.in_use.is_empty() {
             std::thread::sleep(SOON);
             let names: Vec<_> = self.in_use.drain().collect();
-            self.fetch(&names)?;
+            if let Err(e) = self.fetch(&names) {
+                // The changes of these keys count as followed already.
+                self.in_use.extend(names);
+                return Err(e);
+            }
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -143,6 +144,21 @@ fn a_host_that_follows_has_every_change_soon() {
     assert!(!hosts[1].phrases().join(name(1)).exists());
     hosts[0].well(&["undo", &name(1)]);
     until("b has it again", || hosts[1].phrases().join(name(1)).exists());
+}
+
+#[test]
+fn who_makes_a_key_is_told_so_although_follow_was_faster() {
+    let etcd = Etcd::start();
+    let relay = Relay::to(&etcd);
+    let mut sealed = member(&relay.url(), "a");
+    sealed.host.set("COPR_KEYGEN_CLUSTER_ENDPOINTS", etcd.url());
+    let _following = Following::start(&sealed);
+    until("it follows", || Following::log(&sealed).contains("whole up to"));
+    // The service hears of the agreement later than those who follow.
+    relay.delay(Duration::from_millis(700));
+    assert_eq!(sealed.host.gen_key_patiently(&name(1), &json!({})).status, 201);
+    assert!(sealed.phrases().join(name(1)).exists());
+    sealed.well(&["check", "--deep", "--no-units"]);
 }
 
 #[test]
@@ -448,6 +464,27 @@ fn a_host_that_comes_back_after_a_compaction_misses_nothing() {
     });
     hosts[0].make(&name(3), json!({}));
     until("b follows", || hosts[1].host.home(&name(3)).exists());
+}
+
+#[test]
+fn a_key_in_use_is_taken_over_later_although_etcd_was_away() {
+    let mut etcd = Etcd::start();
+    let hosts = ["a", "b"].map(|host| member(&etcd.url(), host));
+    hosts[0].make(&name(1), json!({"expire": 30}));
+    follow(&hosts[1]);
+    let _following = Following::start(&hosts[1]);
+    until("b follows", || Following::log(&hosts[1]).contains("whole up to"));
+    let home = fs::File::open(hosts[1].host.home(&name(1))).unwrap();
+    let held = Flock::lock(home, FlockArg::LockExclusive).unwrap();
+    hosts[0].well(&["prolong"]);
+    thread::sleep(Duration::from_secs(2));
+    etcd.kill();
+    until("b misses etcd", || Following::log(&hosts[1]).contains("etcd does not answer"));
+    drop(held);
+    etcd.launch();
+    until("b has the new certificate", || {
+        signatures(&hosts[1], &name(1)).len() == signatures(&hosts[0], &name(1)).len()
+    });
 }
 
 #[test]

@@ -48,30 +48,35 @@ impl Etcd {
 }
 
 impl Watch {
-    /// Waits for the next changes; `None` when the member has been silent for too long, or ends it. The answer that
-    /// the watch has begun has no changes, and a revision before which some may be on their way still: only changes
-    /// tell how far it has come.
+    /// Waits for the next changes; `None` when the member has been silent for too long, or ends it. Only changes tell
+    /// how far it has come: the revision in the header of an answer is that of etcd now. To a watch that catches up,
+    /// etcd sends first that it has begun, and then the changes of 1,000 revisions at a time.
     pub fn wait(&mut self) -> Result<Option<Vec<Change>>> {
         let mut line = Vec::new();
         let read = self.lines.by_ref().take(LINE_MAX).read_until(b'\n', &mut line);
         if read.is_err() || line.last() != Some(&b'\n') {
             return Ok(None);
         }
-        let Ok(object) = serde_json::from_slice::<Value>(&line) else { return Ok(None) };
-        let result = &object["result"];
-        if !object["error"].is_null() {
-            return Err(failure(500, &object["error"]));
-        }
-        let compacted = number_of(&result["compact_revision"]);
-        if compacted > 0 {
-            return Err(Error::Compacted(compacted));
-        }
-        if result["canceled"].as_bool() == Some(true) {
-            return Ok(None);
-        }
-        let events = result["events"].as_array().map_or(&[][..], Vec::as_slice);
-        events.iter().map(change).collect::<Result<Vec<_>>>().map(Some)
+        changes(&line)
     }
+}
+
+/// The changes that a line tells; `None` when it ends the watch.
+fn changes(line: &[u8]) -> Result<Option<Vec<Change>>> {
+    let Ok(object) = serde_json::from_slice::<Value>(line) else { return Ok(None) };
+    let result = &object["result"];
+    if !object["error"].is_null() {
+        return Err(failure(500, &object["error"]));
+    }
+    let compacted = number_of(&result["compact_revision"]);
+    if compacted > 0 {
+        return Err(Error::Compacted(compacted));
+    }
+    if result["canceled"].as_bool() == Some(true) {
+        return Ok(None);
+    }
+    let events = result["events"].as_array().map_or(&[][..], Vec::as_slice);
+    events.iter().map(change).collect::<Result<Vec<_>>>().map(Some)
 }
 
 impl Change {
@@ -88,4 +93,27 @@ fn change(event: &Value) -> Result<Change> {
         Some("DELETE") => Change::Deleted(stored),
         _ => Change::Put(stored),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_has_come_as_far_as_its_changes() {
+        let newest = |line: &str| {
+            let told = changes(line.as_bytes())?;
+            Ok(told.map(|told| told.iter().map(Change::revision).max()))
+        };
+        let begun = r#"{"result":{"header":{"revision":"2501"},"created":true}}"#;
+        assert_eq!(newest(begun), Ok(Some(None)));
+        let some = r#"{"result":{"header":{"revision":"2501"},"events":[
+            {"kv":{"key":"ay8w","mod_revision":"1000","value":"eA=="}},
+            {"type":"DELETE","kv":{"key":"ay8x","mod_revision":"1001"}}]}}"#;
+        assert_eq!(newest(some), Ok(Some(Some(1001))));
+        let compacted = r#"{"result":{"header":{},"canceled":true,"compact_revision":"7"}}"#;
+        assert_eq!(newest(compacted), Err(Error::Compacted(7)));
+        assert_eq!(newest(r#"{"result":{"canceled":true}}"#), Ok(None));
+        assert_eq!(newest("{"), Ok(None));
+    }
 }

@@ -124,10 +124,15 @@ impl Store {
                 self.relink(name_email)?;
                 Ok(Outcome::Made(record))
             }
-            Publication::Lost => self.find_linked(name_email)?.ok_or_else(|| {
+            Publication::Lost => match self.find_linked(name_email)? {
+                // The other hosts know it already, and who follows them on this one was faster with it.
+                Some(Outcome::Existed(ours)) if ours.fingerprint == record.fingerprint => {
+                    Ok(Outcome::Made(ours))
+                }
+                Some(outcome) => Ok(outcome),
                 // It was brought back, and removed again. The next request gets a key.
-                Error::busy(format!("the key of {name_email} comes and goes"))
-            }),
+                None => Err(Error::busy(format!("the key of {name_email} comes and goes"))),
+            },
         }
     }
 
