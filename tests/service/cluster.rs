@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::etcd::{Etcd, Relay, key};
 use super::host::Reply;
 use super::sealing::{OTHER_KEY, SealedHost, name};
+use super::years::clock;
 
 /// A sealed host that asks etcd at this address; its service runs.
 fn member(endpoint: &str, host: &str) -> SealedHost {
@@ -565,6 +566,24 @@ fn a_full_etcd_is_said_and_makes_no_key() {
     assert_eq!(sealed.host.gen_key(&name(99), json!({})).unwrap().status, 503);
     assert_eq!(sealed.host.entries("keys").len(), keys);
     assert!(sealed.host.entries("staging").is_empty());
+}
+
+#[test]
+fn what_a_wrong_clock_refused_is_taken_over_when_it_is_right() {
+    let etcd = Etcd::start();
+    let hosts = ["a", "b"].map(|host| member(&etcd.url(), host));
+    hosts[0].make(&name(1), json!({"expire": 30}));
+    follow(&hosts[1]);
+    hosts[0].well(&["prolong"]);
+    hosts[0].make(&name(2), json!({}));
+    let refused = hosts[1].host.mode(&["follow", "--once"]).envs(clock("-20y")).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{}", words(&refused));
+    assert!(words(&refused).contains("clock"), "{}", words(&refused));
+    assert_eq!(hosts[1].host.entries("keys"), [name(1)]);
+    assert_eq!(signatures(&hosts[1], &name(1)).len(), 1);
+    follow(&hosts[1]);
+    assert_eq!(signatures(&hosts[1], &name(1)).len(), 2);
+    assert_eq!(hosts[1].host.entries("keys").len(), 2);
 }
 
 #[test]
