@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cluster::{Connection, Directory};
-use keystore::{CREDENTIAL, Passphrases, SealingProof};
+use keystore::{CREDENTIAL, Passphrases, Sealing, SealingProof};
 
 use super::{Settings, Value};
 use crate::error::{Error, Result};
@@ -19,6 +19,7 @@ impl Settings {
             return Ok(());
         }
         let marker = Passphrases::new(&self.keystore()?).marker()?;
+        let marker = marker.filter(|marker| marker.state == Sealing::Sealed);
         let (Some(marker), Some(key)) = (marker, &self.sealing_key) else {
             return Err(Error::Settings(format!(
                 "cluster.endpoints: several hosts share sealed passphrases only, so that etcd never has what can sign: \

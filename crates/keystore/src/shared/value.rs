@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use base64ct::{Base64, Encoding};
-use gpg::Fingerprint;
+use gpg::{Fingerprint, Protection};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::home::home_files::{HomeFileName, HomeFiles};
+use crate::secrets::sealing_key::is_sealed;
 
 /// The number of the format.
 const VERSION: u32 = 1;
@@ -49,8 +50,18 @@ impl Shared {
         self.removed.drain(..most);
     }
 
-    /// As text.
+    /// As text. What could sign without the key that all hosts have is refused.
     pub fn write(&self) -> Result<Zeroizing<Vec<u8>>> {
+        if let Some(files) = &self.files {
+            let is_protected = files.protection() == Some(Protection::Passphrase);
+            if !is_protected || !is_sealed(files.passphrase()) {
+                return Err(Error::Refused(
+                    "other hosts are told of keys with sealed passphrases only, and this one's is in the clear; to \
+                     seal it: `copr-keygen seal`"
+                        .into(),
+                ));
+            }
+        }
         let text = |bytes: &[u8]| Zeroizing::new(Base64::encode_string(bytes));
         let files = self.files.iter().flat_map(HomeFiles::iter);
         let written = Written {
@@ -100,21 +111,42 @@ mod tests {
     use super::*;
 
     const DIGITS: &str = "0123456789ABCDEF0123456789ABCDEF01234567";
+    const SEALED: &str = "sealed:1:AAAA\n";
+    const PROTECTED: &str = "Key: (protected-private-key (rsa (n #00#)))\n";
+    const CLEAR: &str = "Key: (private-key (rsa (n #00#)))\n";
+
+    fn files(key: &str, passphrase: &str) -> HomeFiles {
+        let mut files = HomeFiles::default();
+        let secret = format!("private-keys-v1.d/{DIGITS}.key");
+        for (name, text) in
+            [("pubring.kbx", "\0\u{ff}"), (&secret, key), ("passphrase", passphrase)]
+        {
+            let added = HomeFileName::parse(name).map(|name| files.add(name, text.into()));
+            assert_eq!(added, Some(true));
+        }
+        files
+    }
 
     #[test]
     fn what_is_written_is_read() -> Result<()> {
-        let mut files = HomeFiles::default();
-        for name in ["key.json", "pubring.kbx", &format!("private-keys-v1.d/{DIGITS}.key")] {
-            let name = HomeFileName::parse(name).ok_or_else(|| Error::Refused(name.into()))?;
-            assert!(files.add(name, b"\0\xff text".to_vec()));
-        }
-        let mut shared = Shared { removed: Vec::new(), files: Some(files) };
+        let mut shared = Shared { removed: Vec::new(), files: Some(files(PROTECTED, SEALED)) };
         shared.removed.extend(Fingerprint::parse(DIGITS));
         let read = Shared::parse(&shared.write()?)?;
         assert_eq!((read.files, read.removed.len()), (shared.files, 1));
         let removed = Shared { files: None, ..shared };
         assert!(Shared::parse(&removed.write()?)?.files.is_none());
         Ok(())
+    }
+
+    #[test]
+    fn what_could_sign_is_told_to_nobody() {
+        for (key, passphrase) in
+            [(PROTECTED, "phrase\n"), (CLEAR, SEALED), ("nonsense", SEALED), (PROTECTED, "")]
+        {
+            let shared = Shared { removed: Vec::new(), files: Some(files(key, passphrase)) };
+            let why = shared.write().err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(why.contains("copr-keygen seal"), "{key} {passphrase}: {why}");
+        }
     }
 
     #[test]
