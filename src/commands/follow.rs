@@ -38,17 +38,17 @@ pub fn run(settings: &Settings, options: &Follow) -> Result<()> {
     let jobs = *settings.jobs.get()?;
     let store = state::open_with_gpg(settings)?;
     let _work = interrupt::work();
-    let known = Followed::read(&settings.state_dir);
     let mut follower = Follower {
         settings,
         store,
         directory,
         jobs,
-        followed: known.map_or_else(Followed::fresh, Ok)?,
+        followed: Followed::read(&settings.state_dir).map_or_else(Followed::fresh, Ok)?,
         notifier: Notifier::from_env(),
         refused: BTreeMap::new(),
         in_use: HashSet::new(),
         taken: 0,
+        waits_for: String::new(),
     };
     if options.once || options.seed {
         follower.directory.prove()?;
@@ -64,16 +64,15 @@ pub fn run(settings: &Settings, options: &Follow) -> Result<()> {
     let directory = Arc::clone(&follower.directory);
     // Whether etcd answers is no matter of this host.
     follower.notifier.ready();
-    let mut last = String::new();
     loop {
         match follower.session(&directory, &host) {
             Ok(()) | Err(Error::Interrupted { .. }) => {}
             Err(Error::NoAgreement(why)) => {
-                if why != last {
+                if why != follower.waits_for {
                     log::warn!("{why}; it is tried again");
                 }
                 follower.notifier.alive(&format!("waiting: {why}"));
-                last = why;
+                follower.waits_for = why;
             }
             Err(e) => return Err(e),
         }
@@ -99,6 +98,8 @@ struct Follower<'a> {
     in_use: HashSet<NameEmail>,
     /// Keys that were made, changed or removed here.
     taken: usize,
+    /// Why it does not follow at the moment, as it was said.
+    waits_for: String,
 }
 
 impl Follower<'_> {
@@ -108,6 +109,7 @@ impl Follower<'_> {
         let lease = self.take_host(directory, host)?;
         lease.keep_while(|| self.compare())?;
         self.write()?;
+        self.waits_for.clear();
         log::info!("whole up to revision {}: {}", self.followed.revision, self.words());
         let now = Instant::now();
         let mut clocks = Clocks { kept: now, written: now, retried: now };
@@ -120,6 +122,12 @@ impl Follower<'_> {
                 }
                 Err(e) => return Err(e.into()),
             };
+            // One that was restored while nobody watched says nothing before it has come as far as this host.
+            let (source, revision) = directory.now()?;
+            if self.followed.is_ahead_of(&source, revision) {
+                lease.keep_while(|| self.compare())?;
+                continue;
+            }
             loop {
                 self.take_used()?;
                 let seen = watch.wait();
@@ -267,7 +275,7 @@ impl Follower<'_> {
     fn compare(&mut self) -> Result<()> {
         let directory = Arc::clone(&self.directory);
         let (source, revision) = directory.now()?;
-        if source != self.followed.source || revision < self.followed.revision {
+        if self.followed.is_ahead_of(&source, revision) {
             if !self.followed.source.is_empty() {
                 log::warn!(
                     "etcd is another one than before, or was restored from a snapshot (revision {revision}, and this \

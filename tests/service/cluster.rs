@@ -513,6 +513,24 @@ fn an_etcd_restored_from_an_old_snapshot_takes_nothing_away() {
 }
 
 #[test]
+fn an_etcd_restored_behind_a_follower_is_noticed() {
+    let mut etcd = Etcd::start();
+    let hosts = ["a", "b"].map(|host| member(&etcd.url(), host));
+    let snapshot = etcd.save();
+    let _following = Following::start(&hosts[1]);
+    for number in 1..6 {
+        hosts[0].make(&name(number), json!({}));
+    }
+    until("b follows", || hosts[1].host.home(&name(5)).exists());
+    etcd.restore(&snapshot);
+    hosts[0].make(&name(6), json!({}));
+    until("b follows what was restored", || hosts[1].host.home(&name(6)).exists());
+    assert_eq!(hosts[1].host.entries("keys").len(), 6);
+    let log = Following::log(&hosts[1]);
+    assert!(log.contains("was restored from a snapshot"), "{log}");
+}
+
+#[test]
 fn a_full_etcd_is_said_and_makes_no_key() {
     let quota = ["--quota-backend-bytes".to_owned(), (1 << 20).to_string()];
     let etcd = Etcd::start_with(&quota);
