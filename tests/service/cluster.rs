@@ -244,7 +244,7 @@ fn a_service_killed_after_the_agreement_has_that_key_later() {
 #[test]
 fn hosts_that_seal_otherwise_have_no_part() {
     let etcd = Etcd::start();
-    let first = member(&etcd.url(), "a");
+    let mut first = member(&etcd.url(), "a");
     first.make(&name(1), json!({}));
     let mut other = SealedHost::new();
     other.host.launch();
@@ -269,6 +269,11 @@ fn hosts_that_seal_otherwise_have_no_part() {
     for arguments in [&["unseal"][..], &["import"]] {
         assert_eq!(first.run(arguments).status.code(), Some(78), "{arguments:?}");
     }
+    // On a terminal there is no credential.
+    first.take_key();
+    let refused = first.run(&["remove", "--yes", &name(1)]);
+    assert_eq!(refused.status.code(), Some(78), "{}", words(&refused));
+    assert!(words(&refused).contains("by systemd-run with the credentials"), "{}", words(&refused));
 }
 
 #[test]
