@@ -39,17 +39,17 @@ pub fn run(settings: &Settings, options: &Follow) -> Result<()> {
     let jobs = *settings.jobs.get()?;
     let store = state::open_with_gpg(settings)?;
     let _work = interrupt::work();
-    let known = Followed::read(&settings.state_dir);
     let mut follower = Follower {
         settings,
         store,
         directory,
         jobs,
-        followed: known.map_or_else(Followed::fresh, Ok)?,
+        followed: Followed::read(&settings.state_dir).map_or_else(Followed::fresh, Ok)?,
         notifier: Notifier::from_env(),
         refused: BTreeMap::new(),
         in_use: BTreeMap::new(),
         taken: 0,
+        waits_for: String::new(),
     };
     if options.once || options.seed {
         follower.directory.prove()?;
@@ -65,16 +65,15 @@ pub fn run(settings: &Settings, options: &Follow) -> Result<()> {
     let directory = Arc::clone(&follower.directory);
     // Whether etcd answers is no matter of this host.
     follower.notifier.ready();
-    let mut last = String::new();
     loop {
         match follower.session(&directory, &host) {
             Ok(()) | Err(Error::Interrupted { .. }) => {}
             Err(Error::NoAgreement(why)) => {
-                if why != last {
+                if why != follower.waits_for {
                     log::warn!("{why}; it is tried again");
                 }
                 follower.notifier.alive(&format!("waiting: {why}"));
-                last = why;
+                follower.waits_for = why;
             }
             Err(e) => return Err(e),
         }
@@ -100,6 +99,8 @@ struct Follower<'a> {
     in_use: BTreeMap<NameEmail, u64>,
     /// Keys that were made, changed or removed here.
     taken: usize,
+    /// Why it does not follow at the moment, as it was said.
+    waits_for: String,
 }
 
 impl Follower<'_> {
@@ -109,6 +110,7 @@ impl Follower<'_> {
         let lease = self.take_host(directory, host)?;
         lease.keep_while(|| self.compare())?;
         self.write()?;
+        self.waits_for.clear();
         log::info!("whole up to revision {}: {}", self.followed.revision, self.words());
         let now = Instant::now();
         let mut clocks = Clocks { kept: now, written: now, retried: now };
@@ -121,6 +123,12 @@ impl Follower<'_> {
                 }
                 Err(e) => return Err(e.into()),
             };
+            // One that was restored while nobody watched says nothing before it has come as far as this host.
+            let (source, revision) = directory.now()?;
+            if self.followed.is_ahead_of(&source, revision) {
+                lease.keep_while(|| self.compare())?;
+                continue;
+            }
             loop {
                 self.take_used()?;
                 let seen = watch.wait();

@@ -181,7 +181,8 @@ fn find_cluster(settings: &mut Settings, command: &Command) -> Result<()> {
             if !settings.cluster.endpoints.get()?.is_empty() =>
         {
             Err(Error::Settings(
-                "cluster.endpoints: this is done by a host that is alone: take the setting away on this host first,                  and put it back afterwards (docs/cluster.md)"
+                "cluster.endpoints: this is done by a host that is alone: take the setting away on this host first, \
+                 and put it back afterwards (docs/cluster.md)"
                     .into(),
             ))
         }

@@ -19,6 +19,12 @@ impl Settings {
             return Ok(());
         }
         let marker = Passphrases::new(&self.keystore()?).marker()?;
+        if marker.is_some() && self.sealing_key.is_none() {
+            return Err(Error::Settings(format!(
+                "cluster.endpoints: asking etcd takes the {CREDENTIAL} and certificates, which units have and a \
+                 terminal has not: run this by systemd-run with the credentials (docs/cluster.md)"
+            )));
+        }
         let marker = marker.filter(|marker| marker.state == Sealing::Sealed);
         let (Some(marker), Some(key)) = (marker, &self.sealing_key) else {
             return Err(Error::Settings(format!(

@@ -11,7 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What to ask of each unit.
 const PROPERTIES: &str = "--property=LoadState,ActiveState,UnitFileState,Result,Environment,\
-NextElapseUSecRealtime,ExecMainStatus,Listen,MainPID,User,NoNewPrivileges,ProtectSystem";
+NextElapseUSecRealtime,ExecMainStatus,Listen,IPAddressAllow,IPAddressDeny,MainPID,User,NoNewPrivileges,ProtectSystem";
 
 pub const SOCKET: &str = "copr-keygen.socket";
 pub const SERVICE: &str = "copr-keygen.service";

@@ -261,7 +261,7 @@ fn a_service_killed_after_the_agreement_has_that_key_later() {
 #[test]
 fn hosts_that_seal_otherwise_have_no_part() {
     let etcd = Etcd::start();
-    let first = member(&etcd.url(), "a");
+    let mut first = member(&etcd.url(), "a");
     first.make(&name(1), json!({}));
     let mut other = SealedHost::new();
     other.host.launch();
@@ -286,6 +286,11 @@ fn hosts_that_seal_otherwise_have_no_part() {
     for arguments in [&["unseal"][..], &["import"]] {
         assert_eq!(first.run(arguments).status.code(), Some(78), "{arguments:?}");
     }
+    // On a terminal there is no credential.
+    first.take_key();
+    let refused = first.run(&["remove", "--yes", &name(1)]);
+    assert_eq!(refused.status.code(), Some(78), "{}", words(&refused));
+    assert!(words(&refused).contains("by systemd-run with the credentials"), "{}", words(&refused));
 }
 
 #[test]
@@ -548,6 +553,24 @@ fn an_etcd_restored_from_an_old_snapshot_takes_nothing_away() {
     follow(&fresh);
     assert_eq!(signatures(&fresh, &name(1)).len(), 2);
     fresh.host.stop();
+}
+
+#[test]
+fn an_etcd_restored_behind_a_follower_is_noticed() {
+    let mut etcd = Etcd::start();
+    let hosts = ["a", "b"].map(|host| member(&etcd.url(), host));
+    let snapshot = etcd.save();
+    let _following = Following::start(&hosts[1]);
+    for number in 1..6 {
+        hosts[0].make(&name(number), json!({}));
+    }
+    until("b follows", || hosts[1].host.home(&name(5)).exists());
+    etcd.restore(&snapshot);
+    hosts[0].make(&name(6), json!({}));
+    until("b follows what was restored", || hosts[1].host.home(&name(6)).exists());
+    assert_eq!(hosts[1].host.entries("keys").len(), 6);
+    let log = Following::log(&hosts[1]);
+    assert!(log.contains("was restored from a snapshot"), "{log}");
 }
 
 #[test]

@@ -94,7 +94,7 @@ impl Follower<'_> {
     pub(super) fn compare(&mut self) -> Result<()> {
         let directory = Arc::clone(&self.directory);
         let (source, revision) = directory.now()?;
-        if source != self.followed.source || revision < self.followed.revision {
+        if self.followed.is_ahead_of(&source, revision) {
             if !self.followed.source.is_empty() {
                 log::warn!(
                     "etcd is another one than before, or was restored from a snapshot (revision {revision}, and this \

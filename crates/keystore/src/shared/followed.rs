@@ -37,6 +37,12 @@ impl Followed {
         Ok(Self { number, source: String::new(), revision: 0, time: 0, refused: 0 })
     }
 
+    /// Whether it tells of more than there is in this etcd at this revision: of another etcd, or before a snapshot of
+    /// it was restored.
+    pub fn is_ahead_of(&self, source: &str, revision: u64) -> bool {
+        source != self.source || revision < self.revision
+    }
+
     fn path(root: &Path) -> PathBuf {
         root.join(CLUSTER)
     }
