@@ -559,12 +559,14 @@ fn an_etcd_restored_from_an_old_snapshot_takes_nothing_away() {
 fn an_etcd_restored_behind_a_follower_is_noticed() {
     let mut etcd = Etcd::start();
     let hosts = ["a", "b"].map(|host| member(&etcd.url(), host));
-    let snapshot = etcd.save();
     let _following = Following::start(&hosts[1]);
+    until("b follows", || Following::log(&hosts[1]).contains("whole up to"));
+    // It has the lease of b.
+    let snapshot = etcd.save();
     for number in 1..6 {
         hosts[0].make(&name(number), json!({}));
     }
-    until("b follows", || hosts[1].host.home(&name(5)).exists());
+    until("b has them", || hosts[1].host.home(&name(5)).exists());
     etcd.restore(&snapshot);
     hosts[0].make(&name(6), json!({}));
     until("b follows what was restored", || hosts[1].host.home(&name(6)).exists());
