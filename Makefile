@@ -23,7 +23,7 @@ ARCHIVE = $(DIST)/copr-keygen-$(shell tools/version).tar.xz
 IMAGE_BINARY ?=
 IMAGE = $(or $(CARGO_TARGET_DIR),target)/image/copr-keygen-$(shell tools/version).tar
 
-.PHONY: dist archive deb test-deb rpm test-rpm image test-image check-watch
+.PHONY: dist archive deb test-deb rpm test-rpm test-rpm-built image test-image check-watch test-cluster
 .PHONY: help run build examples man test test-system test-openapi fuzz bench lint deny install uninstall clean
 .PHONY: selinux check-selinux test-selinux install-selinux check-apparmor test-apparmor install-apparmor
 
@@ -50,8 +50,10 @@ help:
 	@echo 'make test-deb     install them by apt in Debian 12 and 13, boot, upgrade, remove and purge (root)'
 	@echo 'make rpm          rpm packages likewise, and their source package, in target/rpm'
 	@echo 'make test-rpm     build them in Debian 12 and 13, install them by rpm and dnf, boot, move in, upgrade (root); SUITES=forky: rpm 6'
+	@echo 'make test-rpm-built  install by rpm and dnf what `make rpm` has built, and boot; a part of that in a few minutes (root)'
 	@echo 'make image        build the container image into target/image, see docs/kubernetes.md; IMAGE_BINARY=FILE: of this program'
 	@echo 'make test-image   run that image by podman as a cluster does (root)'
+	@echo 'make test-cluster three hosts, etcd and HAProxy, one fault after the other (root); MINUTES=30 SEED=, 0: the short form'
 	@echo 'make clean        remove what was built'
 
 run:
@@ -102,7 +104,7 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	tools/house
-	shellcheck $(filter-out tools/house %.rs %.bash,$(wildcard tools/*)) .ci/run tests/readme $(wildcard tests/*/run tests/packages/deb tests/packages/rpm packaging/image/copr/* tests/packages/*.sh tests/packages/cases/*.sh tests/system/*.sh tests/system/cases/*.sh)
+	shellcheck $(filter-out tools/house %.rs %.bash,$(wildcard tools/*)) .ci/run tests/readme $(filter-out tests/cluster/run,$(wildcard tests/*/run)) $(wildcard tests/packages/deb tests/packages/rpm packaging/image/copr/* tests/packages/*.sh tests/packages/cases/*.sh tests/system/*.sh tests/system/cases/*.sh)
 	shellcheck -x selinux/check $(wildcard tests/guest/run* tests/guest/guest-*) tests/guest/probe
 
 deny:
@@ -144,6 +146,12 @@ test-image: image examples
 	@tools/setup image-test
 	tests/image/run $(IMAGE)
 
+MINUTES ?= 30
+SEED ?=
+test-cluster: examples
+	@tools/setup cluster
+	tests/cluster/run $(MINUTES) $(SEED)
+
 # Where obs-signd works with the keys of the old service, its units stay as they are until `copr-keygen import`
 # has taken the keys over and said what is left to do.
 OLD_SERVICE = $(shell find $(DESTDIR)/var/lib/copr-keygen/gnupg -maxdepth 1 -name 'pubring.*' -size +0 2>/dev/null)
@@ -154,7 +162,7 @@ define FILES
 	$(1) as 0755 $(DESTDIR)$(PREFIX)/bin/copr-keygen $(BINARY)
 	$(1) link copr-keygen $(DESTDIR)$(PREFIX)/bin/gpg-copr
 	$(1) link copr-keygen $(DESTDIR)$(PREFIX)/bin/gpg_copr.sh
-	$(1) file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system units/copr-keygen.socket units/copr-keygen.service units/copr-keygen-prolong.service units/copr-keygen-prolong.timer units/copr-keygen-pool.service units/copr-keygen-pool.path units/copr-keygen-phrases.service units/copr-keygen-signd.socket units/copr-keygen-signd.service units/copr-keygen-backup.service units/copr-keygen-backup.timer
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system units/copr-keygen.socket units/copr-keygen.service units/copr-keygen-prolong.service units/copr-keygen-prolong.timer units/copr-keygen-pool.service units/copr-keygen-pool.path units/copr-keygen-phrases.service units/copr-keygen-signd.socket units/copr-keygen-signd.service units/copr-keygen-backup.service units/copr-keygen-backup.timer units/copr-keygen-follow.service
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/copr-keygen.service.d units/copr-keygen-.service.d/10-sandbox.conf
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/copr-keygen-.service.d units/copr-keygen-.service.d/10-sandbox.conf
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/copr-keygen units/signd.service.d/10-copr-keygen.conf
@@ -170,6 +178,7 @@ define FILES
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/docs docs/*.md docs/openapi.yaml $(wildcard docs/performance*.json docs/performance.svg) docs/sign.conf docs/backend.conf
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/contrib/prometheus contrib/prometheus/copr-keygen.rules.yml
+	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/contrib/cluster contrib/cluster/20-cluster.conf
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/contrib/grafana contrib/grafana/copr-keygen.json
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/selinux selinux/README.md
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/apparmor apparmor/README.md
@@ -227,6 +236,11 @@ rpm: archive
 test-rpm: archive examples
 	@tools/setup system rpmlint
 	tests/packages/rpm $(SUITES) $(CASES)
+
+# A part of it in a few minutes: what this host's rpm has built, without a second build and upgrades.
+test-rpm-built: rpm examples
+	@tools/setup system rpmlint
+	tests/packages/rpm built $(SUITES) $(CASES)
 
 clean:
 	$(CARGO) clean

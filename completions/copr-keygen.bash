@@ -39,6 +39,9 @@ _copr__keygen() {
             copr__keygen,fill-pool)
                 cmd="copr__keygen__subcmd__fill__subcmd__pool"
                 ;;
+            copr__keygen,follow)
+                cmd="copr__keygen__subcmd__follow"
+                ;;
             copr__keygen,gpg)
                 cmd="copr__keygen__subcmd__gpg"
                 ;;
@@ -105,6 +108,9 @@ _copr__keygen() {
             copr__keygen__subcmd__help,fill-pool)
                 cmd="copr__keygen__subcmd__help__subcmd__fill__subcmd__pool"
                 ;;
+            copr__keygen__subcmd__help,follow)
+                cmd="copr__keygen__subcmd__help__subcmd__follow"
+                ;;
             copr__keygen__subcmd__help,gpg)
                 cmd="copr__keygen__subcmd__help__subcmd__gpg"
                 ;;
@@ -166,7 +172,7 @@ _copr__keygen() {
 
     case "${cmd}" in
         copr__keygen)
-            opts="-h -V --state-dir --config --help --version serve signd gpg check make list show pubkey prolong fill-pool import export backup restore token remove undo purge seal unseal phrases help"
+            opts="-h -V --state-dir --config --help --version serve signd gpg check make list show pubkey prolong fill-pool import export backup restore token remove undo purge seal unseal follow phrases help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -296,6 +302,28 @@ _copr__keygen() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        copr__keygen__subcmd__follow)
+            opts="-h --once --seed --state-dir --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         copr__keygen__subcmd__gpg)
             opts="-h --state-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -319,7 +347,7 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__help)
-            opts="serve signd gpg check make list show pubkey prolong fill-pool import export backup restore token remove undo purge seal unseal phrases help"
+            opts="serve signd gpg check make list show pubkey prolong fill-pool import export backup restore token remove undo purge seal unseal follow phrases help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -375,6 +403,20 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__help__subcmd__fill__subcmd__pool)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        copr__keygen__subcmd__help__subcmd__follow)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -178,6 +178,13 @@ pub enum Command {
     /// Take `seal` back: passphrases are in the clear again
     Unseal(Seal),
 
+    /// Have every key that other hosts make, change or remove, and tell them of the keys here
+    ///
+    /// For several hosts that share keys through etcd; see the settings of the table [cluster] and docs/cluster.md.
+    /// Runs until it is told to stop, unless --once or --seed is given. Every key is tried before it is published.
+    /// Nothing that only this host has is ever removed.
+    Follow(Follow),
+
     /// Give signd the passphrase of every key, and take away those of no key
     ///
     /// Writes them into the setting `phrases_dir`, which is empty after a boot. Without that setting, they
@@ -237,6 +244,18 @@ pub struct Check {
     /// Leave systemd out, on a host that starts copr-keygen and obs-signd in another way
     #[arg(long)]
     pub no_units: bool,
+}
+
+/// Options of `follow`.
+#[derive(Args, Debug)]
+pub struct Follow {
+    /// Become whole, then end; the exit status is 1 when a key could not be taken over
+    #[arg(long)]
+    pub once: bool,
+
+    /// Put every key of this host that the others do not have into etcd, become whole, then end
+    #[arg(long)]
+    pub seed: bool,
 }
 
 /// Options of `phrases`.

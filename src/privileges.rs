@@ -43,7 +43,10 @@ pub fn become_owner(directory: &Path) -> Result<()> {
         Some(name) => initgroups(&name, gid),
         None => setgroups(&[gid]),
     }
-    .map_err(|e| failed("setting groups", e.into()))?;
+    .map_err(|e| {
+        let doing = format!("setting groups; where root may not do that, start this as uid {uid}");
+        failed(&doing, e.into())
+    })?;
     if let Some(group) = volume_group(directory) {
         let groups = getgroups().map(|mut groups| {
             groups.push(Gid::from_raw(group));

@@ -12,6 +12,7 @@ use keystore::{CREDENTIAL, SealingKey};
 use crate::error::{Error, Result};
 use crate::systemd::credentials;
 
+mod cluster;
 mod layers;
 mod table;
 mod value;
@@ -19,7 +20,7 @@ mod values;
 
 use layers::Layers;
 pub use layers::{CONFIG_FILE, Flags, Setting};
-pub use table::{SETTINGS, Settings, SigndSettings};
+pub use table::{ClusterSettings, SETTINGS, Settings, SigndSettings};
 pub use value::Value;
 use values::{absolute_path, state_dir};
 
@@ -111,6 +112,7 @@ impl Settings {
             pool_max_age: self.pool_max_age.get().copied().unwrap_or_default(),
             phrases_dir: self.phrases_dir.get()?.clone(),
             sealing_key: self.sealing_key.clone(),
+            agreement: self.cluster_directory.clone().map(|directory| directory as _),
         })
     }
 
@@ -123,6 +125,7 @@ impl Settings {
             pool_max_age: Duration::ZERO,
             phrases_dir: None,
             sealing_key: self.sealing_key.clone(),
+            agreement: None,
         })
     }
 }

@@ -3,6 +3,7 @@
 mod backup;
 mod check;
 mod fill_pool;
+mod follow;
 pub mod gpg;
 mod hook;
 mod look;
@@ -57,11 +58,13 @@ fn run_with(settings: &mut Settings, command: Command) -> Result<()> {
     // `check` reports the user on its page.
     if !matches!(command, Command::Check(_)) {
         check_user(&settings.state_dir)?;
+        state::require_mounted(&settings.state_dir)?;
     }
     if !may_make_a_state(&command, settings) {
         state::require_state(&settings.state_dir)?;
     }
     find_sealing_key(settings, &command)?;
+    find_cluster(settings, &command)?;
     let settings = &*settings;
     // Certificates of recipients may lie where only root can read them.
     let recipients = match &command {
@@ -101,6 +104,7 @@ fn run_with(settings: &mut Settings, command: Command) -> Result<()> {
         Command::Purge(options) => remove::purge(settings, &options),
         Command::Seal(options) => seal::seal(settings, &options),
         Command::Unseal(options) => seal::unseal(settings, &options),
+        Command::Follow(options) => follow::run(settings, &options),
         Command::Phrases(options) => seal::phrases(settings, &options),
     }
 }
@@ -116,6 +120,7 @@ fn find_sealing_key(settings: &mut Settings, command: &Command) -> Result<()> {
         | Command::Export(_)
         | Command::Restore(_)
         | Command::Undo(_)
+        | Command::Follow(_)
         | Command::Phrases(_) => {
             settings.find_sealing_key()?;
             Passphrases::new(&settings.keystore()?).verify_state(&Homes::new(&settings.state_dir))
@@ -152,6 +157,36 @@ fn find_sealing_key(settings: &mut Settings, command: &Command) -> Result<()> {
         | Command::Pubkey(_)
         | Command::Backup(_)
         | Command::Purge(_) => Ok(()),
+    }
+}
+
+/// Finds what modes need that other hosts must agree to. What all hosts share stays sealed.
+fn find_cluster(settings: &mut Settings, command: &Command) -> Result<()> {
+    match command {
+        Command::Make(_)
+        | Command::Prolong(_)
+        | Command::Restore(_)
+        | Command::Remove(_)
+        | Command::Undo(_)
+        | Command::Follow(_)
+        | Command::Import(Import { from: Some(_), .. }) => settings.find_cluster(),
+        // It does without, as far as it can.
+        Command::Check(_) => {
+            if settings.sealing_key.is_some() {
+                settings.cluster_fault = settings.find_cluster().err().map(|e| e.to_string());
+            }
+            Ok(())
+        }
+        Command::Import(Import { from: None, .. }) | Command::Unseal(_)
+            if !settings.cluster.endpoints.get()?.is_empty() =>
+        {
+            Err(Error::Settings(
+                "cluster.endpoints: this is done by a host that is alone: take the setting away on this host first, \
+                 and put it back afterwards (docs/cluster.md)"
+                    .into(),
+            ))
+        }
+        _ => Ok(()),
     }
 }
 

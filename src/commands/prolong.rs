@@ -15,8 +15,24 @@ use crate::metrics::{self, KeyCounts};
 use crate::settings::Settings;
 use crate::systemd::journal::event;
 
-/// Prolongs the keys that are due.
+/// Prolongs the keys that are due. Of several hosts that share keys, one does.
 pub fn run(settings: &Settings, options: &cli::Prolong) -> Result<()> {
+    let Some(cluster) = settings.cluster_directory.as_ref().filter(|_| !options.dry_run) else {
+        return run_alone(settings, options);
+    };
+    match cluster.take_turn(settings.cluster.host.get()?)? {
+        Ok(turn) => turn.keep_while(|| run_alone(settings, options)),
+        Err(host) => {
+            log::info!("the host {host} prolongs at the moment; nothing was done here");
+            match options.json {
+                true => output::json(&json!({ "prolongs_elsewhere": host })),
+                false => Ok(()),
+            }
+        }
+    }
+}
+
+fn run_alone(settings: &Settings, options: &cli::Prolong) -> Result<()> {
     let store = state::open(settings)?;
     // From here on a signal ends the run with its report.
     let _work = (!options.dry_run).then(interrupt::work);

@@ -6,7 +6,8 @@ use std::time::Duration;
 use keystore::{CREDENTIAL, Homes, Passphrases, Store, check_root};
 
 use super::fill_pool::Filler;
-use crate::error::Result;
+use super::state;
+use crate::error::{Error, Result};
 use crate::http::{Access, Service};
 use crate::privileges;
 use crate::server::{Listener, Server};
@@ -19,8 +20,10 @@ use crate::systemd::sockets;
 pub fn run(mut settings: Settings) -> Result<()> {
     // Both may be root's only.
     settings.find_sealing_key()?;
+    settings.find_cluster()?;
     let access = Access::load(&settings)?;
     check_values(&settings)?;
+    state::require_mounted(&settings.state_dir)?;
     if settings.state_dir.exists() {
         privileges::become_owner(&settings.state_dir)?;
     }
@@ -35,6 +38,12 @@ pub fn run(mut settings: Settings) -> Result<()> {
         settings.listen.get()?;
     }
 
+    if let Some(cluster) = &settings.cluster_directory {
+        match cluster.prove() {
+            Err(e @ Error::NoAgreement(_)) => log::error!("{e}; until then no key is made"),
+            proven => proven?,
+        }
+    }
     let gpg = settings.gnupg()?;
     if let Err(e) = gpg.check_installed() {
         log::error!("{e}; until then no key can be made");

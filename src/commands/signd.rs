@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use keystore::{Homes, Passphrases, SigningKeys, Store, check_root};
+use nix::unistd::geteuid;
 use signer::{Policy, Signer};
 
 use super::state;
@@ -30,6 +31,11 @@ pub fn run(mut settings: Settings) -> Result<()> {
     let signd = &settings.signd;
     let policy = Policy { sha1: *signd.sha1.get()?, expired: *signd.expired.get()? };
     let metrics_file = signd.metrics_file.get()?.clone();
+    state::require_mounted(&settings.state_dir)?;
+    // What is somebody else's cannot even be looked at.
+    if !geteuid().is_root() {
+        check_root(&settings.state_dir)?;
+    }
     state::require_state(&settings.state_dir)?;
     privileges::become_owner(&settings.state_dir)?;
     check_root(&settings.state_dir)?;

@@ -4,12 +4,15 @@ use std::io;
 use std::path::Path;
 
 use gpg::Gpg;
+use keystore::remedy::quote_path;
 use keystore::{Key, NameEmail, Store};
+use nix::unistd::geteuid;
 use serde_json::Value;
 
 use super::output;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
+use crate::systemd::systemctl;
 
 /// Opens the state for a mode that works on it.
 pub fn open(settings: &Settings) -> Result<Store> {
@@ -96,4 +99,20 @@ pub fn require_state(state: &Path) -> Result<()> {
          restore make a state, no other does",
         state.display()
     )))
+}
+
+/// Sees that the volume of the state is mounted, where systemd knows of one. Its units see to that themselves; this is for
+/// an operator. tmpfiles.d makes `keys/` below the mount point, and a key would be made there that exists elsewhere.
+pub fn require_mounted(state: &Path) -> Result<()> {
+    if !geteuid().is_root() || !Path::new("/run/systemd/system").is_dir() {
+        return Ok(());
+    }
+    match systemctl::unmounted(state) {
+        None => Ok(()),
+        Some(place) => Err(Error::Settings(format!(
+            "{place}: what is to be mounted there is not, so the keys are elsewhere; to mount it: \
+             systemctl start {}",
+            quote_path(Path::new(&place))
+        ))),
+    }
 }

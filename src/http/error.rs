@@ -133,6 +133,7 @@ fn status_of(error: &keystore::Error) -> u16 {
         Keys::NoKey(_) => 404,
         Keys::Gpg(Gpg::Busy(_) | Gpg::NoSpace { .. } | Gpg::Clock(_))
         | Keys::InUse(_)
+        | Keys::NoAgreement(_)
         | Keys::OldKeyring { .. } => 503,
         Keys::Gpg(
             Gpg::Missing { .. }
@@ -163,6 +164,9 @@ fn unavailable(error: &keystore::Error) -> &'static str {
         }
         keystore::Error::Gpg(gpg::Error::Clock(_)) => {
             "the clock of the sign host is wrong, its log has more; try again later"
+        }
+        keystore::Error::NoAgreement(_) => {
+            "the sign hosts cannot agree on a new key now; try again in a few seconds"
         }
         _ => "the sign host is too busy; try again in a few seconds",
     }

@@ -17,6 +17,15 @@ pub fn answer(service: &Service) -> Answer<'static> {
         text.gauge("copr_keygen_keys_counted_timestamp_seconds", help, counts.counted);
     }
     service.counters.write_to(&mut text);
+    if let Some(followed) = service.followed() {
+        let help = "When this host was last up to date with the others (Unix time).";
+        text.gauge("copr_keygen_cluster_followed_timestamp_seconds", help, followed.time);
+        let help = "The revision of etcd up to which this host has every change.";
+        text.gauge("copr_keygen_cluster_revision", help, followed.revision);
+        let help =
+            "Keys of other hosts that could not be taken over; the log of follow names them.";
+        text.gauge("copr_keygen_cluster_keys_refused", help, followed.refused);
+    }
     let (running, waiting) = service.store.load();
     text.gauge("copr_keygen_jobs_running", "gpg jobs that run.", running);
     text.gauge("copr_keygen_jobs_waiting", "Requests that wait for a gpg job to end.", waiting);

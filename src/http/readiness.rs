@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use gpg::locks::unpoisoned;
 
 /// A state directory that takes longer to be looked at does not answer: a network file system whose
-/// server is away makes everybody wait.
+/// server is away makes everybody wait. So does an etcd without a leader.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the last look has shown.
@@ -30,7 +30,9 @@ impl Readiness {
             match last.looking {
                 Some(since) if since.elapsed() > PATIENCE => {
                     let seconds = since.elapsed().as_secs();
-                    return Some(format!("the state directory has not answered for {seconds} s"));
+                    return Some(format!(
+                        "the state directory, or etcd where it decides, has not answered for {seconds} s"
+                    ));
                 }
                 Some(_) => return last.why_not.clone(),
                 None => last.looking = Some(Instant::now()),

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use gpg::{KeyLength, Lifetime};
-use keystore::{Catalog, Result, Store};
+use keystore::{Catalog, Followed, Result, Store};
 
 use super::auth::{Access, Caller};
 use super::counters::{CachedCounts, Counters};
@@ -28,6 +28,8 @@ pub struct Service {
     /// The keys, to look at.
     pub(super) catalog: Catalog,
     pub(super) state_dir: PathBuf,
+    /// Whether other hosts have these keys too.
+    has_others: bool,
     /// Length of a key whose request names none.
     pub(super) key_length: KeyLength,
     /// Lifetime of a key whose request names none.
@@ -50,6 +52,7 @@ impl Service {
             catalog: store.shared_catalog(),
             store,
             state_dir: settings.state_dir.clone(),
+            has_others: settings.cluster_directory.is_some(),
             key_length: *settings.key_length.get()?,
             lifetime: *settings.expire.get()?,
             counters: Counters::new(),
@@ -63,6 +66,11 @@ impl Service {
     /// The keys.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// How far this host has followed the others, where there are others.
+    pub(super) fn followed(&self) -> Option<Followed> {
+        self.has_others.then(|| Followed::read(&self.state_dir)).flatten()
     }
 }
 

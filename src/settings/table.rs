@@ -3,8 +3,10 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::{Directory, Endpoint};
 use gpg::{KeyLength, Lifetime};
 use keystore::{SealingKey, Stock};
 use log::LevelFilter;
@@ -12,8 +14,8 @@ use log::LevelFilter;
 use super::layers::{Layers, Setting};
 use super::value::Value;
 use super::values::{
-    absolute_path, access_rules, duration, jobs, listen_addresses, log_level, optional_path,
-    positive_duration, state_dir, stock, words, yes_or_no,
+    absolute_path, access_rules, duration, endpoints, host_name, jobs, listen_addresses, log_level,
+    optional_path, positive_duration, prefix, state_dir, stock, words, yes_or_no,
 };
 use crate::access_rule::AccessRule;
 use crate::error::Result;
@@ -67,6 +69,10 @@ macro_rules! settings {
             pub sealing_key: Option<SealingKey>,
             /// Why that key could not be taken, in modes that can do without.
             pub sealing_key_fault: Option<String>,
+            /// What all hosts share, where there is more than one: no setting, see [`Settings::find_cluster`].
+            pub cluster_directory: Option<Arc<Directory>>,
+            /// Why that could not be found, in modes that can do without.
+            pub cluster_fault: Option<String>,
             /// Every setting as it was written, and where that was: name, text, source.
             pub origins: Vec<(String, String, String)>,
             /// Environment variables that look like settings of ours and are none.
@@ -96,6 +102,8 @@ macro_rules! settings {
                     },)+
                     sealing_key: None,
                     sealing_key_fault: None,
+                    cluster_directory: None,
+                    cluster_fault: None,
                     origins: layers.origins(),
                     unknown_variables: layers.unknown_variables,
                     faults: layers.faults,
@@ -227,5 +235,30 @@ settings! {
         /// the Prometheus node exporter. Its name must end in .prom, and copr-keygen-signd.service needs a
         /// drop-in with ReadWritePaths= for its directory.
         metrics_file: Value<Option<PathBuf>> = "", some_modes(optional_path);
+    }
+
+    [cluster] ClusterSettings {
+        /// The members of etcd that decide which key counts where several hosts keep the same keys, as an array
+        /// or separated by spaces: https://HOST:PORT; http:// with an address of this host only. Empty for a
+        /// host that is alone. See docs/cluster.md.
+        endpoints: Value<Vec<Endpoint>> = "", some_modes(endpoints);
+
+        /// What the names in etcd begin with that all hosts share.
+        prefix: Value<String> = "/copr-keygen", some_modes(prefix);
+
+        /// The name of this host, which no other one has. Empty for the host's own name.
+        host: Value<String> = "", some_modes(host_name);
+
+        /// The certificates (PEM) of the authorities that etcd's certificates come from, in a file named by its
+        /// absolute path. Under systemd leave this empty and use the credential: /etc/credstore/cluster-ca.
+        ca_file: Value<Option<PathBuf>> = "", some_modes(optional_path);
+
+        /// The certificate (PEM) by which etcd knows this host. Under systemd it is the credential
+        /// cluster-cert.
+        cert_file: Value<Option<PathBuf>> = "", some_modes(optional_path);
+
+        /// The secret key (PEM) of that certificate. Under systemd it is the credential cluster-key. The file
+        /// must belong to root or the owner of the keys, with no permissions for others.
+        key_file: Value<Option<PathBuf>> = "", some_modes(optional_path);
     }
 }

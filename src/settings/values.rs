@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cluster::Endpoint;
 use keystore::Stock;
 use log::LevelFilter;
 
@@ -49,6 +50,33 @@ pub fn optional_path(text: &str) -> Result<Option<PathBuf>> {
 /// Words, or none.
 pub fn words(text: &str) -> Result<Vec<String>> {
     Ok(text.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Members of etcd, or none.
+pub fn endpoints(text: &str) -> Result<Vec<Endpoint>> {
+    text.split_whitespace().map(str::parse).collect()
+}
+
+/// What names in etcd begin with.
+pub fn prefix(text: &str) -> Result<String> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+    match text {
+        _ if text.starts_with('/') && text.len() > 1 && text.len() <= 100 && is_plain => {
+            Ok(text.into())
+        }
+        _ => Err("must be like /copr-keygen: begin with /, and have at most 100 letters, digits and signs".into()),
+    }
+}
+
+/// The name of a host; that of this one where the text is empty.
+pub fn host_name(text: &str) -> Result<String> {
+    let own = || nix::unistd::gethostname().ok()?.into_string().ok();
+    let name = if text.is_empty() { own().unwrap_or_default() } else { text.to_owned() };
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    match name.len() {
+        1..=100 if name.bytes().all(is_plain) => Ok(name),
+        _ => Err("must have 1 to 100 letters, digits, '.', '-' and '_'".into()),
+    }
 }
 
 /// Rules between commas or line breaks, or none.

@@ -11,7 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What to ask of each unit.
 const PROPERTIES: &str = "--property=LoadState,ActiveState,UnitFileState,Result,Environment,\
-NextElapseUSecRealtime,ExecMainStatus,Listen,MainPID,User,NoNewPrivileges,ProtectSystem";
+NextElapseUSecRealtime,ExecMainStatus,Listen,IPAddressAllow,IPAddressDeny,MainPID,User,NoNewPrivileges,ProtectSystem";
 
 pub const SOCKET: &str = "copr-keygen.socket";
 pub const SERVICE: &str = "copr-keygen.service";
@@ -136,6 +136,17 @@ pub fn restart_signd_of(pid: u32) -> Option<String> {
     let mut parts = groups.split(['/', '\n']);
     let unit = SIGND.into_iter().find(|unit| parts.any(|part| part == *unit))?;
     Some(format!("systemctl restart {unit}"))
+}
+
+/// Where something is to be mounted for this path, and is not.
+pub fn unmounted(path: &Path) -> Option<String> {
+    let above = path.ancestors().filter_map(Path::to_str).filter(|it| it.len() > 1);
+    let show = ["show", "--property=Where,LoadState,ActiveState", "--"];
+    // systemctl takes a path for the unit that mounts something there.
+    let text = systemctl(&show.into_iter().chain(above).collect::<Vec<_>>()).ok()?;
+    let mut units = text.split("\n\n").map(Unit::parse);
+    let missing = units.find(|unit| unit.is_installed() && !unit.is_active())?;
+    Some(missing.get("Where").to_owned())
 }
 
 /// The files of a unit, as they are, in the order in which they are read.

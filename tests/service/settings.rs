@@ -92,6 +92,13 @@ fn a_wrong_setting_stops_the_modes_that_need_it_and_no_other() {
         ("SIGND_EXPIRED", "perhaps", "signd"),
         ("SIGND_JOBS", "-1", "signd"),
         ("SIGND_METRICS_FILE", "file", "signd"),
+        ("CLUSTER_ENDPOINTS", "http://192.0.2.1:2379", "serve prolong"),
+        // Of no concern to a host that is alone.
+        ("CLUSTER_PREFIX", "copr-keygen", ""),
+        ("CLUSTER_HOST", "a/b", ""),
+        ("CLUSTER_CA_FILE", "ca.crt", ""),
+        ("CLUSTER_CERT_FILE", "host.crt", ""),
+        ("CLUSTER_KEY_FILE", "host.key", ""),
     ];
     for Setting { name, .. } in SETTINGS {
         // Every mode needs two, and signing the third.
@@ -103,6 +110,8 @@ fn a_wrong_setting_stops_the_modes_that_need_it_and_no_other() {
     for (setting, value, needed_by) in wrong {
         let variable = format!("COPR_KEYGEN_{setting}");
         let what = format!("{setting}={value}");
+        let name = setting.to_lowercase();
+        let name = name.replace("signd_", "signd.").replace("cluster_", "cluster.");
         assert_exports(&gpg_copr(&host, &variable, value), &what);
         let modes: [(&str, &[&str]); 4] = [
             ("list", &["list"]),
@@ -110,28 +119,27 @@ fn a_wrong_setting_stops_the_modes_that_need_it_and_no_other() {
             ("prolong", &["prolong"]),
             ("fill-pool", &["fill-pool"]),
         ];
-        for (name, words) in modes {
-            let expected = if needed_by.contains(name) { 78 } else { 0 };
+        for (mode_name, words) in modes {
+            let expected = if needed_by.contains(mode_name) { 78 } else { 0 };
             let (status, said) = mode(&host, words, &variable, value);
-            assert_eq!(status, Some(expected), "{what}: {name}: {said}");
+            assert_eq!(status, Some(expected), "{what}: {mode_name}: {said}");
         }
         let (status, said) = signd(&host, &variable, value);
         let needs_it = needed_by.contains("signd");
         assert_eq!(status, needs_it.then_some(78), "{what}: signd: {said}");
         if needs_it {
             assert_eq!(said.lines().count(), 1, "{what}: {said}");
-            let name = setting.to_lowercase().replace("signd_", "signd.");
             assert!(said.contains(&name), "{what}: {said}");
         }
         if needed_by.contains("serve") {
             let (status, said) = mode(&host, &["serve"], &variable, value);
             assert_eq!((status, said.lines().count()), (Some(78), 1), "{what}: {said}");
-            assert!(said.contains(&setting.to_lowercase()), "{what}: {said}");
+            assert!(said.contains(&name), "{what}: {said}");
             let check = ["check", "--no-units", "--sign-conf=/dev/null"];
             let page = host.mode(&check).env(&variable, value).output().unwrap();
             let page = String::from_utf8(page.stdout).unwrap();
             let lines = page.lines().filter(|line| line.contains("FAILED"));
-            let named = lines.filter(|line| line.contains(&setting.to_lowercase())).count();
+            let named = lines.filter(|line| line.contains(&name)).count();
             assert!(named > 0, "{what}: {page}");
         }
     }

@@ -49,6 +49,10 @@ pub enum Error {
         left: String,
     },
 
+    /// What decides for all hosts does not answer, or refuses. Of a change it may not be known whether it was made.
+    #[error("{0}")]
+    NoAgreement(String),
+
     /// Some of many things failed; each has been reported by itself.
     #[error("{0}")]
     Partly(String),

@@ -19,6 +19,11 @@ pub const IMPORTING: &str = "importing";
 /// Says that passphrases are sealed.
 pub const SEALING: &str = "sealing.json";
 
+/// Which host uses the state, where another one could.
+pub const HOST_MARK: &str = "state.host";
+/// How far this host has followed what several hosts share.
+pub const CLUSTER: &str = "cluster.json";
+
 /// The directories of the state, as tmpfiles.d makes them.
 pub const PARTS: [&str; 6] = [KEYS, GNUPG, SECRET_KEY_LINKS, PHRASES, POOL, STAGING];
 

@@ -3,7 +3,8 @@
 //!
 //! The rooms follow the life of a key: [`identity`] is what comes from outside, `home` is one GnuPG home,
 //! `state` is the directory around the homes, `secrets` protect a home, `make` makes one, `view` is what
-//! obs-signd sees of them, `keep` looks after them, and `transfer` brings them in and out.
+//! obs-signd sees of them, `keep` looks after them, `transfer` brings them in and out, and
+//! `shared` are those that other hosts have too.
 
 pub mod error;
 mod files;
@@ -20,6 +21,7 @@ pub mod remedy;
 #[cfg(test)]
 mod scratch;
 mod secrets;
+mod shared;
 mod signing_keys;
 mod state;
 mod store;
@@ -51,7 +53,12 @@ pub use make::pool_filling::Stock;
 pub use options::Options;
 pub use secrets::passphrase::{Form, Passphrases, needs_directory as needs_phrases_dir};
 pub use secrets::sealing_key::{CREDENTIAL, SealingKey};
-pub use secrets::sealing_marker::{Marker, Sealing};
+pub use secrets::sealing_marker::{Marker, Sealing, SealingProof};
+pub use shared::adopt::Adopted;
+pub use shared::agreement::{Agreed, Agreement};
+pub use shared::change::Offered;
+pub use shared::followed::Followed;
+pub use shared::value::Shared;
 pub use signing_keys::{SigningFiles, SigningKeys};
 pub use state::directory::{
     check_outside, check_root, check_user, is_volume, nobodys, owner_of, volume_group,

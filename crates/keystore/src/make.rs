@@ -47,6 +47,11 @@ impl Store {
             return Ok(existed);
         }
         let _job = self.jobs.take(patience)?;
+        if self.find_elsewhere(name_email)? {
+            if let Some(existed) = self.find_linked(name_email)? {
+                return Ok(existed);
+            }
+        }
         self.make(request, deadline)
     }
 
@@ -60,6 +65,7 @@ impl Store {
         if self.staging.has_leftovers() {
             self.clear_staging();
         }
+        self.check_host()?;
         self.signd.check_is_ours()?;
         self.signd.check_phrase_is_free(name_email)?;
         self.check_space()?;
@@ -118,10 +124,15 @@ impl Store {
                 self.relink(name_email)?;
                 Ok(Outcome::Made(record))
             }
-            Publication::Lost => self.find_linked(name_email)?.ok_or_else(|| {
+            Publication::Lost => match self.find_linked(name_email)? {
+                // The other hosts know it already, and who follows them on this one was faster with it.
+                Some(Outcome::Existed(ours)) if ours.fingerprint == record.fingerprint => {
+                    Ok(Outcome::Made(ours))
+                }
+                Some(outcome) => Ok(outcome),
                 // It was brought back, and removed again. The next request gets a key.
-                Error::busy(format!("the key of {name_email} comes and goes"))
-            }),
+                None => Err(Error::busy(format!("the key of {name_email} comes and goes"))),
+            },
         }
     }
 

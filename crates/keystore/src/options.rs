@@ -1,9 +1,11 @@
 //! What the store is told about the host: values that were settings once.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::secrets::sealing_key::SealingKey;
+use crate::shared::agreement::Agreement;
 
 /// Where the keys are and how they are kept.
 #[derive(Clone, Debug)]
@@ -20,4 +22,6 @@ pub struct Options {
     pub phrases_dir: Option<PathBuf>,
     /// The key that passphrases are sealed with.
     pub sealing_key: Option<SealingKey>,
+    /// What decides for all hosts, where there is more than one.
+    pub agreement: Option<Arc<dyn Agreement>>,
 }

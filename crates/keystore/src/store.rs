@@ -21,6 +21,8 @@ use crate::make::pool::Pool;
 use crate::options::Options;
 use crate::remedy;
 use crate::secrets::passphrase::Passphrases;
+use crate::shared::agreement::Agreement;
+use crate::state::host_mark::HostMark;
 use crate::state::opened::Opened;
 use crate::state::{directory, nested};
 use crate::view::phrase_files::PhraseFiles;
@@ -45,6 +47,10 @@ pub struct Store {
     pub(crate) makers: IdentityLocks,
     pub(crate) jobs: Arc<JobQueue>,
     pub(crate) queue_timeout: Duration,
+    /// What decides for all hosts, where there is more than one.
+    pub(crate) agreement: Option<Arc<dyn Agreement>>,
+    /// The mark of this host, where another one could use the state.
+    host: Option<HostMark>,
 }
 
 impl Store {
@@ -72,7 +78,8 @@ impl Store {
     pub(crate) fn open_unfinished(options: &Options, gpg: Gpg) -> Result<Self> {
         let root = &options.state_dir;
         Self::make_parts(root, &PARTS)?;
-        let store = Self::with(options, gpg, root, |signd| signd)?;
+        let host = HostMark::take(root)?;
+        let store = Self { host, ..Self::with(options, gpg, root, |signd| signd)? };
         nested::check(root)?;
         store.clear_staging();
         store.prepare_signd()?;
@@ -138,6 +145,8 @@ impl Store {
             makers: IdentityLocks::default(),
             jobs,
             queue_timeout: options.queue_timeout,
+            agreement: options.agreement.clone(),
+            host: None,
         }
     }
 
@@ -154,14 +163,18 @@ impl Store {
         }
     }
 
-    /// Publishes a home of staging; see [`Publisher::publish`].
+    /// Publishes a home of staging, after the other hosts have agreed where there are others; see
+    /// [`Publisher::publish`]. A key of theirs that counts instead is here then.
     pub(crate) fn publish(
         &self,
         staged: StagedHome,
         name_email: &NameEmail,
         keygrip: &Keygrip,
     ) -> Result<Publication> {
-        self.publisher().publish(staged.path(), staged.scratch(), name_email, keygrip)
+        match self.agree_on_key(name_email, staged.path())? {
+            true => self.publisher().publish(staged.path(), staged.scratch(), name_email, keygrip),
+            false => Ok(Publication::Lost),
+        }
     }
 
     /// What publishes homes.
@@ -220,6 +233,11 @@ impl Store {
         Ok(Workplace { staged: self.staging.create()?, gpg: &self.gpg })
     }
 
+    /// Fails when another host uses this state as well.
+    pub(crate) fn check_host(&self) -> Result<()> {
+        self.host.as_ref().map_or(Ok(()), HostMark::check)
+    }
+
     /// Why no key could be made now, if so.
     pub fn ready(&self) -> std::result::Result<(), String> {
         clock::believed().map_err(|_| "the clock of this host cannot be right".to_owned())?;
@@ -230,7 +248,15 @@ impl Store {
         self.signd
             .check_phrases_are_ours()
             .map_err(|_| "phrases_dir holds what is not of this state, or cannot be read")?;
-        self.opened.look()
+        self.check_host().map_err(|_| "another host uses this state directory")?;
+        self.opened.look()?;
+        // Its reason names hosts, which are nobody's business who asks without credentials.
+        self.agreement.as_ref().map_or(Ok(()), |agreement| {
+            agreement.answers().map_err(|e| {
+                log::warn!("not ready: {e}");
+                "etcd does not answer, or refuses".to_owned()
+            })
+        })
     }
 
     /// gpg jobs that run now, and requests that wait for one to end.

@@ -7,6 +7,7 @@
 
 mod access;
 mod agent;
+mod cluster;
 mod deep;
 mod expiry;
 mod finding;
@@ -52,6 +53,7 @@ const OF_KEYS: &[fn(&Host, &Survey) -> Section] = &[
     agent::configuration,
     agent::running,
     signature::section,
+    cluster::section,
     staging::section,
     trust::section,
 ];

@@ -141,7 +141,9 @@ fn look_and_mend(host: &Host, survey: &mut Survey, section: &mut Section) -> boo
 /// state.
 fn parts(host: &Host, section: &mut Section) -> bool {
     let owner = host.owner.uid.as_raw();
-    if host.state() == Path::new(STATE) && matches!(User::from_name(ACCOUNT), Ok(None)) {
+    // The units run as that account. A container has neither.
+    let has_units = host.state() == Path::new(STATE) && host.units.is_some();
+    if has_units && matches!(User::from_name(ACCOUNT), Ok(None)) {
         let command = Remedy::Command("systemd-sysusers copr-keygen.conf".into());
         section.failed(ACCOUNT, "there is no such account, which is to own the keys", command);
     }

@@ -8,7 +8,7 @@ use keystore::remedy::{self, quote, quote_path};
 use super::finding::{Remedy, Section};
 use super::host::Host;
 use super::who_signs::{who_answers, who_answers_at_port};
-use crate::access_rule::{AccessRule, Clients};
+use crate::access_rule::{AccessRule, Clients, Network};
 use crate::listen_address::ListenAddress;
 use crate::systemd::systemctl::{SIGND_SERVICE, SIGND_SOCKET};
 use crate::users;
@@ -147,6 +147,13 @@ fn answers(host: &Host, address: &ListenAddress, section: &mut Section) {
         None => "start copr-keygen signd".into(),
     };
     let subject = address.to_string();
+    if keeps_this_host_away(host, address) {
+        section.note(
+            subject,
+            "was not asked: IPAddressDeny= of the socket keeps this host itself away",
+        );
+        return;
+    }
     match who_answers(address) {
         Ok(true) => section.ok(subject, "copr-keygen signd answers"),
         Ok(false) => {
@@ -154,6 +161,22 @@ fn answers(host: &Host, address: &ListenAddress, section: &mut Section) {
         }
         Err(e) => section.failed(subject, format!("does not answer: {e}"), restart()),
     }
+}
+
+/// Whether systemd drops the packets that this host sends from an address to that same address.
+fn keeps_this_host_away(host: &Host, address: &ListenAddress) -> bool {
+    let (Some(units), ListenAddress::Tcp(here)) = (host.known_units(), address) else {
+        return false;
+    };
+    let socket = units.unit(SIGND_SOCKET);
+    let networks = |property| {
+        let words = socket.get(property).split_whitespace();
+        words.filter_map(|word| word.parse::<Network>().ok()).collect::<Vec<_>>()
+    };
+    let (allowed, denied) = (networks("IPAddressAllow"), networks("IPAddressDeny"));
+    let is_in = |networks: &[Network], ip| networks.iter().any(|network| network.contains(ip));
+    let here = here.addresses("signd.listen").unwrap_or_default();
+    here.iter().any(|here| is_in(&denied, here.ip()) && !is_in(&allowed, here.ip()))
 }
 
 /// Where `sign` asks that is called on this host.

@@ -53,13 +53,37 @@ expect "state of the signer's socket" inactive "$(property ActiveState "$signer_
 ! in_container test -e /usr/bin/copr-keygen || fail "the program is still there"
 expect "the certificate" "$key" "$(certificate)"
 
-# Nobody answered the question: the keys stay.
+# Nobody answered the question: the keys stay. Keys are made in advance again at once, not only from the next boot on.
 apt purge copr-keygen
 expect "the certificate" "$key" "$(certificate)"
+in_container rm -rf "$state/pool/rsa2048"
 apt install copr-keygen
+wait_for 60 in_container sh -c "ls -d $state/pool/rsa2048/*"
 expect_request 200 POST /gen_key "$(key_request one)"
 
-# shellcheck disable=SC2016  # expanded by the inner shell
-in_container sh -c 'echo "copr-keygen copr-keygen/purge-keys boolean true" | debconf-set-selections'
-apt purge copr-keygen
+# The test that the source package has for autopkgtest.
+in_container sh -s <"$here/../../packaging/debian/tests/make-and-sign"
+
+# purge_keys: somebody says yes.
+purge_keys() {
+    # shellcheck disable=SC2016  # expanded by the inner shell
+    in_container sh -c 'echo "copr-keygen copr-keygen/purge-keys boolean true" | debconf-set-selections'
+    apt purge copr-keygen
+}
+
+# The directory where a volume is mounted cannot be removed.
+in_container mount --bind "$state" "$state"
+purge_keys
+expect_empty "$state"
+in_container umount "$state"
+
+# What a link leads to is not destroyed.
+in_container sh -c "rmdir $state && install -d /srv/keys/keys && ln -s /srv/keys $state"
+apt install copr-keygen
+purge_keys
+in_container test -d /srv/keys/keys
+in_container rm "$state"
+
+apt install copr-keygen
+purge_keys
 ! in_container test -e "$state" || fail "the keys are still there"

@@ -32,6 +32,15 @@ for unit in copr-keygen.service copr-keygen-prolong.service copr-keygen-pool.ser
 done
 expect_empty "$state"
 
+# As at a boot, which makes the directories of the state below the mount point.
+in_container systemd-tmpfiles --create copr-keygen.conf
+if words=$(in_container copr-keygen make "$(name_email unmounted)" --real unmounted 2>&1); then
+    fail "a key was made below the mount point: $words"
+fi
+expect_match "what an operator is told" "^copr-keygen: error: $state: .* systemctl start $state\$" "$words"
+expect_empty "$state/keys"
+in_container find "$state" -mindepth 1 -delete
+
 in_container systemctl stop "$socket"
 volume mode=0700
 in_container systemctl start "$mount"

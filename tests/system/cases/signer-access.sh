@@ -51,6 +51,7 @@ in_container systemctl restart "$signer_socket"
 expect "an answer to a host whose packets are dropped" 124 \
     "$(in_container timeout 3 "${there[@]}" /usr/lib/copr-keygen-test/sign-client 192.0.2.10:5167 ping >/dev/null 2>&1 || echo $?)"
 expect_signed second
+expect_match "check" '192\.0\.2\.10:5167: was not asked: IPAddressDeny=' "$(in_container copr-keygen check 2>&1)"
 
 # A wrong rule keeps it from starting, with the status that ends the restarts.
 in_container sh -c "printf '[signd]\nallow = \"localhost *\"\n' >/etc/copr-keygen/config.toml"

@@ -20,6 +20,8 @@ use crate::layout::{PASSPHRASE, PUBRING, RECORD, REVOCATIONS, SECRET_KEYS};
 
 /// How often a home is read that changes under our eyes.
 const TRIES: usize = 10;
+/// Longer than any file of a home.
+const FILE_MAX: u64 = 16 * 1024 * 1024;
 /// More secret keys or revocation certificates than any key of ours has.
 const FILES_MAX: usize = 16;
 
@@ -182,6 +184,16 @@ impl HomeFiles {
         self.0.len() < FILES_MAX && self.0.insert(name, Zeroizing::new(bytes)).is_none()
     }
 
+    /// Puts a file in place of the one that is there.
+    pub fn put(&mut self, name: HomeFileName, bytes: Zeroizing<Vec<u8>>) {
+        self.0.insert(name, bytes);
+    }
+
+    /// The content of `pubring.kbx`.
+    pub fn pubring(&self) -> &[u8] {
+        self.0.get(&HomeFileName::Pubring).map_or(&[], |bytes| bytes.as_slice())
+    }
+
     /// The content of `passphrase`.
     pub fn passphrase(&self) -> &[u8] {
         self.0.get(&HomeFileName::Passphrase).map_or(&[], |bytes| bytes.as_slice())
@@ -211,6 +223,11 @@ impl HomeFiles {
         }
         Ok(())
     }
+}
+
+/// Copies a file of a home, which must be a regular one with something in it.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    write_new(to, &read_file(from, FILE_MAX)?)
 }
 
 /// Tells whether the files that `prolong` replaces are still the same ones.

@@ -17,7 +17,7 @@ use crate::layout::{DIRECTORY_MODE, SECRET_KEYS};
 use crate::secrets::passphrase::{self, Form};
 
 pub(crate) mod clear;
-mod process_tag;
+pub(crate) mod process_tag;
 
 use process_tag::ProcessTag;
 

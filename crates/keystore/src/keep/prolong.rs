@@ -1,7 +1,6 @@
 //! Gives a key a later expiry. The new certificate is made and checked in staging, holds every earlier
 //! signature, and is renamed over the old one; whatever fails, the old one stays.
 
-use std::path::Path;
 use std::time::Instant;
 
 use gpg::{Certificate, Keyring, clock};
@@ -10,14 +9,12 @@ use crate::error::{Error, Result};
 use crate::files::durable::{replace, write_new};
 use crate::files::lock::hold_key;
 use crate::files::make_directory;
-use crate::files::small_files::read_file;
+use crate::home::home_files::copy;
 use crate::identity::NameEmail;
 use crate::layout::{PUBRING, RECORD, SECRET_KEYS};
 use crate::make::limits::KEY_TIME;
+use crate::shared::change::{Base, TRIES};
 use crate::{Key, Store};
-
-/// Longer than any file of a home.
-const FILE_MAX: u64 = 16 * 1024 * 1024;
 
 /// Which keys are to expire when.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +46,22 @@ impl Store {
     ///
     /// [`Error::InUse`] when another process works on this key.
     pub fn prolong(&self, name_email: &NameEmail, term: Term) -> Result<Prolonged> {
+        for _ in 0..TRIES {
+            let base = self.catch_up(name_email)?;
+            if let Some(prolonged) = self.prolong_from(name_email, term, base.as_ref())? {
+                return Ok(prolonged);
+            }
+        }
+        Err(Error::InUse(name_email.clone()))
+    }
+
+    /// Prolongs the certificate that counts since `base`. `None` when another host has changed it meanwhile.
+    fn prolong_from(
+        &self,
+        name_email: &NameEmail,
+        term: Term,
+        base: Option<&Base>,
+    ) -> Result<Option<Prolonged>> {
         let until = term.until;
         let deadline = Instant::now() + KEY_TIME;
         let home = self.homes.path(name_email);
@@ -84,7 +97,8 @@ impl Store {
                 record.write(work)?;
                 replace(&work.join(RECORD), &home.join(RECORD))?;
             }
-            return Ok(Prolonged::Already(Key { name_email: name_email.clone(), record }));
+            let key = Key { name_email: name_email.clone(), record };
+            return Ok(Some(Prolonged::Already(key)));
         }
 
         clock::check(&what, before.dated())?;
@@ -109,16 +123,14 @@ impl Store {
         record.expires = Some(until);
         record.changed = clock::believed()?;
         record.write(work)?;
+        if !self.agree_on_certificate(name_email, base, work)? {
+            return Ok(None);
+        }
         // In this order: a `key.json` that is behind makes the next run look again.
         replace(&pubring, &home.join(PUBRING))?;
         replace(&work.join(RECORD), &home.join(RECORD))?;
-        Ok(Prolonged::Done(Key { name_email: name_email.clone(), record }))
+        Ok(Some(Prolonged::Done(Key { name_email: name_email.clone(), record })))
     }
-}
-
-/// Copies a file of a home, which must be a regular one with something in it.
-pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
-    write_new(to, &read_file(from, FILE_MAX)?)
 }
 
 /// Whether `after` is `before` with a new expiry, and nothing lost.

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use gpg::{Protection, clock};
+use gpg::{Fingerprint, Protection, clock};
 
 use crate::error::{Error, Result};
 use crate::files::durable::{self, write_new};
@@ -60,6 +60,15 @@ impl Store {
     /// Moves a key to the trash: obs-signd loses it first, then its home leaves `keys/`.
     /// [`Error::InUse`] when another process works on it.
     pub fn remove(&self, name_email: &NameEmail) -> Result<Removed> {
+        self.take_out(name_email, |fingerprint| self.agree_on_removal(name_email, fingerprint))
+    }
+
+    /// As [`Store::remove`]; `agree` is asked before anything is changed.
+    pub(crate) fn take_out(
+        &self,
+        name_email: &NameEmail,
+        agree: impl FnOnce(&Fingerprint) -> Result<()>,
+    ) -> Result<Removed> {
         let no_key = || Error::NoKey(name_email.clone());
         self.homes.find(name_email)?.ok_or_else(no_key)?;
         let home = self.homes.path(name_email);
@@ -76,6 +85,7 @@ impl Store {
         durable::sync_tree(&entry)?;
         // Held until the home is in it, so that no purge takes it for a hollow one.
         let _entry_held = hold_key(&entry, name_email)?;
+        agree(&record.fingerprint)?;
         let removed = self.enter(&entry, name_email)?;
 
         let moved = self.signd.remove(name_email, &record.keygrip, &removed.entry).and_then(|()| {
@@ -171,7 +181,15 @@ impl Store {
             // Straight from the trash: what is in staging may be deleted.
             finishing::remove_leftovers(&from)?;
             self.passphrases.renew(&from, &record.keygrip, staged.scratch())?;
-            self.publisher().publish(&from, staged.scratch(), name_email, &record.keygrip)?
+            match self.agree_on_key(name_email, &from)? {
+                true => self.publisher().publish(
+                    &from,
+                    staged.scratch(),
+                    name_email,
+                    &record.keygrip,
+                )?,
+                false => Publication::Lost,
+            }
         };
         if published == Publication::Lost {
             self.check_no_key(name_email)?;

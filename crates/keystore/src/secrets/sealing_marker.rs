@@ -106,6 +106,31 @@ impl Marker {
     }
 }
 
+/// Proves to other hosts that this one seals with the key they seal with.
+#[derive(Clone, Debug)]
+pub struct SealingProof {
+    marker: Marker,
+    key: SealingKey,
+}
+
+impl SealingProof {
+    /// Of a state with this marker.
+    pub fn new(marker: Marker, key: SealingKey) -> Self {
+        Self { marker, key }
+    }
+
+    /// What other hosts can check; it says nothing about the key.
+    pub fn check_value(&self) -> &str {
+        &self.marker.check
+    }
+
+    /// Fails when the check value of other hosts is of another key.
+    pub fn compare(&self, theirs: &str) -> Result<()> {
+        self.marker.check_key(Some(&self.key), "the state of this host")?;
+        check_key(theirs, Some(&self.key), "what all hosts share")
+    }
+}
+
 /// Fails when `key` does not open the check value of `what`.
 pub fn check_key(check: &str, key: Option<&SealingKey>, what: &str) -> Result<()> {
     let Some(key) = key else { return Err(no_key(what)) };

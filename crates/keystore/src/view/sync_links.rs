@@ -157,6 +157,7 @@ mod tests {
             pool_max_age: Duration::from_secs(1),
             phrases_dir: None,
             sealing_key: None,
+            agreement: None,
         };
         let timeout = Duration::from_secs(20);
         let gpg = Gpg::new("/usr/bin/gpg".into(), "/usr/bin/gpg-agent".into(), timeout)?;

@@ -50,16 +50,22 @@ impl ProcessTag {
         // The file system may be mounted twice, and then the two do not share locks. There is no directory
         // yet when `check` looks at a host without a state.
         let device = fs::metadata(directory).map_or(0, |found| found.dev());
-        let kernel = match fs::read_to_string("/proc/sys/kernel/random/boot_id") {
-            Ok(boot) if boot.trim().len() == 36 => {
-                fnv1a(format!("{} {device}", boot.trim()).as_bytes())
-            }
-            // Then no other process is known to run under the same kernel.
-            _ => rand::random(),
-        };
+        // Else no other process is known to run under the same kernel.
+        let kernel = boot_id()
+            .map_or_else(rand::random, |boot| fnv1a(format!("{boot} {device}").as_bytes()));
         let is_alone = statfs(directory)
             .is_ok_and(|found| OF_ONE_KERNEL.map(magic).contains(&found.filesystem_type()));
         Self { kernel: format!("{kernel:08x}"), host: host(), is_alone }
+    }
+
+    /// Eight hexadecimal digits that stand for the host.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Whether no other kernel can have the file system mounted.
+    pub fn is_alone(&self) -> bool {
+        self.is_alone
     }
 
     /// A new name for an entry of this process.
@@ -94,6 +100,13 @@ pub fn last_sign_of_life(entry: &Path, home: &str) -> Option<SystemTime> {
     let paths = [entry.to_path_buf(), home].into_iter().chain(inside);
     let times = paths.filter_map(|path| fs::symlink_metadata(path).ok()?.modified().ok());
     times.max()
+}
+
+/// The identity of the running kernel, where it can be read.
+pub fn boot_id() -> Option<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let id = id.trim();
+    (id.len() == 36).then(|| id.to_owned())
 }
 
 /// Eight hexadecimal digits that stand for this host: of its machine-id, else of its host name.

@@ -210,6 +210,7 @@ impl Store {
             self.relink(name_email)?;
             return Ok(Restored::Kept);
         }
+        let base = self.catch_up(name_email)?;
         let staged = self.staging.create()?;
         let (record, fresh) = self.assemble(staged.path(), name_email, files)?;
         let home = self.homes.path(name_email);
@@ -223,6 +224,9 @@ impl Store {
             let keyring = Keyring { home: staged.path(), file: &file };
             let old = self.gpg.inspect_one(keyring, Instant::now() + KEY_TIME)?;
             check_nothing_is_lost(&old, &fresh)?;
+            if !self.agree_on_certificate(name_email, base.as_ref(), staged.path())? {
+                return Err(Error::InUse(name_email.clone()));
+            }
             replace(&staged.path().join(PUBRING), &home.join(PUBRING))?;
             replace(&staged.path().join(RECORD), &home.join(RECORD))?;
             self.signd.mark_changed(staged.scratch());

@@ -1,0 +1,235 @@
+//! The names in etcd that hosts share, below one prefix: `keys/<name_email>` is the key of an identity, `sealing`
+//! proves the key that passphrases are sealed with, `hosts/<host>` is held by a host that follows, and `prolong` by
+//! the one that prolongs.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use keystore::{Agreed, Agreement, NameEmail, SealingProof};
+
+use crate::client::{Etcd, Page, Put, Stored};
+use crate::endpoint::Connection;
+use crate::error::{Error, Result};
+use crate::lease::{Lease, Taken};
+use crate::watch::Watch;
+
+/// How long etcd is waited for. An election takes one to two seconds.
+pub const ANSWER_TIME: Duration = Duration::from_secs(5);
+
+/// How long a host or a run of `prolong` counts as alive that has not been heard of.
+pub const LEASE_TIME: Duration = Duration::from_secs(15);
+
+/// A member that says nothing for so long is asked anew.
+const SILENCE: Duration = Duration::from_secs(4);
+
+/// So many values are read at once.
+const PAGE: usize = 100;
+/// So many names.
+const NAMES: usize = 5000;
+
+/// The shared names.
+#[derive(Debug)]
+pub struct Directory {
+    etcd: Etcd,
+    prefix: String,
+    proof: SealingProof,
+    /// Whether the hosts seal with the same key, once etcd has answered.
+    is_proven: AtomicBool,
+}
+
+/// A key of an identity, as etcd has it.
+#[derive(Debug)]
+pub struct SharedKey {
+    /// Whose it is; what is no name of an identity, in words, is nobody's.
+    pub name_email: std::result::Result<NameEmail, String>,
+    /// The value.
+    pub value: Vec<u8>,
+    /// Since when.
+    pub revision: u64,
+}
+
+fn soon() -> Instant {
+    Instant::now() + ANSWER_TIME
+}
+
+impl Directory {
+    /// Those below `prefix`. Nothing is asked yet.
+    pub fn new(connection: &Connection, prefix: &str, proof: SealingProof) -> Result<Self> {
+        let prefix = prefix.trim_end_matches('/').to_owned();
+        Ok(Self { etcd: Etcd::new(connection)?, prefix, proof, is_proven: false.into() })
+    }
+
+    /// etcd itself.
+    pub fn etcd(&self) -> &Etcd {
+        &self.etcd
+    }
+
+    fn name(&self, rest: &str) -> Vec<u8> {
+        format!("{}/{rest}", self.prefix).into_bytes()
+    }
+
+    fn keys(&self) -> Vec<u8> {
+        self.name("keys/")
+    }
+
+    fn shared(&self, stored: Stored) -> SharedKey {
+        let name = stored.name.strip_prefix(&*self.keys()).unwrap_or_default();
+        let name = String::from_utf8_lossy(name);
+        let name_email = NameEmail::parse(&name).map_err(|_| gpg::text::printable(&name));
+        SharedKey { name_email, value: stored.value, revision: stored.revision }
+    }
+
+    /// Which etcd this is and below which prefix, and its revision.
+    pub fn now(&self) -> Result<(String, u64)> {
+        let (cluster, revision) = self.etcd.now(&self.name("sealing"), soon())?;
+        Ok((format!("{cluster:x}{}", self.prefix), revision))
+    }
+
+    /// Gives `take` every key that changed at the revision `since` or later. Returns the revision up to which no
+    /// change is missing.
+    pub fn changed<E: From<Error>>(
+        &self,
+        since: u64,
+        mut take: impl FnMut(Vec<SharedKey>) -> std::result::Result<(), E>,
+    ) -> std::result::Result<u64, E> {
+        let (mut after, mut first) = (None::<Vec<u8>>, None);
+        loop {
+            let prefix = self.keys();
+            let page = Page {
+                prefix: &prefix,
+                after: after.as_deref(),
+                since,
+                names_only: false,
+                limit: PAGE,
+            };
+            let (stored, revision) = self.etcd.page(&page, soon())?;
+            // What changes while the pages are read has a later revision than the first of them.
+            let complete = *first.get_or_insert(revision);
+            let count = stored.len();
+            after = stored.last().map(|stored| stored.name.clone()).or(after);
+            take(stored.into_iter().map(|stored| self.shared(stored)).collect())?;
+            if count < PAGE {
+                return Ok(complete);
+            }
+        }
+    }
+
+    /// Every identity that etcd knows, in the order of their names: with a key, or with one that was removed.
+    pub fn identities(&self, mut take: impl FnMut(NameEmail)) -> Result<()> {
+        let mut after = None::<Vec<u8>>;
+        loop {
+            let prefix = self.keys();
+            let page = Page {
+                prefix: &prefix,
+                after: after.as_deref(),
+                since: 0,
+                names_only: true,
+                limit: NAMES,
+            };
+            let (stored, _) = self.etcd.page(&page, soon())?;
+            let count = stored.len();
+            after = stored.last().map(|stored| stored.name.clone()).or(after);
+            stored
+                .into_iter()
+                .filter_map(|one| self.shared(one).name_email.ok())
+                .for_each(&mut take);
+            if count < NAMES {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Watches the keys from a revision on.
+    pub fn watch(&self, from: u64) -> Result<Watch> {
+        self.etcd.watch(&self.keys(), from, SILENCE, soon())
+    }
+
+    /// The key of a change.
+    pub fn of_change(&self, stored: Stored) -> SharedKey {
+        self.shared(stored)
+    }
+
+    /// Fails when the other hosts seal passphrases with another key. `false` when no host has told yet.
+    pub fn compare_sealing(&self) -> keystore::Result<bool> {
+        let Some(now) = self.etcd.get(&self.name("sealing"), soon())? else { return Ok(false) };
+        self.proof.compare(&String::from_utf8_lossy(&now.value))?;
+        self.is_proven.store(true, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// As [`Directory::compare_sealing`]; the first host tells.
+    pub fn prove(&self) -> keystore::Result<()> {
+        while !self.is_proven.load(Ordering::Relaxed) && !self.compare_sealing()? {
+            // Whoever was faster is compared with.
+            let ours = self.proof.check_value().as_bytes();
+            self.etcd.put(&self.name("sealing"), 0, ours, None, soon())?;
+        }
+        Ok(())
+    }
+
+    /// Takes the name of this host, by a number that nobody else has. `None` when another host has it, or one
+    /// that is gone had it a moment ago.
+    pub fn take_host(&self, host: &str, number: &str) -> Result<Option<Lease<'_>>> {
+        let name = self.name(&format!("hosts/{host}"));
+        match self.etcd.take(&name, number.as_bytes(), LEASE_TIME, soon())? {
+            Taken::Ours(lease) => Ok(Some(lease)),
+            Taken::Others(_) => Ok(None),
+        }
+    }
+
+    /// The hosts that follow at the moment.
+    pub fn hosts(&self) -> Result<Vec<String>> {
+        let prefix = self.name("hosts/");
+        let page = Page { prefix: &prefix, after: None, since: 0, names_only: true, limit: NAMES };
+        let (stored, _) = self.etcd.page(&page, soon())?;
+        let name = |stored: Stored| {
+            let name = stored.name.strip_prefix(&*prefix)?;
+            Some(gpg::text::printable(&String::from_utf8_lossy(name)))
+        };
+        Ok(stored.into_iter().filter_map(name).collect())
+    }
+
+    /// Takes the turn to prolong. `Err` in the result is the host that has it.
+    pub fn take_turn(&self, host: &str) -> Result<std::result::Result<Lease<'_>, String>> {
+        let name = self.name("prolong");
+        Ok(match self.etcd.take(&name, host.as_bytes(), LEASE_TIME, soon())? {
+            Taken::Ours(lease) => Ok(lease),
+            Taken::Others(now) => Err(gpg::text::printable(&String::from_utf8_lossy(&now.value))),
+        })
+    }
+}
+
+impl Agreement for Directory {
+    fn answers(&self) -> keystore::Result<()> {
+        self.prove()?;
+        Ok(self.now().map(drop)?)
+    }
+
+    fn look(&self, name_email: &NameEmail) -> keystore::Result<Agreed> {
+        self.prove()?;
+        let stored = self.etcd.get(&self.name(&format!("keys/{name_email}")), soon())?;
+        Ok(stored.map_or(Agreed { revision: 0, value: None }, |stored| Agreed {
+            revision: stored.revision,
+            value: Some(stored.value),
+        }))
+    }
+
+    fn put(
+        &self,
+        name_email: &NameEmail,
+        over: u64,
+        value: &[u8],
+    ) -> keystore::Result<Option<Agreed>> {
+        self.prove()?;
+        let name = self.name(&format!("keys/{name_email}"));
+        Ok(match self.etcd.put(&name, over, value, None, soon())? {
+            Put::Done(_) => None,
+            // The answer to our own change was lost on the way.
+            Put::Lost(Some(now)) if now.value == value => None,
+            Put::Lost(now) => Some(now.map_or(Agreed { revision: 0, value: None }, |now| Agreed {
+                revision: now.revision,
+                value: Some(now.value),
+            })),
+        })
+    }
+}

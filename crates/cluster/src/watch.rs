@@ -1,0 +1,119 @@
+//! Waits for changes of values.
+
+use std::io::{BufRead, BufReader, Read};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use ureq::BodyReader;
+
+use crate::client::{Etcd, Stored, end_of, one};
+use crate::error::{Error, Result};
+use crate::gateway::{bytes, failure, number_of};
+
+/// More than any line of a watch: the changes of one revision.
+const LINE_MAX: u64 = 16 << 20;
+
+/// A change of a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It was made, or changed to this.
+    Put(Stored),
+    /// It was taken away.
+    Deleted(Stored),
+}
+
+/// The changes of values whose names begin alike.
+pub struct Watch {
+    lines: BufReader<BodyReader<'static>>,
+}
+
+impl Etcd {
+    /// Begins to watch from a revision on. A member that says nothing for `silence` ends it; so does the end of
+    /// the time of every call there is, so a watch is begun again and again.
+    pub fn watch(
+        &self,
+        prefix: &[u8],
+        from: u64,
+        silence: Duration,
+        deadline: Instant,
+    ) -> Result<Watch> {
+        let request = json!({ "create_request": {
+            "key": bytes(prefix),
+            "range_end": bytes(&end_of(prefix)),
+            "start_revision": from.to_string(),
+        }});
+        let body = self.gateway.stream("/v3/watch", &request, silence, deadline)?;
+        Ok(Watch { lines: BufReader::new(body.into_reader()) })
+    }
+}
+
+impl Watch {
+    /// Waits for the next changes; `None` when the member has been silent for too long, or ends it. Only changes tell
+    /// how far it has come: the revision in the header of an answer is that of etcd now. To a watch that catches up,
+    /// etcd sends first that it has begun, and then the changes of 1,000 revisions at a time.
+    pub fn wait(&mut self) -> Result<Option<Vec<Change>>> {
+        let mut line = Vec::new();
+        let read = self.lines.by_ref().take(LINE_MAX).read_until(b'\n', &mut line);
+        if read.is_err() || line.last() != Some(&b'\n') {
+            return Ok(None);
+        }
+        changes(&line)
+    }
+}
+
+/// The changes that a line tells; `None` when it ends the watch.
+fn changes(line: &[u8]) -> Result<Option<Vec<Change>>> {
+    let Ok(object) = serde_json::from_slice::<Value>(line) else { return Ok(None) };
+    let result = &object["result"];
+    if !object["error"].is_null() {
+        return Err(failure(500, &object["error"]));
+    }
+    let compacted = number_of(&result["compact_revision"]);
+    if compacted > 0 {
+        return Err(Error::Compacted(compacted));
+    }
+    if result["canceled"].as_bool() == Some(true) {
+        return Ok(None);
+    }
+    let events = result["events"].as_array().map_or(&[][..], Vec::as_slice);
+    events.iter().map(change).collect::<Result<Vec<_>>>().map(Some)
+}
+
+impl Change {
+    /// At which revision of etcd it was made.
+    pub fn revision(&self) -> u64 {
+        let (Self::Put(stored) | Self::Deleted(stored)) = self;
+        stored.revision
+    }
+}
+
+fn change(event: &Value) -> Result<Change> {
+    let stored = one(&event["kv"])?;
+    Ok(match event["type"].as_str() {
+        Some("DELETE") => Change::Deleted(stored),
+        _ => Change::Put(stored),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_has_come_as_far_as_its_changes() {
+        let newest = |line: &str| {
+            let told = changes(line.as_bytes())?;
+            Ok(told.map(|told| told.iter().map(Change::revision).max()))
+        };
+        let begun = r#"{"result":{"header":{"revision":"2501"},"created":true}}"#;
+        assert_eq!(newest(begun), Ok(Some(None)));
+        let some = r#"{"result":{"header":{"revision":"2501"},"events":[
+            {"kv":{"key":"ay8w","mod_revision":"1000","value":"eA=="}},
+            {"type":"DELETE","kv":{"key":"ay8x","mod_revision":"1001"}}]}}"#;
+        assert_eq!(newest(some), Ok(Some(Some(1001))));
+        let compacted = r#"{"result":{"header":{},"canceled":true,"compact_revision":"7"}}"#;
+        assert_eq!(newest(compacted), Err(Error::Compacted(7)));
+        assert_eq!(newest(r#"{"result":{"canceled":true}}"#), Ok(None));
+        assert_eq!(newest("{"), Ok(None));
+    }
+}

@@ -1,0 +1,189 @@
+//! Has the other hosts agree before anything is made, changed or removed here. Without other hosts all of it is
+//! nothing.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use gpg::Fingerprint;
+
+use crate::Store;
+use crate::error::{Error, Result};
+use crate::files::small_files::read_file;
+use crate::home::home_files::{HomeFileName, HomeFiles};
+use crate::identity::NameEmail;
+use crate::layout::{PUBRING, RECORD};
+use crate::shared::adopt::Adopted;
+use crate::shared::agreement::{Agreed, Agreement};
+use crate::shared::value::Shared;
+
+/// How often a change is tried again that others were faster with.
+pub const TRIES: usize = 10;
+
+/// What a change of a key that other hosts have begins with.
+#[derive(Debug)]
+pub struct Base {
+    /// Since when this has counted.
+    revision: u64,
+    /// Keys of this identity that were removed.
+    removed: Vec<Fingerprint>,
+}
+
+/// What became of a key that was offered to the other hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// The other hosts have it now, or signatures of it that they had not.
+    Taken,
+    /// They had all of it.
+    Known,
+}
+
+impl Store {
+    fn agreement(&self) -> Option<&Arc<dyn Agreement>> {
+        self.agreement.as_ref()
+    }
+
+    /// A key that other hosts have made and this one has not: it has it then. Whether there is one.
+    pub(crate) fn find_elsewhere(&self, name_email: &NameEmail) -> Result<bool> {
+        let Some(agreement) = self.agreement() else { return Ok(false) };
+        let Some(value) = agreement.look(name_email)?.value else { return Ok(false) };
+        let shared = Shared::parse(&value)?;
+        Ok(shared.files.is_some() && self.adopt_shared(name_email, &shared)? != Adopted::Removed)
+    }
+
+    /// Has the whole home in `path` count as the key of an identity. `false` when there is another one, which this
+    /// host has then.
+    pub(crate) fn agree_on_key(&self, name_email: &NameEmail, path: &Path) -> Result<bool> {
+        let Some(agreement) = self.agreement() else { return Ok(true) };
+        let Some(files) = HomeFiles::read(path)? else {
+            return Err(Error::damaged(path, "is missing"));
+        };
+        let fingerprint = files.record().map(|record| record.fingerprint);
+        let mut ours = Shared { removed: Vec::new(), files: Some(files) };
+        let mut over = 0;
+        for _ in 0..TRIES {
+            let Some(now) = agreement.put(name_email, over, &ours.write()?)? else {
+                return Ok(true);
+            };
+            let theirs = parse(&now)?;
+            if theirs.files.is_some() {
+                self.adopt_shared(name_email, &theirs)?;
+                return Ok(false);
+            }
+            ours.removed = theirs.removed;
+            ours.removed.retain(|removed| Some(removed) != fingerprint.as_ref());
+            over = now.revision;
+        }
+        Err(comes_and_goes(name_email))
+    }
+
+    /// Brings this host up to date with a key before it is changed. `None` without other hosts.
+    pub(crate) fn catch_up(&self, name_email: &NameEmail) -> Result<Option<Base>> {
+        let Some(agreement) = self.agreement() else { return Ok(None) };
+        let now = agreement.look(name_email)?;
+        let shared = parse(&now)?;
+        match shared.files {
+            Some(_) => {
+                self.adopt_shared(name_email, &shared)?;
+            }
+            None if self.homes.find(name_email)?.is_none() => {}
+            None if shared.removed.is_empty() => {
+                return Err(Error::Refused(format!(
+                    "the other hosts do not know the key of {name_email}: tell them with `copr-keygen follow --seed`"
+                )));
+            }
+            None => {
+                self.adopt_shared(name_email, &shared)?;
+            }
+        }
+        Ok(Some(Base { revision: now.revision, removed: shared.removed }))
+    }
+
+    /// Has the certificate and the record of staging in `work` count for a home. `false` when somebody else has changed
+    /// it since `base`.
+    pub(crate) fn agree_on_certificate(
+        &self,
+        name_email: &NameEmail,
+        base: Option<&Base>,
+        work: &Path,
+    ) -> Result<bool> {
+        let (Some(agreement), Some(base)) = (self.agreement(), base) else { return Ok(true) };
+        let home = self.homes.path(name_email);
+        let Some(mut files) = HomeFiles::read(&home)? else {
+            return Err(Error::NoKey(name_email.clone()));
+        };
+        for (name, file) in [(HomeFileName::Pubring, PUBRING), (HomeFileName::Record, RECORD)] {
+            let bytes = read_file(&work.join(file), name.limit())?;
+            files.put(name, bytes);
+        }
+        let ours = Shared { removed: base.removed.clone(), files: Some(files) };
+        Ok(agreement.put(name_email, base.revision, &ours.write()?)?.is_none())
+    }
+
+    /// Has the other hosts remove a key.
+    pub(crate) fn agree_on_removal(
+        &self,
+        name_email: &NameEmail,
+        fingerprint: &Fingerprint,
+    ) -> Result<()> {
+        let Some(agreement) = self.agreement() else { return Ok(()) };
+        let mut now = agreement.look(name_email)?;
+        for _ in 0..TRIES {
+            let mut shared = parse(&now)?;
+            if shared.files.is_none() && shared.has_removed(fingerprint) {
+                return Ok(());
+            }
+            let other = shared.files.as_ref().and_then(HomeFiles::record);
+            if let Some(other) = other.filter(|other| other.fingerprint != *fingerprint) {
+                return Err(Error::Refused(format!(
+                    "the other hosts have the key {} of {name_email}, and this one has {fingerprint}; nothing was \
+                     removed (docs/cluster.md)",
+                    other.fingerprint
+                )));
+            }
+            shared.files = None;
+            shared.add_removed(fingerprint.clone());
+            match agreement.put(name_email, now.revision, &shared.write()?)? {
+                None => return Ok(()),
+                Some(changed) => now = changed,
+            }
+        }
+        Err(comes_and_goes(name_email))
+    }
+
+    /// Offers the key of an identity, or what its certificate has more, to the other hosts. A key that they have
+    /// removed is not offered again.
+    pub fn offer(&self, name_email: &NameEmail) -> Result<Offered> {
+        let Some(agreement) = self.agreement() else { return Ok(Offered::Known) };
+        for _ in 0..TRIES {
+            let now = agreement.look(name_email)?;
+            let shared = parse(&now)?;
+            if shared.files.is_some() && self.adopt_shared(name_email, &shared)? != Adopted::Ahead {
+                return Ok(Offered::Known);
+            }
+            let home = self.homes.path(name_email);
+            let Some(files) = HomeFiles::read(&home)? else {
+                return Err(Error::NoKey(name_email.clone()));
+            };
+            let fingerprint = files.record().map(|record| record.fingerprint);
+            if let Some(removed) = fingerprint.filter(|fingerprint| shared.has_removed(fingerprint))
+            {
+                return Err(Error::Refused(format!(
+                    "the key {removed} of {name_email} was removed by another host, so it is not offered"
+                )));
+            }
+            let ours = Shared { removed: shared.removed, files: Some(files) };
+            if agreement.put(name_email, now.revision, &ours.write()?)?.is_none() {
+                return Ok(Offered::Taken);
+            }
+        }
+        Err(comes_and_goes(name_email))
+    }
+}
+
+fn parse(agreed: &Agreed) -> Result<Shared> {
+    agreed.value.as_deref().map_or_else(|| Ok(Shared::default()), Shared::parse)
+}
+
+fn comes_and_goes(name_email: &NameEmail) -> Error {
+    Error::busy(format!("the key of {name_email} changes all the time on other hosts"))
+}

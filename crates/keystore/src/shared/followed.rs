@@ -1,0 +1,67 @@
+//! `cluster.json`: how far this host has followed what all hosts share, and a number that no other host has. A cache:
+//! without it everything is compared anew.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::files::durable::{replace, write_new};
+use crate::files::small_files::{Symlinks, beginning, open_regular};
+use crate::layout::CLUSTER;
+use crate::secrets::passphrase::Passphrases;
+
+/// Longer than any.
+const FILE_MAX: u64 = 4096;
+
+/// How far this host has followed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Followed {
+    /// A number that no other host has.
+    pub number: String,
+    /// Which etcd, and below which prefix.
+    pub source: String,
+    /// The revision up to which every change is here.
+    pub revision: u64,
+    /// When that was written (Unix time).
+    pub time: u64,
+    /// Keys that could not be taken over.
+    pub refused: usize,
+}
+
+impl Followed {
+    /// Of a host that has not followed yet.
+    pub fn fresh() -> Result<Self> {
+        let number = Passphrases::fresh()?;
+        let number = String::from_utf8_lossy(&number[..32]).into_owned();
+        Ok(Self { number, source: String::new(), revision: 0, time: 0, refused: 0 })
+    }
+
+    /// Whether it tells of more than there is in this etcd at this revision: of another etcd, or before a snapshot of
+    /// it was restored.
+    pub fn is_ahead_of(&self, source: &str, revision: u64) -> bool {
+        source != self.source || revision < self.revision
+    }
+
+    fn path(root: &Path) -> PathBuf {
+        root.join(CLUSTER)
+    }
+
+    /// Reads it; `None` when there is none that is understood.
+    pub fn read(root: &Path) -> Option<Self> {
+        let file = open_regular(&Self::path(root), Symlinks::Refused).ok()??;
+        let text = beginning(file, FILE_MAX).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// Puts it into the state directory `root`, durably; `scratch` is an empty directory of staging.
+    pub fn write(&self, root: &Path, scratch: &Path) -> Result<()> {
+        let path = Self::path(root);
+        let mut text = serde_json::to_vec(self)
+            .map_err(|e| Error::at("writing", &path)(std::io::Error::from(e)))?;
+        text.push(b'\n');
+        let fresh = scratch.join(CLUSTER);
+        write_new(&fresh, &text)?;
+        replace(&fresh, &path)
+    }
+}

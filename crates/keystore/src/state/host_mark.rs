@@ -1,0 +1,185 @@
+//! `state.host`: which host uses this state. A state has one host: agents of two would steal each other's sockets, and
+//! their locks may not be seen. The mark exists only on a file system that another kernel can have mounted too. It is
+//! alive as long as it changes.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::files::durable::{rename, write_new};
+use crate::home::staging::process_tag::{ProcessTag, boot_id};
+use crate::layout::HOST_MARK;
+use crate::remedy::quote_path;
+
+/// What stands for a kernel that hides its identity, as it does from the units.
+const UNKNOWN: &str = "-";
+
+/// How often the mark of a host that is alive changes.
+const BEAT: Duration = Duration::from_secs(4);
+/// How long the mark of another host must stay as it is for that host to count as gone. A file server may show a
+/// change late.
+const SILENCE: Duration = Duration::from_secs(13);
+
+/// The mark of this host, kept alive until it is dropped.
+#[derive(Debug)]
+pub struct HostMark {
+    /// Whether another host has put its mark there meanwhile.
+    is_contested: Arc<AtomicBool>,
+    _stop: Sender<()>,
+}
+
+impl HostMark {
+    /// Puts the mark of this host into the state directory `root`. `None` where no other host can have the file
+    /// system mounted. Waits for [`SILENCE`] when there is the mark of another host.
+    ///
+    /// [`Error::Settings`] when that host is alive.
+    pub fn take(root: &Path) -> Result<Option<Self>> {
+        let tag = ProcessTag::of(root);
+        if tag.is_alone() {
+            return Ok(None);
+        }
+        let kernel = boot_id().unwrap_or_else(|| UNKNOWN.into());
+        Self::take_as(root, &format!("{} {kernel}", tag.host()), BEAT, SILENCE).map(Some)
+    }
+
+    fn take_as(root: &Path, host: &str, beat: Duration, silence: Duration) -> Result<Self> {
+        let mark = root.join(HOST_MARK);
+        wait_for_others(&mark, host, silence)?;
+        put(&mark, host)?;
+        let (stop, stopped) = mpsc::channel();
+        let is_contested = Arc::new(AtomicBool::new(false));
+        let (contested, host) = (Arc::clone(&is_contested), host.to_owned());
+        let work = move || {
+            while stopped.recv_timeout(beat) == Err(RecvTimeoutError::Timeout) {
+                let is_ours = read(&mark).is_none_or(|text| is_of(&text, &host));
+                if !is_ours && !contested.swap(true, Ordering::SeqCst) {
+                    log::error!("{}", in_use(&mark));
+                }
+                if let Err(e) = put(&mark, &host) {
+                    log::warn!("{e}");
+                }
+            }
+        };
+        thread::Builder::new()
+            .name("host mark".into())
+            .stack_size(128 * 1024)
+            .spawn(work)
+            .map_err(|e| Error::io("starting the thread that keeps state.host alive", e))?;
+        Ok(Self { is_contested, _stop: stop })
+    }
+
+    /// Fails when another host uses the state as well.
+    pub fn check(&self) -> Result<()> {
+        match self.is_contested.load(Ordering::SeqCst) {
+            true => Err(Error::busy("another host uses this state directory; the log names it")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Waits until the mark of another host has not changed for `silence`.
+fn wait_for_others(mark: &Path, host: &str, silence: Duration) -> Result<()> {
+    let Some(first) = read(mark).filter(|text| !is_of(text, host)) else { return Ok(()) };
+    let deadline = Instant::now() + silence;
+    log::info!(
+        "{} is of another host; waiting for {} s whether it is alive",
+        mark.display(),
+        silence.as_secs()
+    );
+    while Instant::now() < deadline {
+        thread::sleep(silence / 50);
+        if read(mark).is_some_and(|text| text != first) {
+            return Err(in_use(mark));
+        }
+    }
+    Ok(())
+}
+
+fn in_use(mark: &Path) -> Error {
+    Error::Settings(format!(
+        "another host uses the same state directory: {} changes; a state is for one host (docs/cluster.md says how \
+         several hosts have the same keys); stop copr-keygen there, or give this host a state_dir of its own; \
+         `cat {}` shows that host",
+        mark.display(),
+        quote_path(mark)
+    ))
+}
+
+/// `<host> <kernel> <host name> <number>`
+fn put(mark: &Path, host: &str) -> Result<()> {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    let number: u64 = rand::random();
+    let fresh = fresh_name(mark, number);
+    let text = format!("{host} {} {number:016x}\n", name.to_string_lossy());
+    write_new(&fresh, text.as_bytes())?;
+    rename(&fresh, mark).map_err(|e| {
+        let _ = fs::remove_file(&fresh);
+        Error::at("writing", mark)(e)
+    })
+}
+
+fn fresh_name(mark: &Path, number: u64) -> PathBuf {
+    mark.with_file_name(format!(".{HOST_MARK}-{number:016x}"))
+}
+
+fn read(mark: &Path) -> Option<String> {
+    match fs::read(mark) {
+        Ok(bytes) => Some(String::from_utf8_lossy(&bytes[..bytes.len().min(1024)]).into_owned()),
+        Err(e) => {
+            if e.kind() != io::ErrorKind::NotFound {
+                log::warn!("reading {}: {e}", mark.display());
+            }
+            None
+        }
+    }
+}
+
+/// Whether a mark is of the host `host`, or of a container under the same kernel.
+fn is_of(text: &str, host: &str) -> bool {
+    let mut parts = text.split(' ').zip(host.split(' '));
+    parts.next().is_some_and(|(there, here)| there == here)
+        || parts.next().is_some_and(|(there, here)| there == here && here != UNKNOWN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::scratch;
+
+    const FAST: Duration = Duration::from_millis(50);
+    const WAIT: Duration = Duration::from_millis(1500);
+
+    #[test]
+    fn a_state_is_for_one_host_as_long_as_that_lives() -> Result<()> {
+        let root = scratch();
+        let first = HostMark::take_as(root.path(), "aaaaaaaa kernel", FAST, WAIT)?;
+        // Other processes of the same host wait for nobody.
+        let begun = Instant::now();
+        drop(HostMark::take_as(root.path(), "aaaaaaaa kernel", FAST, WAIT)?);
+        assert!(begun.elapsed() < WAIT);
+        drop(HostMark::take_as(root.path(), "pod00000 kernel", FAST, WAIT)?);
+        assert!(begun.elapsed() < WAIT, "nor do containers");
+        let refused = HostMark::take_as(root.path(), "bbbbbbbb -", FAST, WAIT);
+        let why = refused.err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(why.contains("another host uses the same state directory"), "{why}");
+        assert!(first.check().is_ok());
+        drop(first);
+        thread::sleep(FAST * 4);
+        let second = HostMark::take_as(root.path(), "bbbbbbbb -", FAST, WAIT)?;
+        assert!(begun.elapsed() > WAIT);
+        // Whoever does not look, as an older version, is noticed.
+        put(&root.path().join(HOST_MARK), "cccccccc -")?;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while second.check().is_ok() {
+            assert!(Instant::now() < deadline);
+            thread::sleep(FAST);
+        }
+        Ok(())
+    }
+}

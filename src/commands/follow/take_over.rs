@@ -1,0 +1,209 @@
+//! Takes over what other hosts have agreed on, compares what is here with what is there, and offers what only this host
+//! has.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use cluster::directory::SharedKey;
+use cluster::watch::Change;
+use gpg::clock;
+use keystore::{Adopted, Agreement, Followed, NameEmail, Offered, interrupt, parallel};
+
+use super::{Follower, Refused, SOON, output};
+use crate::error::{Error, Result};
+
+impl Follower<'_> {
+    pub(super) fn take_changes(&mut self, changes: Vec<Change>) -> Result<()> {
+        let revision = changes.iter().map(Change::revision).max().unwrap_or_default();
+        let mut newest = BTreeMap::new();
+        for change in changes {
+            match change {
+                Change::Put(stored) => drop(newest.insert(stored.name.clone(), stored)),
+                Change::Deleted(stored) => {
+                    newest.remove(&stored.name);
+                    let shared = self.directory.of_change(stored);
+                    let name = shared.name_email.map_or_else(|name| name, |name| name.to_string());
+                    log::warn!(
+                        "{name}: its key was deleted from etcd by hand; this host keeps it: to put it back: \
+                         `copr-keygen follow --seed`; to remove it everywhere: put it back, then `copr-keygen remove`"
+                    );
+                }
+            }
+        }
+        let keys = newest.into_values().map(|stored| self.directory.of_change(stored)).collect();
+        self.take(keys)?;
+        self.followed.revision = self.followed.revision.max(revision);
+        Ok(())
+    }
+
+    /// Has this host keep what counts for these identities.
+    fn take(&mut self, keys: Vec<SharedKey>) -> Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        self.notifier.alive(&format!("{} taken over so far", output::keys(self.taken)));
+        let store = &self.store;
+        let stopped = || "the keys that are left are taken over by the next run".to_owned();
+        interrupt::check(stopped)?;
+        let adopted = parallel::map(keys, self.jobs, |key| {
+            if interrupt::signal().is_some() {
+                return None;
+            }
+            let adopted = match &key.name_email {
+                Ok(name_email) => store.adopt(name_email, &key.value),
+                Err(name) => Err(Error::Refused(format!("{name:?} is no name of an identity"))),
+            };
+            let name = key.name_email.map_or_else(|name| name, |name| name.to_string());
+            Some((name, key.revision, adopted))
+        });
+        let mut is_full = None;
+        for outcome in adopted {
+            let Some((name, revision, adopted)) = outcome else { continue };
+            match adopted {
+                Ok(Adopted::Kept) => drop(self.refused.remove(&name)),
+                Ok(Adopted::Ahead) => {
+                    self.refused.remove(&name);
+                    log::warn!(
+                        "{name}: its certificate has signatures here that the other hosts do not have; \
+                         `copr-keygen follow --seed` gives them"
+                    );
+                }
+                Ok(_) => {
+                    self.refused.remove(&name);
+                    self.taken += 1;
+                }
+                Err(Error::InUse(name_email)) => drop(self.in_use.insert(name_email, revision)),
+                Err(e) => {
+                    if matches!(e, Error::Gpg(gpg::Error::NoSpace { .. })) {
+                        is_full = Some(e.to_string());
+                    }
+                    let why = e.to_string();
+                    if self.refused.get(&name).is_none_or(|known| known.why != why) {
+                        log::error!("{name}: {why}");
+                    }
+                    self.refused.insert(name, Refused { why, revision });
+                }
+            }
+        }
+        interrupt::check(stopped)?;
+        // Nothing that was not taken over counts as followed.
+        is_full.map_or(Ok(()), |why| Err(Error::NoAgreement(why)))
+    }
+
+    /// Takes over every change since this host has followed last, and every key that it does not have.
+    pub(super) fn compare(&mut self) -> Result<()> {
+        let directory = Arc::clone(&self.directory);
+        let (source, revision) = directory.now()?;
+        if self.followed.is_ahead_of(&source, revision) {
+            if !self.followed.source.is_empty() {
+                log::warn!(
+                    "etcd is another one than before, or was restored from a snapshot (revision {revision}, and this \
+                     host has followed up to {}); everything is compared",
+                    self.followed.revision
+                );
+            }
+            self.followed.source = source;
+            self.followed.revision = 0;
+        }
+        let since = self.followed.revision + 1;
+        let complete = directory.changed(since, |keys| self.take(keys))?;
+        self.followed.revision = complete;
+        let here = self.here()?;
+        let (mut there, mut missing) = (HashSet::new(), Vec::new());
+        directory.identities(|name_email| {
+            if !here.contains(&name_email) {
+                missing.push(name_email.clone());
+            }
+            there.insert(name_email);
+        })?;
+        for names in missing.chunks(100) {
+            self.fetch(names)?;
+        }
+        self.take_used()?;
+        let only_here = here.iter().filter(|name| !there.contains(name)).count();
+        if only_here > 0 {
+            log::warn!(
+                "{} not known to the other hosts; `copr-keygen follow --seed` tells them",
+                output::number(only_here, "key of this host is", "keys of this host are")
+            );
+        }
+        Ok(())
+    }
+
+    fn here(&self) -> Result<HashSet<NameEmail>> {
+        self.store.catalog().homes().identities()?.collect()
+    }
+
+    /// Takes over the keys of these identities.
+    fn fetch(&mut self, names: &[NameEmail]) -> Result<()> {
+        let mut keys = Vec::new();
+        for name_email in names {
+            let agreed = self.directory.look(name_email)?;
+            if let Some(value) = agreed.value {
+                let name_email = Ok(name_email.clone());
+                keys.push(SharedKey { name_email, value, revision: agreed.revision });
+            }
+        }
+        self.take(keys)
+    }
+
+    /// Takes over the keys that another process of this host had in its hands, when it is done with them.
+    pub(super) fn take_used(&mut self) -> Result<()> {
+        while !self.in_use.is_empty() {
+            std::thread::sleep(SOON);
+            let waiting = std::mem::take(&mut self.in_use);
+            let names: Vec<_> = waiting.keys().cloned().collect();
+            if let Err(e) = self.fetch(&names) {
+                // The changes of these keys count as followed already.
+                self.in_use.extend(waiting);
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries keys again that could not be taken over.
+    pub(super) fn retry(&mut self) -> Result<()> {
+        let names: Vec<_> =
+            self.refused.keys().filter_map(|name| NameEmail::parse(name).ok()).collect();
+        self.fetch(&names)
+    }
+
+    /// Offers every key of this host.
+    pub(super) fn seed(&mut self) -> Result<()> {
+        let names: Vec<_> = self.here()?.into_iter().collect();
+        let (store, all) = (&self.store, names.len());
+        let offered = parallel::map(names, self.jobs, |name_email| {
+            let stopped = || "the keys that are left are offered by the next run".into();
+            let offered = interrupt::check(stopped).and_then(|()| store.offer(&name_email));
+            (name_email, offered)
+        });
+        let mut taken = 0;
+        for (name_email, offered) in offered {
+            match offered {
+                Ok(Offered::Taken) => taken += 1,
+                Ok(Offered::Known) => {}
+                Err(e @ (Error::Interrupted { .. } | Error::Settings(_))) => return Err(e),
+                Err(e) => {
+                    log::error!("{name_email}: {e}");
+                    let refused = Refused { why: e.to_string(), revision: self.followed.revision };
+                    self.refused.insert(name_email.to_string(), refused);
+                }
+            }
+        }
+        log::info!("{} of {} told to the other hosts", taken, output::keys(all));
+        Ok(())
+    }
+
+    pub(super) fn write(&mut self) -> Result<()> {
+        self.followed.time = clock::now()?;
+        self.followed.refused = self.refused.len();
+        // What is not here yet is not forgotten with this process.
+        let waiting = self.refused.values().map(|refused| &refused.revision);
+        let oldest = waiting.chain(self.in_use.values()).min();
+        let complete = oldest.map_or(u64::MAX, |revision| revision.saturating_sub(1));
+        let revision = self.followed.revision.min(complete);
+        let work = self.store.workplace()?;
+        Followed { revision, ..self.followed.clone() }.write(&self.settings.state_dir, work.path())
+    }
+}

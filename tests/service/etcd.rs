@@ -1,0 +1,277 @@
+//! A real etcd for one test, and a relay in front of it that can be slow, deaf or cut.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// One member, which is a cluster of its own.
+pub struct Etcd {
+    directory: TempDir,
+    port: u16,
+    peers: u16,
+    arguments: Vec<String>,
+    is_tls: bool,
+    /// Its data directory; another one after a snapshot was restored.
+    data: PathBuf,
+    process: Option<Child>,
+}
+
+impl Etcd {
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With more arguments. With a certificate among them, it speaks TLS.
+    pub fn start_with(arguments: &[String]) -> Self {
+        let directory = tempfile::Builder::new().prefix("ckg-etcd-").tempdir_in("/tmp").unwrap();
+        let mut etcd = Self {
+            data: directory.path().join("data"),
+            directory,
+            port: free_port(),
+            peers: free_port(),
+            arguments: arguments.to_vec(),
+            is_tls: arguments.iter().any(|argument| argument == "--cert-file"),
+            process: None,
+        };
+        etcd.launch();
+        etcd
+    }
+
+    /// Keeps what it has now in a file.
+    pub fn save(&self) -> PathBuf {
+        let file = self.directory.path().join("snapshot");
+        self.run(&["snapshot", "save", file.to_str().unwrap()]);
+        file
+    }
+
+    /// Ends it, and starts it with what was in that file.
+    pub fn restore(&mut self, snapshot: &Path) {
+        self.kill();
+        self.data = self.directory.path().join("restored");
+        let peers = format!("http://127.0.0.1:{}", self.peers);
+        self.run(&[
+            "snapshot",
+            "restore",
+            snapshot.to_str().unwrap(),
+            "--data-dir",
+            self.data.to_str().unwrap(),
+            "--name",
+            "test",
+            "--initial-cluster",
+            &format!("test={peers}"),
+            "--initial-advertise-peer-urls",
+            &peers,
+        ]);
+        self.launch();
+    }
+
+    pub fn launch(&mut self) {
+        let scheme = if self.is_tls { "https" } else { "http" };
+        let clients = format!("{scheme}://127.0.0.1:{}", self.port);
+        let peers = format!("http://127.0.0.1:{}", self.peers);
+        let log = fs::File::options().create(true).append(true).open(self.log()).unwrap();
+        let process = Command::new("etcd")
+            .args(["--name", "test", "--data-dir"])
+            .arg(&self.data)
+            .args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients])
+            .args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers])
+            .args(["--initial-cluster", &format!("test={peers}")])
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("etcd must be installed: tools/setup test");
+        self.process = Some(process);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+            let log = fs::read_to_string(self.log()).unwrap_or_default();
+            assert!(Instant::now() < deadline, "etcd does not answer: {log}");
+            thread::sleep(Duration::from_millis(20));
+        }
+        if !self.is_tls {
+            while !self.ctl(&["get", "ready"]).1 {
+                assert!(Instant::now() < deadline, "etcd is not ready");
+                thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// What etcdctl prints, and whether it succeeded.
+    fn ctl(&self, arguments: &[&str]) -> (Vec<u8>, bool) {
+        let output = Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .args(["--endpoints", &self.url(), "--command-timeout", "20s"])
+            .args(arguments)
+            .output()
+            .expect("etcdctl must be installed: tools/setup test");
+        (output.stdout, output.status.success())
+    }
+
+    /// As `ctl`, which must succeed.
+    pub fn run(&self, arguments: &[&str]) -> String {
+        let (printed, is_done) = self.ctl(arguments);
+        assert!(is_done, "etcdctl {arguments:?}");
+        String::from_utf8(printed).unwrap()
+    }
+
+    pub fn value(&self, name_email: &str) -> String {
+        self.run(&["get", &key(name_email), "--print-value-only"]).trim_end().to_owned()
+    }
+
+    /// Puts a value, if it takes one.
+    pub fn try_put(&self, name: &str, value: &str) {
+        let _ = self.ctl(&["put", name, value]);
+    }
+
+    pub fn put(&self, name_email: &str, value: &str) {
+        self.run(&["put", &key(name_email), value]);
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+pub fn key(name_email: &str) -> String {
+    format!("/copr-keygen/keys/{name_email}")
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Called with every request that passes a relay; `false` keeps its answer back and ends the connection.
+type Judge = Box<dyn FnMut(&str) -> bool + Send>;
+
+/// Carries bytes from a port of its own to etcd and back.
+pub struct Relay {
+    port: u16,
+    shared: Arc<RelayState>,
+}
+
+struct RelayState {
+    to: u16,
+    delay: AtomicU64,
+    is_cut: AtomicBool,
+    is_clipped: AtomicBool,
+    judge: Mutex<Option<Judge>>,
+}
+
+impl Relay {
+    pub fn to(etcd: &Etcd) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let shared = Arc::new(RelayState {
+            to: etcd.port(),
+            delay: 0.into(),
+            is_cut: false.into(),
+            is_clipped: false.into(),
+            judge: Mutex::new(None),
+        });
+        let state = Arc::clone(&shared);
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let state = Arc::clone(&state);
+                thread::spawn(move || state.carry(&client));
+            }
+        });
+        Self { port, shared }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// From now on, answers take this long.
+    pub fn delay(&self, time: Duration) {
+        self.shared.delay.store(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    /// From now on, connections are taken and nothing comes back.
+    pub fn cut(&self, is_cut: bool) {
+        self.shared.is_cut.store(is_cut, Ordering::SeqCst);
+    }
+
+    /// From now on, a watch ends after the first piece of its answer.
+    pub fn clip(&self, is_clipped: bool) {
+        self.shared.is_clipped.store(is_clipped, Ordering::SeqCst);
+    }
+
+    pub fn judge(&self, judge: impl FnMut(&str) -> bool + Send + 'static) {
+        *self.shared.judge.lock().unwrap() = Some(Box::new(judge));
+    }
+}
+
+impl RelayState {
+    fn carry(self: &Arc<Self>, client: &TcpStream) {
+        let Ok(etcd) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.to)) else { return };
+        let is_kept_back = Arc::new(AtomicBool::new(false));
+        let is_watch = Arc::new(AtomicBool::new(false));
+        thread::scope(|scope| {
+            let (state, kept_back) = (Arc::clone(self), Arc::clone(&is_kept_back));
+            let watches = Arc::clone(&is_watch);
+            let (mut from, mut to) = (client, &etcd);
+            scope.spawn(move || {
+                let mut buffer = [0; 65536];
+                while let Ok(count @ 1..) = from.read(&mut buffer) {
+                    let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
+                    watches.fetch_or(text.contains("/v3/watch"), Ordering::SeqCst);
+                    if let Some(judge) = state.judge.lock().unwrap().as_mut() {
+                        kept_back.fetch_or(!judge(&text), Ordering::SeqCst);
+                    }
+                    if to.write_all(&buffer[..count]).is_err() {
+                        break;
+                    }
+                }
+                let _ = to.shutdown(Shutdown::Both);
+            });
+            let (mut from, mut to) = (&etcd, client);
+            let mut buffer = [0; 65536];
+            while let Ok(count @ 1..) = from.read(&mut buffer) {
+                thread::sleep(Duration::from_millis(self.delay.load(Ordering::SeqCst)));
+                while self.is_cut.load(Ordering::SeqCst) {
+                    thread::sleep(Duration::from_millis(20));
+                }
+                if is_kept_back.load(Ordering::SeqCst) || to.write_all(&buffer[..count]).is_err() {
+                    break;
+                }
+                if is_watch.load(Ordering::SeqCst) && self.is_clipped.load(Ordering::SeqCst) {
+                    break;
+                }
+            }
+            let _ = to.shutdown(Shutdown::Both);
+            let _ = etcd.shutdown(Shutdown::Both);
+        });
+    }
+}
