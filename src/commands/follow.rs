@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::directory::LEASE_TIME;
+use cluster::lease::KEEP;
 use cluster::{Directory, Error as ClusterError, Lease};
 use keystore::{Followed, NameEmail, Store, interrupt};
 
@@ -17,8 +18,6 @@ use crate::error::{Error, Result};
 use crate::settings::Settings;
 use crate::systemd::notify::Notifier;
 
-/// How often the lease of this host is kept.
-const KEEP: Duration = Duration::from_secs(4);
 /// How often it is written how far this host has followed.
 const WRITE: Duration = Duration::from_secs(15);
 /// How long to wait before etcd is asked again that has not answered.

@@ -28,8 +28,8 @@ pub struct Stored {
 /// How a change of a value ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Put {
-    /// The value is what it was to be, since this revision.
-    Done(u64),
+    /// The value is what it was to be.
+    Done,
     /// It was changed by somebody else before; what it is now.
     Lost(Option<Stored>),
 }
@@ -111,22 +111,9 @@ impl Etcd {
         });
         let answer = self.gateway.call("/v3/kv/txn", &request, deadline)?;
         if answer["succeeded"].as_bool() == Some(true) {
-            return Ok(Put::Done(revision(&answer)));
+            return Ok(Put::Done);
         }
         Ok(Put::Lost(stored(&answer["responses"][0]["response_range"]["kvs"])?.pop()))
-    }
-
-    /// Takes a value away, if it is still the one of the revision `over`.
-    pub fn delete(&self, name: &[u8], over: u64, deadline: Instant) -> Result<bool> {
-        let key = bytes(name);
-        let request = json!({
-            "compare": [{
-                "key": key, "target": "MOD", "result": "EQUAL", "mod_revision": over.to_string(),
-            }],
-            "success": [{ "request_delete_range": { "key": key } }],
-        });
-        let answer = self.gateway.call("/v3/kv/txn", &request, deadline)?;
-        Ok(answer["succeeded"].as_bool() == Some(true))
     }
 }
 
@@ -143,12 +130,12 @@ pub(crate) fn end_of(prefix: &[u8]) -> Vec<u8> {
 }
 
 /// The number of the cluster that an answer is of.
-pub(crate) fn cluster(answer: &Value) -> u64 {
+fn cluster(answer: &Value) -> u64 {
     number_of(&answer["header"]["cluster_id"])
 }
 
 /// The revision of etcd that an answer is of.
-pub(crate) fn revision(answer: &Value) -> u64 {
+fn revision(answer: &Value) -> u64 {
     number_of(&answer["header"]["revision"])
 }
 

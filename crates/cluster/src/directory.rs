@@ -72,7 +72,8 @@ impl Directory {
         self.name("keys/")
     }
 
-    fn shared(&self, stored: Stored) -> SharedKey {
+    /// The key that a value below `keys/` is.
+    pub fn shared(&self, stored: Stored) -> SharedKey {
         let name = stored.name.strip_prefix(&*self.keys()).unwrap_or_default();
         let name = String::from_utf8_lossy(name);
         let name_email = NameEmail::parse(&name).map_err(|_| gpg::text::printable(&name));
@@ -92,49 +93,40 @@ impl Directory {
         since: u64,
         mut take: impl FnMut(Vec<SharedKey>) -> std::result::Result<(), E>,
     ) -> std::result::Result<u64, E> {
-        let (mut after, mut first) = (None::<Vec<u8>>, None);
-        loop {
-            let prefix = self.keys();
-            let page = Page {
-                prefix: &prefix,
-                after: after.as_deref(),
-                since,
-                names_only: false,
-                limit: PAGE,
-            };
-            let (stored, revision) = self.etcd.page(&page, soon())?;
-            // What changes while the pages are read has a later revision than the first of them.
-            let complete = *first.get_or_insert(revision);
-            let count = stored.len();
-            after = stored.last().map(|stored| stored.name.clone()).or(after);
-            take(stored.into_iter().map(|stored| self.shared(stored)).collect())?;
-            if count < PAGE {
-                return Ok(complete);
-            }
-        }
+        let prefix = self.keys();
+        let first = Page { prefix: &prefix, after: None, since, names_only: false, limit: PAGE };
+        self.pages(first, |stored| take(stored.into_iter().map(|one| self.shared(one)).collect()))
     }
 
     /// Every identity that etcd knows, in the order of their names: with a key, or with one that was removed.
     pub fn identities(&self, mut take: impl FnMut(NameEmail)) -> Result<()> {
-        let mut after = None::<Vec<u8>>;
+        let prefix = self.keys();
+        let first = Page { prefix: &prefix, after: None, since: 0, names_only: true, limit: NAMES };
+        let names = |one| self.shared(one).name_email.ok();
+        self.pages(first, |stored| {
+            stored.into_iter().filter_map(names).for_each(&mut take);
+            Ok::<_, Error>(())
+        })
+        .map(drop)
+    }
+
+    /// Gives `take` this page and all that follow. Returns the revision up to which nothing is missing in them.
+    fn pages<E: From<Error>>(
+        &self,
+        first: Page,
+        mut take: impl FnMut(Vec<Stored>) -> std::result::Result<(), E>,
+    ) -> std::result::Result<u64, E> {
+        let (mut last, mut complete) = (None::<Vec<u8>>, None);
         loop {
-            let prefix = self.keys();
-            let page = Page {
-                prefix: &prefix,
-                after: after.as_deref(),
-                since: 0,
-                names_only: true,
-                limit: NAMES,
-            };
-            let (stored, _) = self.etcd.page(&page, soon())?;
+            let page = Page { after: last.as_deref(), ..first.clone() };
+            let (stored, revision) = self.etcd.page(&page, soon())?;
+            // What changes while the pages are read has a later revision than the first of them.
+            let complete = *complete.get_or_insert(revision);
             let count = stored.len();
-            after = stored.last().map(|stored| stored.name.clone()).or(after);
-            stored
-                .into_iter()
-                .filter_map(|one| self.shared(one).name_email.ok())
-                .for_each(&mut take);
-            if count < NAMES {
-                return Ok(());
+            last = stored.last().map(|stored| stored.name.clone());
+            take(stored)?;
+            if count < first.limit {
+                return Ok(complete);
             }
         }
     }
@@ -142,11 +134,6 @@ impl Directory {
     /// Watches the keys from a revision on.
     pub fn watch(&self, from: u64) -> Result<Watch> {
         self.etcd.watch(&self.keys(), from, SILENCE, soon())
-    }
-
-    /// The key of a change.
-    pub fn of_change(&self, stored: Stored) -> SharedKey {
-        self.shared(stored)
     }
 
     /// Fails when the other hosts seal passphrases with another key. `false` when no host has told yet.
@@ -208,10 +195,7 @@ impl Agreement for Directory {
     fn look(&self, name_email: &NameEmail) -> keystore::Result<Agreed> {
         self.prove()?;
         let stored = self.etcd.get(&self.name(&format!("keys/{name_email}")), soon())?;
-        Ok(stored.map_or(Agreed { revision: 0, value: None }, |stored| Agreed {
-            revision: stored.revision,
-            value: Some(stored.value),
-        }))
+        Ok(agreed(stored))
     }
 
     fn put(
@@ -223,13 +207,15 @@ impl Agreement for Directory {
         self.prove()?;
         let name = self.name(&format!("keys/{name_email}"));
         Ok(match self.etcd.put(&name, over, value, None, soon())? {
-            Put::Done(_) => None,
+            Put::Done => None,
             // The answer to our own change was lost on the way.
             Put::Lost(Some(now)) if now.value == value => None,
-            Put::Lost(now) => Some(now.map_or(Agreed { revision: 0, value: None }, |now| Agreed {
-                revision: now.revision,
-                value: Some(now.value),
-            })),
+            Put::Lost(now) => Some(agreed(now)),
         })
     }
+}
+
+fn agreed(stored: Option<Stored>) -> Agreed {
+    let revision = stored.as_ref().map_or(0, |stored| stored.revision);
+    Agreed { revision, value: stored.map(|stored| stored.value) }
 }

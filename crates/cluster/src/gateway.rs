@@ -57,9 +57,7 @@ impl Gateway {
     /// Asks one member after the other until one answers, by `deadline` at the latest.
     pub fn call(&self, path: &str, request: &Value, deadline: Instant) -> Result<Value> {
         self.any_member(deadline, |endpoint, patience| {
-            let post = self.agent.post(format!("{endpoint}{path}"));
-            let post = post.config().timeout_global(Some(patience)).build();
-            answer(send(post, request)?)
+            self.call_member(endpoint, path, request, patience)
         })
     }
 

@@ -11,8 +11,8 @@ use crate::client::{Etcd, Put, Stored};
 use crate::error::{Error, Result};
 use crate::gateway::number_of;
 
-/// How often a lease is kept while work goes on.
-const KEEP: Duration = Duration::from_secs(4);
+/// How often a lease is kept.
+pub const KEEP: Duration = Duration::from_secs(4);
 
 /// How long etcd may be asked for the end of a lease that nobody needs any more.
 const END_TIME: Duration = Duration::from_secs(2);
@@ -53,7 +53,7 @@ impl Etcd {
         let mut over = 0;
         loop {
             match self.put(name, over, value, Some(id), deadline)? {
-                Put::Done(_) => return Ok(Taken::Ours(lease)),
+                Put::Done => return Ok(Taken::Ours(lease)),
                 Put::Lost(Some(now)) if now.value == value => over = now.revision,
                 Put::Lost(Some(now)) => return Ok(Taken::Others(now)),
                 Put::Lost(None) => over = 0,

@@ -23,8 +23,6 @@ pub struct Member {
     pub has_leader: bool,
     /// The bytes of its database.
     pub size: u64,
-    /// Its newest revision.
-    pub revision: u64,
 }
 
 impl Etcd {
@@ -38,7 +36,6 @@ impl Etcd {
                 cluster: number_of(&answer["header"]["cluster_id"]),
                 has_leader: number_of(&answer["leader"]) != 0,
                 size: number_of(&answer["dbSize"]),
-                revision: number_of(&answer["header"]["revision"]),
             })
         };
         self.gateway.endpoints().iter().map(|endpoint| (endpoint, ask(endpoint))).collect()

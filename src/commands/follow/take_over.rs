@@ -21,7 +21,7 @@ impl Follower<'_> {
                 Change::Put(stored) => drop(newest.insert(stored.name.clone(), stored)),
                 Change::Deleted(stored) => {
                     newest.remove(&stored.name);
-                    let shared = self.directory.of_change(stored);
+                    let shared = self.directory.shared(stored);
                     let name = shared.name_email.map_or_else(|name| name, |name| name.to_string());
                     log::warn!(
                         "{name}: its key was deleted from etcd by hand; this host keeps it: to put it back: \
@@ -30,7 +30,7 @@ impl Follower<'_> {
                 }
             }
         }
-        let keys = newest.into_values().map(|stored| self.directory.of_change(stored)).collect();
+        let keys = newest.into_values().map(|stored| self.directory.shared(stored)).collect();
         self.take(keys)?;
         self.followed.revision = self.followed.revision.max(revision);
         Ok(())
