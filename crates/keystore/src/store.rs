@@ -171,8 +171,19 @@ impl Store {
         name_email: &NameEmail,
         keygrip: &Keygrip,
     ) -> Result<Publication> {
-        match self.agree_on_key(name_email, staged.path())? {
-            true => self.publisher().publish(staged.path(), staged.scratch(), name_email, keygrip),
+        self.publish_from(staged.path(), &staged, name_email, keygrip)
+    }
+
+    /// As [`Store::publish`], of a home elsewhere in the state; `staged` has room for what is not to be published.
+    pub(crate) fn publish_from(
+        &self,
+        home: &Path,
+        staged: &StagedHome,
+        name_email: &NameEmail,
+        keygrip: &Keygrip,
+    ) -> Result<Publication> {
+        match self.agree_on_key(name_email, home)? {
+            true => self.publisher().publish(home, staged.scratch(), name_email, keygrip),
             false => Ok(Publication::Lost),
         }
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::files::FileId;
@@ -24,6 +25,15 @@ pub fn replace(fresh: &Path, target: &Path) -> Result<()> {
     sync(fresh)?;
     rename(fresh, target).map_err(Error::at("writing", target))?;
     sync_parent(target)
+}
+
+/// Puts `value` at `path` as one line of JSON, durably. Made as `fresh` first, which must not be there.
+pub fn replace_json(value: &impl Serialize, fresh: &Path, path: &Path) -> Result<()> {
+    let mut text =
+        serde_json::to_vec(value).map_err(|e| Error::at("writing", path)(io::Error::from(e)))?;
+    text.push(b'\n');
+    write_new(fresh, &text)?;
+    replace(fresh, path)
 }
 
 /// Writes the directory that `path` is in through to the disk.

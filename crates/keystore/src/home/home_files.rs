@@ -12,7 +12,7 @@ use gpg::{Fingerprint, Keygrip, Protection};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
-use crate::files::durable::write_new;
+use crate::files::durable::{replace, write_new};
 use crate::files::small_files::read_file;
 use crate::files::{FileId, FileVersion, look, make_directory};
 use crate::home::record::{KeyRecord, RECORD_MAX};
@@ -228,6 +228,12 @@ impl HomeFiles {
 /// Copies a file of a home, which must be a regular one with something in it.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
     write_new(to, &read_file(from, FILE_MAX)?)
+}
+
+/// Puts the certificate and the record of a staged home in place of those of a published one, durably. In this order:
+/// a `key.json` that is behind makes the next run look again.
+pub fn replace_certificate(staged: &Path, home: &Path) -> Result<()> {
+    [PUBRING, RECORD].iter().try_for_each(|file| replace(&staged.join(file), &home.join(file)))
 }
 
 /// Tells whether the files that `prolong` replaces are still the same ones.

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::files::durable::{replace, write_new};
 use crate::files::lock::hold_key;
 use crate::files::make_directory;
-use crate::home::home_files::copy;
+use crate::home::home_files::{copy, replace_certificate};
 use crate::identity::NameEmail;
 use crate::layout::{PUBRING, RECORD, SECRET_KEYS};
 use crate::make::limits::KEY_TIME;
@@ -126,9 +126,7 @@ impl Store {
         if !self.agree_on_certificate(name_email, base, work)? {
             return Ok(None);
         }
-        // In this order: a `key.json` that is behind makes the next run look again.
-        replace(&pubring, &home.join(PUBRING))?;
-        replace(&work.join(RECORD), &home.join(RECORD))?;
+        replace_certificate(work, &home)?;
         Ok(Some(Prolonged::Done(Key { name_email: name_email.clone(), record })))
     }
 }

@@ -181,15 +181,7 @@ impl Store {
             // Straight from the trash: what is in staging may be deleted.
             finishing::remove_leftovers(&from)?;
             self.passphrases.renew(&from, &record.keygrip, staged.scratch())?;
-            match self.agree_on_key(name_email, &from)? {
-                true => self.publisher().publish(
-                    &from,
-                    staged.scratch(),
-                    name_email,
-                    &record.keygrip,
-                )?,
-                false => Publication::Lost,
-            }
+            self.publish_from(&from, &staged, name_email, &record.keygrip)?
         };
         if published == Publication::Lost {
             self.check_no_key(name_email)?;

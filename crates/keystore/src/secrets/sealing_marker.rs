@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::files::durable::{replace, sync_parent, write_new};
+use crate::files::durable::{replace_json, sync_parent};
 use crate::files::is_there;
 use crate::files::small_files::read_file;
 use crate::layout::SEALING as MARKER;
@@ -86,12 +86,7 @@ impl Marker {
 
     /// Puts it at `path`, durably; `scratch` is a directory of staging.
     pub fn write(&self, path: &Path, scratch: &Path) -> Result<()> {
-        let fresh = scratch.join(MARKER);
-        let mut text = serde_json::to_vec(self)
-            .map_err(|e| Error::at("writing", path)(std::io::Error::from(e)))?;
-        text.push(b'\n');
-        write_new(&fresh, &text)?;
-        replace(&fresh, path)
+        replace_json(self, &scratch.join(MARKER), path)
     }
 
     /// Takes it away, durably.

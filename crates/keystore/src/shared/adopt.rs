@@ -8,13 +8,13 @@ use gpg::{Keyring, keybox};
 
 use crate::Store;
 use crate::error::{Error, Result};
-use crate::files::durable::{replace, write_new};
+use crate::files::durable::write_new;
 use crate::files::lock::hold_key;
 use crate::files::small_files::read_file;
-use crate::home::home_files::{HomeFileName, HomeFiles, copy};
+use crate::home::home_files::{HomeFileName, HomeFiles, copy, replace_certificate};
 use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
-use crate::layout::{PUBRING, RECORD};
+use crate::layout::PUBRING;
 use crate::make::limits::KEY_TIME;
 use crate::shared::value::Shared;
 use crate::view::publish::Publication;
@@ -132,8 +132,7 @@ impl Store {
         let ours = read_file(&pubring, limit)?;
         let adopted = match has_all(files.pubring(), &ours)? {
             true => {
-                replace(&staged.path().join(PUBRING), &pubring)?;
-                replace(&staged.path().join(RECORD), &home.join(RECORD))?;
+                replace_certificate(staged.path(), &home)?;
                 Adopted::Updated
             }
             false => {
@@ -161,8 +160,7 @@ impl Store {
                 known.learn(&merged);
                 known.changed = known.changed.max(record.changed);
                 known.write(union.path())?;
-                replace(&file, &pubring)?;
-                replace(&union.path().join(RECORD), &home.join(RECORD))?;
+                replace_certificate(union.path(), &home)?;
                 Adopted::Ahead
             }
         };

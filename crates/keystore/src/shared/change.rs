@@ -2,7 +2,6 @@
 //! nothing.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use gpg::Fingerprint;
 
@@ -13,7 +12,7 @@ use crate::home::home_files::{HomeFileName, HomeFiles};
 use crate::identity::NameEmail;
 use crate::layout::{PUBRING, RECORD};
 use crate::shared::adopt::Adopted;
-use crate::shared::agreement::{Agreed, Agreement};
+use crate::shared::agreement::Agreed;
 use crate::shared::value::Shared;
 
 /// How often a change is tried again that others were faster with.
@@ -38,13 +37,9 @@ pub enum Offered {
 }
 
 impl Store {
-    fn agreement(&self) -> Option<&Arc<dyn Agreement>> {
-        self.agreement.as_ref()
-    }
-
     /// A key that other hosts have made and this one has not: it has it then. Whether there is one.
     pub(crate) fn find_elsewhere(&self, name_email: &NameEmail) -> Result<bool> {
-        let Some(agreement) = self.agreement() else { return Ok(false) };
+        let Some(agreement) = &self.agreement else { return Ok(false) };
         let Some(value) = agreement.look(name_email)?.value else { return Ok(false) };
         let shared = Shared::parse(&value)?;
         Ok(shared.files.is_some() && self.adopt_shared(name_email, &shared)? != Adopted::Removed)
@@ -53,7 +48,7 @@ impl Store {
     /// Has the whole home in `path` count as the key of an identity. `false` when there is another one, which this
     /// host has then.
     pub(crate) fn agree_on_key(&self, name_email: &NameEmail, path: &Path) -> Result<bool> {
-        let Some(agreement) = self.agreement() else { return Ok(true) };
+        let Some(agreement) = &self.agreement else { return Ok(true) };
         let Some(files) = HomeFiles::read(path)? else {
             return Err(Error::damaged(path, "is missing"));
         };
@@ -78,23 +73,16 @@ impl Store {
 
     /// Brings this host up to date with a key before it is changed. `None` without other hosts.
     pub(crate) fn catch_up(&self, name_email: &NameEmail) -> Result<Option<Base>> {
-        let Some(agreement) = self.agreement() else { return Ok(None) };
+        let Some(agreement) = &self.agreement else { return Ok(None) };
         let now = agreement.look(name_email)?;
         let shared = parse(&now)?;
-        match shared.files {
-            Some(_) => {
-                self.adopt_shared(name_email, &shared)?;
-            }
-            None if self.homes.find(name_email)?.is_none() => {}
-            None if shared.removed.is_empty() => {
-                return Err(Error::Refused(format!(
-                    "the other hosts do not know the key of {name_email}: tell them with `copr-keygen follow --seed`"
-                )));
-            }
-            None => {
-                self.adopt_shared(name_email, &shared)?;
-            }
+        let is_unknown = shared.files.is_none() && shared.removed.is_empty();
+        if is_unknown && self.homes.find(name_email)?.is_some() {
+            return Err(Error::Refused(format!(
+                "the other hosts do not know the key of {name_email}: tell them with `copr-keygen follow --seed`"
+            )));
         }
+        self.adopt_shared(name_email, &shared)?;
         Ok(Some(Base { revision: now.revision, removed: shared.removed }))
     }
 
@@ -106,7 +94,7 @@ impl Store {
         base: Option<&Base>,
         work: &Path,
     ) -> Result<bool> {
-        let (Some(agreement), Some(base)) = (self.agreement(), base) else { return Ok(true) };
+        let (Some(agreement), Some(base)) = (&self.agreement, base) else { return Ok(true) };
         let home = self.homes.path(name_email);
         let Some(mut files) = HomeFiles::read(&home)? else {
             return Err(Error::NoKey(name_email.clone()));
@@ -125,7 +113,7 @@ impl Store {
         name_email: &NameEmail,
         fingerprint: &Fingerprint,
     ) -> Result<()> {
-        let Some(agreement) = self.agreement() else { return Ok(()) };
+        let Some(agreement) = &self.agreement else { return Ok(()) };
         let mut now = agreement.look(name_email)?;
         for _ in 0..TRIES {
             let mut shared = parse(&now)?;
@@ -153,7 +141,7 @@ impl Store {
     /// Offers the key of an identity, or what its certificate has more, to the other hosts. A key that they have
     /// removed is not offered again.
     pub fn offer(&self, name_email: &NameEmail) -> Result<Offered> {
-        let Some(agreement) = self.agreement() else { return Ok(Offered::Known) };
+        let Some(agreement) = &self.agreement else { return Ok(Offered::Known) };
         for _ in 0..TRIES {
             let now = agreement.look(name_email)?;
             let shared = parse(&now)?;

@@ -1,13 +1,13 @@
 //! `cluster.json`: how far this host has followed what all hosts share, and a number that no other host has. A cache:
 //! without it everything is compared anew.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
-use crate::files::durable::{replace, write_new};
-use crate::files::small_files::{Symlinks, beginning, open_regular};
+use crate::error::Result;
+use crate::files::durable::replace_json;
+use crate::files::small_files::beginning_of;
 use crate::layout::CLUSTER;
 use crate::secrets::passphrase::Passphrases;
 
@@ -43,25 +43,14 @@ impl Followed {
         source != self.source || revision < self.revision
     }
 
-    fn path(root: &Path) -> PathBuf {
-        root.join(CLUSTER)
-    }
-
     /// Reads it; `None` when there is none that is understood.
     pub fn read(root: &Path) -> Option<Self> {
-        let file = open_regular(&Self::path(root), Symlinks::Refused).ok()??;
-        let text = beginning(file, FILE_MAX).ok()?;
+        let text = beginning_of(&root.join(CLUSTER), FILE_MAX).ok()??;
         serde_json::from_slice(&text).ok()
     }
 
     /// Puts it into the state directory `root`, durably; `scratch` is an empty directory of staging.
     pub fn write(&self, root: &Path, scratch: &Path) -> Result<()> {
-        let path = Self::path(root);
-        let mut text = serde_json::to_vec(self)
-            .map_err(|e| Error::at("writing", &path)(std::io::Error::from(e)))?;
-        text.push(b'\n');
-        let fresh = scratch.join(CLUSTER);
-        write_new(&fresh, &text)?;
-        replace(&fresh, &path)
+        replace_json(self, &scratch.join(CLUSTER), &root.join(CLUSTER))
     }
 }

@@ -9,13 +9,12 @@ use std::time::Instant;
 use gpg::{Certificate, Keyring};
 
 use crate::error::{Error, Result};
-use crate::files::durable::replace;
 use crate::files::lock::hold_key;
-use crate::home::home_files::HomeFiles;
+use crate::home::home_files::{HomeFiles, replace_certificate};
 use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
 use crate::keep::prolong::signatures;
-use crate::layout::{PUBRING, RECORD};
+use crate::layout::PUBRING;
 use crate::make::limits::KEY_TIME;
 use crate::secrets::sealing_marker::check_key;
 use crate::transfer::archive::format::Header;
@@ -227,8 +226,7 @@ impl Store {
             if !self.agree_on_certificate(name_email, base.as_ref(), staged.path())? {
                 return Err(Error::InUse(name_email.clone()));
             }
-            replace(&staged.path().join(PUBRING), &home.join(PUBRING))?;
-            replace(&staged.path().join(RECORD), &home.join(RECORD))?;
+            replace_certificate(staged.path(), &home)?;
             self.signd.mark_changed(staged.scratch());
         }
         self.relink(name_email)?;
