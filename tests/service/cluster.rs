@@ -1,7 +1,7 @@
 //! Several hosts and a real etcd: one key per identity on all of them, whatever fails on the way.
 
 use std::fs;
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -13,7 +13,8 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::etcd::{Etcd, Relay, key};
-use super::host::Reply;
+use super::host::{Reply, eventually};
+use super::old_host::words;
 use super::sealing::{OTHER_KEY, SealedHost, name};
 use super::years::clock;
 
@@ -78,16 +79,18 @@ fn fingerprint(sealed: &SealedHost, id: &str) -> Option<String> {
     record["fingerprint"].as_str().map(Into::into)
 }
 
-fn words(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    eventually(what, || is_so().then_some(()));
 }
 
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}");
-        thread::sleep(Duration::from_millis(20));
-    }
+/// Two hosts, of which the second one follows through a relay.
+fn followed_through_a_relay() -> (Etcd, Relay, [SealedHost; 2], Following) {
+    let etcd = Etcd::start();
+    let relay = Relay::to(&etcd);
+    let hosts = [member(&etcd.url(), "a"), member(&relay.url(), "b")];
+    let following = Following::start(&hosts[1]);
+    until("b follows", || Following::log(&hosts[1]).contains("whole up to"));
+    (etcd, relay, hosts, following)
 }
 
 /// Signatures of the certificate that a host publishes.
@@ -613,11 +616,7 @@ fn what_a_wrong_clock_refused_is_taken_over_when_it_is_right() {
 
 #[test]
 fn a_watch_that_ends_before_its_first_change_misses_nothing() {
-    let etcd = Etcd::start();
-    let relay = Relay::to(&etcd);
-    let hosts = [member(&etcd.url(), "a"), member(&relay.url(), "b")];
-    let _following = Following::start(&hosts[1]);
-    until("b follows", || Following::log(&hosts[1]).contains("whole up to"));
+    let (_etcd, relay, hosts, _following) = followed_through_a_relay();
     relay.cut(true);
     hosts[0].make(&name(1), json!({}));
     relay.clip(true);
@@ -727,11 +726,7 @@ fn check_says_how_the_hosts_agree() {
 
 #[test]
 fn a_cut_follower_catches_up() {
-    let etcd = Etcd::start();
-    let relay = Relay::to(&etcd);
-    let hosts = [member(&etcd.url(), "a"), member(&relay.url(), "b")];
-    let _following = Following::start(&hosts[1]);
-    until("b follows", || Following::log(&hosts[1]).contains("whole up to"));
+    let (_etcd, relay, hosts, _following) = followed_through_a_relay();
     relay.cut(true);
     hosts[0].make(&name(1), json!({}));
     thread::sleep(Duration::from_secs(6));

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::host::free_address;
+
 /// One member, which is a cluster of its own.
 pub struct Etcd {
     directory: TempDir,
@@ -35,8 +37,8 @@ impl Etcd {
         let mut etcd = Self {
             data: directory.path().join("data"),
             directory,
-            port: free_port(),
-            peers: free_port(),
+            port: free_address().port(),
+            peers: free_address().port(),
             arguments: arguments.to_vec(),
             is_tls: arguments.iter().any(|argument| argument == "--cert-file"),
             process: None,
@@ -164,11 +166,6 @@ impl Drop for Etcd {
 
 pub fn key(name_email: &str) -> String {
     format!("/copr-keygen/keys/{name_email}")
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 /// Called with every request that passes a relay; `false` keeps its answer back and ends the connection.
