@@ -63,7 +63,7 @@ fn end(result: Result<()>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            log::error!("{error}");
+            journal::last_words(&error);
             ExitCode::from(error::exit_status(&error))
         }
     }

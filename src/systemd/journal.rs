@@ -1,6 +1,7 @@
 //! The log: the journal with real priorities and fields when systemd connects us to it, else one
 //! readable line each on stderr.
 
+use std::fmt::Display;
 use std::io::Write;
 use std::time::UNIX_EPOCH;
 
@@ -26,6 +27,19 @@ pub fn init(level: LevelFilter, style: Style) {
     };
     if installed {
         log::set_max_level(level);
+    }
+}
+
+/// Logs the error that ends the process. To the journal it goes through stderr, which systemd has connected for the
+/// unit: of a record that comes otherwise, the journal looks up the unit by the sender, and `journalctl --unit` does
+/// not show it when the sender is gone by then (systemd issue 2913).
+pub fn last_words(error: &dyn Display) {
+    if connected_to_journal() {
+        // The prefix is the priority "err" of sd-daemon(3).
+        let line = format!("<3>{}\n", printable(&error.to_string()));
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    } else {
+        log::error!("{error}");
     }
 }
 
