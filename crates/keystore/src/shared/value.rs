@@ -26,14 +26,18 @@ pub struct Shared {
     pub files: Option<HomeFiles>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
     version: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     removed: Vec<String>,
+    /// Files that are text, as they are.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     files: BTreeMap<String, Zeroizing<String>>,
+    /// All others, in Base64.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    base64: BTreeMap<String, Zeroizing<String>>,
 }
 
 impl Shared {
@@ -62,13 +66,18 @@ impl Shared {
                 ));
             }
         }
-        let text = |bytes: &[u8]| Zeroizing::new(Base64::encode_string(bytes));
-        let files = self.files.iter().flat_map(HomeFiles::iter);
-        let written = Written {
+        let mut written = Written {
             version: VERSION,
             removed: self.removed.iter().map(ToString::to_string).collect(),
-            files: files.map(|(name, bytes)| (name.to_string(), text(bytes))).collect(),
+            ..Written::default()
         };
+        for (name, bytes) in self.files.iter().flat_map(HomeFiles::iter) {
+            let (files, text) = match std::str::from_utf8(bytes) {
+                Ok(text) => (&mut written.files, text.to_owned()),
+                Err(_) => (&mut written.base64, Base64::encode_string(bytes)),
+            };
+            files.insert(name.to_string(), Zeroizing::new(text));
+        }
         let text = serde_json::to_vec(&written);
         text.map(Zeroizing::new).map_err(|e| Error::io("writing what all hosts share", e.into()))
     }
@@ -88,19 +97,24 @@ impl Shared {
         let removed = written.removed.iter().map(|text| Fingerprint::parse(text));
         let removed: Option<Vec<_>> = removed.take(REMOVED_MAX).collect();
         let removed = removed.ok_or_else(|| refused("it holds a fingerprint that is none"))?;
-        if written.files.is_empty() {
+        if written.files.is_empty() && written.base64.is_empty() {
             return Ok(Self { removed, files: None });
         }
         let mut files = HomeFiles::default();
-        for (name, text) in &written.files {
+        let mut add = |name: &str, bytes: Vec<u8>| {
             let file = HomeFileName::parse(name)
                 .ok_or_else(|| refused("it holds a file that belongs into no home"))?;
-            let bytes =
-                Base64::decode_vec(text).map_err(|_| refused("it holds what is no Base64"))?;
             let is_long = u64::try_from(bytes.len()).map_or(true, |length| length > file.limit());
-            if is_long || !files.add(file, bytes) {
-                return Err(refused("it holds more than a home does"));
+            match is_long || !files.add(file, bytes) {
+                true => Err(refused("it holds more than a home does")),
+                false => Ok(()),
             }
+        };
+        for (name, text) in &written.files {
+            add(name, text.as_bytes().to_vec())?;
+        }
+        for (name, text) in &written.base64 {
+            add(name, Base64::decode_vec(text).map_err(|_| refused("it holds what is no Base64"))?)?;
         }
         Ok(Self { removed, files: Some(files) })
     }
@@ -157,15 +171,19 @@ mod tests {
             (r#"{"version":2}"#, "it is of format 2"),
             (r#"{"version":1,"more":1}"#, "unknown field"),
             (r#"{"version":1,"removed":["x"]}"#, "a fingerprint that is none"),
-            (r#"{"version":1,"files":{"../passphrase":"AA=="}}"#, "belongs into no home"),
-            (r#"{"version":1,"files":{"gpg.conf":"AA=="}}"#, "belongs into no home"),
-            (r#"{"version":1,"files":{"passphrase":"A"}}"#, "no Base64"),
+            (r#"{"version":1,"files":{"../passphrase":"AA"}}"#, "belongs into no home"),
+            (r#"{"version":1,"base64":{"gpg.conf":"AA=="}}"#, "belongs into no home"),
+            (r#"{"version":1,"base64":{"passphrase":"A"}}"#, "no Base64"),
             (r#"{"version":1,"files":{"passphrase":5}}"#, "invalid type"),
+            (
+                r#"{"version":1,"files":{"passphrase":"AA"},"base64":{"passphrase":"AA=="}}"#,
+                "more than a home does",
+            ),
         ] {
             let why = Shared::parse(text.as_bytes()).err().map(|e| e.to_string());
             assert!(why.as_ref().is_some_and(|why| why.contains(expected)), "{text}: {why:?}");
         }
-        let long = Base64::encode_string(&vec![0; 5000]);
+        let long = "A".repeat(5000);
         let long = format!(r#"{{"version":1,"files":{{"passphrase":"{long}"}}}}"#);
         let why = Shared::parse(long.as_bytes()).err().map(|e| e.to_string());
         assert!(why.is_some_and(|why| why.contains("more than a home does")));
