@@ -8,6 +8,7 @@ pub(crate) mod limits;
 pub(crate) mod pool;
 pub(crate) mod pool_filling;
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use gpg::{Keygrip, clock};
@@ -47,7 +48,7 @@ impl Store {
             return Ok(existed);
         }
         let _job = self.jobs.take(patience)?;
-        if self.find_elsewhere(name_email)? {
+        if self.looks_first(request) && self.find_elsewhere(name_email)? {
             if let Some(existed) = self.find_linked(name_email)? {
                 return Ok(existed);
             }
@@ -58,6 +59,13 @@ impl Store {
     /// The key if it exists, its links repaired, all of it on the disk.
     fn find_linked(&self, name_email: &NameEmail) -> Result<Option<Outcome>> {
         Ok(self.relink(name_email)?.map(Outcome::Existed))
+    }
+
+    /// Whether the other hosts are asked for the key before one is made, and not only whether it counts. It takes a
+    /// while, and saves the work where they have one that this host has not heard of, or do not answer.
+    fn looks_first(&self, request: &KeyRequest) -> bool {
+        let is_ready = || self.pool.count(request.parameters().length).is_ok_and(|count| count > 0);
+        !(self.is_up_to_date.load(Ordering::Relaxed) && is_ready())
     }
 
     fn make(&self, request: &KeyRequest, deadline: Instant) -> Result<Outcome> {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use gpg::{Gpg, Keygrip, clock};
@@ -49,6 +50,8 @@ pub struct Store {
     pub(crate) queue_timeout: Duration,
     /// What decides for all hosts, where there is more than one.
     pub(crate) agreement: Option<Arc<dyn Agreement>>,
+    /// Whether the last key that was offered to the other hosts was one that they did not have.
+    pub(crate) is_up_to_date: AtomicBool,
     /// The mark of this host, where another one could use the state.
     host: Option<HostMark>,
 }
@@ -146,6 +149,7 @@ impl Store {
             jobs,
             queue_timeout: options.queue_timeout,
             agreement: options.agreement.clone(),
+            is_up_to_date: false.into(),
             host: None,
         }
     }

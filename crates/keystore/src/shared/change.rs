@@ -2,6 +2,7 @@
 //! nothing.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use gpg::Fingerprint;
 
@@ -53,10 +54,13 @@ impl Store {
             return Err(Error::damaged(path, "is missing"));
         };
         let fingerprint = files.record().map(|record| record.fingerprint);
+        // Until they have answered.
+        self.is_up_to_date.store(false, Ordering::Relaxed);
         let mut ours = Shared { removed: Vec::new(), files: Some(files) };
         let mut over = 0;
         for _ in 0..TRIES {
             let Some(now) = agreement.put(name_email, over, &ours.write()?)? else {
+                self.is_up_to_date.store(true, Ordering::Relaxed);
                 return Ok(true);
             };
             let theirs = parse(&now)?;
