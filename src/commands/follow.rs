@@ -130,9 +130,8 @@ impl Follower<'_> {
             }
             loop {
                 self.take_used()?;
-                let seen = watch.wait();
                 self.keep(&lease, &mut clocks)?;
-                match seen {
+                match watch.wait() {
                     Ok(Some(changes)) => self.take_changes(changes)?,
                     Ok(None) => break,
                     Err(ClusterError::Compacted(_)) => {
