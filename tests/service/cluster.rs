@@ -597,6 +597,22 @@ fn a_full_etcd_is_said_and_makes_no_key() {
 }
 
 #[test]
+fn check_names_the_clocks_that_differ_between_hosts() {
+    let etcd = Etcd::start();
+    let host = member(&etcd.url(), "a");
+    follow(&host);
+    for (time, words) in [("+100s", "behind the one of this host"), ("-100s", "ahead of the one")] {
+        let checked = host.host.mode(&["check", "--no-units"]).envs(clock(time)).output().unwrap();
+        let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+        assert!(said.contains(words), "{time}: {said}");
+        assert_eq!(checked.status.code(), Some(1), "{time}: {said}");
+    }
+    let checked = host.run(&["check", "--no-units"]);
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(said.contains("etcd 3.") && !said.contains("its clock"), "{said}");
+}
+
+#[test]
 fn what_a_wrong_clock_refused_is_taken_over_when_it_is_right() {
     let etcd = Etcd::start();
     let hosts = ["a", "b"].map(|host| member(&etcd.url(), host));

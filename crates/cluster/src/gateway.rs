@@ -4,7 +4,7 @@
 
 use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use base64ct::{Base64, Encoding};
 use gpg::text::printable;
@@ -62,16 +62,30 @@ impl Gateway {
     }
 
     /// As [`Gateway::call`], of one member.
-    pub fn call_member(
+    fn call_member(
         &self,
         endpoint: &Endpoint,
         path: &str,
         request: &Value,
         patience: Duration,
     ) -> Result<Value> {
+        self.call_member_at(endpoint, path, request, patience).map(|(answer, _)| answer)
+    }
+
+    /// As [`Gateway::call`], of one member; and what its clock said then (`Date`, RFC 9110, section 6.6.1).
+    pub fn call_member_at(
+        &self,
+        endpoint: &Endpoint,
+        path: &str,
+        request: &Value,
+        patience: Duration,
+    ) -> Result<(Value, Option<SystemTime>)> {
         let post = self.agent.post(format!("{endpoint}{path}"));
         let post = post.config().timeout_global(Some(patience)).build();
-        answer(send(post, request)?)
+        let response = send(post, request)?;
+        let date = response.headers().get("date").and_then(|date| date.to_str().ok());
+        let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
+        answer(response).map(|answer| (answer, date))
     }
 
     /// Begins a call whose answer goes on: no single read of it takes longer than `silence`.

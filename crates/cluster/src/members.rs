@@ -1,6 +1,6 @@
 //! How the members of etcd are.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
@@ -23,6 +23,13 @@ pub struct Member {
     pub has_leader: bool,
     /// The bytes of its database.
     pub size: u64,
+    /// By how many seconds its clock is ahead of the one of this host, or else behind it; give or take one.
+    pub ahead: i64,
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 impl Etcd {
@@ -30,12 +37,13 @@ impl Etcd {
     pub fn members(&self) -> Vec<(&Endpoint, Result<Member>)> {
         let ask = |endpoint| {
             let path = "/v3/maintenance/status";
-            let answer = self.gateway.call_member(endpoint, path, &json!({}), PATIENCE)?;
+            let (answer, date) = self.gateway.call_member_at(endpoint, path, &json!({}), PATIENCE)?;
             Ok(Member {
                 version: gpg::text::printable(answer["version"].as_str().unwrap_or_default()),
                 cluster: number_of(&answer["header"]["cluster_id"]),
                 has_leader: number_of(&answer["leader"]) != 0,
                 size: number_of(&answer["dbSize"]),
+                ahead: date.map_or(0, |date| seconds(date) - seconds(SystemTime::now())),
             })
         };
         self.gateway.endpoints().iter().map(|endpoint| (endpoint, ask(endpoint))).collect()

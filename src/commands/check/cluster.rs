@@ -17,6 +17,10 @@ const LATE: u64 = 60;
 /// The size of its database at which etcd takes nothing more, unless it is told otherwise.
 const QUOTA: u64 = 2 << 30;
 
+/// Seconds between the clocks of two hosts, of which the measurement takes two. What one host signs or makes counts only
+/// later on a host whose clock is behind.
+const BETWEEN_CLOCKS: u64 = 5;
+
 const FOLLOW: &str = "start copr-keygen-follow.service, or look at its log (docs/cluster.md)";
 
 pub fn section(host: &Host, survey: &Survey) -> Section {
@@ -63,9 +67,15 @@ fn members(directory: &Directory, section: &mut Section) {
                 let message = format!("etcd {}, database of {bytes}", member.version);
                 if member.size > QUOTA / 4 * 3 {
                     let remedy = "compact and defragment it, or raise its quota (docs/cluster.md)";
-                    section.warning(subject, message, remedy);
+                    section.warning(&subject, message, remedy);
                 } else {
-                    section.ok(subject, message);
+                    section.ok(&subject, message);
+                }
+                if member.ahead.unsigned_abs() > BETWEEN_CLOCKS {
+                    let seconds = member.ahead.unsigned_abs();
+                    let side = if member.ahead > 0 { "ahead of" } else { "behind" };
+                    let message = format!("its clock is {seconds} s {side} the one of this host");
+                    section.failed(subject, message, "look at timedatectl on both");
                 }
             }
             Err(e) => section.warning(subject, e.to_string(), "start this member of etcd"),
