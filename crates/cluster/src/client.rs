@@ -61,6 +61,17 @@ impl Etcd {
         Ok(stored(&answer["kvs"])?.pop())
     }
 
+    /// Those of the values that there are. At most 128, which etcd allows in one request unless it is told otherwise.
+    pub fn get_all(&self, names: &[Vec<u8>], deadline: Instant) -> Result<Vec<Stored>> {
+        let ranges = names.iter().map(|name| json!({ "request_range": { "key": bytes(name) } }));
+        let request = json!({ "success": ranges.collect::<Vec<_>>() });
+        let answer = self.gateway.call("/v3/kv/txn", &request, deadline)?;
+        let responses = answer["responses"].as_array().into_iter().flatten();
+        let found: Result<Vec<_>> =
+            responses.map(|response| stored(&response["response_range"]["kvs"])).collect();
+        Ok(found?.into_iter().flatten().collect())
+    }
+
     /// The number of the cluster, which a restored one has anew, and its revision.
     pub fn now(&self, name: &[u8], deadline: Instant) -> Result<(u64, u64)> {
         let request = json!({ "key": bytes(name), "count_only": true });

@@ -72,6 +72,10 @@ impl Directory {
         self.name("keys/")
     }
 
+    fn key(&self, name_email: &NameEmail) -> Vec<u8> {
+        self.name(&format!("keys/{name_email}"))
+    }
+
     /// The key that a value below `keys/` is.
     pub fn shared(&self, stored: Stored) -> SharedKey {
         let name = stored.name.strip_prefix(&*self.keys()).unwrap_or_default();
@@ -96,6 +100,20 @@ impl Directory {
         let prefix = self.keys();
         let first = Page { prefix: &prefix, after: None, since, names_only: false, limit: PAGE };
         self.pages(first, |stored| take(stored.into_iter().map(|one| self.shared(one)).collect()))
+    }
+
+    /// Gives `take` what counts for each of these identities of which etcd knows.
+    pub fn of<E: From<Error>>(
+        &self,
+        identities: &[NameEmail],
+        mut take: impl FnMut(Vec<SharedKey>) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        for identities in identities.chunks(PAGE) {
+            let names = identities.iter().map(|name_email| self.key(name_email));
+            let stored = self.etcd.get_all(&names.collect::<Vec<_>>(), soon())?;
+            take(stored.into_iter().map(|one| self.shared(one)).collect())?;
+        }
+        Ok(())
     }
 
     /// Every identity that etcd knows, in the order of their names: with a key, or with one that was removed.
@@ -194,7 +212,7 @@ impl Agreement for Directory {
 
     fn look(&self, name_email: &NameEmail) -> keystore::Result<Agreed> {
         self.prove()?;
-        let stored = self.etcd.get(&self.name(&format!("keys/{name_email}")), soon())?;
+        let stored = self.etcd.get(&self.key(name_email), soon())?;
         Ok(agreed(stored))
     }
 
@@ -205,8 +223,7 @@ impl Agreement for Directory {
         value: &[u8],
     ) -> keystore::Result<Option<Agreed>> {
         self.prove()?;
-        let name = self.name(&format!("keys/{name_email}"));
-        Ok(match self.etcd.put(&name, over, value, None, soon())? {
+        Ok(match self.etcd.put(&self.key(name_email), over, value, None, soon())? {
             Put::Done => None,
             // The answer to our own change was lost on the way.
             Put::Lost(Some(now)) if now.value == value => None,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cluster::directory::SharedKey;
 use cluster::watch::Change;
 use gpg::clock;
-use keystore::{Adopted, Agreement, Followed, NameEmail, Offered, interrupt, parallel};
+use keystore::{Adopted, Followed, NameEmail, Offered, interrupt, parallel};
 
 use super::{Follower, Refused, SOON, output};
 use crate::error::{Error, Result};
@@ -116,9 +116,7 @@ impl Follower<'_> {
             }
             there.insert(name_email);
         })?;
-        for names in missing.chunks(100) {
-            self.fetch(names)?;
-        }
+        self.fetch(&missing)?;
         self.take_used()?;
         let only_here = here.iter().filter(|name| !there.contains(name)).count();
         if only_here > 0 {
@@ -136,15 +134,8 @@ impl Follower<'_> {
 
     /// Takes over the keys of these identities.
     fn fetch(&mut self, names: &[NameEmail]) -> Result<()> {
-        let mut keys = Vec::new();
-        for name_email in names {
-            let agreed = self.directory.look(name_email)?;
-            if let Some(value) = agreed.value {
-                let name_email = Ok(name_email.clone());
-                keys.push(SharedKey { name_email, value, revision: agreed.revision });
-            }
-        }
-        self.take(keys)
+        let directory = Arc::clone(&self.directory);
+        directory.of(names, |keys| self.take(keys))
     }
 
     /// Takes over the keys that another process of this host had in its hands, when it is done with them.
