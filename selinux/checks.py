@@ -37,7 +37,7 @@ def types(symbol):
 
 def collect_rules():
     """(source, target, class, permissions, text) of every allow rule on our domains or types, also
-    of those behind a boolean."""
+    of those behind a boolean. Those of our own are in of_cluster instead."""
     ours = {str(one) for one in policy.types() if str(one).startswith("copr_keygen_")}
     # Names under which a rule may mean them; to expand every rule would take minutes.
     names = ours | {str(one) for one in policy.typeattributes() if ours & types(one)}
@@ -51,10 +51,21 @@ def collect_rules():
         if ours & (sources | targets):
             if str(rule.target) == "self":
                 targets = sources
+            if rule_is_of_cluster(rule):
+                of_cluster.append(f"{rule.source} {rule.target} {rule.tclass}: {' '.join(sorted(rule.perms))}")
+                continue
             found.append((sources, targets, str(rule.tclass), set(map(str, rule.perms)), str(rule)))
     return found
 
 
+def rule_is_of_cluster(rule):
+    try:
+        return str(rule.conditional) == "copr_keygen_cluster"
+    except setools.exception.RuleNotConditional:
+        return False
+
+
+of_cluster = []
 RULES = collect_rules()
 
 
@@ -126,6 +137,15 @@ def check_domains():
     ]:
         got = bool(rules(source, "copr_keygen_var_lib_t", tclass, permission))
         verdict(f"{source} must have {permission} of {tclass}", True, got)
+
+
+def check_cluster():
+    """What the boolean allows, and that it is off."""
+    boolean = policy.lookup_boolean("copr_keygen_cluster")
+    verdict("copr_keygen_cluster is on", False, bool(boolean.state))
+    asks = "copr_keygen_t copr_keygen_etcd_port_t tcp_socket: name_connect"
+    has_sockets = "copr_keygen_t copr_keygen_t tcp_socket: connect create"
+    verdict("rules of copr_keygen_cluster", [asks, has_sockets], sorted(of_cluster))
 
 
 def check_others():
@@ -211,6 +231,7 @@ def check_ports():
 
 
 check_domains()
+check_cluster()
 check_others()
 check_contexts()
 check_ports()
