@@ -37,7 +37,8 @@ impl Etcd {
     pub fn members(&self) -> Vec<(&Endpoint, Result<Member>)> {
         let ask = |endpoint| {
             let path = "/v3/maintenance/status";
-            let (answer, date) = self.gateway.call_member_at(endpoint, path, &json!({}), PATIENCE)?;
+            let (answer, date) =
+                self.gateway.call_member_at(endpoint, path, &json!({}), PATIENCE)?;
             Ok(Member {
                 version: gpg::text::printable(answer["version"].as_str().unwrap_or_default()),
                 cluster: number_of(&answer["header"]["cluster_id"]),

@@ -114,7 +114,10 @@ impl Shared {
             add(name, text.as_bytes().to_vec())?;
         }
         for (name, text) in &written.base64 {
-            add(name, Base64::decode_vec(text).map_err(|_| refused("it holds what is no Base64"))?)?;
+            add(
+                name,
+                Base64::decode_vec(text).map_err(|_| refused("it holds what is no Base64"))?,
+            )?;
         }
         Ok(Self { removed, files: Some(files) })
     }
