@@ -19,7 +19,7 @@ pub struct Etcd {
 pub struct Stored {
     /// Its name.
     pub name: Vec<u8>,
-    /// The value; empty where only names were asked for.
+    /// The value; empty in a page of names.
     pub value: Vec<u8>,
     /// The revision of etcd at which it was last changed.
     pub revision: u64,
@@ -32,21 +32,6 @@ pub enum Put {
     Done,
     /// It was changed by somebody else before; what it is now.
     Lost(Option<Stored>),
-}
-
-/// Names that begin alike, one page of them.
-#[derive(Clone, Debug)]
-pub struct Page<'a> {
-    /// What they begin with.
-    pub prefix: &'a [u8],
-    /// The last name of the page before.
-    pub after: Option<&'a [u8]>,
-    /// Only values that were changed at this revision or later.
-    pub since: u64,
-    /// Without the values.
-    pub names_only: bool,
-    /// At most so many.
-    pub limit: usize,
 }
 
 impl Etcd {
@@ -79,20 +64,26 @@ impl Etcd {
         Ok((cluster(&answer), revision(&answer)))
     }
 
-    /// A page of values in the order of their names, and the revision of etcd.
-    pub fn page(&self, page: &Page, deadline: Instant) -> Result<(Vec<Stored>, u64)> {
-        let start = match page.after {
+    /// At most `limit` names that begin with `prefix`, those behind `after`, in their order; and the revision of etcd.
+    ///
+    /// Names come in order by themselves. For an order or a revision that is asked for, etcd reads every value there
+    /// is before it counts (`clientv3.WithSort`).
+    pub fn page(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+        deadline: Instant,
+    ) -> Result<(Vec<Stored>, u64)> {
+        let start = match after {
             Some(after) => [after, &[0]].concat(),
-            None => page.prefix.to_vec(),
+            None => prefix.to_vec(),
         };
         let request = json!({
             "key": bytes(&start),
-            "range_end": bytes(&end_of(page.prefix)),
-            "limit": page.limit.to_string(),
-            "keys_only": page.names_only,
-            "min_mod_revision": page.since.to_string(),
-            "sort_target": "KEY",
-            "sort_order": "ASCEND",
+            "range_end": bytes(&end_of(prefix)),
+            "limit": limit.to_string(),
+            "keys_only": true,
         });
         let answer = self.gateway.call("/v3/kv/range", &request, deadline)?;
         Ok((stored(&answer["kvs"])?, revision(&answer)))

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use keystore::{Agreed, Agreement, NameEmail, SealingProof};
 
-use crate::client::{Etcd, Page, Put, Stored};
+use crate::client::{Etcd, Put, Stored};
 use crate::endpoint::Connection;
 use crate::error::{Error, Result};
 use crate::lease::{Lease, Taken};
@@ -23,9 +23,9 @@ pub const LEASE_TIME: Duration = Duration::from_secs(15);
 const SILENCE: Duration = Duration::from_secs(4);
 
 /// So many values are read at once.
-const PAGE: usize = 100;
+const VALUES: usize = 100;
 /// So many names.
-const NAMES: usize = 5000;
+const NAMES: usize = 1000;
 
 /// The shared names.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub struct Directory {
 pub struct SharedKey {
     /// Whose it is; what is no name of an identity, in words, is nobody's.
     pub name_email: std::result::Result<NameEmail, String>,
-    /// The value.
+    /// The value; empty with a name only.
     pub value: Vec<u8>,
     /// Since when.
     pub revision: u64,
@@ -90,25 +90,13 @@ impl Directory {
         Ok((format!("{cluster:x}{}", self.prefix), revision))
     }
 
-    /// Gives `take` every key that changed at the revision `since` or later. Returns the revision up to which no
-    /// change is missing.
-    pub fn changed<E: From<Error>>(
-        &self,
-        since: u64,
-        mut take: impl FnMut(Vec<SharedKey>) -> std::result::Result<(), E>,
-    ) -> std::result::Result<u64, E> {
-        let prefix = self.keys();
-        let first = Page { prefix: &prefix, after: None, since, names_only: false, limit: PAGE };
-        self.pages(first, |stored| take(stored.into_iter().map(|one| self.shared(one)).collect()))
-    }
-
     /// Gives `take` what counts for each of these identities of which etcd knows.
     pub fn of<E: From<Error>>(
         &self,
         identities: &[NameEmail],
         mut take: impl FnMut(Vec<SharedKey>) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
-        for identities in identities.chunks(PAGE) {
+        for identities in identities.chunks(VALUES) {
             let names = identities.iter().map(|name_email| self.key(name_email));
             let stored = self.etcd.get_all(&names.collect::<Vec<_>>(), soon())?;
             take(stored.into_iter().map(|one| self.shared(one)).collect())?;
@@ -116,34 +104,22 @@ impl Directory {
         Ok(())
     }
 
-    /// Every identity that etcd knows, in the order of their names: with a key, or with one that was removed.
-    pub fn identities(&self, mut take: impl FnMut(NameEmail)) -> Result<()> {
-        let prefix = self.keys();
-        let first = Page { prefix: &prefix, after: None, since: 0, names_only: true, limit: NAMES };
-        let names = |one| self.shared(one).name_email.ok();
-        self.pages(first, |stored| {
-            stored.into_iter().filter_map(names).for_each(&mut take);
-            Ok::<_, Error>(())
-        })
-        .map(drop)
-    }
-
-    /// Gives `take` this page and all that follow. Returns the revision up to which nothing is missing in them.
-    fn pages<E: From<Error>>(
+    /// Gives `take` every name that etcd knows, with a key or with one that was removed, page by page and without the
+    /// values. Returns the revision up to which no change is missing in what they say.
+    pub fn names<E: From<Error>>(
         &self,
-        first: Page,
-        mut take: impl FnMut(Vec<Stored>) -> std::result::Result<(), E>,
+        mut take: impl FnMut(Vec<SharedKey>) -> std::result::Result<(), E>,
     ) -> std::result::Result<u64, E> {
+        let prefix = self.keys();
         let (mut last, mut complete) = (None::<Vec<u8>>, None);
         loop {
-            let page = Page { after: last.as_deref(), ..first.clone() };
-            let (stored, revision) = self.etcd.page(&page, soon())?;
+            let (stored, revision) = self.etcd.page(&prefix, last.as_deref(), NAMES, soon())?;
             // What changes while the pages are read has a later revision than the first of them.
             let complete = *complete.get_or_insert(revision);
             let count = stored.len();
             last = stored.last().map(|stored| stored.name.clone());
-            take(stored)?;
-            if count < first.limit {
+            take(stored.into_iter().map(|one| self.shared(one)).collect())?;
+            if count < NAMES {
                 return Ok(complete);
             }
         }
@@ -185,8 +161,7 @@ impl Directory {
     /// The hosts that follow at the moment.
     pub fn hosts(&self) -> Result<Vec<String>> {
         let prefix = self.name("hosts/");
-        let page = Page { prefix: &prefix, after: None, since: 0, names_only: true, limit: NAMES };
-        let (stored, _) = self.etcd.page(&page, soon())?;
+        let (stored, _) = self.etcd.page(&prefix, None, NAMES, soon())?;
         let name = |stored: Stored| {
             let name = stored.name.strip_prefix(&*prefix)?;
             Some(gpg::text::printable(&String::from_utf8_lossy(name)))

@@ -2,6 +2,8 @@
 //! has.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use cluster::directory::SharedKey;
@@ -105,31 +107,40 @@ impl Follower<'_> {
             self.followed.source = source;
             self.followed.revision = 0;
         }
-        let since = self.followed.revision + 1;
-        let complete = directory.changed(since, |keys| self.take(keys))?;
-        self.followed.revision = complete;
-        let here = self.here()?;
-        let (mut there, mut missing) = (HashSet::new(), Vec::new());
-        directory.identities(|name_email| {
-            if !here.contains(&name_email) {
-                missing.push(name_email.clone());
+        let since = self.followed.revision;
+        // By their hashes: the names themselves are ten megabytes of a hundred thousand keys.
+        let hashes = RandomState::new();
+        let names = self.store.catalog().homes().identities()?;
+        let mut only_here = names
+            .map(|name_email| Ok(hashes.hash_one(name_email?)))
+            .collect::<Result<HashSet<_>>>()?;
+        self.followed.revision = directory.names(|names| {
+            let (mut wanted, mut nameless) = (Vec::new(), Vec::new());
+            for name in names {
+                let is_new = name.revision > since;
+                match name.name_email {
+                    Ok(name_email) => {
+                        only_here.remove(&hashes.hash_one(&name_email));
+                        let home = self.store.catalog().homes().path(&name_email);
+                        if is_new || fs::symlink_metadata(home).is_err() {
+                            wanted.push(name_email);
+                        }
+                    }
+                    Err(_) if is_new => nameless.push(name),
+                    Err(_) => {}
+                }
             }
-            there.insert(name_email);
+            self.take(nameless)?;
+            self.fetch(&wanted)
         })?;
-        self.fetch(&missing)?;
         self.take_used()?;
-        let only_here = here.iter().filter(|name| !there.contains(name)).count();
-        if only_here > 0 {
+        if !only_here.is_empty() {
             log::warn!(
                 "{} not known to the other hosts; `copr-keygen follow --seed` tells them",
-                output::number(only_here, "key of this host is", "keys of this host are")
+                output::number(only_here.len(), "key of this host is", "keys of this host are")
             );
         }
         Ok(())
-    }
-
-    fn here(&self) -> Result<HashSet<NameEmail>> {
-        self.store.catalog().homes().identities()?.collect()
     }
 
     /// Takes over the keys of these identities.
@@ -162,7 +173,8 @@ impl Follower<'_> {
 
     /// Offers every key of this host.
     pub(super) fn seed(&mut self) -> Result<()> {
-        let names: Vec<_> = self.here()?.into_iter().collect();
+        let names = self.store.catalog().homes().identities()?;
+        let names = names.collect::<keystore::Result<Vec<_>>>()?;
         let (store, all) = (&self.store, names.len());
         let offered = parallel::map(names, self.jobs, |name_email| {
             let stopped = || "the keys that are left are offered by the next run".into();
