@@ -741,6 +741,29 @@ fn check_says_how_the_hosts_agree() {
 }
 
 #[test]
+fn names_are_read_to_the_last_page() {
+    let etcd = Etcd::start();
+    let hosts = ["a", "b"].map(|host| member(&etcd.url(), host));
+    // More than a page of names whose keys were removed, and keys before and behind them.
+    let names: Vec<_> = (0..2100).map(|number| format!("m#{number:04}@copr.example.org")).collect();
+    let removed = json!({"version": 1, "removed": ["0123456789ABCDEF0123456789ABCDEF01234567"]});
+    for names in names.chunks(100) {
+        etcd.put_all(names, &removed.to_string());
+    }
+    let keys = ["a#first@copr.example.org", "z#last@copr.example.org"];
+    for key in keys {
+        hosts[0].make(key, json!({}));
+    }
+    for _ in 0..2 {
+        follow(&hosts[1]);
+        assert_eq!(hosts[1].host.entries("keys"), keys);
+    }
+    let found = hosts[1].page(&[]);
+    assert!(found.contains("2 here, each known to etcd"), "{found}");
+    assert!(found.contains("knows 2100 names more"), "{found}");
+}
+
+#[test]
 fn a_cut_follower_catches_up() {
     let (_etcd, relay, hosts, _following) = followed_through_a_relay();
     relay.cut(true);

@@ -126,14 +126,22 @@ impl Etcd {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("etcdctl");
+        command.env("ETCDCTL_API", "3").args([
+            "--endpoints",
+            &self.url(),
+            "--command-timeout",
+            "20s",
+        ]);
+        command.args(arguments);
+        command
+    }
+
     /// What etcdctl prints, and whether it succeeded.
     fn ctl(&self, arguments: &[&str]) -> (Vec<u8>, bool) {
-        let output = Command::new("etcdctl")
-            .env("ETCDCTL_API", "3")
-            .args(["--endpoints", &self.url(), "--command-timeout", "20s"])
-            .args(arguments)
-            .output()
-            .expect("etcdctl must be installed: tools/setup test");
+        let output = self.command(arguments).output();
+        let output = output.expect("etcdctl must be installed: tools/setup test");
         (output.stdout, output.status.success())
     }
 
@@ -155,6 +163,18 @@ impl Etcd {
 
     pub fn put(&self, name_email: &str, value: &str) {
         self.run(&["put", &key(name_email), value]);
+    }
+
+    /// Puts the same value under many names, at most 128.
+    pub fn put_all(&self, names: &[String], value: &str) {
+        let puts = names.iter().map(|name| format!("put {} {value:?}\n", key(name)));
+        // No comparison, what to do then, and what to do else.
+        let request = format!("\n{}\n\n", puts.collect::<String>());
+        let file = self.directory.path().join("request");
+        fs::write(&file, request).unwrap();
+        let output = self.command(&["txn"]).stdin(fs::File::open(file).unwrap()).output().unwrap();
+        let answer = String::from_utf8(output.stdout).unwrap();
+        assert!(answer.contains("SUCCESS"), "{answer}");
     }
 }
 
