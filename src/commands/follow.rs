@@ -123,8 +123,7 @@ impl Follower<'_> {
                 Err(e) => return Err(e.into()),
             };
             // One that was restored while nobody watched says nothing before it has come as far as this host.
-            let (source, revision) = directory.now()?;
-            if self.followed.is_ahead_of(&source, revision) {
+            if self.followed.is_ahead_of(&directory.now()?) {
                 lease.keep_while(|| self.compare())?;
                 continue;
             }

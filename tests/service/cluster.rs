@@ -559,6 +559,28 @@ fn an_etcd_restored_from_an_old_snapshot_takes_nothing_away() {
 }
 
 #[test]
+fn an_etcd_restored_long_ago_is_noticed_by_a_host_that_returns() {
+    let mut etcd = Etcd::start();
+    let hosts = ["a", "b"].map(|host| member(&etcd.url(), host));
+    let goes_on = |etcd: &Etcd| (0..40).for_each(|_| etcd.try_put("other", "value"));
+    hosts[0].make(&name(1), json!({}));
+    goes_on(&etcd);
+    let snapshot = etcd.save();
+    goes_on(&etcd);
+    follow(&hosts[1]);
+    etcd.restore(&snapshot);
+    hosts[0].well(&["remove", "--yes", &name(1)]);
+    // It comes further than it was when b followed.
+    goes_on(&etcd);
+    goes_on(&etcd);
+    let said = hosts[1].well(&["follow", "--once"]);
+    assert!(said.contains("was restored from a snapshot"), "{said}");
+    assert!(!hosts[1].host.home(&name(1)).exists(), "{said}");
+    let said = hosts[1].well(&["follow", "--once"]);
+    assert!(!said.contains("was restored"), "{said}");
+}
+
+#[test]
 fn an_etcd_restored_behind_a_follower_is_noticed() {
     let mut etcd = Etcd::start();
     let hosts = ["a", "b"].map(|host| member(&etcd.url(), host));

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use keystore::{Agreed, Agreement, NameEmail, SealingProof};
+use keystore::{Agreed, Agreement, Moment, NameEmail, SealingProof};
 
 use crate::client::{Etcd, Put, Stored};
 use crate::endpoint::Connection;
@@ -84,10 +84,11 @@ impl Directory {
         SharedKey { name_email, value: stored.value, revision: stored.revision }
     }
 
-    /// Which etcd this is and below which prefix, and its revision.
-    pub fn now(&self) -> Result<(String, u64)> {
+    /// Now.
+    pub fn now(&self) -> Result<Moment> {
         let (cluster, revision) = self.etcd.now(&self.name("sealing"), soon())?;
-        Ok((format!("{cluster:x}{}", self.prefix), revision))
+        let source = format!("{cluster:x}{}", self.prefix);
+        Ok(Moment { source, revision, lead: self.etcd.lead(soon())? })
     }
 
     /// Gives `take` what counts for each of these identities of which etcd knows.
@@ -182,7 +183,7 @@ impl Directory {
 impl Agreement for Directory {
     fn answers(&self) -> keystore::Result<()> {
         self.prove()?;
-        Ok(self.now().map(drop)?)
+        Ok(self.etcd.now(&self.name("sealing"), soon()).map(drop)?)
     }
 
     fn look(&self, name_email: &NameEmail) -> keystore::Result<Agreed> {

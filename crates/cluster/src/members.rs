@@ -1,6 +1,6 @@
 //! How the members of etcd are.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
 
@@ -8,6 +8,9 @@ use crate::client::Etcd;
 use crate::endpoint::Endpoint;
 use crate::error::Result;
 use crate::gateway::number_of;
+
+/// Where a member says how it is.
+const STATUS: &str = "/v3/maintenance/status";
 
 /// How long a member is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -33,12 +36,18 @@ fn seconds(time: SystemTime) -> i64 {
 }
 
 impl Etcd {
+    /// By how much the Raft index of the member that answers is ahead of its revision.
+    pub fn lead(&self, deadline: Instant) -> Result<i64> {
+        let answer = self.gateway.call(STATUS, &json!({}), deadline)?;
+        let number = |field| i64::try_from(number_of(field)).unwrap_or(i64::MAX);
+        Ok(number(&answer["raftIndex"]).saturating_sub(number(&answer["header"]["revision"])))
+    }
+
     /// Asks every endpoint how it is.
     pub fn members(&self) -> Vec<(&Endpoint, Result<Member>)> {
         let ask = |endpoint| {
-            let path = "/v3/maintenance/status";
             let (answer, date) =
-                self.gateway.call_member_at(endpoint, path, &json!({}), PATIENCE)?;
+                self.gateway.call_member_at(endpoint, STATUS, &json!({}), PATIENCE)?;
             Ok(Member {
                 version: gpg::text::printable(answer["version"].as_str().unwrap_or_default()),
                 cluster: number_of(&answer["header"]["cluster_id"]),

@@ -57,7 +57,7 @@ pub use secrets::sealing_marker::{Marker, Sealing, SealingProof};
 pub use shared::adopt::Adopted;
 pub use shared::agreement::{Agreed, Agreement};
 pub use shared::change::Offered;
-pub use shared::followed::Followed;
+pub use shared::followed::{Followed, Moment};
 pub use shared::value::Shared;
 pub use signing_keys::{SigningFiles, SigningKeys};
 pub use state::directory::{

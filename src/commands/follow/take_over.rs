@@ -95,18 +95,20 @@ impl Follower<'_> {
     /// Takes over every change since this host has followed last, and every key that it does not have.
     pub(super) fn compare(&mut self) -> Result<()> {
         let directory = Arc::clone(&self.directory);
-        let (source, revision) = directory.now()?;
-        if self.followed.is_ahead_of(&source, revision) {
+        let now = directory.now()?;
+        if self.followed.is_ahead_of(&now) {
             if !self.followed.source.is_empty() {
                 log::warn!(
-                    "etcd is another one than before, or was restored from a snapshot (revision {revision}, and this \
-                     host has followed up to {}); everything is compared",
+                    "etcd is another one than before, or was restored from a snapshot (revision {}, and this host has \
+                     followed up to {}); everything is compared",
+                    now.revision,
                     self.followed.revision
                 );
             }
-            self.followed.source = source;
+            self.followed.source = now.source;
             self.followed.revision = 0;
         }
+        self.followed.lead = now.lead;
         let since = self.followed.revision;
         // By their hashes: the names themselves are ten megabytes of a hundred thousand keys.
         let hashes = RandomState::new();

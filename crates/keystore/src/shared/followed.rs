@@ -14,6 +14,21 @@ use crate::secrets::passphrase::Passphrases;
 /// Longer than any.
 const FILE_MAX: u64 = 4096;
 
+/// More changes than are ever on their way between the two numbers of a lead.
+const ON_THEIR_WAY: i64 = 16;
+
+/// A moment in the life of an etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Which etcd, and below which prefix.
+    pub source: String,
+    /// Its revision.
+    pub revision: u64,
+    /// By how much its Raft index is ahead of its revision. It never falls, since what adds to the revision adds to
+    /// the index; but with a snapshot, the revision is restored and the index begins anew.
+    pub lead: i64,
+}
+
 /// How far this host has followed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Followed {
@@ -23,6 +38,8 @@ pub struct Followed {
     pub source: String,
     /// The revision up to which every change is here.
     pub revision: u64,
+    /// See [`Moment::lead`].
+    pub lead: i64,
     /// When that was written (Unix time).
     pub time: u64,
     /// Keys that could not be taken over.
@@ -34,13 +51,15 @@ impl Followed {
     pub fn fresh() -> Result<Self> {
         let number = Passphrases::fresh()?;
         let number = String::from_utf8_lossy(&number[..32]).into_owned();
-        Ok(Self { number, source: String::new(), revision: 0, time: 0, refused: 0 })
+        Ok(Self { number, source: String::new(), revision: 0, lead: 0, time: 0, refused: 0 })
     }
 
-    /// Whether it tells of more than there is in this etcd at this revision: of another etcd, or before a snapshot of
-    /// it was restored.
-    pub fn is_ahead_of(&self, source: &str, revision: u64) -> bool {
-        source != self.source || revision < self.revision
+    /// Whether it tells of more than there was in this etcd at that moment: of another etcd, or before a snapshot of it
+    /// was restored.
+    pub fn is_ahead_of(&self, now: &Moment) -> bool {
+        now.source != self.source
+            || now.revision < self.revision
+            || now.lead.saturating_add(ON_THEIR_WAY) < self.lead
     }
 
     /// Reads it; `None` when there is none that is understood.
