@@ -184,11 +184,15 @@ impl Store {
             self.publish_from(&from, &staged, name_email, &record.keygrip)?
         };
         if published == Publication::Lost {
-            self.check_no_key(name_email)?;
-            return Err(Error::InUse(name_email.clone()));
+            let present = self.homes.find(name_email)?;
+            // The other hosts know it already, and who follows them on this one was faster with it.
+            if present.is_none_or(|present| present.fingerprint != record.fingerprint) {
+                self.check_no_key(name_email)?;
+                return Err(Error::InUse(name_email.clone()));
+            }
         }
         self.relink(name_email)?;
-        if is_unprotected {
+        if is_unprotected || published == Publication::Lost {
             remove_tree(&from)?;
         }
         self.leave(&last.entry);
