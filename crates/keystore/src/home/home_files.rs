@@ -168,15 +168,12 @@ impl HomeFiles {
     /// files; not yet compared with the certificate.
     pub fn record(&self) -> Option<KeyRecord> {
         let cached = self.0.get(&HomeFileName::Record).and_then(|text| KeyRecord::parse(text));
-        let grips = self.0.keys().filter_map(|name| match name {
-            HomeFileName::SecretKey(grip) => Some(grip.clone()),
-            _ => None,
-        });
         let revocations = self.0.keys().filter_map(|name| match name {
             HomeFileName::Revocation(fingerprint) => Some(fingerprint.clone()),
             _ => None,
         });
-        KeyRecord::told_by(cached, &grips.collect::<Vec<_>>(), &revocations.collect::<Vec<_>>())
+        let grips: Vec<_> = self.secret_keys().cloned().collect();
+        KeyRecord::told_by(cached, &grips, &revocations.collect::<Vec<_>>())
     }
 
     /// Adds a file; `false` when it is there already, or there are too many.
@@ -201,9 +198,24 @@ impl HomeFiles {
 
     /// How the secret key is protected; `None` when the file holds no secret key.
     pub fn protection(&self) -> Option<Protection> {
+        self.protections().next().flatten()
+    }
+
+    /// How each secret key is protected.
+    pub fn protections(&self) -> impl Iterator<Item = Option<Protection>> {
         let is_secret = |name: &HomeFileName| matches!(name, HomeFileName::SecretKey(_));
-        let secret = self.0.iter().find(|(name, _)| is_secret(name));
-        secret.and_then(|(_, bytes)| Protection::of(bytes))
+        self.0
+            .iter()
+            .filter(move |(name, _)| is_secret(name))
+            .map(|(_, bytes)| Protection::of(bytes))
+    }
+
+    /// The keygrips of the secret keys.
+    pub fn secret_keys(&self) -> impl Iterator<Item = &Keygrip> {
+        self.0.keys().filter_map(|name| match name {
+            HomeFileName::SecretKey(grip) => Some(grip),
+            _ => None,
+        })
     }
 
     /// Every file, in an order that never changes.

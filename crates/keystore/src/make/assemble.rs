@@ -8,8 +8,9 @@ use gpg::{Certificate, Keyring, Protection, Signature, clock};
 
 use crate::Store;
 use crate::error::{Error, Result};
+use crate::files::remove_file;
 use crate::home::finishing;
-use crate::home::home_files::HomeFiles;
+use crate::home::home_files::{HomeFileName, HomeFiles};
 use crate::home::record::KeyRecord;
 use crate::home::trial::{protect_key, try_key};
 use crate::identity::NameEmail;
@@ -67,6 +68,15 @@ impl Store {
         }
         if certificate.keygrip.as_ref() != Some(&record.keygrip) {
             return refused("its certificate and its secret key do not belong together");
+        }
+        for grip in files.secret_keys() {
+            if *grip != record.keygrip && !certificate.subkey_keygrips.contains(grip) {
+                log::warn!(
+                    "the secret key {grip} is not of {} and was left out",
+                    record.fingerprint
+                );
+                remove_file(&home.join(HomeFileName::SecretKey(grip.clone()).to_string()))?;
+            }
         }
         let is_signed = |index: usize| {
             let made = |signature: &&Signature| signature.on == index + 1 && signature.good;

@@ -52,7 +52,11 @@ impl Store {
             let present = self.homes.find(name_email)?;
             match (present, &shared.files) {
                 (Some(present), _) if shared.has_removed(&present.fingerprint) => {
-                    let removed = self.take_out(name_email, |_| Ok(()))?;
+                    let removed =
+                        self.take_out(name_email, |found| match *found == present.fingerprint {
+                            true => Ok(()),
+                            false => Err(Error::InUse(name_email.clone())),
+                        })?;
                     log::info!(
                         "{name_email}: the key {} was removed by another host; it is in {}",
                         present.fingerprint,

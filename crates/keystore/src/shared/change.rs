@@ -41,8 +41,7 @@ impl Store {
     /// A key that other hosts have made and this one has not: it has it then. Whether there is one.
     pub(crate) fn find_elsewhere(&self, name_email: &NameEmail) -> Result<bool> {
         let Some(agreement) = &self.agreement else { return Ok(false) };
-        let Some(value) = agreement.look(name_email)?.value else { return Ok(false) };
-        let shared = Shared::parse(&value)?;
+        let shared = parse(name_email, &agreement.look(name_email)?)?;
         Ok(shared.files.is_some() && self.adopt_shared(name_email, &shared)? != Adopted::Removed)
     }
 
@@ -63,7 +62,7 @@ impl Store {
                 self.is_up_to_date.store(true, Ordering::Relaxed);
                 return Ok(true);
             };
-            let theirs = parse(&now)?;
+            let theirs = parse(name_email, &now)?;
             if theirs.files.is_some() {
                 self.adopt_shared(name_email, &theirs)?;
                 return Ok(false);
@@ -79,7 +78,7 @@ impl Store {
     pub(crate) fn catch_up(&self, name_email: &NameEmail) -> Result<Option<Base>> {
         let Some(agreement) = &self.agreement else { return Ok(None) };
         let now = agreement.look(name_email)?;
-        let shared = parse(&now)?;
+        let shared = parse(name_email, &now)?;
         let is_unknown = shared.files.is_none() && shared.removed.is_empty();
         if is_unknown && self.homes.find(name_email)?.is_some() {
             return Err(Error::Refused(format!(
@@ -120,7 +119,7 @@ impl Store {
         let Some(agreement) = &self.agreement else { return Ok(()) };
         let mut now = agreement.look(name_email)?;
         for _ in 0..TRIES {
-            let mut shared = parse(&now)?;
+            let mut shared = parse(name_email, &now)?;
             if shared.files.is_none() && shared.has_removed(fingerprint) {
                 return Ok(());
             }
@@ -148,7 +147,7 @@ impl Store {
         let Some(agreement) = &self.agreement else { return Ok(Offered::Known) };
         for _ in 0..TRIES {
             let now = agreement.look(name_email)?;
-            let shared = parse(&now)?;
+            let shared = parse(name_email, &now)?;
             if shared.files.is_some() && self.adopt_shared(name_email, &shared)? != Adopted::Ahead {
                 return Ok(Offered::Known);
             }
@@ -172,8 +171,15 @@ impl Store {
     }
 }
 
-fn parse(agreed: &Agreed) -> Result<Shared> {
-    agreed.value.as_deref().map_or_else(|| Ok(Shared::default()), Shared::parse)
+fn parse(name_email: &NameEmail, agreed: &Agreed) -> Result<Shared> {
+    let Some(value) = &agreed.value else { return Ok(Shared::default()) };
+    Shared::parse(value).map_err(|error| match error {
+        Error::Refused(why) => Error::Refused(format!(
+            "the key of {name_email}: {why}; where a host has the right key, take this value out of etcd and run \
+             `copr-keygen follow --seed` there (docs/cluster.md)"
+        )),
+        error => error,
+    })
 }
 
 fn comes_and_goes(name_email: &NameEmail) -> Error {

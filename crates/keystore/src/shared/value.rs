@@ -56,15 +56,12 @@ impl Shared {
 
     /// As text. What could sign without the key that all hosts have is refused.
     pub fn write(&self) -> Result<Zeroizing<Vec<u8>>> {
-        if let Some(files) = &self.files {
-            let is_protected = files.protection() == Some(Protection::Passphrase);
-            if !is_protected || !is_sealed(files.passphrase()) {
-                return Err(Error::Refused(
-                    "other hosts are told of keys with sealed passphrases only, and this one's is in the clear; to \
-                     seal it: `copr-keygen seal`"
-                        .into(),
-                ));
-            }
+        if self.files.as_ref().is_some_and(can_sign) {
+            return Err(Error::Refused(
+                "other hosts are told of keys with sealed passphrases only, and this one's is in the clear; to seal \
+                 it: `copr-keygen seal`"
+                    .into(),
+            ));
         }
         let mut written = Written {
             version: VERSION,
@@ -119,8 +116,23 @@ impl Shared {
                 Base64::decode_vec(text).map_err(|_| refused("it holds what is no Base64"))?,
             )?;
         }
+        if can_sign(&files) {
+            return Err(refused(
+                "it holds a secret key that is not protected, or a passphrase in the clear",
+            ));
+        }
+        let fingerprint = files.record().map(|record| record.fingerprint);
+        if fingerprint.is_some_and(|fingerprint| removed.contains(&fingerprint)) {
+            return Err(refused("its key is among those that were removed"));
+        }
         Ok(Self { removed, files: Some(files) })
     }
+}
+
+/// Whether one could sign with it that has no passphrase key.
+fn can_sign(files: &HomeFiles) -> bool {
+    !is_sealed(files.passphrase())
+        || files.protections().any(|found| found != Some(Protection::Passphrase))
 }
 
 #[cfg(test)]
