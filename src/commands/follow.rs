@@ -51,14 +51,18 @@ pub fn run(settings: &Settings, options: &Follow) -> Result<()> {
         waits_for: String::new(),
     };
     if options.once || options.seed {
-        follower.directory.prove()?;
-        if options.seed {
-            follower.seed()?;
+        match options.seed {
+            true => {
+                follower.directory.tell_sealing()?;
+                follower.seed()?;
+            }
+            false => follower.directory.prove()?,
         }
         follower.compare()?;
         follower.write()?;
         return follower.conclude();
     }
+    let _alone = Followed::hold(&settings.state_dir)?;
     // The number comes back with a process that was killed.
     follower.write()?;
     let directory = Arc::clone(&follower.directory);
@@ -127,12 +131,17 @@ impl Follower<'_> {
                 lease.keep_while(|| self.compare())?;
                 continue;
             }
+            let begun = Instant::now();
             loop {
                 self.take_used()?;
                 self.keep(&lease, &mut clocks)?;
                 match watch.wait() {
                     Ok(Some(changes)) => self.take_changes(changes)?,
-                    Ok(None) => break,
+                    Ok(None) => {
+                        // Whoever ends it at once is not asked at once again.
+                        std::thread::sleep(PAUSE.saturating_sub(begun.elapsed()));
+                        break;
+                    }
                     Err(ClusterError::Compacted(_)) => {
                         lease.keep_while(|| self.compare())?;
                         break;
@@ -173,6 +182,13 @@ impl Follower<'_> {
             if !lease.keep(Instant::now() + KEEP)? {
                 return Err(Error::NoAgreement("the lease of this host has ended".into()));
             }
+            if !lease.has_name(Instant::now() + KEEP)? {
+                return Err(Error::NoAgreement(
+                    "another host with the name and the state of this one follows: on a host whose state is a copy, \
+                     remove cluster.json from it and set cluster.host"
+                        .into(),
+                ));
+            }
         }
         if clocks.written.elapsed() >= WRITE {
             clocks.written = Instant::now();
@@ -186,7 +202,7 @@ impl Follower<'_> {
     }
 
     fn words(&self) -> String {
-        let refused = match self.refused.len() {
+        let refused = match self.refused.len() + self.in_use.len() {
             0 => String::new(),
             count => format!(", {} could not be taken over", output::keys(count)),
         };
@@ -199,11 +215,12 @@ impl Follower<'_> {
             self.followed.revision,
             output::keys(self.taken)
         );
-        state::all_done(self.refused.is_empty(), || {
-            format!(
-                "{} could not be taken over or told, see above",
-                output::keys(self.refused.len())
-            )
+        for name_email in self.in_use.keys() {
+            log::error!("{}", Error::InUse(name_email.clone()));
+        }
+        let left = self.refused.len() + self.in_use.len();
+        state::all_done(left == 0, || {
+            format!("{} could not be taken over or told, see above", output::keys(left))
         })
     }
 }

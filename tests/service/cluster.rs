@@ -19,7 +19,7 @@ use super::sealing::{OTHER_KEY, SealedHost, name};
 use super::years::clock;
 
 /// A sealed host that asks etcd at this address; its service runs.
-fn member(endpoint: &str, host: &str) -> SealedHost {
+pub fn member(endpoint: &str, host: &str) -> SealedHost {
     let mut sealed = SealedHost::sealed();
     sealed.host.stop();
     sealed.host.set("COPR_KEYGEN_CLUSTER_ENDPOINTS", endpoint);
@@ -28,15 +28,15 @@ fn member(endpoint: &str, host: &str) -> SealedHost {
     sealed
 }
 
-fn follow(sealed: &SealedHost) {
+pub fn follow(sealed: &SealedHost) {
     sealed.well(&["follow", "--once"]);
 }
 
 /// A host that follows until this is dropped.
-struct Following(Child);
+pub struct Following(pub Child);
 
 impl Following {
-    fn start(sealed: &SealedHost) -> Self {
+    pub fn start(sealed: &SealedHost) -> Self {
         let log = fs::File::options().create(true).append(true).open(Self::log_path(sealed));
         let mut mode = sealed.host.mode(&["follow"]);
         Self(mode.stdout(Stdio::null()).stderr(log.unwrap()).spawn().unwrap())
@@ -46,7 +46,7 @@ impl Following {
         sealed.host.scratch().join("follow.log")
     }
 
-    fn log(sealed: &SealedHost) -> String {
+    pub fn log(sealed: &SealedHost) -> String {
         fs::read_to_string(Self::log_path(sealed)).unwrap_or_default()
     }
 }
@@ -73,13 +73,13 @@ fn is_well(sealed: &SealedHost) {
     assert_eq!(amiss.count(), 0, "{page:#}");
 }
 
-fn fingerprint(sealed: &SealedHost, id: &str) -> Option<String> {
+pub fn fingerprint(sealed: &SealedHost, id: &str) -> Option<String> {
     let text = fs::read(sealed.host.home(id).join("key.json")).ok()?;
     let record: Value = serde_json::from_slice(&text).ok()?;
     record["fingerprint"].as_str().map(Into::into)
 }
 
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     eventually(what, || is_so().then_some(()));
 }
 
@@ -616,6 +616,9 @@ fn a_full_etcd_is_said_and_makes_no_key() {
     assert_eq!(sealed.host.gen_key(&name(99), json!({})).unwrap().status, 503);
     assert_eq!(sealed.host.entries("keys").len(), keys);
     assert!(sealed.host.entries("staging").is_empty());
+    let found = sealed.page(&[]);
+    assert!(found.contains("NOSPACE") && found.contains("compact and defragment"), "{found}");
+    assert_eq!(sealed.host.get("/ready").unwrap().status, 503);
 }
 
 #[test]

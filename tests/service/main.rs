@@ -18,6 +18,7 @@ mod check_system;
 mod check_truth;
 mod clocks;
 mod cluster;
+mod cluster_astray;
 mod completion;
 mod crash;
 mod durable;

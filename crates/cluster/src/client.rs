@@ -46,6 +46,12 @@ impl Etcd {
         Ok(stored(&answer["kvs"])?.pop())
     }
 
+    /// The lease that a name is held by; 0 for none.
+    pub fn holder(&self, name: &[u8], deadline: Instant) -> Result<u64> {
+        let answer = self.gateway.call("/v3/kv/range", &json!({ "key": bytes(name) }), deadline)?;
+        Ok(number_of(&answer["kvs"][0]["lease"]))
+    }
+
     /// Those of the values that there are. At most 128, which etcd allows in one request unless it is told otherwise.
     pub fn get_all(&self, names: &[Vec<u8>], deadline: Instant) -> Result<Vec<Stored>> {
         let ranges = names.iter().map(|name| json!({ "request_range": { "key": bytes(name) } }));

@@ -86,9 +86,14 @@ impl Directory {
 
     /// Now.
     pub fn now(&self) -> Result<Moment> {
+        let before = self.etcd.status(soon())?;
+        // What had an index before has its revision now, on this member too.
         let (cluster, revision) = self.etcd.now(&self.name("sealing"), soon())?;
+        let after = self.etcd.status(soon())?;
         let source = format!("{cluster:x}{}", self.prefix);
-        Ok(Moment { source, revision, lead: self.etcd.lead(soon())? })
+        // A member says its revision before its index.
+        let lead = (before.lead_over(revision), after.lead_over(after.revision));
+        Ok(Moment { source, revision, lead })
     }
 
     /// Gives `take` what counts for each of these identities of which etcd knows.
@@ -141,12 +146,30 @@ impl Directory {
 
     /// As [`Directory::compare_sealing`]; the first host tells.
     pub fn prove(&self) -> keystore::Result<()> {
-        while !self.is_proven.load(Ordering::Relaxed) && !self.compare_sealing()? {
-            // Whoever was faster is compared with.
-            let ours = self.proof.check_value().as_bytes();
-            self.etcd.put(&self.name("sealing"), 0, ours, None, soon())?;
+        if self.is_proven.load(Ordering::Relaxed) || self.compare_sealing()? {
+            return Ok(());
         }
-        Ok(())
+        let (keys, _) = self.etcd.page(&self.keys(), None, 1, soon())?;
+        // Another host may have told, and made a key, meanwhile.
+        if !keys.is_empty() && !self.compare_sealing()? {
+            return Err(Error::Refused(format!(
+                "it has keys below {}/keys and does not tell with which passphrase-key they are sealed; on a host \
+                 that has these keys: `copr-keygen follow --seed`",
+                self.prefix
+            ))
+            .into());
+        }
+        self.tell_sealing()
+    }
+
+    /// Tells the other hosts with which key this one seals, unless they have told. Fails when it is another one.
+    pub fn tell_sealing(&self) -> keystore::Result<()> {
+        let ours = self.proof.check_value().as_bytes();
+        self.etcd.put(&self.name("sealing"), 0, ours, None, soon())?;
+        match self.compare_sealing()? {
+            true => Ok(()),
+            false => Err(Error::Unreachable("it forgets what it is told".into()).into()),
+        }
     }
 
     /// Takes the name of this host, by a number that nobody else has. `None` when another host has it, or one
@@ -183,7 +206,8 @@ impl Directory {
 impl Agreement for Directory {
     fn answers(&self) -> keystore::Result<()> {
         self.prove()?;
-        Ok(self.etcd.now(&self.name("sealing"), soon()).map(drop)?)
+        self.etcd.now(&self.name("sealing"), soon())?;
+        Ok(self.etcd.status(soon())?.check()?)
     }
 
     fn look(&self, name_email: &NameEmail) -> keystore::Result<Agreed> {

@@ -3,6 +3,9 @@
 /// The result of everything here that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// So much of what a server says is told.
+pub const WORDS_MAX: usize = 300;
+
 /// What went wrong. No variant ever carries a value of etcd.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -21,6 +24,15 @@ pub enum Error {
     /// Revisions that are asked for are no longer kept.
     #[error("etcd has compacted the changes up to revision {0}")]
     Compacted(u64),
+}
+
+impl Error {
+    /// What etcd says when its quota is reached.
+    pub fn full(words: &str) -> Self {
+        Self::Refused(format!(
+            "{words}: its database is full; compact and defragment it, then take the alarm off (docs/cluster.md)"
+        ))
+    }
 }
 
 impl From<Error> for keystore::Error {

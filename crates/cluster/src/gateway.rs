@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use base64ct::{Base64, Encoding};
-use gpg::text::printable;
+use gpg::text::printable_start;
 use serde_json::Value;
 use ureq::http::Response;
 use ureq::{Agent, Body};
 
 use crate::endpoint::{Connection, Endpoint};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, WORDS_MAX};
 
 /// How long one member is waited for while there may be another. A member without a leader answers after 7 s only.
 const MEMBER_TIME: Duration = Duration::from_millis(1500);
@@ -161,7 +161,7 @@ fn send(
 fn reason(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Timeout(_) => "no answer in time".into(),
-        error => printable(&error.to_string()),
+        error => printable_start(&error.to_string(), WORDS_MAX),
     }
 }
 
@@ -175,7 +175,7 @@ fn answer(response: Response<Body>) -> Result<Value> {
         .into_reader()
         .take(ANSWER_MAX)
         .read_to_end(&mut text)
-        .map_err(|error| cut(printable(&error.to_string())))?;
+        .map_err(|error| cut(printable_start(&error.to_string(), WORDS_MAX)))?;
     let parsed = serde_json::from_slice::<Value>(&text);
     match parsed {
         Ok(object @ Value::Object(_)) if status == 200 => Ok(object),
@@ -188,16 +188,14 @@ fn answer(response: Response<Body>) -> Result<Value> {
 /// What an error of etcd means. Its codes are those of gRPC: 14 and 4 may be better with the next member.
 pub fn failure(status: u16, object: &Value) -> Error {
     let text = ["error", "message"].iter().find_map(|field| object[*field].as_str());
-    let words = printable(text.unwrap_or("it does not say why"));
+    let words = printable_start(text.unwrap_or("it does not say why"), WORDS_MAX);
     match object["code"].as_u64() {
         Some(11) => Error::Compacted(0),
         Some(4 | 14) => Error::Unreachable(words),
         Some(7 | 16) => {
             Error::Refused(format!("{words}: it wants another certificate of this host"))
         }
-        Some(8) => Error::Refused(format!(
-            "{words}: its database is full; compact and defragment it, then take the alarm off (docs/cluster.md)"
-        )),
+        Some(8) => Error::full(&words),
         Some(_) => Error::Refused(words),
         None if status >= 500 => Error::Unreachable(words),
         None => Error::Refused(words),

@@ -22,6 +22,7 @@ const END_TIME: Duration = Duration::from_secs(2);
 pub struct Lease<'a> {
     etcd: &'a Etcd,
     id: u64,
+    name: Vec<u8>,
 }
 
 /// How taking a name ended.
@@ -49,7 +50,7 @@ impl Etcd {
         if id == 0 {
             return Err(Error::Refused("it grants no lease".into()));
         }
-        let lease = Lease { etcd: self, id };
+        let lease = Lease { etcd: self, id, name: name.to_vec() };
         let mut over = 0;
         loop {
             match self.put(name, over, value, Some(id), deadline)? {
@@ -79,6 +80,12 @@ impl Lease<'_> {
             drop(done);
             result
         })
+    }
+
+    /// Whether its name has not been taken over by another process with the same value.
+    pub fn has_name(&self, deadline: Instant) -> Result<bool> {
+        let holder = self.etcd.holder(&self.name, deadline)?;
+        Ok(holder == self.id)
     }
 
     /// Keeps it for its time again; `false` when it has ended already.

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::json;
+use gpg::text::printable_start;
+use serde_json::{Value, json};
 
 use crate::client::Etcd;
 use crate::endpoint::Endpoint;
-use crate::error::Result;
+use crate::error::{Error, Result, WORDS_MAX};
 use crate::gateway::number_of;
 
 /// Where a member says how it is.
@@ -26,6 +27,12 @@ pub struct Member {
     pub has_leader: bool,
     /// The bytes of its database.
     pub size: u64,
+    /// Its revision.
+    pub revision: u64,
+    /// Its index in the log of Raft.
+    pub index: u64,
+    /// What is wrong with the cluster, in its own words; empty when nothing is.
+    pub errors: Vec<String>,
     /// By how many seconds its clock is ahead of the one of this host, or else behind it; give or take one.
     pub ahead: i64,
 }
@@ -35,12 +42,42 @@ fn seconds(time: SystemTime) -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
+impl Member {
+    fn of(answer: &Value, date: Option<SystemTime>) -> Self {
+        let words = |value: &Value| printable_start(value.as_str().unwrap_or_default(), WORDS_MAX);
+        let errors = answer["errors"].as_array().into_iter().flatten();
+        Self {
+            version: words(&answer["version"]),
+            cluster: number_of(&answer["header"]["cluster_id"]),
+            has_leader: number_of(&answer["leader"]) != 0,
+            size: number_of(&answer["dbSize"]),
+            revision: number_of(&answer["header"]["revision"]),
+            index: number_of(&answer["raftIndex"]),
+            errors: errors.map(words).collect(),
+            ahead: date.map_or(0, |date| seconds(date) - seconds(SystemTime::now())),
+        }
+    }
+
+    /// Fails when the cluster takes nothing more.
+    pub fn check(&self) -> Result<()> {
+        match self.errors.iter().any(|error| error.contains("NOSPACE")) {
+            true => Err(Error::full("it has raised the alarm NOSPACE")),
+            false => Ok(()),
+        }
+    }
+
+    /// By how much its index is ahead of a revision.
+    pub fn lead_over(&self, revision: u64) -> i64 {
+        let number = |number| i64::try_from(number).unwrap_or(i64::MAX);
+        number(self.index).saturating_sub(number(revision))
+    }
+}
+
 impl Etcd {
-    /// By how much the Raft index of the member that answers is ahead of its revision.
-    pub fn lead(&self, deadline: Instant) -> Result<i64> {
+    /// How the member is that answers.
+    pub fn status(&self, deadline: Instant) -> Result<Member> {
         let answer = self.gateway.call(STATUS, &json!({}), deadline)?;
-        let number = |field| i64::try_from(number_of(field)).unwrap_or(i64::MAX);
-        Ok(number(&answer["raftIndex"]).saturating_sub(number(&answer["header"]["revision"])))
+        Ok(Member::of(&answer, None))
     }
 
     /// Asks every endpoint how it is.
@@ -48,13 +85,7 @@ impl Etcd {
         let ask = |endpoint| {
             let (answer, date) =
                 self.gateway.call_member_at(endpoint, STATUS, &json!({}), PATIENCE)?;
-            Ok(Member {
-                version: gpg::text::printable(answer["version"].as_str().unwrap_or_default()),
-                cluster: number_of(&answer["header"]["cluster_id"]),
-                has_leader: number_of(&answer["leader"]) != 0,
-                size: number_of(&answer["dbSize"]),
-                ahead: date.map_or(0, |date| seconds(date) - seconds(SystemTime::now())),
-            })
+            Ok(Member::of(&answer, date))
         };
         self.gateway.endpoints().iter().map(|endpoint| (endpoint, ask(endpoint))).collect()
     }

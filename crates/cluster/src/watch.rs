@@ -1,17 +1,21 @@
 //! Waits for changes of values.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
 
+use gpg::text::printable_start;
 use serde_json::{Value, json};
 use ureq::BodyReader;
 
 use crate::client::{Etcd, Stored, end_of, one};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, WORDS_MAX};
 use crate::gateway::{bytes, failure, number_of};
 
-/// More than any line of a watch: the changes of one revision.
-const LINE_MAX: u64 = 16 << 20;
+/// More than any line of a watch: etcd tells what is longer than a request may be (1.5 MiB) in several.
+const LINE_MAX: usize = 16 << 20;
+
+/// How long a line may take to arrive that has begun.
+const LINE_TIME: Duration = Duration::from_secs(5);
 
 /// A change of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +45,7 @@ impl Etcd {
             "key": bytes(prefix),
             "range_end": bytes(&end_of(prefix)),
             "start_revision": from.to_string(),
+            "fragment": true,
         }});
         let body = self.gateway.stream("/v3/watch", &request, silence, deadline)?;
         Ok(Watch { lines: BufReader::new(body.into_reader()) })
@@ -52,18 +57,30 @@ impl Watch {
     /// how far it has come: the revision in the header of an answer is that of etcd now. To a watch that catches up,
     /// etcd sends first that it has begun, and then the changes of 1,000 revisions at a time.
     pub fn wait(&mut self) -> Result<Option<Vec<Change>>> {
-        let mut line = Vec::new();
-        let read = self.lines.by_ref().take(LINE_MAX).read_until(b'\n', &mut line);
-        if read.is_err() || line.last() != Some(&b'\n') {
-            return Ok(None);
+        let (mut line, mut begun) = (Vec::new(), None);
+        loop {
+            let Ok(arrived @ [_, ..]) = self.lines.fill_buf() else { return Ok(None) };
+            let end = arrived.iter().position(|byte| *byte == b'\n');
+            let length = end.map_or(arrived.len(), |end| end + 1);
+            line.extend_from_slice(&arrived[..length]);
+            self.lines.consume(length);
+            if end.is_some() {
+                return changes(&line).map(Some);
+            }
+            if line.len() > LINE_MAX {
+                return Err(Error::Refused("it tells changes in a line without an end".into()));
+            }
+            if begun.get_or_insert_with(Instant::now).elapsed() > LINE_TIME {
+                return Ok(None);
+            }
         }
-        changes(&line)
     }
 }
 
-/// The changes that a line tells; `None` when it ends the watch.
-fn changes(line: &[u8]) -> Result<Option<Vec<Change>>> {
-    let Ok(object) = serde_json::from_slice::<Value>(line) else { return Ok(None) };
+/// The changes that a line tells.
+fn changes(line: &[u8]) -> Result<Vec<Change>> {
+    let object = serde_json::from_slice::<Value>(line)
+        .map_err(|_| Error::Unreachable("it tells changes in what is no JSON".into()))?;
     let result = &object["result"];
     if !object["error"].is_null() {
         return Err(failure(500, &object["error"]));
@@ -73,10 +90,12 @@ fn changes(line: &[u8]) -> Result<Option<Vec<Change>>> {
         return Err(Error::Compacted(compacted));
     }
     if result["canceled"].as_bool() == Some(true) {
-        return Ok(None);
+        let why = result["cancel_reason"].as_str().unwrap_or("it does not say why");
+        let why = printable_start(why, WORDS_MAX);
+        return Err(Error::Unreachable(format!("it has ended the watch: {why}")));
     }
     let events = result["events"].as_array().map_or(&[][..], Vec::as_slice);
-    events.iter().map(change).collect::<Result<Vec<_>>>().map(Some)
+    events.iter().map(change).collect()
 }
 
 impl Change {
@@ -102,18 +121,20 @@ mod tests {
     #[test]
     fn a_watch_has_come_as_far_as_its_changes() {
         let newest = |line: &str| {
-            let told = changes(line.as_bytes())?;
-            Ok(told.map(|told| told.iter().map(Change::revision).max()))
+            changes(line.as_bytes()).map(|told| told.iter().map(Change::revision).max())
         };
         let begun = r#"{"result":{"header":{"revision":"2501"},"created":true}}"#;
-        assert_eq!(newest(begun), Ok(Some(None)));
+        assert_eq!(newest(begun), Ok(None));
         let some = r#"{"result":{"header":{"revision":"2501"},"events":[
             {"kv":{"key":"ay8w","mod_revision":"1000","value":"eA=="}},
             {"type":"DELETE","kv":{"key":"ay8x","mod_revision":"1001"}}]}}"#;
-        assert_eq!(newest(some), Ok(Some(Some(1001))));
+        assert_eq!(newest(some), Ok(Some(1001)));
         let compacted = r#"{"result":{"header":{},"canceled":true,"compact_revision":"7"}}"#;
         assert_eq!(newest(compacted), Err(Error::Compacted(7)));
-        assert_eq!(newest(r#"{"result":{"canceled":true}}"#), Ok(None));
-        assert_eq!(newest("{"), Ok(None));
+        let ended = r#"{"result":{"canceled":true,"cancel_reason":"no more"}}"#;
+        for (line, words) in [(ended, "ended the watch: no more"), ("{", "no JSON")] {
+            let why = newest(line).err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(why.contains(words), "{why}");
+        }
     }
 }

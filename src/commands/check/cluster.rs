@@ -65,8 +65,10 @@ fn members(directory: &Directory, section: &mut Section) {
                 clusters.insert(member.cluster);
                 let bytes = size(member.size);
                 let message = format!("etcd {}, database of {bytes}", member.version);
-                if member.size > QUOTA / 4 * 3 {
-                    let remedy = "compact and defragment it, or raise its quota (docs/cluster.md)";
+                let remedy = "compact and defragment it, or raise its quota (docs/cluster.md)";
+                if !member.errors.is_empty() {
+                    section.failed(&subject, member.errors.join(", "), remedy);
+                } else if member.size > QUOTA / 4 * 3 {
                     section.warning(&subject, message, remedy);
                 } else {
                     section.ok(&subject, message);

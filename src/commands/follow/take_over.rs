@@ -1,7 +1,7 @@
 //! Takes over what other hosts have agreed on, compares what is here with what is there, and offers what only this host
 //! has.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -14,28 +14,45 @@ use keystore::{Adopted, Followed, NameEmail, Offered, interrupt, parallel};
 use super::{Follower, Refused, SOON, output};
 use crate::error::{Error, Result};
 
+/// How often keys are tried at the start that another process of this host has in its hands.
+const USES: usize = 20;
+
 impl Follower<'_> {
+    /// Takes over what counts now for the identities that have changed: what a change says may have been changed since.
     pub(super) fn take_changes(&mut self, changes: Vec<Change>) -> Result<()> {
         let revision = changes.iter().map(Change::revision).max().unwrap_or_default();
-        let mut newest = BTreeMap::new();
+        let (mut names, mut nameless) = (BTreeSet::new(), Vec::new());
         for change in changes {
-            match change {
-                Change::Put(stored) => drop(newest.insert(stored.name.clone(), stored)),
-                Change::Deleted(stored) => {
-                    newest.remove(&stored.name);
-                    let shared = self.directory.shared(stored);
-                    let name = shared.name_email.map_or_else(|name| name, |name| name.to_string());
-                    log::warn!(
-                        "{name}: its key was deleted from etcd by hand; this host keeps it: to put it back: \
-                         `copr-keygen follow --seed`; to remove it everywhere: put it back, then `copr-keygen remove`"
-                    );
+            let (Change::Put(stored) | Change::Deleted(stored)) = &change;
+            let shared = self.directory.shared(stored.clone());
+            match (shared.name_email, change) {
+                (Ok(name_email), Change::Put(_)) => drop(names.insert(name_email)),
+                (Ok(name_email), Change::Deleted(_)) => self.deleted(&name_email),
+                (Err(name), Change::Put(stored)) => {
+                    let revision = stored.revision;
+                    nameless.push(SharedKey { name_email: Err(name), value: Vec::new(), revision });
                 }
+                (Err(name), Change::Deleted(_)) => drop(self.refused.remove(&name)),
             }
         }
-        let keys = newest.into_values().map(|stored| self.directory.shared(stored)).collect();
-        self.take(keys)?;
+        self.take(nameless)?;
+        self.fetch(&names.into_iter().collect::<Vec<_>>())?;
         self.followed.revision = self.followed.revision.max(revision);
         Ok(())
+    }
+
+    fn deleted(&mut self, name_email: &NameEmail) {
+        self.refused.remove(name_email.as_str());
+        if self.has(name_email) {
+            log::warn!(
+                "{name_email}: its key was deleted from etcd by hand; this host keeps it: to put it back: \
+                 `copr-keygen follow --seed`; to remove it everywhere: put it back, then `copr-keygen remove`"
+            );
+        }
+    }
+
+    fn has(&self, name_email: &NameEmail) -> bool {
+        fs::symlink_metadata(self.store.catalog().homes().path(name_email)).is_ok()
     }
 
     /// Has this host keep what counts for these identities.
@@ -58,7 +75,7 @@ impl Follower<'_> {
             let name = key.name_email.map_or_else(|name| name, |name| name.to_string());
             Some((name, key.revision, adopted))
         });
-        let mut is_full = None;
+        let mut is_full = false;
         for outcome in adopted {
             let Some((name, revision, adopted)) = outcome else { continue };
             match adopted {
@@ -77,7 +94,8 @@ impl Follower<'_> {
                 Err(Error::InUse(name_email)) => drop(self.in_use.insert(name_email, revision)),
                 Err(e) => {
                     if matches!(e, Error::Gpg(gpg::Error::NoSpace { .. })) {
-                        is_full = Some(e.to_string());
+                        is_full = true;
+                        continue;
                     }
                     let why = e.to_string();
                     if self.refused.get(&name).is_none_or(|known| known.why != why) {
@@ -89,7 +107,13 @@ impl Follower<'_> {
         }
         interrupt::check(stopped)?;
         // Nothing that was not taken over counts as followed.
-        is_full.map_or(Ok(()), |why| Err(Error::NoAgreement(why)))
+        match is_full {
+            true => Err(Error::NoAgreement(format!(
+                "{} has no room for more keys of other hosts",
+                self.settings.state_dir.display()
+            ))),
+            false => Ok(()),
+        }
     }
 
     /// Takes over every change since this host has followed last, and every key that it does not have.
@@ -108,7 +132,7 @@ impl Follower<'_> {
             self.followed.source = now.source;
             self.followed.revision = 0;
         }
-        self.followed.lead = now.lead;
+        self.followed.lead = now.lead.0;
         let since = self.followed.revision;
         // By their hashes: the names themselves are ten megabytes of a hundred thousand keys.
         let hashes = RandomState::new();
@@ -123,8 +147,7 @@ impl Follower<'_> {
                 match name.name_email {
                     Ok(name_email) => {
                         only_here.remove(&hashes.hash_one(&name_email));
-                        let home = self.store.catalog().homes().path(&name_email);
-                        if is_new || fs::symlink_metadata(home).is_err() {
+                        if is_new || !self.has(&name_email) {
                             wanted.push(name_email);
                         }
                     }
@@ -135,7 +158,9 @@ impl Follower<'_> {
             self.take(nameless)?;
             self.fetch(&wanted)
         })?;
-        self.take_used()?;
+        for _ in 0..USES {
+            self.take_used()?;
+        }
         if !only_here.is_empty() {
             log::warn!(
                 "{} not known to the other hosts; `copr-keygen follow --seed` tells them",
@@ -151,23 +176,28 @@ impl Follower<'_> {
         directory.of(names, |keys| self.take(keys))
     }
 
-    /// Takes over the keys that another process of this host had in its hands, when it is done with them.
+    /// Takes over the keys that another process of this host had in its hands, if it is done with them.
     pub(super) fn take_used(&mut self) -> Result<()> {
-        while !self.in_use.is_empty() {
-            std::thread::sleep(SOON);
-            let waiting = std::mem::take(&mut self.in_use);
-            let names: Vec<_> = waiting.keys().cloned().collect();
-            if let Err(e) = self.fetch(&names) {
-                // The changes of these keys count as followed already.
-                self.in_use.extend(waiting);
-                return Err(e);
-            }
+        if self.in_use.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        std::thread::sleep(SOON);
+        let waiting = std::mem::take(&mut self.in_use);
+        let names: Vec<_> = waiting.keys().cloned().collect();
+        self.fetch(&names).inspect_err(|_| {
+            // The changes of these keys count as followed already.
+            self.in_use.extend(waiting);
+        })
     }
 
     /// Tries keys again that could not be taken over.
     pub(super) fn retry(&mut self) -> Result<()> {
+        for name_email in self.in_use.keys() {
+            log::warn!(
+                "{}; what other hosts did with it is done here then",
+                Error::InUse(name_email.clone())
+            );
+        }
         let names: Vec<_> =
             self.refused.keys().filter_map(|name| NameEmail::parse(name).ok()).collect();
         self.fetch(&names)

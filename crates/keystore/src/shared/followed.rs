@@ -5,17 +5,15 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::durable::replace_json;
+use crate::files::lock::{DirectoryLock, hold};
 use crate::files::small_files::beginning_of;
 use crate::layout::CLUSTER;
 use crate::secrets::passphrase::Passphrases;
 
 /// Longer than any.
 const FILE_MAX: u64 = 4096;
-
-/// More changes than are ever on their way between the two numbers of a lead.
-const ON_THEIR_WAY: i64 = 16;
 
 /// A moment in the life of an etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,9 +22,9 @@ pub struct Moment {
     pub source: String,
     /// Its revision.
     pub revision: u64,
-    /// By how much its Raft index is ahead of its revision. It never falls, since what adds to the revision adds to
-    /// the index; but with a snapshot, the revision is restored and the index begins anew.
-    pub lead: i64,
+    /// By how much its Raft index is ahead of its revision: at least, and at most. It never falls, since what adds to
+    /// the revision adds to the index; but with a snapshot, the revision is restored and the index begins anew.
+    pub lead: (i64, i64),
 }
 
 /// How far this host has followed.
@@ -38,7 +36,7 @@ pub struct Followed {
     pub source: String,
     /// The revision up to which every change is here.
     pub revision: u64,
-    /// See [`Moment::lead`].
+    /// By how much the Raft index was ahead of the revision at least; see [`Moment::lead`].
     pub lead: i64,
     /// When that was written (Unix time).
     pub time: u64,
@@ -54,12 +52,19 @@ impl Followed {
         Ok(Self { number, source: String::new(), revision: 0, lead: 0, time: 0, refused: 0 })
     }
 
+    /// Held by the one process of this host that follows. [`Error::Settings`] when there is another one.
+    pub fn hold(root: &Path) -> Result<DirectoryLock> {
+        hold(root, || {
+            Error::Settings(
+                "another `copr-keygen follow` of this host runs: stop it, or let it be".into(),
+            )
+        })
+    }
+
     /// Whether it tells of more than there was in this etcd at that moment: of another etcd, or before a snapshot of it
     /// was restored.
     pub fn is_ahead_of(&self, now: &Moment) -> bool {
-        now.source != self.source
-            || now.revision < self.revision
-            || now.lead.saturating_add(ON_THEIR_WAY) < self.lead
+        now.source != self.source || now.revision < self.revision || now.lead.1 < self.lead
     }
 
     /// Reads it; `None` when there is none that is understood.

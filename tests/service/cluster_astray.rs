@@ -1,0 +1,166 @@
+//! Several hosts whose followers lag, are started twice or find in etcd what nobody of theirs has put there.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use super::cluster::{Following, fingerprint, follow, member, until};
+use super::etcd::{Etcd, Relay, key};
+use super::old_host::words;
+use super::sealing::{SealedHost, name};
+
+/// Two hosts, of which the second one follows.
+fn followed() -> (Etcd, [SealedHost; 2], Following) {
+    let etcd = Etcd::start();
+    let hosts = ["a", "b"].map(|host| member(&etcd.url(), host));
+    let following = Following::start(&hosts[1]);
+    until("b follows", || Following::log(&hosts[1]).contains("whole up to"));
+    (etcd, hosts, following)
+}
+
+impl Following {
+    fn signal(&self, signal: Signal) {
+        let number = i32::try_from(self.0.id()).unwrap();
+        kill(Pid::from_raw(number), signal).unwrap();
+    }
+}
+
+#[test]
+fn a_follower_that_lags_brings_no_removed_key_back() {
+    let (_etcd, hosts, following) = followed();
+    following.signal(Signal::SIGSTOP);
+    for number in 1..9 {
+        hosts[0].make(&name(number), json!({}));
+    }
+    assert_eq!(hosts[1].host.gen_key(&name(8), json!({})).unwrap().status, 200);
+    hosts[1].well(&["remove", "--yes", &name(8)]);
+    following.signal(Signal::SIGCONT);
+    until("b has the others", || {
+        assert!(!hosts[1].host.home(&name(8)).exists());
+        hosts[1].host.entries("keys").len() == 7
+    });
+    thread::sleep(Duration::from_secs(1));
+    assert!(!hosts[1].host.home(&name(8)).exists());
+    let log = Following::log(&hosts[1]);
+    assert!(!log.contains("was removed by another host"), "{log}");
+}
+
+#[test]
+fn an_undo_has_done_its_work_although_follow_was_faster() {
+    let (etcd, hosts, _following) = followed();
+    let relay = Relay::to(&etcd);
+    hosts[1].make(&name(1), json!({}));
+    let made = fingerprint(&hosts[1], &name(1));
+    hosts[1].well(&["remove", "--yes", &name(1)]);
+    // It hears of the agreement later than those who follow.
+    relay.delay(Duration::from_millis(700));
+    let mut undo = hosts[1].host.mode(&["undo", &name(1)]);
+    let undone = undo.env("COPR_KEYGEN_CLUSTER_ENDPOINTS", relay.url()).output().unwrap();
+    assert!(undone.status.success(), "{}", words(&undone));
+    assert_eq!(fingerprint(&hosts[1], &name(1)), made);
+    assert!(hosts[1].host.entries("trash").is_empty());
+    hosts[1].assert_signs(&name(1));
+}
+
+#[test]
+fn a_key_in_use_keeps_no_other_from_being_followed() {
+    let (_etcd, hosts, _following) = followed();
+    hosts[0].make(&name(1), json!({}));
+    until("b has the key", || hosts[1].host.home(&name(1)).exists());
+    let home = fs::File::open(hosts[1].host.home(&name(1))).unwrap();
+    let held = Flock::lock(home, FlockArg::LockExclusive).unwrap();
+    hosts[0].well(&["remove", "--yes", &name(1)]);
+    hosts[0].make(&name(2), json!({}));
+    until("b has the other key", || hosts[1].host.home(&name(2)).exists());
+    // Who does not wait says so.
+    let once = hosts[1].run(&["follow", "--once"]);
+    assert_eq!(once.status.code(), Some(1), "{}", words(&once));
+    assert!(words(&once).contains(&name(1)), "{}", words(&once));
+    drop(held);
+    until("b has removed the key", || !hosts[1].host.home(&name(1)).exists());
+}
+
+#[test]
+fn a_host_is_followed_by_one_process() {
+    let (etcd, hosts, _following) = followed();
+    let second = hosts[1].run(&["follow"]);
+    assert_eq!(second.status.code(), Some(78), "{}", words(&second));
+    assert!(words(&second).contains("another `copr-keygen follow` of this host"));
+    let found = hosts[1].page(&[]);
+    assert!(found.contains("hosts that follow"), "{found}");
+    // A copy of the state has the number of this host, and takes over its name.
+    let copied = member(&etcd.url(), "b");
+    let file = |sealed: &SealedHost| sealed.host.state().join("cluster.json");
+    fs::copy(file(&hosts[1]), file(&copied)).unwrap();
+    let _copied = Following::start(&copied);
+    let words = "another host with the name and the state of this one";
+    until("b says so", || Following::log(&hosts[1]).contains(words));
+}
+
+#[test]
+fn what_is_deleted_from_etcd_is_refused_no_more() {
+    let (etcd, hosts, _following) = followed();
+    etcd.put(&name(1), "nonsense");
+    until("b refuses it", || Following::log(&hosts[1]).contains("is not understood"));
+    let seeded = hosts[0].run(&["remove", "--yes", &name(1)]);
+    assert!(words(&seeded).contains(&name(1)), "{}", words(&seeded));
+    etcd.run(&["del", &key(&name(1))]);
+    let found = || hosts[1].page(&[]);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while found().contains("could not be taken over") {
+        assert!(Instant::now() < deadline, "{}", found());
+        thread::sleep(Duration::from_secs(1));
+    }
+    assert!(!Following::log(&hosts[1]).contains("this host keeps it"));
+}
+
+#[test]
+fn a_secret_key_of_nobody_is_not_taken_over() {
+    let etcd = Etcd::start();
+    let hosts = ["a", "b"].map(|host| member(&etcd.url(), host));
+    for number in 1..4 {
+        hosts[0].make(&name(number), json!({}));
+    }
+    let value = |number| serde_json::from_str::<Value>(&etcd.value(&name(number))).unwrap();
+    let secret = |value: &Value| {
+        let files = value["files"].as_object().unwrap().iter();
+        let secret = files.clone().find(|(name, _)| name.starts_with("private-keys-v1.d/"));
+        secret.map(|(name, text)| (name.clone(), text.clone())).unwrap()
+    };
+    // One of another identity, one in the clear, and the key itself among those that were removed.
+    let (mut foreign, mut clear, mut contrary) = (value(1), value(2), value(3));
+    let (name_of_other, other) = secret(&value(3));
+    foreign["files"][&name_of_other] = other;
+    let grip = "private-keys-v1.d/0123456789ABCDEF0123456789ABCDEF01234567.key";
+    clear["files"][grip] = json!("Key: (private-key (rsa (n #00#)))\n");
+    contrary["removed"] = json!([fingerprint(&hosts[0], &name(3))]);
+    for (number, value) in [(1, foreign), (2, clear), (3, contrary)] {
+        etcd.put(&name(number), &value.to_string());
+    }
+    let once = hosts[1].run(&["follow", "--once"]);
+    assert_eq!(once.status.code(), Some(1), "{}", words(&once));
+    assert!(words(&once).contains("a secret key that is not protected"), "{}", words(&once));
+    assert!(words(&once).contains("among those that were removed"), "{}", words(&once));
+    assert_eq!(hosts[1].host.entries("keys"), [name(1)]);
+    let secrets = fs::read_dir(hosts[1].host.home(&name(1)).join("private-keys-v1.d")).unwrap();
+    assert_eq!(secrets.count(), 1);
+}
+
+#[test]
+fn keys_without_the_proof_of_their_sealing_are_nobodys() {
+    let etcd = Etcd::start();
+    let first = member(&etcd.url(), "a");
+    first.make(&name(1), json!({}));
+    etcd.run(&["del", "/copr-keygen/sealing"]);
+    let second = member(&etcd.url(), "b");
+    let once = second.run(&["follow", "--once"]);
+    assert!(words(&once).contains("copr-keygen follow --seed"), "{}", words(&once));
+    first.well(&["follow", "--seed"]);
+    follow(&second);
+    assert_eq!(fingerprint(&second, &name(1)), fingerprint(&first, &name(1)));
+}
