@@ -84,7 +84,7 @@ impl Directory {
         SharedKey { name_email, value: stored.value, revision: stored.revision }
     }
 
-    /// Now.
+    /// Where in its life this etcd is now.
     pub fn now(&self) -> Result<Moment> {
         let before = self.etcd.status(soon())?;
         // What had an index before has its revision now, on this member too.
