@@ -23,16 +23,16 @@ impl Follower<'_> {
         let revision = changes.iter().map(Change::revision).max().unwrap_or_default();
         let (mut names, mut nameless) = (BTreeSet::new(), Vec::new());
         for change in changes {
-            let (Change::Put(stored) | Change::Deleted(stored)) = &change;
-            let shared = self.directory.shared(stored.clone());
-            match (shared.name_email, change) {
-                (Ok(name_email), Change::Put(_)) => drop(names.insert(name_email)),
-                (Ok(name_email), Change::Deleted(_)) => self.deleted(&name_email),
-                (Err(name), Change::Put(stored)) => {
-                    let revision = stored.revision;
-                    nameless.push(SharedKey { name_email: Err(name), value: Vec::new(), revision });
-                }
-                (Err(name), Change::Deleted(_)) => drop(self.refused.remove(&name)),
+            let (is_put, stored) = match change {
+                Change::Put(stored) => (true, stored),
+                Change::Deleted(stored) => (false, stored),
+            };
+            let key = self.directory.shared(stored);
+            match (is_put, &key.name_email) {
+                (true, Ok(name_email)) => drop(names.insert(name_email.clone())),
+                (true, Err(_)) => nameless.push(key),
+                (false, Ok(name_email)) => self.deleted(name_email),
+                (false, Err(name)) => drop(self.refused.remove(name)),
             }
         }
         self.take(nameless)?;
