@@ -23,6 +23,8 @@ pub struct Stored {
     pub value: Vec<u8>,
     /// The revision of etcd at which it was last changed.
     pub revision: u64,
+    /// The lease that it is held by; 0 for none.
+    pub lease: u64,
 }
 
 /// How a change of a value ended.
@@ -44,12 +46,6 @@ impl Etcd {
     pub fn get(&self, name: &[u8], deadline: Instant) -> Result<Option<Stored>> {
         let answer = self.gateway.call("/v3/kv/range", &json!({ "key": bytes(name) }), deadline)?;
         Ok(stored(&answer["kvs"])?.pop())
-    }
-
-    /// The lease that a name is held by; 0 for none.
-    pub fn holder(&self, name: &[u8], deadline: Instant) -> Result<u64> {
-        let answer = self.gateway.call("/v3/kv/range", &json!({ "key": bytes(name) }), deadline)?;
-        Ok(number_of(&answer["kvs"][0]["lease"]))
     }
 
     /// Those of the values that there are. At most 128, which etcd allows in one request unless it is told otherwise.
@@ -156,6 +152,7 @@ pub(crate) fn one(value: &Value) -> Result<Stored> {
         name: bytes_of(&value["key"])?,
         value: bytes_of(&value["value"])?,
         revision: number_of(&value["mod_revision"]),
+        lease: number_of(&value["lease"]),
     };
     match stored.name.is_empty() {
         true => Err(Error::Unreachable("an answer is not what etcd answers: no name".into())),

@@ -84,8 +84,8 @@ impl Lease<'_> {
 
     /// Whether its name has not been taken over by another process with the same value.
     pub fn has_name(&self, deadline: Instant) -> Result<bool> {
-        let holder = self.etcd.holder(&self.name, deadline)?;
-        Ok(holder == self.id)
+        let now = self.etcd.get(&self.name, deadline)?;
+        Ok(now.is_some_and(|now| now.lease == self.id))
     }
 
     /// Keeps it for its time again; `false` when it has ended already.

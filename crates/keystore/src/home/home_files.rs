@@ -203,17 +203,17 @@ impl HomeFiles {
 
     /// How each secret key is protected.
     pub fn protections(&self) -> impl Iterator<Item = Option<Protection>> {
-        let is_secret = |name: &HomeFileName| matches!(name, HomeFileName::SecretKey(_));
-        self.0
-            .iter()
-            .filter(move |(name, _)| is_secret(name))
-            .map(|(_, bytes)| Protection::of(bytes))
+        self.secrets().map(|(_, bytes)| Protection::of(bytes))
     }
 
     /// The keygrips of the secret keys.
     pub fn secret_keys(&self) -> impl Iterator<Item = &Keygrip> {
-        self.0.keys().filter_map(|name| match name {
-            HomeFileName::SecretKey(grip) => Some(grip),
+        self.secrets().map(|(grip, _)| grip)
+    }
+
+    fn secrets(&self) -> impl Iterator<Item = (&Keygrip, &[u8])> {
+        self.iter().filter_map(|(name, bytes)| match name {
+            HomeFileName::SecretKey(grip) => Some((grip, bytes)),
             _ => None,
         })
     }
