@@ -174,8 +174,17 @@ fn signing(results: &Results) -> String {
         let openssl = median(format!("openssl/{bits}"));
         for (what, ours, other) in [
             ("8 clients and 8 keys, signatures/s", median(format!("signer/{bits}/8/8 keys")), None),
-            ("processor time a signature, ms", median(format!("signer/cpu/{bits}")), None),
-            ("the same by `openssl speed`, ms", openssl, None),
+            (
+                "8 clients, processor time a signature, ms",
+                median(format!("signer/cpu/{bits}")),
+                None,
+            ),
+            (
+                "8 clients and 8 keys, processor time a signature, ms",
+                median(format!("signer/cpu of many/{bits}")),
+                None,
+            ),
+            ("a signature by `openssl speed`, ms", openssl, None),
             ("memory with 64 clients, MB", median(format!("signer/memory/{bits}")), None),
             ("failed, %", median(format!("signer/{bits}/64")).map(|_| 0.0), failed),
         ] {

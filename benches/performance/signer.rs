@@ -54,11 +54,12 @@ fn by_clients(bench: &Bench, site: &Site, bits: u16) -> Result<Vec<Figure>> {
     let keys = Some(site.size);
     let scale = |count: usize| (bench.options.rounds(count)).min(count);
     let (count, by_agent) = (scale(SIGNATURES), scale(SIGNATURES_BY_AGENT));
-    let (spent, limits, failed) = (RefCell::default(), RefCell::default(), RefCell::default());
+    let (spent, spent_by_many) = (RefCell::default(), RefCell::default());
+    let (limits, failed) = (RefCell::default(), RefCell::default());
     let mut contenders = Vec::new();
     for clients in CLIENTS {
-        let (signer, names, spent, limits): (_, _, &RefCell<Vec<f64>>, &RefCell<Vec<f64>>) =
-            (&signer, &names, &spent, &limits);
+        let (signer, names, limits): (_, _, &RefCell<Vec<f64>>) = (&signer, &names, &limits);
+        let (spent, spent_by_many) = (&spent, &spent_by_many);
         let run = move |names: &[String]| {
             let before = (signer.processor_time()?, own_time()?);
             let sign = |index: usize| signer.sign(&names[index % names.len()]);
@@ -66,6 +67,7 @@ fn by_clients(bench: &Bench, site: &Site, bits: u16) -> Result<Vec<Figure>> {
             let by_signer = (signer.processor_time()? - before.0) / count as f64;
             let by_client = (own_time()? - before.1) / count as f64;
             if clients == 8 {
+                let spent: &RefCell<Vec<f64>> = if names.len() > 1 { spent_by_many } else { spent };
                 spent.borrow_mut().push(by_signer);
             }
             if clients == 64 {
@@ -94,6 +96,7 @@ fn by_clients(bench: &Bench, site: &Site, bits: u16) -> Result<Vec<Figure>> {
     let mut figures = alternate(&what, bench.options.rounds(ROUNDS), contenders)?;
     for (id, keys, unit, values) in [
         ("signer/cpu", keys, "ms", spent.into_inner()),
+        ("signer/cpu of many", keys, "ms", spent_by_many.into_inner()),
         ("signer/limit", keys, "×", limits.into_inner()),
         ("signer/memory", keys, "MB", vec![signer.memory("VmHWM")?]),
         ("agent/failed", keys, "% failed", failed.into_inner()),

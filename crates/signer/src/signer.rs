@@ -1,5 +1,6 @@
 //! Answers requests: finds the key, decides whether it may sign, signs and verifies.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gpg::{Fingerprint, clock};
@@ -8,6 +9,7 @@ use keystore::{NameEmail, RunningJob, SigningFiles, SigningKeys};
 use crate::algorithm::Hash;
 use crate::certificate::Certificate;
 use crate::key_file::{self, Unopened};
+use crate::open_keys::OpenKeys;
 use crate::public_key::PublicKey;
 use crate::refusal::Refusal;
 use crate::request::{self, Command, Digest};
@@ -34,6 +36,7 @@ pub struct Policy {
 #[derive(Debug)]
 pub struct Signer {
     keys: SigningKeys,
+    open_keys: OpenKeys,
     policy: Policy,
 }
 
@@ -55,7 +58,7 @@ pub struct Reply {
 impl Signer {
     /// Signs with `keys` what `policy` allows.
     pub fn new(keys: SigningKeys, policy: Policy) -> Self {
-        Self { keys, policy }
+        Self { keys, open_keys: OpenKeys::default(), policy }
     }
 
     /// Jobs that run, and how many wait for one.
@@ -132,6 +135,7 @@ impl Signer {
         }
         // A probe takes no time.
         let takes_time = digests.iter().any(|digest| !digest.is_probe());
+        let open_key = self.open_keys.of(name_email);
         let job = takes_time.then(|| self.keys.take_job()).transpose()?;
         let files = self.keys.files(name_email)?.ok_or_else(|| self.unknown(name_email))?;
         let damaged = |why: String| Refusal::failed(name_email, format!("the keyring {why}"));
@@ -145,7 +149,10 @@ impl Signer {
         }
         let failed = |why: String| Refusal::failed(name_email, why);
         let means = match job {
-            Some(job) => Some(self.means(name_email, digests, &files, &certificate.key, job)?),
+            Some(job) => {
+                let key = open_key.get(&files, || secret_key(&files, &certificate.key));
+                Some(self.means(name_email, digests, key.map_err(failed)?, job)?)
+            }
             None => None,
         };
         let mut answer = Vec::with_capacity(digests.len());
@@ -173,11 +180,9 @@ impl Signer {
         &'a self,
         name_email: &NameEmail,
         digests: &[Digest],
-        files: &SigningFiles,
-        public: &PublicKey,
+        key: Option<Arc<SecretKey>>,
         job: RunningJob<'a>,
     ) -> Result<Means<'a>, Refusal> {
-        let key = secret_key(files, public).map_err(|why| Refusal::failed(name_email, why))?;
         if let Some(key) = key {
             return Ok(Means::Here { key, _job: job });
         }
@@ -285,7 +290,7 @@ fn check_size(name_email: &NameEmail, hash: Hash, key: &PublicKey) -> Result<(),
 /// How a key signs, and the job that it does it in.
 enum Means<'a> {
     /// In this process.
-    Here { key: SecretKey, _job: RunningJob<'a> },
+    Here { key: Arc<SecretKey>, _job: RunningJob<'a> },
     /// By gpg-agent, not longer than that.
     Agent { until: Instant, _job: RunningJob<'a> },
 }

@@ -1,0 +1,133 @@
+//! Secret keys that are open. Opening one costs more than a signature of RSA-2048, so the requests for the key of one
+//! identity that are under way at the same time share it. It is gone with the last of them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, Weak};
+
+use gpg::locks::unpoisoned;
+use keystore::{NameEmail, SigningFiles};
+use openssl::sha::Sha256;
+
+use crate::secret_key::SecretKey;
+
+/// The secret keys that requests under way have open, by identity.
+#[derive(Debug, Default)]
+pub struct OpenKeys(Mutex<HashMap<NameEmail, Weak<OpenKey>>>);
+
+/// The secret key of an identity, if a request has opened it.
+#[derive(Default)]
+pub struct OpenKey(Mutex<Option<(FilesDigest, Arc<SecretKey>)>>);
+
+/// SHA-256 of everything that a key is opened from.
+type FilesDigest = [u8; 32];
+
+impl OpenKeys {
+    /// What the requests for the key of `name_email` share. A request holds it from before it waits for its turn to
+    /// its end.
+    pub fn of(&self, name_email: &NameEmail) -> Arc<OpenKey> {
+        let mut keys = unpoisoned(self.0.lock());
+        if let Some(key) = keys.get(name_email).and_then(Weak::upgrade) {
+            return key;
+        }
+        keys.retain(|_, key| key.strong_count() > 0);
+        let key = Arc::new(OpenKey::default());
+        keys.insert(name_email.clone(), Arc::downgrade(&key));
+        key
+    }
+}
+
+impl OpenKey {
+    /// The key of `files`: the one that is open, if it was opened from the very same files, else the one that `open`
+    /// returns. Who asks meanwhile waits for that one.
+    pub fn get<E>(
+        &self,
+        files: &SigningFiles,
+        open: impl FnOnce() -> Result<Option<SecretKey>, E>,
+    ) -> Result<Option<Arc<SecretKey>>, E> {
+        let digest = digest(files);
+        let mut opened = unpoisoned(self.0.lock());
+        if let Some((_, key)) = opened.as_ref().filter(|(other, _)| *other == digest) {
+            return Ok(Some(Arc::clone(key)));
+        }
+        let key = open()?.map(Arc::new);
+        *opened = key.clone().map(|key| (digest, key));
+        Ok(key)
+    }
+}
+
+fn digest(files: &SigningFiles) -> FilesDigest {
+    let mut digest = Sha256::new();
+    for part in [&files.pubring[..], &files.secret_key, &files.passphrase] {
+        digest.update(&(part.len() as u64).to_be_bytes());
+        digest.update(part);
+    }
+    digest.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use gpg::Keygrip;
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::key_file;
+    use crate::public_key::PublicKey;
+
+    fn files(passphrase: &str) -> Option<SigningFiles> {
+        let bytes = |text: &str| Zeroizing::new(text.as_bytes().to_vec());
+        Some(SigningFiles {
+            keygrip: Keygrip::parse(&"A".repeat(40))?,
+            pubring: bytes("pubring"),
+            secret_key: bytes(
+                "(private-key (rsa (n #21#)(e #03#)(d #05#)(p #05#)(q #05#)(u #05#)))",
+            ),
+            passphrase: bytes(passphrase),
+        })
+    }
+
+    fn open(files: &SigningFiles) -> Result<Option<SecretKey>, ()> {
+        let public = PublicKey::Rsa { number: 1, n: vec![0x21], e: vec![3] };
+        let numbers = key_file::open(&files.secret_key, &files.passphrase).map_err(drop)?;
+        SecretKey::new(&numbers, &public).map(Some).map_err(drop)
+    }
+
+    #[test]
+    fn a_key_is_opened_once_for_the_requests_under_way_and_gone_with_the_last() {
+        let (keys, times) = (OpenKeys::default(), Cell::new(0));
+        let (Ok(name), Ok(other)) =
+            (NameEmail::parse("user#a@example.org"), NameEmail::parse("user#b@example.org"))
+        else {
+            panic!("an identity");
+        };
+        let (Some(files), Some(changed)) = (files("phrase"), files("another")) else {
+            panic!("a keygrip");
+        };
+        let open = |files: &SigningFiles| {
+            times.set(times.get() + 1);
+            open(files)
+        };
+        let (first, waiting) = (keys.of(&name), keys.of(&name));
+        let key = first.get(&files, || open(&files));
+        let key = key.ok().flatten().map(|key| Arc::downgrade(&key)).unwrap_or_default();
+        drop(first);
+        // The one that waited has it.
+        assert!(waiting.get(&files, || open(&files)).is_ok_and(|key| key.is_some()));
+        assert_eq!(times.get(), 1);
+        // Another identity, or other files, have not.
+        assert!(keys.of(&other).get(&files, || open(&files)).is_ok());
+        assert_eq!(times.get(), 2);
+        assert!(waiting.get(&changed, || Err(())).is_err());
+        assert!(waiting.get(&changed, || open(&changed)).is_ok());
+        assert_eq!(times.get(), 3);
+        assert!(key.upgrade().is_none(), "the one of the files before is gone");
+        let key = waiting.get(&changed, || open(&changed));
+        let key = key.ok().flatten().map(|key| Arc::downgrade(&key)).unwrap_or_default();
+        assert_eq!((times.get(), key.strong_count()), (3, 1));
+        drop(waiting);
+        assert_eq!(key.strong_count(), 0);
+        drop(keys.of(&other));
+        assert_eq!(unpoisoned(keys.0.lock()).len(), 1, "no name is kept without a request");
+    }
+}
