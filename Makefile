@@ -104,7 +104,7 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	tools/house
-	shellcheck $(filter-out tools/house %.rs %.bash,$(wildcard tools/*)) .ci/run tests/readme $(filter-out tests/cluster/run,$(wildcard tests/*/run)) $(wildcard tests/packages/deb tests/packages/rpm packaging/image/copr/* tests/packages/*.sh tests/packages/cases/*.sh tests/system/*.sh tests/system/cases/*.sh)
+	shellcheck $(filter-out tools/house %.rs %.bash,$(wildcard tools/*)) .ci/run tests/readme $(filter-out tests/cluster/run,$(wildcard tests/*/run)) $(wildcard tests/packages/deb tests/packages/rpm packaging/image/copr/* tests/*.sh tests/packages/*.sh tests/packages/cases/*.sh tests/system/*.sh tests/system/cases/*.sh)
 	shellcheck -x selinux/check $(wildcard tests/guest/run* tests/guest/guest-*) tests/guest/probe
 
 deny:

@@ -6,6 +6,7 @@ root=$(realpath "$packages_here/../..")
 target=$(realpath -m "${CARGO_TARGET_DIR:-$root/target}")
 trees=${COPR_KEYGEN_TREES:-$root/target/system-trees}
 
+. "$root/tests/stage.sh"
 . "$root/tests/system/trees.sh"
 
 cannot_run() {
@@ -73,7 +74,7 @@ on_target() {
 system_cases() {
     local suite=$1 tree=$2 layer=$3
     shift 3
-    install -D -t "$layer/usr/lib/copr-keygen-test" "$target/release/examples/"{signd-client,sign-client}
+    stage_clients "$layer/usr/lib/copr-keygen-test"
     mkdir -p "$work/trees"
     ln -sfT "$(realpath "$tree")" "$work/trees/$suite"
     COPR_KEYGEN_TREES=$work/trees COPR_KEYGEN_STAGE=$layer COPR_KEYGEN_PACKAGED=yes \
