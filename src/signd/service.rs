@@ -74,14 +74,16 @@ impl Protocol for Service {
                 let answer = self.decide(&bytes, &mut log);
                 self.finish(admitted, &log, &answer);
             }
+            Err(e) if admitted.answering() => {
+                log::debug!("{}: left without a request: {e}", log.peer);
+            }
             // It was cut off for others, when all of it had arrived or some.
-            Ok(_) => {
+            Ok(_) | Err(_) => {
                 let answer = log.refuse(Refusal::Busy);
                 let reached = connection.send_at_once(&answer);
                 connection.discard_received();
                 log.record(&self.counters, Some(0), reached.map(drop));
             }
-            Err(e) => log::debug!("{}: left without a request: {e}", log.peer),
         }
     }
 

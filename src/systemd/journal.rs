@@ -3,12 +3,19 @@
 
 use std::fmt::Display;
 use std::io::Write;
+use std::os::fd::AsFd;
+use std::sync::Mutex;
 use std::time::UNIX_EPOCH;
 
 use gpg::clock;
+use gpg::locks::unpoisoned;
 use gpg::text::printable;
 use log::{LevelFilter, Log, Metadata, Record};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
+
+/// How long stderr may be full before a service loses lines, in milliseconds.
+const FULL_MAX: u16 = 1000;
 
 /// How lines look that go to stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +70,38 @@ impl Log for Stderr {
             }
             (Style::Terminal, _) => "copr-keygen: ".into(),
         };
-        // In one write, so that lines of several processes stay whole. A closed stderr cannot be reported.
         let line = format!("{front}{}\n", printable(&record.args().to_string()));
-        let _ = std::io::stderr().write_all(line.as_bytes());
+        match self.0 {
+            Style::Service => write_or_lose(&line),
+            // A person may have stopped the terminal, to read it.
+            Style::Terminal => write(&line),
+        }
     }
 
     fn flush(&self) {}
+}
+
+/// Writes a line to stderr: in one write, so that lines of several processes stay whole. A closed stderr cannot be
+/// reported.
+fn write(line: &str) {
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+/// As [`write`], but loses the line when stderr is a pipe that has been full for a second: nobody reads it, and the
+/// service goes on without its log. The next line that can be written says how many are missing.
+fn write_or_lose(line: &str) {
+    static LOST: Mutex<usize> = Mutex::new(0);
+    let mut lost = unpoisoned(LOST.lock());
+    let limit = PollTimeout::from(if *lost == 0 { FULL_MAX } else { 0 });
+    let stderr = std::io::stderr();
+    if poll(&mut [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)], limit) == Ok(0) {
+        *lost += 1;
+        return;
+    }
+    match std::mem::take(&mut *lost) {
+        0 => write(line),
+        lost => write(&format!("{lost} lines of this log were lost, as nobody read it\n{line}")),
+    }
 }
 
 /// Messages with fields of their own, explained in the message catalog (`units/*.catalog`).

@@ -724,7 +724,11 @@ fn etcd_and_hosts_know_each_other_by_certificates() {
         sealed.host.set("COPR_KEYGEN_CLUSTER_CA_FILE", file(ca));
         sealed.host.set("COPR_KEYGEN_CLUSTER_CERT_FILE", file(&format!("{certificate}.crt")));
         sealed.host.set("COPR_KEYGEN_CLUSTER_KEY_FILE", file(&format!("{certificate}.key")));
-        let followed = sealed.run(&["follow", "--once"]);
+        // To ask whether this etcd is ready takes a certificate, so it is asked here.
+        let followed = eventually("etcd's gateway", || {
+            let followed = sealed.run(&["follow", "--once"]);
+            (!words(&followed).contains("no answer in time")).then_some(followed)
+        });
         assert_eq!(followed.status.code(), Some(status), "{}", words(&followed));
         assert!(words(&followed).contains(expected), "{}", words(&followed));
     };

@@ -74,6 +74,7 @@ mod signer_host;
 mod signer_hostile;
 mod signer_keys;
 mod signer_log;
+mod signer_memory;
 mod signer_protocol;
 mod signer_sealed;
 mod signer_state;

@@ -116,7 +116,7 @@ fn what_is_not_a_home_is_no_unknown_key() {
     let home = host.keys.home(ID);
     let away = host.keys.scratch().join("away");
     fs::rename(&home, &away).unwrap();
-    assert_eq!(host.sign(ID, b"data").unwrap_err(), format!("unknown key: {ID}"));
+    host.assert_refuses(ID, "its home is missing");
     symlink(&away, &home).unwrap();
     host.assert_refuses(ID, "is not a directory");
     fs::remove_file(&home).unwrap();
@@ -195,6 +195,18 @@ fn a_directory_of_keys_that_is_gone_or_another_one_makes_no_key_unknown() {
     fs::remove_dir(&state).unwrap();
     fs::rename(&away, &state).unwrap();
     host.assert_signs(ID);
+}
+
+#[test]
+fn a_key_of_which_only_the_link_is_there_is_not_unknown() {
+    let host = SignerHost::with_key();
+    fs::rename(host.keys.home(ID), host.keys.scratch().join("home")).unwrap();
+    let said = host.assert_refuses(ID, "its home is missing");
+    assert!(host.pubkey(ID).unwrap_err().contains("its home is missing"));
+    // It was destroyed on purpose.
+    let repair = said.split("on purpose: copr-keygen ").nth(1).unwrap().trim();
+    host.keys.run(&repair.split(' ').collect::<Vec<_>>());
+    assert_eq!(host.sign(ID, b"data").unwrap_err(), format!("unknown key: {ID}"));
 }
 
 #[test]

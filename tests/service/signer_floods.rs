@@ -155,6 +155,25 @@ fn who_waits_for_too_long_hears_so() {
     assert!(!host.log_of(" sign busy ").is_empty());
 }
 
+#[test]
+fn who_is_cut_off_in_the_middle_of_a_request_hears_so() {
+    let host = SignerHost::with_keys(&[ID], Transport::PassedTcp, &[]);
+    let mut idle: Vec<_> = (0..300).map(|_| send(&host, &[0])).collect();
+    host.assert_signs(ID);
+    let mut refused = 0;
+    for connection in &mut idle {
+        connection.limit_reads(Duration::from_millis(1));
+        let mut bytes = Vec::new();
+        // Those that are not cut off say nothing yet.
+        if connection.read_to_end(&mut bytes).is_ok() {
+            let said = parse(&bytes).unwrap_err();
+            assert!(said.contains("too many signatures are waiting"), "{said}");
+            refused += 1;
+        }
+    }
+    assert!(refused >= 40, "{refused} were cut off");
+}
+
 /// Each has had its answer, and leaves something unread behind its request.
 #[test]
 fn connections_that_stay_after_their_answer_keep_nobody_from_signing() {

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -123,6 +126,43 @@ fn secrets_are_in_no_log_and_in_no_process() {
     }
     for line in log.lines() {
         assert!(!line.contains("private-key"), "{line}");
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let keys = host_with(&[]);
+    let socket = keys.scratch().join("signd.socket");
+    let mut signd = keys.mode(&["signd"]);
+    signd.env("COPR_KEYGEN_SIGND_LISTEN", format!("unix:{}", socket.display()));
+    let mut signd = Killed(signd.stderr(Stdio::piped()).spawn().unwrap());
+    let ping = || {
+        let mut answer = Vec::new();
+        let mut connection = UnixStream::connect(&socket)?;
+        connection.set_read_timeout(Some(Duration::from_secs(20)))?;
+        connection.write_all(&[0; 4])?;
+        connection.read_to_end(&mut answer).map(|_| answer)
+    };
+    eventually("an answer", || ping().ok());
+    // A pipe holds 64 KiB.
+    for _ in 0..2000 {
+        assert_eq!(ping().unwrap(), [0; 6]);
+    }
+    let mut log = BufReader::new(signd.0.stderr.take().unwrap()).lines();
+    for _ in 0..100 {
+        log.next().unwrap().unwrap();
+    }
+    ping().unwrap();
+    assert!(log.map(Result::unwrap).any(|line| line.contains("lines of this log were lost")));
+}
+
+/// A process that ends with its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -7,6 +7,9 @@ use std::io::{self, BufRead, Read};
 /// A longer certificate is not that of a build system's key, and is not read into memory.
 const CERTIFICATE_MAX: usize = 8 * 1024 * 1024;
 
+/// More packets are not of such a certificate, and take many times their own size in memory.
+const PACKETS_MAX: usize = 4096;
+
 /// Packet type of a primary public key: a certificate begins.
 const PUBLIC_KEY: u8 = 6;
 /// Packet type of a signature.
@@ -21,12 +24,15 @@ pub struct Packet {
     pub body: Vec<u8>,
 }
 
-/// All packets in `bytes`.
+/// All packets in `bytes`: at most 4,096.
 pub fn packets(bytes: &[u8]) -> io::Result<Vec<Packet>> {
     let mut reader = Certificates::new(bytes);
     let mut found = Vec::new();
     let mut whole = Vec::new();
     while let Some(Header { kind, length }) = reader.read_packet(&mut whole, CERTIFICATE_MAX)? {
+        if found.len() == PACKETS_MAX {
+            return Err(io::Error::other("more than 4096 packets"));
+        }
         found.push(Packet { kind, body: whole.split_off(length) });
         whole.clear();
     }
@@ -217,6 +223,12 @@ mod tests {
         let mut stream = Certificates::new(&[0x98, 1, 7, 0x98, 1, 8, 0, 0x98, 1, 9][..]);
         assert!(stream.next().is_some_and(|one| one.is_ok_and(|one| one.bytes == good)));
         assert!(stream.next().is_some_and(|one| one.is_err()) && stream.next().is_none());
+    }
+
+    #[test]
+    fn very_many_packets_are_not_taken_apart() {
+        let packets = |count| packets(&[0x88, 0].repeat(count)).map(|packets| packets.len()).ok();
+        assert_eq!([packets(4096), packets(4097)], [Some(4096), None]);
     }
 
     #[test]

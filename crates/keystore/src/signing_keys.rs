@@ -1,11 +1,15 @@
 //! The keys of this host for a signer of our own, which reads them from their homes and needs neither the links nor
 //! the phrases that obs-signd is given.
 
-use std::fs;
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use gpg::{Gpg, Keygrip};
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::stat::fstatat;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
@@ -18,14 +22,17 @@ use crate::home::staging::Staging;
 use crate::home::trial::SECRET_KEY_MAX;
 use crate::identity::NameEmail;
 use crate::keep::catalog::Catalog;
-use crate::layout::{PUBRING, SECRET_KEY_LINKS, SECRET_KEYS, STAGING};
+use crate::layout::{PHRASES, PUBRING, SECRET_KEY_LINKS, SECRET_KEYS, STAGING};
 use crate::make::job_queue::{JobQueue, RunningJob};
 use crate::options::Options;
 use crate::secrets::passphrase::{Passphrases, Phrase};
 use crate::store::Store;
 
-/// Longer than any keyring of one key.
-const PUBRING_MAX: u64 = 1 << 20;
+/// Longer than any keyring of one key. obs-signd's protocol cannot even answer a certificate of 64 KiB.
+const PUBRING_MAX: u64 = 256 * 1024;
+
+/// How many requests wait for gpg-agent.
+const AGENT_WAITING_MAX: usize = 32;
 
 /// The keys of this host, to sign with.
 #[derive(Debug)]
@@ -67,7 +74,10 @@ impl SigningKeys {
             jobs: JobQueue::new(options.jobs),
             agent_jobs: JobQueue::new((options.jobs / 2).max(1)),
             queue_timeout: options.queue_timeout,
-            keys: id_of(homes.directory()),
+            keys: open_directory(homes.directory())
+                .and_then(|keys| keys.metadata())
+                .ok()
+                .map(|found| FileId::from(&found)),
             homes,
             passphrases: Passphrases::new(options),
             staging: Staging::new(root.join(STAGING)),
@@ -76,16 +86,29 @@ impl SigningKeys {
         }
     }
 
-    /// Whether that an identity has no home means that it has no key: the directory of the homes is the one of
-    /// the start, and they are all that there is. Else a sentence says why not.
-    pub fn check_complete(&self) -> std::result::Result<(), String> {
-        match id_of(self.homes.directory()) {
-            None => Err("the directory of the keys is not there".into()),
-            now if now != self.keys => {
-                Err("the directory of the keys is not the one that was opened".into())
-            }
-            Some(_) => Store::check_is_ours(&self.root).map_err(|e| e.to_string()),
+    /// Whether an identity whose home was not found has no key. Else a sentence says why that is not known.
+    pub fn check_no_key(&self, name_email: &NameEmail) -> std::result::Result<(), String> {
+        let directory = open_directory(self.homes.directory())
+            .map_err(|_| "the directory of the keys is not there".to_owned())?;
+        let id = directory.metadata().map(|found| FileId::from(&found)).ok();
+        if id != self.keys {
+            return Err("the directory of the keys is not the one that was opened".into());
         }
+        // That it was not found may be of another directory: this one is asked.
+        match fstatat(&directory, name_email.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT) => {}
+            Ok(_) => return Err("its home was not there for a moment; ask again".into()),
+            Err(e) => return Err(format!("its home cannot be looked for: {e}")),
+        }
+        // A key that is removed loses its link first. So it is missing, as where nothing is mounted.
+        let link = self.root.join(PHRASES).join(name_email.as_str());
+        if link.is_symlink() {
+            return Err(format!(
+                "its home is missing, to which {} leads; if it was destroyed on purpose: copr-keygen check --repair",
+                link.display()
+            ));
+        }
+        Store::check_is_ours(&self.root).map_err(|e| e.to_string())
     }
 
     /// What it takes to sign as an identity, all of it from one home; `None` when there is none.
@@ -125,6 +148,10 @@ impl SigningKeys {
 
     /// As [`SigningKeys::take_job`], for work of gpg-agent.
     pub fn take_agent_job(&self) -> Result<RunningJob<'_>> {
+        // Else they would fill the table of connections, where those wait that need no agent.
+        if self.agent_jobs.load().1 >= AGENT_WAITING_MAX {
+            return Err(Error::busy("too many signatures by gpg-agent are waiting"));
+        }
         self.agent_jobs.take(Instant::now() + self.queue_timeout)
     }
 
@@ -153,6 +180,8 @@ impl SigningKeys {
     }
 }
 
-fn id_of(directory: &Path) -> Option<FileId> {
-    fs::metadata(directory).ok().filter(fs::Metadata::is_dir).map(|found| FileId::from(&found))
+/// Opens a directory, to look into and not to read.
+fn open_directory(path: &Path) -> std::io::Result<File> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    File::options().read(true).custom_flags(flags).open(path)
 }

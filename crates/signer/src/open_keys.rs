@@ -14,9 +14,12 @@ use crate::secret_key::SecretKey;
 #[derive(Debug, Default)]
 pub struct OpenKeys(Mutex<HashMap<NameEmail, Weak<OpenKey>>>);
 
-/// The secret key of an identity, if a request has opened it.
+/// The secret key of an identity, once a request has opened it.
 #[derive(Default)]
-pub struct OpenKey(Mutex<Option<(FilesDigest, Arc<SecretKey>)>>);
+pub struct OpenKey(Mutex<Option<(FilesDigest, Opened)>>);
+
+/// A secret key, or that only gpg-agent can sign with it. `Err` is a sentence.
+pub type Opened = Result<Option<Arc<SecretKey>>, String>;
 
 /// SHA-256 of everything that a key is opened from.
 type FilesDigest = [u8; 32];
@@ -37,21 +40,27 @@ impl OpenKeys {
 }
 
 impl OpenKey {
-    /// The key of `files`: the one that is open, if it was opened from the very same files, else the one that `open`
-    /// returns. Who asks meanwhile waits for that one.
-    pub fn get<E>(
+    /// The key of `files`: what they were opened to, if these very files were opened, else what `open` returns.
+    pub fn get(
         &self,
         files: &SigningFiles,
-        open: impl FnOnce() -> Result<Option<SecretKey>, E>,
-    ) -> Result<Option<Arc<SecretKey>>, E> {
+        open: impl FnOnce() -> Result<Option<SecretKey>, String>,
+    ) -> Opened {
         let digest = digest(files);
-        let mut opened = unpoisoned(self.0.lock());
-        if let Some((_, key)) = opened.as_ref().filter(|(other, _)| *other == digest) {
-            return Ok(Some(Arc::clone(key)));
+        if let Some((of, opened)) = &*unpoisoned(self.0.lock())
+            && *of == digest
+        {
+            return opened.clone();
         }
-        let key = open()?.map(Arc::new);
-        *opened = key.clone().map(|key| (digest, key));
-        Ok(key)
+        // The lock is not held: who asks meanwhile has a processor of its own to open it with.
+        let opened = open().map(|key| key.map(Arc::new));
+        *unpoisoned(self.0.lock()) = Some((digest, opened.clone()));
+        opened
+    }
+
+    /// Lets go of the key, which may not sign any more. That it cannot be opened is kept: to find that out may take long.
+    pub fn forget(&self) {
+        unpoisoned(self.0.lock()).take_if(|(_, opened)| opened.is_ok());
     }
 }
 
@@ -87,10 +96,11 @@ mod tests {
         })
     }
 
-    fn open(files: &SigningFiles) -> Result<Option<SecretKey>, ()> {
+    fn open(files: &SigningFiles) -> Result<Option<SecretKey>, String> {
         let public = PublicKey::Rsa { number: 1, n: vec![0x21], e: vec![3] };
-        let numbers = key_file::open(&files.secret_key, &files.passphrase).map_err(drop)?;
-        SecretKey::new(&numbers, &public).map(Some).map_err(drop)
+        let numbers = key_file::open(&files.secret_key, &files.passphrase);
+        let numbers = numbers.map_err(|e| format!("{e:?}"))?;
+        SecretKey::new(&numbers, &public).map(Some).map_err(|e| format!("{e:?}"))
     }
 
     #[test]
@@ -118,13 +128,20 @@ mod tests {
         // Another identity, or other files, have not.
         assert!(keys.of(&other).get(&files, || open(&files)).is_ok());
         assert_eq!(times.get(), 2);
-        assert!(waiting.get(&changed, || Err(())).is_err());
-        assert!(waiting.get(&changed, || open(&changed)).is_ok());
-        assert_eq!(times.get(), 3);
+        assert!(waiting.get(&changed, || Err("damaged".into())).is_err());
         assert!(key.upgrade().is_none(), "the one of the files before is gone");
-        let key = waiting.get(&changed, || open(&changed));
+        // A failure is not found out twice.
+        waiting.forget();
+        assert!(waiting.get(&changed, || open(&changed)).is_err());
+        assert_eq!(times.get(), 2);
+        let key = waiting.get(&files, || open(&files));
         let key = key.ok().flatten().map(|key| Arc::downgrade(&key)).unwrap_or_default();
         assert_eq!((times.get(), key.strong_count()), (3, 1));
+        waiting.forget();
+        assert_eq!(key.strong_count(), 0);
+        let key = waiting.get(&files, || open(&files));
+        let key = key.ok().flatten().map(|key| Arc::downgrade(&key)).unwrap_or_default();
+        assert_eq!((times.get(), key.strong_count()), (4, 1));
         drop(waiting);
         assert_eq!(key.strong_count(), 0);
         drop(keys.of(&other));

@@ -99,31 +99,18 @@ impl SecretKey {
     }
 }
 
-/// A secret number that is no part of a key of OpenSSL, and zeroed when dropped.
-struct Secret(BigNum);
-
-impl Secret {
-    fn new() -> Result<Self, ErrorStack> {
-        let mut number = BigNum::new()?;
-        number.set_const_time();
-        Ok(Self(number))
-    }
-}
-
-impl Drop for Secret {
-    fn drop(&mut self) {
-        self.0.clear();
-    }
+/// A secret number. It is marked as secure, so that OpenSSL overwrites it and every copy of it when they are freed. Of
+/// others, its provider leaves copies behind.
+fn secret(bytes: &[u8]) -> Result<BigNum, ErrorStack> {
+    let mut number = BigNum::new_secure()?;
+    number.copy_from_slice(bytes)?;
+    number.set_const_time();
+    Ok(number)
 }
 
 /// The key of `n`, `e`, `d`, `p`, `q` and `u` as libgcrypt has them: `u` is the inverse of `p` modulo `q`, which
 /// OpenSSL takes with its primes the other way round.
 fn rsa([n, e, d, p, q, u]: [&[u8]; 6]) -> Result<PKey<Private>, ErrorStack> {
-    let secret = |bytes: &[u8]| {
-        let mut number = BigNum::from_slice(bytes)?;
-        number.set_const_time();
-        Ok::<_, ErrorStack>(number)
-    };
     let (d, p, q) = (secret(d)?, secret(q)?, secret(p)?);
     let [d_p, d_q] = [reduced(&d, &p)?, reduced(&d, &q)?];
     let (n, e) = (BigNum::from_slice(n)?, BigNum::from_slice(e)?);
@@ -132,20 +119,18 @@ fn rsa([n, e, d, p, q, u]: [&[u8]; 6]) -> Result<PKey<Private>, ErrorStack> {
 
 /// `d` modulo `prime` - 1.
 fn reduced(d: &BigNumRef, prime: &BigNumRef) -> Result<BigNum, ErrorStack> {
-    let (mut one_less, mut result) = (Secret::new()?, BigNum::new()?);
-    one_less.0.checked_sub(prime, &*BigNum::from_u32(1)?)?;
-    let mut context = BigNumContext::new_secure()?;
+    let (mut one_less, mut result) = (BigNum::new_secure()?, BigNum::new_secure()?);
+    one_less.set_const_time();
     result.set_const_time();
-    result.nnmod(d, &one_less.0, &mut context)?;
+    one_less.checked_sub(prime, &*BigNum::from_u32(1)?)?;
+    result.nnmod(d, &one_less, &mut *BigNumContext::new_secure()?)?;
     Ok(result)
 }
 
 fn ecdsa(curve: Curve, point: &[u8], d: &[u8]) -> Result<EcKey<Private>, ErrorStack> {
     let group = EcGroup::from_curve_name(curve.nid())?;
     let point = EcPoint::from_bytes(&group, point, &mut *BigNumContext::new()?)?;
-    let mut scalar = Secret(BigNum::from_slice(d)?);
-    scalar.0.set_const_time();
-    EcKey::from_private_components(&group, &scalar.0, &point)
+    EcKey::from_private_components(&group, &*secret(d)?, &point)
 }
 
 #[cfg(test)]

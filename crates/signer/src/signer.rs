@@ -9,7 +9,7 @@ use keystore::{NameEmail, RunningJob, SigningFiles, SigningKeys};
 use crate::algorithm::Hash;
 use crate::certificate::Certificate;
 use crate::key_file::{self, Unopened};
-use crate::open_keys::OpenKeys;
+use crate::open_keys::{OpenKey, OpenKeys};
 use crate::public_key::PublicKey;
 use crate::refusal::Refusal;
 use crate::request::{self, Command, Digest};
@@ -22,6 +22,9 @@ const AGENT_TIME: Duration = Duration::from_secs(20);
 
 /// Digests in one request that gpg-agent signs: a package takes two.
 const AGENT_DIGESTS_MAX: usize = 4;
+
+/// Bits of a number in a signature: GnuPG makes no longer RSA keys by default, and 32,768 bits take minutes.
+const SIGNATURE_BITS_MAX: usize = 8192;
 
 /// What keys sign.
 #[derive(Clone, Copy, Debug, Default)]
@@ -106,7 +109,7 @@ impl Signer {
     }
 
     fn unknown(&self, name_email: &NameEmail) -> Refusal {
-        match self.keys.check_complete() {
+        match self.keys.check_no_key(name_email) {
             Ok(()) => Refusal::Unknown(name_email.to_string()),
             Err(why) => Refusal::failed(name_email, why),
         }
@@ -137,6 +140,24 @@ impl Signer {
         let takes_time = digests.iter().any(|digest| !digest.is_probe());
         let open_key = self.open_keys.of(name_email);
         let job = takes_time.then(|| self.keys.take_job()).transpose()?;
+        let answer = self.sign_now(name_email, hash, digests, job, &open_key, reply);
+        // The key may be gone, or may not sign any more: it is not kept for those that wait.
+        if answer.is_err() {
+            open_key.forget();
+        }
+        answer
+    }
+
+    /// As [`Signer::sign`], now that it is the turn of this request.
+    fn sign_now(
+        &self,
+        name_email: &NameEmail,
+        hash: Hash,
+        digests: &[Digest],
+        job: Option<RunningJob<'_>>,
+        open_key: &OpenKey,
+        reply: &mut Reply,
+    ) -> Result<Vec<Vec<u8>>, Refusal> {
         let files = self.keys.files(name_email)?.ok_or_else(|| self.unknown(name_email))?;
         let damaged = |why: String| Refusal::failed(name_email, format!("the keyring {why}"));
         let certificate = Certificate::read(&files.pubring).map_err(damaged)?;
@@ -215,6 +236,13 @@ impl Signer {
         if let PublicKey::Other(number) = certificate.key {
             return unfit(format!(
                 "the key is of algorithm {number}, which cannot be verified here"
+            ));
+        }
+        let bits = certificate.key.signature_bits();
+        if bits.iter().any(|bits| *bits > SIGNATURE_BITS_MAX) {
+            return unfit(format!(
+                "an {} key takes too long; {SIGNATURE_BITS_MAX} bits are the most",
+                certificate.key.name()
             ));
         }
         if !certificate.signs {
