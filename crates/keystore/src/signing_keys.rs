@@ -86,8 +86,9 @@ impl SigningKeys {
         }
     }
 
-    /// Whether an identity whose home was not found has no key. Else a sentence says why that is not known.
-    pub fn check_no_key(&self, name_email: &NameEmail) -> std::result::Result<(), String> {
+    /// Whether an identity whose home was not found has no key; `false` when the home is there by now. `Err` is a
+    /// sentence that says why it is not known.
+    pub fn has_no_key(&self, name_email: &NameEmail) -> std::result::Result<bool, String> {
         let directory = open_directory(self.homes.directory())
             .map_err(|_| "the directory of the keys is not there".to_owned())?;
         let id = directory.metadata().map(|found| FileId::from(&found)).ok();
@@ -97,7 +98,7 @@ impl SigningKeys {
         // That it was not found may be of another directory: this one is asked.
         match fstatat(&directory, name_email.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
             Err(Errno::ENOENT) => {}
-            Ok(_) => return Err("its home was not there for a moment; ask again".into()),
+            Ok(_) => return Ok(false),
             Err(e) => return Err(format!("its home cannot be looked for: {e}")),
         }
         // A key that is removed loses its link first. So it is missing, as where nothing is mounted.
@@ -108,7 +109,7 @@ impl SigningKeys {
                 link.display()
             ));
         }
-        Store::check_is_ours(&self.root).map_err(|e| e.to_string())
+        Store::check_is_ours(&self.root).map(|()| true).map_err(|e| e.to_string())
     }
 
     /// What it takes to sign as an identity, all of it from one home; `None` when there is none.

@@ -26,6 +26,9 @@ const AGENT_DIGESTS_MAX: usize = 4;
 /// Bits of a number in a signature: GnuPG makes no longer RSA keys by default, and 32,768 bits take minutes.
 const SIGNATURE_BITS_MAX: usize = 8192;
 
+/// How often a home is looked for that was not found and is there after all.
+const LOOKS_MAX: usize = 10;
+
 /// What keys sign.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Policy {
@@ -108,19 +111,31 @@ impl Signer {
         }
     }
 
-    fn unknown(&self, name_email: &NameEmail) -> Refusal {
-        match self.keys.check_no_key(name_email) {
-            Ok(()) => Refusal::Unknown(name_email.to_string()),
-            Err(why) => Refusal::failed(name_email, why),
+    /// What `look` finds of a key.
+    fn find<T>(
+        &self,
+        name_email: &NameEmail,
+        look: impl Fn() -> keystore::Result<Option<T>>,
+    ) -> Result<T, Refusal> {
+        let failed = |why| Refusal::failed(name_email, why);
+        for _ in 0..LOOKS_MAX {
+            if let Some(found) = look()? {
+                return Ok(found);
+            }
+            if self.keys.has_no_key(name_email).map_err(failed)? {
+                return Err(Refusal::Unknown(name_email.to_string()));
+            }
         }
+        Err(failed("its home comes and goes".into()))
     }
 
     fn public_key(&self, name_email: &NameEmail) -> Result<Vec<Vec<u8>>, Refusal> {
-        match self.keys.armored_certificate(name_email) {
-            Ok(armored) => Ok(vec![armored.into_bytes()]),
-            Err(keystore::Error::NoKey(_)) => Err(self.unknown(name_email)),
-            Err(e) => Err(e.into()),
-        }
+        let armored =
+            self.find(name_email, || match self.keys.armored_certificate(name_email) {
+                Err(keystore::Error::NoKey(_)) => Ok(None),
+                other => other.map(Some),
+            })?;
+        Ok(vec![armored.into_bytes()])
     }
 
     fn sign(
@@ -158,7 +173,7 @@ impl Signer {
         open_key: &OpenKey,
         reply: &mut Reply,
     ) -> Result<Vec<Vec<u8>>, Refusal> {
-        let files = self.keys.files(name_email)?.ok_or_else(|| self.unknown(name_email))?;
+        let files = self.find(name_email, || self.keys.files(name_email))?;
         let damaged = |why: String| Refusal::failed(name_email, format!("the keyring {why}"));
         let certificate = Certificate::read(&files.pubring).map_err(damaged)?;
         reply.fingerprint = certificate.fingerprint();
