@@ -110,14 +110,25 @@ impl Written {
     }
 }
 
+/// Clocks of a host are that far apart at most, from one backup to the next.
+const DAY: u64 = 86_400;
+
 fn write(
     store: &Store,
     options: &Backup,
     recipients: &[Recipient],
     target: &Target,
 ) -> Result<Written> {
-    let now = clock::now()?;
+    let now = clock::believed()?;
     let since = options.since.map(|moment| moment.before(now));
+    // A backup under a clock that was ahead prints such a time for the next one, which would leave out what is made
+    // until then.
+    if let Some(since) = since.filter(|since| *since > now + DAY) {
+        return Err(Error::Usage(format!(
+            "--since {} is still to come; if the clock was ahead then, back everything up, without --since",
+            clock::timestamp(since)
+        )));
+    }
     let work = store.workplace()?;
     let files = put_recipients(&work, recipients)?;
     let encryption = work.gpg().encrypt(work.path(), &files, target.stdio()?)?;

@@ -7,7 +7,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use gpg::text::printable;
-use keystore::{Filter, ImportOptions, ImportReport, ImportSource, Loss, OldLayout, interrupt};
+use keystore::{
+    Filter, ImportOptions, ImportReport, ImportSource, Loss, OldLayout, interrupt, lost_keys,
+};
 use serde_json::json;
 
 use super::{old_service::Step, state};
@@ -75,16 +77,14 @@ fn nothing_to_take_over(settings: &Settings, options: &Import, steps: &[Step]) -
         );
         return print(&ImportReport::default(), options, None, steps);
     }
-    match OldLayout::orphans(&settings.state_dir) {
+    match lost_keys::orphans(&settings.state_dir) {
         0 => Err(Error::Usage(format!(
             "{state} holds no keyring of another service; name the GnuPG home that the keys are in: \
              copr-keygen import --from GNUPGHOME --phrases DIR"
         ))),
-        count => Err(Error::Refused(format!(
-            "{state}/gnupg holds {} of no home, but no keyring with their certificates: put its \
-             pubring.kbx or pubring.gpg back from a backup, then run this again",
-            output::number(count, "secret key", "secret keys")
-        ))),
+        count => {
+            Err(Error::Refused(lost_keys::orphans_without_certificates(&settings.state_dir, count)))
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::settings::Settings;
 /// Restores keys, and names each key that could not be restored.
 pub fn run(settings: &Settings, options: &Restore) -> Result<()> {
     let input = open(&options.from)?;
-    let store = state::open_with_gpg(settings)?;
+    let store = state::open_to_fill(settings)?;
     let _work = interrupt::work();
     let mut failed = Vec::new();
     let summary = progress::with_count("restored", |progress| {

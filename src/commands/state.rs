@@ -24,6 +24,11 @@ pub fn open_with_gpg(settings: &Settings) -> Result<Store> {
     Store::open(&settings.keystore()?, working_gpg(settings)?)
 }
 
+/// As [`open_with_gpg`], for a mode that brings keys back that are missing.
+pub fn open_to_fill(settings: &Settings) -> Result<Store> {
+    Store::open_to_fill(&settings.keystore()?, working_gpg(settings)?)
+}
+
 /// gpg, after a look at its version.
 pub fn working_gpg(settings: &Settings) -> Result<Gpg> {
     let gpg = settings.gnupg()?;

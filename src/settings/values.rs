@@ -28,7 +28,7 @@ pub fn listen_addresses(text: &str) -> Result<Vec<ListenAddress>> {
 /// The state directory, as an absolute path.
 pub fn state_dir(text: &str) -> Result<PathBuf> {
     match text {
-        "" => Err("must not be empty".into()),
+        text if text.trim().is_empty() => Err("must not be empty".into()),
         text => std::path::absolute(text).map_err(|e| e.to_string()),
     }
 }

@@ -63,7 +63,8 @@ fn an_undo_has_done_its_work_although_follow_was_faster() {
     let undone = undo.env("COPR_KEYGEN_CLUSTER_ENDPOINTS", relay.url()).output().unwrap();
     assert!(undone.status.success(), "{}", words(&undone));
     assert_eq!(fingerprint(&hosts[1], &name(1)), made);
-    assert!(hosts[1].host.entries("trash").is_empty());
+    let left = hosts[1].host.entries("trash");
+    assert_eq!(left, [""; 0], "{}\n{}", words(&undone), Following::log(&hosts[1]));
     hosts[1].assert_signs(&name(1));
 }
 

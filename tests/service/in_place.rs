@@ -379,6 +379,16 @@ fn secret_keys_without_a_keyring_are_named() {
 }
 
 #[test]
+fn secret_keys_of_another_service_without_its_keyring_keep_keys_from_being_made() {
+    let old = InPlace::new(plain(2), |_| {});
+    fs::remove_file(old.host.state().join("gnupg/pubring.kbx")).unwrap();
+    let refused = old.host.run(&["serve"]);
+    assert_eq!(refused.status.code(), Some(78), "{}", words(&refused));
+    assert!(words(&refused).contains("2 secret keys of no home"), "{}", words(&refused));
+    assert!(!old.host.state().join("keys").exists());
+}
+
+#[test]
 fn a_state_that_was_moved_into_another_is_named_and_no_key_made() {
     let mut host = Host::start(Transport::ListenUnix);
     let id = "user#project@copr.example.org";

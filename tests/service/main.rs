@@ -38,6 +38,7 @@ mod keys_stream;
 mod lifecycle;
 mod load;
 mod looking;
+mod lost_keys;
 mod making;
 mod metrics_http;
 mod moving;

@@ -65,8 +65,8 @@ pub use state::directory::{
 };
 pub use state::foreign_files::{ForeignFile, Owner, give_back, set_mode};
 pub use state::free_space::Space;
-pub use state::nested;
 pub use state::old_keyring::find as old_keyring;
+pub use state::{lost_keys, nested};
 pub use store::{Store, Workplace};
 pub use transfer::archive::{self, Archived, Restored, Summary};
 pub use transfer::import::one_key::ImportOptions;

@@ -76,6 +76,13 @@ impl Store {
         self.check_host()?;
         self.signd.check_is_ours()?;
         self.signd.check_phrase_is_free(name_email)?;
+        let phrases = self.signd.phrase_links();
+        if phrases.is_some_and(|phrases| phrases.join(name_email.as_str()).is_symlink()) {
+            log::warn!(
+                "{name_email}: a new key is made, although a link says that there was one: its home is missing. If that \
+                 is somewhere, remove the new key and put it back"
+            );
+        }
         self.check_space()?;
         let created = clock::believed()?;
         let parameters = request.parameters();

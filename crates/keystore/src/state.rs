@@ -4,6 +4,7 @@ pub(crate) mod directory;
 pub(crate) mod foreign_files;
 pub(crate) mod free_space;
 pub(crate) mod host_mark;
+pub mod lost_keys;
 pub mod nested;
 pub(crate) mod old_keyring;
 pub(crate) mod opened;

@@ -25,7 +25,7 @@ use crate::secrets::passphrase::Passphrases;
 use crate::shared::agreement::Agreement;
 use crate::state::host_mark::HostMark;
 use crate::state::opened::Opened;
-use crate::state::{directory, nested};
+use crate::state::{directory, lost_keys, nested};
 use crate::view::phrase_files::PhraseFiles;
 use crate::view::publish::{Publication, Publisher};
 use crate::view::signd_view::SigndView;
@@ -62,6 +62,16 @@ impl Store {
     ///
     /// [`Error::OldKeyring`] when it holds the keys of another service, or their import has not finished.
     pub fn open(options: &Options, gpg: Gpg) -> Result<Self> {
+        Self::check_is_ours(&options.state_dir)?;
+        // Other hosts have the keys, and give them back.
+        if options.agreement.is_none() {
+            lost_keys::check(&options.state_dir)?;
+        }
+        Self::open_unfinished(options, gpg)
+    }
+
+    /// As [`Store::open`], for who brings the keys back that are missing.
+    pub fn open_to_fill(options: &Options, gpg: Gpg) -> Result<Self> {
         Self::check_is_ours(&options.state_dir)?;
         Self::open_unfinished(options, gpg)
     }

@@ -1,11 +1,13 @@
 //! Every home: complete, and `key.json` in agreement with the names of the files. No gpg is run.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
 use gpg::clock;
 use keystore::remedy;
 use keystore::{Fault, Home};
+use signer::key_file;
 
 use super::finding::{Mend, Remedy, Section};
 use super::host::Host;
@@ -16,6 +18,10 @@ use crate::commands::output::number;
 pub const RESTORE: &str = "stop the socket and the service, keep what is left of its home outside of \
                            keys/, then put the key back from a backup with copr-keygen restore \
                            (docs/backup.md)";
+
+/// The remedy for what may be the only good passphrase.
+const TRY_FIRST: &str = "it may be the only good one: the passphrase of the home does not open its key, or that cannot \
+                         be seen here; see what check --deep says of it first";
 
 pub fn section(host: &Host, survey: &Survey) -> Section {
     let mut section = Section::new("homes");
@@ -56,7 +62,10 @@ fn report(host: &Host, home: &Home, fault: &Fault, section: &mut Section) {
         Fault::Strange(path) if may_hold_phrase(path) => section.warning(
             host.name(path),
             "does not belong into a home, and may hold a passphrase in the clear; nobody should need it",
-            Remedy::Command(remedy::destroy_copy(path)),
+            match passphrase_opens(host, home) {
+                true => Remedy::Command(remedy::destroy_copy(path)),
+                false => TRY_FIRST.into(),
+            },
         ),
         Fault::Strange(path) => {
             section.note(host.name(path), "does not belong into a home; it does no harm");
@@ -70,6 +79,16 @@ fn report(host: &Host, home: &Home, fault: &Fault, section: &mut Section) {
 fn may_hold_phrase(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.is_file() && name.trim_start_matches(['.', '#']).starts_with("passphrase")
+}
+
+/// Whether the passphrase of a home opens its secret key: then nobody needs another one.
+fn passphrase_opens(host: &Host, home: &Home) -> bool {
+    let Some(keygrip) = &home.keygrip else { return false };
+    let path = home.path.join("private-keys-v1.d").join(keygrip.file_name());
+    let secret =
+        fs::symlink_metadata(&path).is_ok_and(|found| found.is_file()).then(|| fs::read(&path));
+    let phrase = host.inspector.passphrases().read(&home.path, keygrip);
+    matches!((secret, phrase), (Some(Ok(secret)), Ok(phrase)) if key_file::open(&secret, &phrase).is_ok())
 }
 
 /// What is wrong with a `key.json` that was last written under a clock that was ahead. That of the

@@ -117,7 +117,9 @@ impl<'a> Host<'a> {
 
     /// The remedy for whatever `--repair` mends.
     pub fn repair(&self) -> Remedy {
-        Remedy::Command(self.command("check --repair"))
+        // What only --deep finds is not mended without it.
+        let words = if self.options.deep { "check --repair --deep" } else { "check --repair" };
+        Remedy::Command(self.command(words))
     }
 
     /// The remedy for what belongs to somebody else, which only root can give back.

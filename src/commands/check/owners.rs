@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use keystore::remedy::STATE;
-use keystore::{Fault, PARTS};
+use keystore::{Fault, PARTS, lost_keys, remedy};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, User, access, geteuid};
 
@@ -20,6 +20,10 @@ use crate::error::Result;
 use crate::privileges;
 
 const NAME: &str = "owners and modes";
+
+/// The remedies for a link in place of the keys, and for keys that are somewhere else.
+const MOVE_BACK: &str = "rm the link, and mv -T the directory that it leads to into its place";
+const PUT_BACK: &str = "put the keys back in their place first; nothing else was looked at";
 
 /// How often everything is looked at: what was closed to its owner can be looked into when it is mended.
 const ROUNDS: usize = 4;
@@ -163,6 +167,12 @@ fn parts(host: &Host, section: &mut Section) -> bool {
         Ok((found, state)) => report(host, section, &keystore::judge(&state, &found, owner)),
         Err(_) => return false, // is_owner says why
     }
+    // Nothing is mended around keys that are somewhere else: their links say that they were here.
+    let lost = lost_keys::check(host.state()).err().filter(|_| host.is_ours());
+    if let Some(e) = lost {
+        section.failed("keys", e.to_string(), PUT_BACK);
+        return false;
+    }
     for part in PARTS {
         let path = host.part(part);
         match fs::symlink_metadata(&path) {
@@ -174,9 +184,12 @@ fn parts(host: &Host, section: &mut Section) -> bool {
                 let message =
                     "is not a directory: the service does not start, and keys were not looked at";
                 // It may lead to all keys: an empty directory in its place would hide them.
-                let back = "rm the link, and mv -T the directory that it leads to into its place";
-                let leads_to_keys = part == "keys" && found.is_symlink();
-                let remedy = if leads_to_keys { back.into() } else { host.keep_aside(&path) };
+                let target = fs::canonicalize(&path).ok().filter(|target| target.is_dir());
+                let remedy = match target {
+                    _ if part == "keys" && found.is_symlink() => MOVE_BACK.into(),
+                    Some(target) => Remedy::Command(remedy::replace_link(&path, &target)),
+                    None => host.keep_aside(&path),
+                };
                 section.failed(part, message, remedy);
                 return false;
             }

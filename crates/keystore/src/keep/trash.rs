@@ -69,6 +69,8 @@ impl Store {
         name_email: &NameEmail,
         agree: impl FnOnce(&Fingerprint) -> Result<()>,
     ) -> Result<Removed> {
+        // The trash is sorted by time: a purge and an undo would be misled.
+        clock::believed()?;
         let no_key = || Error::NoKey(name_email.clone());
         self.homes.find(name_email)?.ok_or_else(no_key)?;
         let home = self.homes.path(name_email);

@@ -13,7 +13,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use gpg::{Gpg, Keygrip};
+use gpg::Gpg;
 
 use crate::error::{Error, Result};
 use crate::files::durable;
@@ -95,17 +95,6 @@ impl OldLayout {
     pub fn kept(state: &Path) -> Result<Vec<PathBuf>> {
         let entries = old_services(&state.join(TRASH))?;
         Ok(entries.into_iter().map(|(_, entry)| entry).collect())
-    }
-
-    /// Secret keys in `gnupg/` that are files of their own, in a state without the old service's keyring:
-    /// their certificates are lost.
-    pub fn orphans(state: &Path) -> usize {
-        let entries = fs::read_dir(state.join(SECRET_KEY_LINKS));
-        let is_orphan = |entry: &fs::DirEntry| {
-            Keygrip::from_file_name(&entry.file_name()).is_some()
-                && entry.file_type().is_ok_and(|kind| kind.is_file())
-        };
-        entries.into_iter().flatten().flatten().filter(is_orphan).count()
     }
 
     /// Says what would be done. Changes nothing: what gpg writes goes to the directory `scratch`.

@@ -1,0 +1,95 @@
+//! Finds that the keys of a state are not where they were: `keys/` was moved away, or what was mounted there is not.
+//! Keys that exist would be made anew.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use gpg::Keygrip;
+
+use crate::error::{Error, Result};
+use crate::identity::NameEmail;
+use crate::layout::{KEYS, PARTS, PHRASES, RECORD, SECRET_KEY_LINKS};
+use crate::remedy::quote_path;
+
+/// Fails when the state directory `root` has no keys, and what is around them says that it had some.
+pub fn check(root: &Path) -> Result<()> {
+    let keys = root.join(KEYS);
+    let found = keys.symlink_metadata().ok();
+    let is_there = found.is_some();
+    // What is no directory, or cannot be read, is told by others.
+    let is_unknown =
+        found.is_some_and(|keys| !keys.is_dir()) || (is_there && fs::read_dir(&keys).is_err());
+    // At every start: more is looked at only where there is something to doubt.
+    if is_unknown || names(&keys).next().is_some() {
+        return Ok(());
+    }
+    let orphans = orphans(root);
+    if orphans > 0 {
+        return Err(Error::Settings(orphans_without_certificates(root, orphans)));
+    }
+    // A phrase is linked to when its home is there, a secret key shortly before.
+    let mut links = links(&root.join(PHRASES));
+    if !is_there {
+        links += self::links(&root.join(SECRET_KEY_LINKS));
+    }
+    if links == 0 {
+        return Ok(());
+    }
+    let way = match moved_away(root) {
+        Some(aside) => {
+            let (keys, aside) = (quote_path(&keys), quote_path(&aside));
+            let free = if is_there { format!("rmdir {keys} && ") } else { String::new() };
+            format!("put it back with: {free}mv -T {aside} {keys}")
+        }
+        None => "put it back or mount it, or restore a backup with: copr-keygen restore".into(),
+    };
+    Err(Error::Settings(format!(
+        "{} has no keys, but links in the state lead to keys there: it was moved away, or is not mounted. Nothing was \
+         changed; {way}",
+        keys.display()
+    )))
+}
+
+/// Secret keys in `gnupg/` of the state `root` that are files of their own. Without a keyring, their certificates are
+/// lost.
+pub fn orphans(root: &Path) -> usize {
+    let is_orphan = |entry: &fs::DirEntry| {
+        Keygrip::from_file_name(&entry.file_name()).is_some()
+            && entry.file_type().is_ok_and(|kind| kind.is_file())
+    };
+    entries(&root.join(SECRET_KEY_LINKS)).filter(is_orphan).count()
+}
+
+/// What is to be done about so many orphans.
+pub fn orphans_without_certificates(root: &Path, count: usize) -> String {
+    let keys = if count == 1 { "secret key" } else { "secret keys" };
+    format!(
+        "{}/gnupg holds {count} {keys} of no home, but no keyring with their certificates: put its pubring.kbx or \
+         pubring.gpg back from a backup, then run: copr-keygen import",
+        root.display()
+    )
+}
+
+/// A directory beside `keys/` that has homes in it.
+fn moved_away(root: &Path) -> Option<PathBuf> {
+    let is_part = |name: &OsStr| name.to_str().is_some_and(|name| PARTS.contains(&name));
+    let others = entries(root).filter(|entry| !is_part(&entry.file_name()));
+    let mut paths = others.map(|entry| entry.path());
+    paths.find(|path| names(path).any(|name| path.join(name).join(RECORD).is_file()))
+}
+
+/// Names of identities in a directory.
+fn names(directory: &Path) -> impl Iterator<Item = String> {
+    let name = |entry: fs::DirEntry| entry.file_name().into_string().ok();
+    entries(directory).filter_map(name).filter(|name| NameEmail::parse(name).is_ok())
+}
+
+fn links(directory: &Path) -> usize {
+    entries(directory).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink())).count()
+}
+
+/// What is in a directory, as far as it can be read.
+fn entries(directory: &Path) -> impl Iterator<Item = fs::DirEntry> {
+    fs::read_dir(directory).into_iter().flatten().flatten()
+}
