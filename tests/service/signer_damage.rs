@@ -199,7 +199,7 @@ fn a_directory_of_keys_that_is_gone_or_another_one_makes_no_key_unknown() {
 
 #[test]
 fn a_key_of_which_only_the_link_is_there_is_not_unknown() {
-    let host = SignerHost::with_key();
+    let host = SignerHost::with_keys(&[ID, OTHER], Transport::ListenUnix, &[]);
     fs::rename(host.keys.home(ID), host.keys.scratch().join("home")).unwrap();
     let said = host.assert_refuses(ID, "its home is missing");
     assert!(host.pubkey(ID).unwrap_err().contains("its home is missing"));

@@ -24,14 +24,15 @@ pub fn check(root: &Path) -> Result<()> {
     if is_unknown || names(&keys).next().is_some() {
         return Ok(());
     }
-    let orphans = orphans(root);
-    if orphans > 0 {
-        return Err(Error::Settings(orphans_without_certificates(root, orphans)));
-    }
+    let (phrases, secret_keys) = (root.join(PHRASES), root.join(SECRET_KEY_LINKS));
     // A phrase is linked to when its home is there, a secret key shortly before.
-    let mut links = links(&root.join(PHRASES));
+    let mut links = links(&phrases);
     if !is_there {
-        links += self::links(&root.join(SECRET_KEY_LINKS));
+        let orphans = orphans(root);
+        if orphans > 0 {
+            return Err(Error::Settings(orphans_without_certificates(root, orphans)));
+        }
+        links += self::links(&secret_keys);
     }
     if links == 0 {
         return Ok(());
@@ -42,7 +43,12 @@ pub fn check(root: &Path) -> Result<()> {
             let free = if is_there { format!("rmdir {keys} && ") } else { String::new() };
             format!("put it back with: {free}mv -T {aside} {keys}")
         }
-        None => "put it back or mount it, or restore a backup with: copr-keygen restore".into(),
+        None => format!(
+            "put it back or mount it, or restore a backup with: copr-keygen restore. Only if all keys were destroyed \
+             on purpose: find {} {} -type l -delete",
+            quote_path(&phrases),
+            quote_path(&secret_keys)
+        ),
     };
     Err(Error::Settings(format!(
         "{} has no keys, but links in the state lead to keys there: it was moved away, or is not mounted. Nothing was \
