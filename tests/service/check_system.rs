@@ -107,6 +107,19 @@ fn a_signd_that_is_stopped_or_led_astray_is_told() {
     fs::write(sign_host.sign_conf(), good.replace(&line("gpg:"), &gpg)).unwrap();
     sign_host.check(&[]).assert_failed("sign.conf", "is not this copr-keygen", "gpg-copr");
 
+    // The line is right, and what it names is not there.
+    let (gpg_copr, aside) = (format!("{scratch}/gpg-copr"), format!("{scratch}/aside"));
+    fs::write(sign_host.sign_conf(), &good).unwrap();
+    fs::rename(&gpg_copr, &aside).unwrap();
+    if !PathBuf::from("/usr/bin/gpg-copr").exists() {
+        let right = good.replace(&line("gpg:"), "gpg: /usr/bin/gpg-copr");
+        fs::write(sign_host.sign_conf(), right).unwrap();
+        let found = sign_host.check(&[]);
+        found.assert_failed("sign.conf", "cannot be run", "install copr-keygen again");
+        assert_eq!(found.line("failed", "sign.conf", "cannot").unwrap()["is_command"], false);
+    }
+    fs::rename(&aside, &gpg_copr).unwrap();
+
     fs::remove_file(sign_host.sign_conf()).unwrap();
     sign_host.check(&[]).assert_failed("sign.conf", "No such file", "install obs-signd");
     fs::create_dir(sign_host.sign_conf()).unwrap();

@@ -130,7 +130,12 @@ impl Lines<'_> {
                 }
             }
         };
-        section.failed(self.file, message, self.add(&[format!("gpg: {}", ours.display())]));
+        let remedy = match self.conf.path("gpg:") {
+            // The line is right, and would be the same again.
+            Some(gpg) if *gpg == ours => "install copr-keygen again, which has this program".into(),
+            _ => self.add(&[format!("gpg: {}", ours.display())]),
+        };
+        section.failed(self.file, message, remedy);
     }
 
     fn gnupghome(&self, section: &mut Section) {
