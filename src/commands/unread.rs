@@ -61,9 +61,9 @@ pub fn keyless_text(report: &ImportReport) -> String {
             Some(key) => writeln!(
                 text,
                 "note  {}  has a phrase and no key of exactly this name: obs-signd signed for it with the \
-                 key of {}  {}  until now; the next request for it makes a key of its own, and packages \
+                 key of {key}  until now; the next request for it makes a key of its own, and packages \
                  signed before verify with the old one",
-                phrase.name_email, key.name_email, key.fingerprint
+                phrase.name_email
             ),
             None => writeln!(
                 text,

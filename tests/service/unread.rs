@@ -287,3 +287,24 @@ fn keys_that_differ_by_case_are_told_as_taken_for_one_another() {
     assert_eq!(values(&said, "shadowed", "name_email"), ["user", "@group"].map(id));
     assert_eq!(values(&said, "shadowed", "by"), ["User", "group"].map(id));
 }
+
+#[test]
+fn a_key_whose_user_id_holds_no_identity_is_named_as_the_one_that_signed() {
+    let old = old_with(&["first"]);
+    let user_id = format!("nbrackets {}", id("nb"));
+    old.gpg(&["--passphrase", "", "--quick-generate-key", &user_id, "ed25519", "sign"]);
+    let listing = old.gpg(&["--with-colons", "--list-keys", &format!("={user_id}")]);
+    let print = listing.lines().find_map(|line| line.strip_prefix("fpr:::::::::")).unwrap();
+    let print = print.trim_end_matches(':');
+    old.rest();
+    fs::write(old.phrases().join(id("nb")), "1\n").unwrap();
+    let (said, _) = report(&old.import(&new_host(), &["--json"]));
+    let keyless = &said["keyless"][0];
+    assert_eq!(keyless["name_email"], *id("nb"), "{said:#}");
+    assert_eq!(keyless["signed_by"]["fingerprint"], *print, "{said:#}");
+    assert_eq!(keyless["signed_by"]["user_id"], *user_id, "{said:#}");
+    assert_eq!(keyless["signed_by"].get("name_email"), None, "{said:#}");
+    let text = old.import(&new_host(), &[]);
+    let page = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(page.contains(&format!("with the key of {user_id}  {print}  until now")), "{page}");
+}

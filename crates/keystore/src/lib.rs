@@ -73,7 +73,8 @@ pub use transfer::import::one_key::ImportOptions;
 pub use transfer::import::source::ImportSource;
 pub use transfer::in_place::OldLayout;
 pub use transfer::report::{
-    ExportReport, ImportReport, Keyless, Loss, MissingKey, NamedKey, Shadowed, Unread, UnreadKey,
+    ExportReport, FoundKey, ImportReport, Keyless, Loss, MissingKey, NamedKey, Shadowed, Unread,
+    UnreadKey,
 };
 pub use view::agent_home::{Agent, AgentHome, Configuration};
 pub use view::link_problems::{LinkFault, LinkProblem};

@@ -116,7 +116,39 @@ pub struct Keyless {
     /// The identity.
     pub name_email: NameEmail,
     /// The key that gpg finds under its name; `null` when gpg can sign with none.
-    pub signed_by: Option<NamedKey>,
+    pub signed_by: Option<FoundKey>,
+}
+
+/// A key that gpg finds under a name, which need not be its identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FoundKey {
+    /// Its identity, if its user IDs hold one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name_email: Option<NameEmail>,
+    /// Its first user ID, where that holds no identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+    /// The key.
+    pub fingerprint: Fingerprint,
+}
+
+impl From<Certificate> for FoundKey {
+    fn from(found: Certificate) -> Self {
+        let name_email = found.user_ids.iter().find_map(|id| NameEmail::of_user_id(id).ok());
+        let user_id = found.user_ids.into_iter().next().filter(|_| name_email.is_none());
+        Self { name_email, user_id, fingerprint: found.fingerprint }
+    }
+}
+
+/// The identity, or the user ID as a terminal can take it, and the fingerprint.
+impl fmt::Display for FoundKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name_email {
+            Some(name_email) => write!(out, "{name_email}")?,
+            None => out.write_str(&printable(self.user_id.as_deref().unwrap_or_default()))?,
+        }
+        write!(out, "  {}", self.fingerprint)
+    }
 }
 
 /// A file of the source that holds keys and was not read.

@@ -12,7 +12,7 @@ use crate::identity::NameEmail;
 use crate::make::limits::KEY_TIME;
 use crate::transfer::import::candidate::Assessed;
 use crate::transfer::import::source::ImportSource;
-use crate::transfer::report::{Keyless, NamedKey, Unread};
+use crate::transfer::report::{FoundKey, Keyless, Unread};
 use crate::{Store, parallel};
 
 impl Store {
@@ -63,13 +63,12 @@ impl Store {
         source: &ImportSource,
         keyring: Keyring,
         name_email: &NameEmail,
-    ) -> Option<NamedKey> {
+    ) -> Option<FoundKey> {
         let found = self.gpg.found_as(keyring, name_email.as_str(), Instant::now() + KEY_TIME);
         let signer = found.into_iter().find(|certificate| {
             let keygrip = certificate.keygrip.as_ref();
             !certificate.revoked && keygrip.is_some_and(|keygrip| source.has_secret_key(keygrip))
         })?;
-        let name_email = signer.user_ids.iter().find_map(|id| NameEmail::of_user_id(id).ok())?;
-        Some(NamedKey { name_email, fingerprint: signer.fingerprint })
+        Some(signer.into())
     }
 }
