@@ -307,6 +307,14 @@ fn what_misleads_the_agent_is_named() {
     found.assert_failed("gnupg/gpg.conf", "changes how everything is signed", "mv ");
     found.assert_failed("gnupg/gpg-agent.conf", "keeps signd from giving passphrases", "mv ");
     fs::remove_file(gnupg.join("gpg.conf")).unwrap();
+    // gpg takes the first of these that is there, and gpg.conf last.
+    for name in ["gpg.conf-2.2.40", "gpg.conf-2.2", "gpg.conf-2"] {
+        fs::write(gnupg.join(name), "agent-program /bin/false\n").unwrap();
+        let found = sign_host.check(&[]);
+        let subject = format!("gnupg/{name}");
+        found.assert_failed(&subject, "changes how everything is signed", "mv ");
+        fs::remove_file(gnupg.join(name)).unwrap();
+    }
     fs::remove_file(conf).unwrap();
     sign_host.check(&["--repair"]);
     sign_host.assert_well(&[]);

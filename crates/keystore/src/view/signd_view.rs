@@ -122,9 +122,11 @@ impl SigndView {
     /// Files in the agent's home that keep signd from signing, or change what is signed, and why.
     pub fn misleading_files(&self) -> Vec<(PathBuf, &'static str)> {
         let mut found = Vec::new();
-        let conf = self.agent_home.path().join("gpg.conf");
-        if conf.exists() {
-            found.push((conf, "changes how everything is signed; nothing of ours writes it"));
+        // One that cannot be read is told elsewhere.
+        for path in entries(self.agent_home.path()).unwrap_or_default() {
+            if is_configuration_of_gpg(&path) && path.exists() {
+                found.push((path, "changes how everything is signed; nothing of ours writes it"));
+            }
         }
         let path = self.agent_home.configuration_path();
         if self.agent_home.says("no-allow-loopback-pinentry") {
@@ -291,6 +293,12 @@ impl SigndView {
         let original = self.phrases.join(&target);
         Slot::of_link(self.phrases.join(name_email.as_str()), target, Some(original))
     }
+}
+
+/// Whether gpg reads a file of this name: `gpg.conf`, or in its place one for a version, like `gpg.conf-2.2`.
+fn is_configuration_of_gpg(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    matches!(name.strip_prefix(b"gpg.conf"), Some([] | [b'-', b'0'..=b'9', ..]))
 }
 
 fn lines(options: Vec<AgentOption>) -> String {
