@@ -189,6 +189,8 @@ impl<'a> SignHost<'a> {
         // here is not to be looked for on the network.
         gpg.args(["--no-auto-check-trustdb", "--trust-model=always", "--lock-never"]);
         gpg.args(["--auto-key-locate=clear,local", "--disable-dirmngr"]);
+        // Whatever /etc/gnupg/gpg.conf says to every gpg of the host.
+        gpg.arg("--default-sig-expire=0");
         gpg
     }
 

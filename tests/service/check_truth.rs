@@ -163,3 +163,48 @@ fn what_the_host_tells_every_gpg_is_overruled_or_named() {
     assert!(page.contains("/etc/gnupg/common.conf: says use-keyboxd"), "{page}");
     assert!(page.contains("-> sed -i "), "{page}");
 }
+
+#[test]
+fn an_option_for_every_gpg_of_the_host_is_named() {
+    let sign_host = SignHost::with_keys(&[ID]);
+    let conf = sign_host.sign_conf();
+    let check = ["check", "--no-units", "--sign-conf", conf.to_str().unwrap()];
+    let page = |text: &str| {
+        let output = with_etc(&sign_host, &[("gpg.conf", text)], &check).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    for text in ["import-options import-clean\n", "export-filter drop-subkey=secret==0\n"] {
+        let (code, page) = page(text);
+        let words = format!("/etc/gnupg/gpg.conf: says {}", text.split_once(' ').unwrap().0);
+        assert!(page.contains(&words) && page.contains("-> sed -i "), "{text}: {page}");
+        assert_eq!(code, Some(1), "{text}: {page}");
+    }
+    // It may be meant for people.
+    let (code, said) = page("no-greeting\n");
+    assert!(said.contains("warning   /etc/gnupg/gpg.conf: says no-greeting"), "{said}");
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = page("# default-sig-expire 1d\n\n");
+    assert!(!said.contains("/etc/gnupg") && code == Some(0), "{said}");
+}
+
+#[test]
+fn a_signature_lasts_whatever_the_host_tells_every_gpg() {
+    let sign_host = SignHost::with_keys(&[ID]);
+    let signature = sign_host.host.scratch().join("signature");
+    let phrase = fs::File::open(sign_host.path("phrases").join(ID)).unwrap();
+    let arguments = ["gpg", "--", "--batch", "--yes", "--pinentry-mode=loopback"];
+    let more = ["--passphrase-fd=0", "-u", ID, "-o", signature.to_str().unwrap(), "-sb"];
+    let words = [&arguments[..], &more, &["/etc/hostname"]].concat();
+    let expires = [("gpg.conf", "default-sig-expire 1d\n")];
+    let output = with_etc(&sign_host, &expires, &words).stdin(phrase).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut packets = Command::new("gpg");
+    let packets = packets.arg("--list-packets").arg(&signature).output().unwrap();
+    let packets = String::from_utf8(packets.stdout).unwrap();
+    assert!(packets.contains(":signature packet:"), "{packets}");
+    assert!(!packets.contains("expires after"), "{packets}");
+    let prolong = ["prolong", "--within", "6y", "--by", "7y"];
+    let output = with_etc(&sign_host, &expires, &prolong).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    sign_host.assert_well(&["--deep"]);
+}

@@ -19,9 +19,16 @@ use crate::programs::{Gpg, check_program};
 use crate::status::Status;
 use crate::text::printable;
 
-/// Options of every gpg here: no question, no agent it would start itself, no trust database.
-const ALWAYS: [&str; 5] =
-    ["--batch", "--no-tty", "--no-autostart", "--no-auto-check-trustdb", "--trust-model=always"];
+/// Options of every gpg here: no question, no agent it would start itself, no trust database. Signatures last,
+/// whatever `/etc/gnupg/gpg.conf` says.
+const ALWAYS: [&str; 6] = [
+    "--batch",
+    "--no-tty",
+    "--no-autostart",
+    "--no-auto-check-trustdb",
+    "--trust-model=always",
+    "--default-sig-expire=0",
+];
 
 /// Has gpg print status lines among its output. A gpg with an agent always does.
 pub(crate) const STATUS: &str = "--status-fd=1";

@@ -19,6 +19,25 @@ const READS_COMMON: [u32; 3] = [2, 3, 0];
 /// What every program of GnuPG reads before the files of its home. No option of ours wins against it.
 const COMMON: &str = "/etc/gnupg/common.conf";
 
+/// What every gpg reads first, also with --no-options.
+const GLOBAL: &str = "/etc/gnupg/gpg.conf";
+/// Options in it that have no effect here, as each gpg of ours is told otherwise.
+const OVERRULED: [&str; 2] = ["default-sig-expire", "trust-model"];
+/// Options in it with which something fails here: a key is not made, not prolonged, or does not sign.
+const BREAKING: [&str; 11] = [
+    "agent-program",
+    "dry-run",
+    "export-filter",
+    "import-filter",
+    "import-options",
+    "interactive",
+    "no-autostart",
+    "no-default-keyring",
+    "output",
+    "passphrase-fd",
+    "primary-keyring",
+];
+
 pub fn section(host: &Host) -> Section {
     let mut section = Section::new("GnuPG");
     let gpg = host.settings.gnupg();
@@ -37,6 +56,7 @@ pub fn section(host: &Host) -> Section {
     }
     let reads_common = first.is_some_and(|version| !version.is_before(READS_COMMON));
     keyboxd(Path::new(COMMON), reads_common, &mut section);
+    global_options(Path::new(GLOBAL), &mut section);
     section
 }
 
@@ -87,6 +107,29 @@ fn keyboxd(common: &Path, is_read: bool, section: &mut Section) {
     section.add(verdict, common.to_string_lossy(), message, Remedy::Command(command));
 }
 
+/// The options that every gpg of the host is told, as far as ours do not overrule them.
+fn global_options(path: &Path, section: &mut Section) {
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let options = text.lines().enumerate().filter_map(|(at, line)| {
+        let name = line.split_whitespace().next().filter(|name| !name.starts_with('#'))?;
+        (!OVERRULED.contains(&name)).then_some((at + 1, name))
+    });
+    let (breaking, others): (Vec<_>, Vec<_>) =
+        options.partition(|(_, name)| BREAKING.contains(name));
+    let told = [
+        (breaking, Verdict::Failed, "keys are not made, not prolonged, or do not sign"),
+        (others, Verdict::Warning, "it may change how keys are made and used"),
+    ];
+    for (lines, verdict, why) in told.into_iter().filter(|(lines, ..)| !lines.is_empty()) {
+        let names: Vec<_> = lines.iter().map(|(_, name)| *name).collect();
+        let message = format!("says {} to every gpg of this host: {why}", names.join(", "));
+        let edits: Vec<_> = lines.iter().map(|(at, _)| format!("{at}s/^/#/")).collect();
+        let command = format!("sed -i '{}' {}", edits.join(";"), quote_path(path));
+        section.add(verdict, path.to_string_lossy(), message, Remedy::Command(command));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +150,28 @@ mod tests {
         let command = failed.and_then(|it| it.remedy.text().map(str::to_owned)).unwrap_or_default();
         std::process::Command::new("sh").arg("-c").arg(&command).status()?;
         assert_eq!(verdict(true), None, "{command}");
+        Ok(())
+    }
+
+    #[test]
+    fn options_for_every_gpg_are_told_and_the_commands_mend_them() -> std::io::Result<()> {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("gpg.conf");
+        let findings = || {
+            let mut section = Section::new("GnuPG");
+            global_options(&path, &mut section);
+            section.findings
+        };
+        assert_eq!(findings(), []);
+        fs::write(&path, "# a\n\n import-options x\nno-greeting\noutput 'y\ntrust-model tofu")?;
+        let found = findings();
+        let told: Vec<_> = found.iter().map(|it| (it.verdict, &it.message[..30])).collect();
+        let failed = (Verdict::Failed, "says import-options, output to");
+        assert_eq!(told, [failed, (Verdict::Warning, "says no-greeting to every gpg ")]);
+        for command in found.iter().filter_map(|it| it.remedy.text()) {
+            std::process::Command::new("sh").arg("-c").arg(command).status()?;
+        }
+        assert_eq!(findings(), []);
         Ok(())
     }
 }
