@@ -3,7 +3,7 @@
 
 use std::fmt::{Display, Write as _};
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
@@ -16,6 +16,9 @@ use crate::error::{Error, Result};
 
 /// The days ahead in which expiring keys are counted.
 const WITHIN_DAYS: [u64; 3] = [30, 90, 365];
+
+/// What the files of all versions begin with.
+const BEGINNING: &[u8] = b"# HELP copr_keygen_";
 
 /// How many keys there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -194,8 +197,8 @@ pub fn write_file(path: &Path, counts: &KeyCounts, now: u64) -> Result<()> {
     write_text("metrics_file", path, text)
 }
 
-/// Writes a file for the text-file collector, with mode 0644, in place of the file or link that was there, never
-/// half. `setting` names the file.
+/// Writes a file for the text-file collector, with mode 0644, in place of the one or the link that was there, never
+/// half. `setting` names the file. What is not of ours is left alone.
 pub fn write_text(setting: &str, path: &Path, text: Exposition) -> Result<()> {
     let Some(name) = path.file_name() else {
         return Err(Error::Settings(format!("{setting}: {} names no file", path.display())));
@@ -206,7 +209,7 @@ pub fn write_text(setting: &str, path: &Path, text: Exposition) -> Result<()> {
     let written = replace(path, &fresh, text.into_text().as_bytes());
     written.map_err(|e| {
         let _ = fs::remove_file(&fresh); // may not be there at all
-        Error::io(format!("writing the metrics to {}", path.display()), e)
+        Error::io(format!("writing the metrics to {}, the {setting}", path.display()), e)
     })
 }
 
@@ -226,9 +229,23 @@ fn replace(path: &Path, fresh: &Path, text: &[u8]) -> io::Result<()> {
             let why = "what is there is no regular file, and was left alone; name another file";
             Err(io::Error::other(why))
         }
+        Ok(found) if found.is_file() && !is_ours(path)? => {
+            let why = "what is there was not written by copr-keygen, and was left alone; name another file";
+            Err(io::Error::other(why))
+        }
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => rename(fresh, path),
     }
+}
+
+/// Whether a file has the beginning of ours, or nothing in it.
+fn is_ours(path: &Path) -> io::Result<bool> {
+    // Another kind of file may have come into its place; a pipe would be waited for.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let mut beginning = Vec::new();
+    file.take(BEGINNING.len() as u64).read_to_end(&mut beginning)?;
+    Ok(beginning.is_empty() || beginning == BEGINNING)
 }
 
 #[cfg(test)]

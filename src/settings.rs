@@ -274,6 +274,7 @@ mod tests {
             ("[signd]\nexpired = ''", "must be true or false"),
             ("[signd]\njobs = 257", "number from 1 to 256"),
             ("[signd]\nmetrics_file = 'signd.prom'", "absolute path"),
+            ("metrics_file = '/var/lib/copr-keygen/x.prom'", "must not be in the state directory"),
             ("\"\\u001b[31m\" = 1", "\\u{1b}[31m: unknown setting"),
             ("key_length = 1024", "key_length = \"1024\" (from "),
             ("key_length = 2048.0", "key_length: must be a string"),

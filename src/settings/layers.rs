@@ -8,6 +8,7 @@ use std::{fmt, io};
 use gpg::text::printable;
 
 use super::value::Value;
+use super::values::state_dir;
 use crate::error::{Error, Result};
 
 /// The configuration file that is read when no other is named. It need not exist.
@@ -267,11 +268,33 @@ impl Layers {
         Ok(Value::new(parsed))
     }
 
+    /// As [`Layers::some_modes`], for a file that is written anew: it must not be one of the state.
+    pub fn outside_state(
+        &mut self,
+        name: &str,
+        parser: impl Fn(&str) -> Parsed<Option<PathBuf>>,
+    ) -> Result<Value<Option<PathBuf>>> {
+        let state = self.parse("state_dir", state_dir);
+        let parsed = |text: &str| match (parser(text)?, &state) {
+            (Some(path), Ok(state)) if is_below(&path, state) => {
+                Err(format!("must not be in the state directory {}", state.display()))
+            }
+            (path, _) => Ok(path),
+        };
+        self.some_modes(name, parsed)
+    }
+
     fn parse<T>(&self, name: &str, parser: impl Fn(&str) -> Parsed<T>) -> Parsed<T> {
         let written = self.find(name).ok_or_else(|| format!("{name}: there is no such setting"))?;
         let (text, source) = (written.text.clone()?, &written.source);
         parser(&text).map_err(|why| format!("{name} = {text:?} (from {source}): {why}"))
     }
+}
+
+/// Whether a file that is written at `path` is below `directory`, also where links lead there.
+fn is_below(path: &Path, directory: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    path.parent().is_some_and(|parent| real(parent).starts_with(real(directory)))
 }
 
 /// The lines that set one of `names`, in the place where they were.

@@ -172,8 +172,9 @@ settings! {
 
     /// A file, named by its absolute path, that prolong writes metrics to for the textfile collector of the
     /// Prometheus node exporter. Its name must end in .prom, and copr-keygen-prolong.service needs a
-    /// drop-in with ReadWritePaths= for its directory.
-    metrics_file: Value<Option<PathBuf>> = "", some_modes(optional_path);
+    /// drop-in with ReadWritePaths= for its directory. It must not be in state_dir, and a file that is no such
+    /// file of metrics is not replaced.
+    metrics_file: Value<Option<PathBuf>> = "", outside_state(optional_path);
 
     /// A file, named by its absolute path, with the tokens that let clients in: one line each, NAME TOKEN
     /// SCOPES [PATTERN], as copr-keygen token prints it. A NAME may be there more than once, while one
@@ -233,8 +234,8 @@ settings! {
 
         /// A file, named by its absolute path, that signd writes metrics to for the textfile collector of
         /// the Prometheus node exporter. Its name must end in .prom, and copr-keygen-signd.service needs a
-        /// drop-in with ReadWritePaths= for its directory.
-        metrics_file: Value<Option<PathBuf>> = "", some_modes(optional_path);
+        /// drop-in with ReadWritePaths= for its directory. What is said of metrics_file is true of it too.
+        metrics_file: Value<Option<PathBuf>> = "", outside_state(optional_path);
     }
 
     [cluster] ClusterSettings {

@@ -359,6 +359,29 @@ fn node_exporter_hears_how_many_keys_there_are() {
     assert!(metrics.contains("\ncopr_keygen_keys 2\n"), "{metrics}");
     assert!(metrics.contains("\ncopr_keygen_keys_expiring{within_days=\"30\"} 1\n"), "{metrics}");
 
+    // A slip of the pen replaces nothing of somebody else's, and nothing of the state.
+    let precious = host.scratch().join("precious");
+    fs::write(&precious, "precious").unwrap();
+    host.set("COPR_KEYGEN_METRICS_FILE", precious.display());
+    let output = host.run(&["prolong"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("metrics_file"), "{}", text(&output));
+    assert_eq!(fs::read(&precious).unwrap(), b"precious");
+    let phrase = host.home(&name(0)).join("passphrase");
+    let before = fs::read(&phrase).unwrap();
+    let by_link = host.scratch().join("link");
+    std::os::unix::fs::symlink(host.home(&name(0)), &by_link).unwrap();
+    for path in [phrase.clone(), by_link.join("passphrase"), host.state().join("x.prom")] {
+        host.set("COPR_KEYGEN_METRICS_FILE", path.display());
+        for mode in ["prolong", "check"] {
+            let output = host.run(&[mode]);
+            let said = format!("{}{}", text(&output), String::from_utf8_lossy(&output.stdout));
+            assert_ne!(output.status.code(), Some(0), "{said}");
+            assert!(said.contains("metrics_file") && said.contains("state"), "{said}");
+            assert_eq!(fs::read(&phrase).unwrap(), before);
+        }
+    }
+
     // A place where it cannot be written is a failure, after the keys.
     host.set("COPR_KEYGEN_METRICS_FILE", "/nonexistent/copr-keygen.prom");
     let output = host.run(&["prolong"]);

@@ -218,3 +218,16 @@ fn a_metrics_file_that_cannot_be_written_ends_nothing() {
     assert!(host.signd.stop().success(), "{}", host.signd.log());
     assert!(host.signd.log().contains("/nonexistent/signd.prom"), "{}", host.signd.log());
 }
+
+#[test]
+fn a_metrics_file_replaces_nothing_of_somebody_elses() {
+    let keys = host_with(&[ID]);
+    let precious = keys.scratch().join("precious");
+    fs::write(&precious, "precious").unwrap();
+    let environment = [("COPR_KEYGEN_SIGND_METRICS_FILE", precious.to_str().unwrap())];
+    let mut host = SignerHost::around(keys, Transport::ListenUnix, &environment);
+    host.assert_signs(ID);
+    assert!(host.signd.stop().success(), "{}", host.signd.log());
+    assert!(host.signd.log().contains("signd.metrics_file"), "{}", host.signd.log());
+    assert_eq!(fs::read(&precious).unwrap(), b"precious");
+}
