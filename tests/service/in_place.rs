@@ -535,20 +535,118 @@ fn an_exchange_that_cannot_be_done_takes_the_phrases_back() {
     old.ids.push(closed);
     old.end_agent();
     let state = old.host.state();
+    // Mounted before the import it would be refused at once; this comes when the keys are tried.
+    let mount = format!(
+        r#"case "$*" in *--detach-sign*) mkdir "$here/mounted" 2>/dev/null && /bin/mount --bind '{0}' '{0}' ;; esac
+        exec gpg "$@""#,
+        state.join("gnupg").display()
+    );
+    let gpg = stand_in(&old.host, &mount);
     let command = old.host.mode(&["import"]);
     let mut import = Command::new("unshare");
-    import.args([
-        "--mount",
-        "sh",
-        "-euc",
-        "mount --bind \"$1/gnupg\" \"$1/gnupg\"; exec \"$2\" import",
-    ]);
-    import.arg("sh").arg(&state).arg(command.get_program()).env_clear();
+    import.arg("--mount").arg(command.get_program()).arg("import").env_clear();
     import.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let failed = import.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").output().unwrap();
+    let failed = import.env("COPR_KEYGEN_GPG", gpg).output().unwrap();
+    assert!(words(&failed).contains("is a mount point"), "{}", words(&failed));
     assert_eq!(failed.status.code(), Some(1), "{}", words(&failed));
     old.assert_all_sign();
     assert!(old.import(&[]).status.success());
     old.end_agent();
+    old.assert_all_sign();
+}
+
+#[test]
+fn what_a_link_in_the_old_directories_leads_to_is_not_taken_for_set_aside() {
+    let old = InPlace::new(plain(1), |_| {});
+    old.end_agent();
+    let state = old.host.state();
+    let secret_keys = state.join("gnupg/private-keys-v1.d");
+    fs::rename(&secret_keys, state.join("pk")).unwrap();
+    symlink("../pk", &secret_keys).unwrap();
+    for options in [&["--dry-run"][..], &[]] {
+        let refused = old.import(options);
+        let said = words(&refused);
+        assert_eq!(refused.status.code(), Some(1), "{said}");
+        assert!(said.contains("private-keys-v1.d is a symbolic link"), "{said}");
+    }
+    let said = words(&old.import(&[]));
+    let command = said.trim().rsplit_once("in its place: ").unwrap().1;
+    assert!(Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
+    // This one stays within what is set aside.
+    let phrases = state.join("phrases");
+    let phrase = phrases.join(&old.ids[0]);
+    fs::rename(&phrase, phrases.join(".real")).unwrap();
+    symlink(".real", &phrase).unwrap();
+    let done = old.import(&[]);
+    assert!(done.status.success(), "{}", words(&done));
+    old.assert_all_sign();
+    let purged = old.host.run(&["purge", "--older-than", "0d", "--old-service", "--yes"]);
+    assert!(purged.status.success(), "{}", words(&purged));
+}
+
+#[test]
+fn what_a_link_led_to_is_not_said_to_be_destroyed() {
+    let old = InPlace::new(plain(1), |_| {});
+    assert!(old.import(&[]).status.success());
+    // As an import of earlier versions has set it aside.
+    let (kept, elsewhere) = (old.kept(), old.host.scratch().join("elsewhere"));
+    let secret_keys = kept.join("gnupg/private-keys-v1.d");
+    fs::rename(&secret_keys, &elsewhere).unwrap();
+    symlink(&elsewhere, &secret_keys).unwrap();
+    let purge = || old.host.run(&["purge", "--older-than", "0d", "--old-service", "--yes"]);
+    let purged = purge();
+    let said = words(&purged);
+    assert_eq!(purged.status.code(), Some(1), "{said}");
+    assert!(said.contains(elsewhere.to_str().unwrap()), "{said}");
+    assert!(!said.contains("destroyed 1 entry"), "{said}");
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 1);
+    assert!(!kept.exists());
+    // The whole entry, where an administrator had moved it.
+    symlink(&elsewhere, &kept).unwrap();
+    let purged = purge();
+    let said = words(&purged);
+    assert_eq!(purged.status.code(), Some(1), "{said}");
+    assert!(said.contains(elsewhere.to_str().unwrap()), "{said}");
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 1);
+    assert!(purge().status.success());
+}
+
+#[test]
+fn directories_that_are_mount_points_are_named_before_anything_changes() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("not run: needs root");
+        return; // to mount something
+    }
+    let old = InPlace::new(plain(1), |_| {});
+    old.end_agent();
+    let state = old.host.state();
+    let command = old.host.mode(&["import"]);
+    let program = command.get_program().to_str().unwrap().to_owned();
+    for part in ["gnupg", "phrases"] {
+        // What is on the volume is not what is below its mount point.
+        let script = r#"cp -a "$1/$2" "$1/../volume"; mv "$1/$2" "$1/../below"; mkdir -m 0700 "$1/$2"
+            mount --bind "$1/../volume" "$1/$2"
+            for option in --dry-run --json; do
+                if said=$("$3" import $option 2>&1); then echo "not refused: $said"; exit 9; fi
+                echo "$said"
+            done
+            [ ! -e "$1/importing" ]
+            [ ! -e "$1/keys" ]
+            said=${said##*in its place: }
+            sh -euc "$said" >&2
+            mountpoint -q "$1/$2" && exit 8
+            rm -r "$1/../volume" "$1/../below""#;
+        let mut import = Command::new("unshare");
+        import.args(["--mount", "sh", "-euc", script, "sh"]).arg(&state).args([part, &program]);
+        import.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        import.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let output = import.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{part}: {said} {}", words(&output));
+        let named = format!("{} is a mount point", state.join(part).display());
+        assert_eq!(said.matches(&named).count(), 2, "{said}");
+    }
+    let done = old.import(&[]);
+    assert!(done.status.success(), "{}", words(&done));
     old.assert_all_sign();
 }

@@ -1,6 +1,7 @@
 //! The state directory: its parts, their owner, and the room on its file system.
 
 pub(crate) mod directory;
+pub(crate) mod elsewhere;
 pub(crate) mod foreign_files;
 pub(crate) mod free_space;
 pub(crate) mod host_mark;

@@ -17,6 +17,7 @@ use crate::identity::NameEmail;
 use crate::layout::OLD_SERVICE;
 use crate::remedy::quote_path;
 use crate::state::directory::own_part;
+use crate::state::elsewhere;
 use crate::view::publish::Publication;
 use crate::{Store, interrupt};
 
@@ -143,9 +144,27 @@ impl Store {
         old_services(&self.trash)
     }
 
-    /// Destroys what is kept of the old service.
+    /// Destroys what is kept of the old service. [`Error::Partly`] where links in it lead to what is not.
     pub fn purge_old_service(&self, entry: &Path) -> Result<()> {
-        self.destroy(entry, entry)
+        let state = self.trash.parent().unwrap_or(&self.trash);
+        let mut left = Vec::new();
+        for link in elsewhere::links_out(entry, |_| Ok(()))? {
+            let to = fs::read_link(&link).map_err(Error::at("reading", &link))?;
+            // A relative one in the entry counted from where the old service had it.
+            let below = link.strip_prefix(entry).ok().filter(|_| link != entry);
+            let stood = below.map_or(link.clone(), |below| state.join(below));
+            left.push(stood.with_file_name("").join(to).display().to_string());
+        }
+        self.destroy(entry, entry)?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Partly(format!(
+            "{} is destroyed, but not what symbolic links in it led to, which may be secret keys; look there, \
+             and destroy them yourself: {}",
+            entry.display(),
+            left.join(", ")
+        )))
     }
 
     /// All keys in the trash, those that were removed first in front.

@@ -24,9 +24,8 @@ use crate::files::{
 use crate::keep::trash::old_services;
 use crate::layout::{GNUPG, IMPORTING, KEYS, PHRASES, SECRET_KEY_LINKS, TRASH, TRUST_DATABASE};
 use crate::options::Options;
-use crate::remedy::quote_path;
 use crate::state::directory::own_part;
-use crate::state::old_keyring;
+use crate::state::{elsewhere, old_keyring};
 use crate::transfer::import::one_key::ImportOptions;
 use crate::transfer::import::source::ImportSource;
 use crate::transfer::in_place::switch::{finish_swap, old_name, swap};
@@ -67,28 +66,10 @@ impl OldLayout {
         Ok(is_there.then_some(layout))
     }
 
-    /// Fails where the old directories are somewhere else: they could not be set aside with what is in them.
+    /// Fails where the old directories, or parts of them, are somewhere else: they could not be set aside with
+    /// what is in them.
     fn check_directories(&self) -> Result<()> {
-        for part in [GNUPG, PHRASES] {
-            let path = self.state.join(part);
-            let Some(found) = look(&path)? else { continue };
-            let word = quote_path(&path);
-            if found.is_symlink() {
-                return Err(Error::Refused(format!(
-                    "{} is a symbolic link, and what it leads to could not be set aside; nothing was changed; \
-                     stop signd and put the directory itself in its place: T=$(readlink -f {word}) && rm {word} \
-                     && mv -T \"$T\" {word}",
-                    path.display()
-                )));
-            }
-            if !found.is_dir() {
-                return Err(Error::Refused(format!(
-                    "{} is not a directory; nothing was changed",
-                    path.display()
-                )));
-            }
-        }
-        Ok(())
+        [GNUPG, PHRASES].iter().try_for_each(|part| elsewhere::check(&self.state.join(part)))
     }
 
     /// Where the directories of the old service are kept whose keys have been taken over.

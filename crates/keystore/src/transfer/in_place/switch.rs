@@ -9,6 +9,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use crate::error::{Error, Result};
 use crate::files::durable;
+use crate::state::elsewhere;
 
 /// Lets two directories change places, durably. `target` need not exist.
 pub fn swap(fresh: &Path, target: &Path) -> Result<()> {
@@ -32,7 +33,11 @@ pub fn swap(fresh: &Path, target: &Path) -> Result<()> {
                 durable::rename(target, &old).map_err(failed)?;
                 finish_swap(fresh, target, &old)?;
             }
-            Err(errno) => return Err(failed(errno.into())),
+            Err(errno) => {
+                // It was mounted a moment ago.
+                elsewhere::check_mount(target)?;
+                return Err(failed(errno.into()));
+            }
         }
     }
     for directory in [fresh, target].into_iter().filter_map(Path::parent) {

@@ -1,0 +1,110 @@
+//! What is seen in a directory and is not in it: behind symbolic links, or on a volume of its own. A rename of
+//! the directory does not set it aside, and the directory is destroyed without it. Changes nothing.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+
+use crate::error::{Error, Result};
+use crate::files::{if_there, look};
+use crate::remedy::quote_path;
+
+/// Fails unless `directory` can be set aside with all that is in it. One that is missing can.
+pub fn check(directory: &Path) -> Result<()> {
+    let Some(found) = look(directory)? else { return Ok(()) };
+    if found.is_symlink() {
+        return Err(is_link(directory));
+    }
+    if !found.is_dir() {
+        let path = directory.display();
+        return Err(Error::Refused(format!("{path} is not a directory; nothing was changed")));
+    }
+    check_mount(directory)?;
+    // One that leads nowhere hides nothing: what is missing behind it is told with the keys.
+    match links_out(directory, check_mount)?.into_iter().find(|link| link.exists()) {
+        Some(link) => Err(is_link(&link)),
+        None => Ok(()),
+    }
+}
+
+/// Fails where a volume, or another directory, is mounted on `directory`: it cannot be renamed.
+pub fn check_mount(directory: &Path) -> Result<()> {
+    if !is_mount_point(directory) {
+        return Ok(());
+    }
+    let copy = directory.with_extension("copy");
+    let (word, copy) = (quote_path(directory), quote_path(&copy));
+    Err(Error::Refused(format!(
+        "{} is a mount point, and what is mounted there could not be set aside; its secret keys stay on that \
+         volume until you destroy them there; stop signd, take the mount out of /etc/fstab, and put a copy in \
+         its place: cp -a {word} {copy} && umount {word} && rmdir {word} && mv -T {copy} {word}",
+        directory.display()
+    )))
+}
+
+/// The symbolic links at and below `entry` that lead out of it. Those that this program makes lead to `keys/`, and
+/// configurations hold no keys: neither counts. `visit` is told of every directory below.
+pub fn links_out(entry: &Path, visit: impl Fn(&Path) -> Result<()>) -> Result<Vec<PathBuf>> {
+    let (mut links, mut left) = (Vec::new(), vec![entry.to_owned()]);
+    while let Some(path) = left.pop() {
+        match look(&path)? {
+            Some(found) if found.is_dir() => {
+                if path != entry {
+                    visit(&path)?;
+                }
+                left.extend(readable_entries(&path)?);
+            }
+            Some(found) if found.is_symlink() && leads_out(&path, entry) => links.push(path),
+            _ => {}
+        }
+    }
+    Ok(links)
+}
+
+/// What is in a directory. With what we cannot read, nobody signs here: `lost+found` is root's.
+fn readable_entries(directory: &Path) -> Result<Vec<PathBuf>> {
+    let reading = Error::at("reading", directory);
+    match if_there(fs::read_dir(directory)) {
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => Ok(Vec::new()),
+        Err(e) => Err(reading(e)),
+        Ok(found) => {
+            let found = found.into_iter().flatten();
+            found.map(|entry| entry.map(|entry| entry.path()).map_err(reading)).collect()
+        }
+    }
+}
+
+fn leads_out(link: &Path, entry: &Path) -> bool {
+    let to = fs::read_link(link).unwrap_or_default();
+    let is_ours = to.starts_with("../keys") || to.starts_with("../../keys");
+    let is_configuration = link.extension().is_some_and(|end| end == "conf");
+    let is_within = match (link.canonicalize(), entry.canonicalize()) {
+        (Ok(found), Ok(whole)) => link != entry && found.starts_with(whole),
+        _ => false,
+    };
+    !is_ours && !is_configuration && !is_within
+}
+
+fn is_link(link: &Path) -> Error {
+    let word = quote_path(link);
+    Error::Refused(format!(
+        "{} is a symbolic link, and what it leads to could not be set aside; nothing was changed; stop signd \
+         and put that itself in its place: T=$(readlink -f {word}) && rm {word} && mv -T \"$T\" {word}",
+        link.display()
+    ))
+}
+
+/// Whether something is mounted on `directory`. A device number does not tell: both may be of one file system.
+fn is_mount_point(directory: &Path) -> bool {
+    let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
+        return false;
+    };
+    let Ok(parent) = File::open(parent) else { return false };
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_XDEV);
+    // Any other answer, as from a kernel before 5.6, tells nothing.
+    openat2(&parent, name, how).err() == Some(Errno::EXDEV)
+}
