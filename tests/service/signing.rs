@@ -210,6 +210,7 @@ fn files_are_digests_mode_reaches_gpg_as_signd_meant_it() {
         "--lock-never",
         "--auto-key-locate=clear,local",
         "--disable-dirmngr",
+        "--default-sig-expire=0",
         "--no-default-keyring",
         "--keyring",
         host.0.home(ID).join("pubring.kbx").to_str().unwrap(),
