@@ -54,7 +54,7 @@ impl Store {
                 (Some(present), _) if shared.has_removed(&present.fingerprint) => {
                     let removed =
                         self.take_out(name_email, |found| match *found == present.fingerprint {
-                            true => Ok(()),
+                            true => self.check_is_removed(name_email, found),
                             false => Err(Error::InUse(name_email.clone())),
                         })?;
                     log::info!(

@@ -45,6 +45,15 @@ impl Store {
         Ok(shared.files.is_some() && self.adopt_shared(name_email, &shared)? != Adopted::Removed)
     }
 
+    /// Fails when a key that was removed is not any more: somebody has brought it back since that was heard of.
+    pub(crate) fn check_is_removed(&self, name_email: &NameEmail, key: &Fingerprint) -> Result<()> {
+        let Some(agreement) = &self.agreement else { return Ok(()) };
+        match parse(name_email, &agreement.look(name_email)?)?.has_removed(key) {
+            true => Ok(()),
+            false => Err(Error::InUse(name_email.clone())),
+        }
+    }
+
     /// Has the whole home in `path` count as the key of an identity. `false` when there is another one, which this
     /// host has then.
     pub(crate) fn agree_on_key(&self, name_email: &NameEmail, path: &Path) -> Result<bool> {
