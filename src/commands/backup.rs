@@ -110,9 +110,6 @@ impl Written {
     }
 }
 
-/// Clocks of a host are that far apart at most, from one backup to the next.
-const DAY: u64 = 86_400;
-
 fn write(
     store: &Store,
     options: &Backup,
@@ -122,8 +119,8 @@ fn write(
     let now = clock::believed()?;
     let since = options.since.map(|moment| moment.before(now));
     // A backup under a clock that was ahead prints such a time for the next one, which would leave out what is made
-    // until then.
-    if let Some(since) = since.filter(|since| *since > now + DAY) {
+    // until then. Clocks of a host are a day apart at most.
+    if let Some(since) = since.filter(|since| *since > now + clock::DAY) {
         return Err(Error::Usage(format!(
             "--since {} is still to come; if the clock was ahead then, back everything up, without --since",
             clock::timestamp(since)

@@ -43,8 +43,7 @@ pub fn init(level: LevelFilter, style: Style) {
 pub fn last_words(error: &dyn Display) {
     if connected_to_journal() {
         // The prefix is the priority "err" of sd-daemon(3).
-        let line = format!("<3>{}\n", printable(&error.to_string()));
-        let _ = std::io::stderr().write_all(line.as_bytes());
+        write(&format!("<3>{}\n", printable(&error.to_string())));
     } else {
         log::error!("{error}");
     }

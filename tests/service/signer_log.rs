@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use super::host::{Host, Transport, eventually};
 use super::old_host::OldHost;
 use super::signer_client::{argument, new, old, probe};
 use super::signer_host::{ABSENT, ID, OTHER, SignerHost, ask, fingerprint, host_with, sign, time};
+use super::starting::Program;
 
 /// The words of a line behind the name of the program and its priority.
 fn lines(host: &Host) -> Vec<Vec<String>> {
@@ -135,7 +136,7 @@ fn a_log_that_nobody_reads_stops_nothing() {
     let socket = keys.scratch().join("signd.socket");
     let mut signd = keys.mode(&["signd"]);
     signd.env("COPR_KEYGEN_SIGND_LISTEN", format!("unix:{}", socket.display()));
-    let mut signd = Killed(signd.stderr(Stdio::piped()).spawn().unwrap());
+    let mut signd = Program(signd.stderr(Stdio::piped()).spawn().unwrap());
     let ping = || {
         let mut answer = Vec::new();
         let mut connection = UnixStream::connect(&socket)?;
@@ -154,16 +155,6 @@ fn a_log_that_nobody_reads_stops_nothing() {
     }
     ping().unwrap();
     assert!(log.map(Result::unwrap).any(|line| line.contains("lines of this log were lost")));
-}
-
-/// A process that ends with its test.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::lifecycle::scratch;
 const BINARY: &str = env!("CARGO_BIN_EXE_copr-keygen");
 
 /// `copr-keygen`, killed when the test is over.
-struct Program(Child);
+pub struct Program(pub Child);
 
 impl Program {
     /// Starts it with these arguments and nothing but these environment variables.

@@ -31,7 +31,7 @@ pub fn packets(bytes: &[u8]) -> io::Result<Vec<Packet>> {
     let mut whole = Vec::new();
     while let Some(Header { kind, length }) = reader.read_packet(&mut whole, CERTIFICATE_MAX)? {
         if found.len() == PACKETS_MAX {
-            return Err(io::Error::other("more than 4096 packets"));
+            return Err(io::Error::other(format!("more than {PACKETS_MAX} packets")));
         }
         found.push(Packet { kind, body: whole.split_off(length) });
         whole.clear();

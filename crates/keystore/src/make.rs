@@ -21,6 +21,7 @@ use crate::identity::NameEmail;
 use crate::key_request::KeyRequest;
 use crate::secrets::passphrase::Passphrases;
 use crate::state::free_space::Space;
+use crate::state::lost_keys;
 use crate::view::publish::Publication;
 
 /// What became of a request for a key.
@@ -77,7 +78,7 @@ impl Store {
         self.signd.check_is_ours()?;
         self.signd.check_phrase_is_free(name_email)?;
         let phrases = self.signd.phrase_links();
-        if phrases.is_some_and(|phrases| phrases.join(name_email.as_str()).is_symlink()) {
+        if phrases.is_some_and(|phrases| lost_keys::link_of(phrases, name_email).is_some()) {
             log::warn!(
                 "{name_email}: a new key is made, although a link says that there was one: its home is missing. If that \
                  is somewhere, remove the new key and put it back"

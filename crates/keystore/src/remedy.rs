@@ -24,10 +24,10 @@ pub fn keep_aside(state: &Path, path: &Path) -> String {
     format!("mv {} \"$(mktemp -d {template})\"", quote_path(path))
 }
 
-/// A command line that puts the directory `target` in the place of the link `path`, which leads to it.
-pub fn replace_link(path: &Path, target: &Path) -> String {
-    let (path, target) = (quote_path(path), quote_path(target));
-    format!("rm {path} && mv -T {target} {path}")
+/// A command line that puts what the symbolic link `path` leads to in its place.
+pub fn replace_link(path: &Path) -> String {
+    let path = quote_path(path);
+    format!("T=$(readlink -f {path}) && rm {path} && mv -T \"$T\" {path}")
 }
 
 /// A command line that destroys a copy of a secret. What has another name too is not overwritten, as that may be

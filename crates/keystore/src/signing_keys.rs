@@ -26,6 +26,7 @@ use crate::layout::{PHRASES, PUBRING, SECRET_KEY_LINKS, SECRET_KEYS, STAGING};
 use crate::make::job_queue::{JobQueue, RunningJob};
 use crate::options::Options;
 use crate::secrets::passphrase::{Passphrases, Phrase};
+use crate::state::lost_keys;
 use crate::store::Store;
 
 /// Longer than any keyring of one key. obs-signd's protocol cannot even answer a certificate of 64 KiB.
@@ -74,10 +75,7 @@ impl SigningKeys {
             jobs: JobQueue::new(options.jobs),
             agent_jobs: JobQueue::new((options.jobs / 2).max(1)),
             queue_timeout: options.queue_timeout,
-            keys: open_directory(homes.directory())
-                .and_then(|keys| keys.metadata())
-                .ok()
-                .map(|found| FileId::from(&found)),
+            keys: open_directory(homes.directory()).ok().as_ref().and_then(id_of),
             homes,
             passphrases: Passphrases::new(options),
             staging: Staging::new(root.join(STAGING)),
@@ -91,8 +89,7 @@ impl SigningKeys {
     pub fn has_no_key(&self, name_email: &NameEmail) -> std::result::Result<bool, String> {
         let directory = open_directory(self.homes.directory())
             .map_err(|_| "the directory of the keys is not there".to_owned())?;
-        let id = directory.metadata().map(|found| FileId::from(&found)).ok();
-        if id != self.keys {
+        if id_of(&directory) != self.keys {
             return Err("the directory of the keys is not the one that was opened".into());
         }
         // That it was not found may be of another directory: this one is asked.
@@ -101,9 +98,8 @@ impl SigningKeys {
             Ok(_) => return Ok(false),
             Err(e) => return Err(format!("its home cannot be looked for: {e}")),
         }
-        // A key that is removed loses its link first. So it is missing, as where nothing is mounted.
-        let link = self.root.join(PHRASES).join(name_email.as_str());
-        if link.is_symlink() {
+        // It is missing, as where nothing is mounted.
+        if let Some(link) = lost_keys::link_of(&self.root.join(PHRASES), name_email) {
             return Err(format!(
                 "its home is missing, to which {} leads; if it was destroyed on purpose: copr-keygen check --repair",
                 link.display()
@@ -179,6 +175,10 @@ impl SigningKeys {
         let (gpg, home, phrase) = (&self.gpg, staged.path(), &files.passphrase);
         Ok(gpg.sign_digest(home, &files.keygrip, phrase, hash, digest, deadline)?)
     }
+}
+
+fn id_of(directory: &File) -> Option<FileId> {
+    directory.metadata().ok().map(|found| FileId::from(&found))
 }
 
 /// Opens a directory, to look into and not to read.

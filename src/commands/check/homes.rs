@@ -1,7 +1,6 @@
 //! Every home: complete, and `key.json` in agreement with the names of the files. No gpg is run.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use gpg::clock;
@@ -84,11 +83,9 @@ fn may_hold_phrase(path: &Path) -> bool {
 /// Whether the passphrase of a home opens its secret key: then nobody needs another one.
 fn passphrase_opens(host: &Host, home: &Home) -> bool {
     let Some(keygrip) = &home.keygrip else { return false };
-    let path = home.path.join("private-keys-v1.d").join(keygrip.file_name());
-    let secret =
-        fs::symlink_metadata(&path).is_ok_and(|found| found.is_file()).then(|| fs::read(&path));
+    let secret = host.inspector.secret_key(home, keygrip);
     let phrase = host.inspector.passphrases().read(&home.path, keygrip);
-    matches!((secret, phrase), (Some(Ok(secret)), Ok(phrase)) if key_file::open(&secret, &phrase).is_ok())
+    matches!((secret, phrase), (Ok(secret), Ok(phrase)) if key_file::open(&secret, &phrase).is_ok())
 }
 
 /// What is wrong with a `key.json` that was last written under a clock that was ahead. That of the

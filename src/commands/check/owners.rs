@@ -184,11 +184,10 @@ fn parts(host: &Host, section: &mut Section) -> bool {
                 let message =
                     "is not a directory: the service does not start, and keys were not looked at";
                 // It may lead to all keys: an empty directory in its place would hide them.
-                let target = fs::canonicalize(&path).ok().filter(|target| target.is_dir());
-                let remedy = match target {
-                    _ if part == "keys" && found.is_symlink() => MOVE_BACK.into(),
-                    Some(target) => Remedy::Command(remedy::replace_link(&path, &target)),
-                    None => host.keep_aside(&path),
+                let remedy = match found.is_symlink() {
+                    true if part == "keys" => MOVE_BACK.into(),
+                    true if path.is_dir() => Remedy::Command(remedy::replace_link(&path)),
+                    _ => host.keep_aside(&path),
                 };
                 section.failed(part, message, remedy);
                 return false;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use gpg::{Certificate, Gpg, Keygrip, SigningAgent, clock, time_of_signature};
+use zeroize::Zeroizing;
 
 use crate::Store;
 use crate::error::{Error, Result};
@@ -20,7 +21,7 @@ use crate::home::home_files::copy;
 use crate::home::record::KeyRecord;
 use crate::home::staging;
 use crate::home::staging::clear::StagingWork;
-use crate::home::trial::try_copy;
+use crate::home::trial::{SECRET_KEY_MAX, try_copy};
 use crate::identity::NameEmail;
 use crate::keep::passphrase_locations;
 use crate::keep::trash::old_services;
@@ -39,6 +40,11 @@ impl Inspector {
     /// The keys of the state directory in `options`, which need not exist.
     pub fn new(options: &Options, gpg: Gpg) -> Self {
         Self(Store::unchecked(options, gpg, &options.state_dir, |signd| signd))
+    }
+
+    /// The file of the secret key of a home.
+    pub fn secret_key(&self, home: &Home, keygrip: &Keygrip) -> Result<Zeroizing<Vec<u8>>> {
+        read_file(&home.path.join(SECRET_KEYS).join(keygrip.file_name()), SECRET_KEY_MAX)
     }
 
     /// The identities in `keys/`, and the names there that no identity has, both ordered.

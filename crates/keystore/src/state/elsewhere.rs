@@ -10,7 +10,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
 use crate::error::{Error, Result};
 use crate::files::{if_there, look};
-use crate::remedy::quote_path;
+use crate::remedy::{quote_path, replace_link};
 
 /// Fails unless `directory` can be set aside with all that is in it. One that is missing can.
 pub fn check(directory: &Path) -> Result<()> {
@@ -89,11 +89,11 @@ fn leads_out(link: &Path, entry: &Path) -> bool {
 }
 
 fn is_link(link: &Path) -> Error {
-    let word = quote_path(link);
     Error::Refused(format!(
         "{} is a symbolic link, and what it leads to could not be set aside; nothing was changed; stop signd \
-         and put that itself in its place: T=$(readlink -f {word}) && rm {word} && mv -T \"$T\" {word}",
-        link.display()
+         and put that itself in its place: {}",
+        link.display(),
+        replace_link(link)
     ))
 }
 

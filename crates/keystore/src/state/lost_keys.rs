@@ -2,12 +2,13 @@
 //! Keys that exist would be made anew.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
 
-use gpg::Keygrip;
+use gpg::{Keygrip, text};
 
 use crate::error::{Error, Result};
+use crate::home::Homes;
 use crate::identity::NameEmail;
 use crate::layout::{KEYS, PARTS, PHRASES, RECORD, SECRET_KEY_LINKS};
 use crate::remedy::quote_path;
@@ -17,11 +18,13 @@ pub fn check(root: &Path) -> Result<()> {
     let keys = root.join(KEYS);
     let found = keys.symlink_metadata().ok();
     let is_there = found.is_some();
-    // What is no directory, or cannot be read, is told by others.
-    let is_unknown =
-        found.is_some_and(|keys| !keys.is_dir()) || (is_there && fs::read_dir(&keys).is_err());
-    // At every start: more is looked at only where there is something to doubt.
-    if is_unknown || names(&keys).next().is_some() {
+    // At every start: more is looked at only where there is something to doubt. What is no directory, or cannot be
+    // read, is told by others.
+    let has_some = |found: Metadata| {
+        !found.is_dir()
+            || Homes::new(root).identities().map_or(true, |mut names| names.next().is_some())
+    };
+    if found.is_some_and(has_some) {
         return Ok(());
     }
     let (phrases, secret_keys) = (root.join(PHRASES), root.join(SECRET_KEY_LINKS));
@@ -69,11 +72,11 @@ pub fn orphans(root: &Path) -> usize {
 
 /// What is to be done about so many orphans.
 pub fn orphans_without_certificates(root: &Path, count: usize) -> String {
-    let keys = if count == 1 { "secret key" } else { "secret keys" };
     format!(
-        "{}/gnupg holds {count} {keys} of no home, but no keyring with their certificates: put its pubring.kbx or \
-         pubring.gpg back from a backup, then run: copr-keygen import",
-        root.display()
+        "{}/gnupg holds {} of no home, but no keyring with their certificates: put its pubring.kbx or pubring.gpg \
+         back from a backup, then run: copr-keygen import",
+        root.display(),
+        text::number(count, "secret key", "secret keys")
     )
 }
 
@@ -82,13 +85,17 @@ fn moved_away(root: &Path) -> Option<PathBuf> {
     let is_part = |name: &OsStr| name.to_str().is_some_and(|name| PARTS.contains(&name));
     let others = entries(root).filter(|entry| !is_part(&entry.file_name()));
     let mut paths = others.map(|entry| entry.path());
-    paths.find(|path| names(path).any(|name| path.join(name).join(RECORD).is_file()))
+    let is_home = |entry: fs::DirEntry| {
+        entry.file_name().to_str().is_some_and(|name| NameEmail::parse(name).is_ok())
+            && entry.path().join(RECORD).is_file()
+    };
+    paths.find(|path| entries(path).any(is_home))
 }
 
-/// Names of identities in a directory.
-fn names(directory: &Path) -> impl Iterator<Item = String> {
-    let name = |entry: fs::DirEntry| entry.file_name().into_string().ok();
-    entries(directory).filter_map(name).filter(|name| NameEmail::parse(name).is_ok())
+/// The link that says that an identity had a home, in the directory `phrases`: it is made after the home, and gone
+/// before it.
+pub(crate) fn link_of(phrases: &Path, name_email: &NameEmail) -> Option<PathBuf> {
+    Some(phrases.join(name_email.as_str())).filter(|link| link.is_symlink())
 }
 
 fn links(directory: &Path) -> usize {
