@@ -51,7 +51,7 @@ help:
 	@echo 'make rpm          rpm packages likewise, and their source package, in target/rpm'
 	@echo 'make test-rpm     build them in Debian 12 and 13, install them by rpm and dnf, boot, move in, upgrade (root); SUITES=forky: rpm 6'
 	@echo 'make test-rpm-built  install by rpm and dnf what `make rpm` has built, and boot; a part of that in a few minutes (root)'
-	@echo 'make image        build the container image into target/image, see docs/kubernetes.md; IMAGE_BINARY=FILE: of this program'
+	@echo 'make image        build the container image into target/image, see docs/kubernetes.md; IMAGE_BINARY=FILE: of this copr-keygen, with copr-keygen-signd beside it'
 	@echo 'make test-image   run that image by podman as a cluster does (root)'
 	@echo 'make test-cluster three hosts, etcd and HAProxy, one fault after the other (root); MINUTES=30 SEED=, 0: the short form'
 	@echo 'make clean        remove what was built'
@@ -159,6 +159,7 @@ SIGND_UNITS = $(if $(OLD_SERVICE),,signd obssignd)
 
 # All files of an installation: $(1) is what to do with each, $(2) the units that get the drop-in of obs-signd.
 define FILES
+	$(1) as 0755 $(DESTDIR)$(PREFIX)/bin/copr-keygen-signd $(BINARY)-signd
 	$(1) as 0755 $(DESTDIR)$(PREFIX)/bin/copr-keygen $(BINARY)
 	$(1) link copr-keygen $(DESTDIR)$(PREFIX)/bin/gpg-copr
 	$(1) link copr-keygen $(DESTDIR)$(PREFIX)/bin/gpg_copr.sh

@@ -178,7 +178,7 @@ def check_installed():
             whole = os.path.join(directory, name)
             path = whole[len(STAGE) :]
             kind = "lnk_file" if os.path.islink(whole) else "file"
-            if path == "/usr/bin/copr-keygen":
+            if path in ("/usr/bin/copr-keygen", "/usr/bin/copr-keygen-signd"):
                 wanted = "copr_keygen_exec_t"
             elif path.startswith("/usr/bin/"):
                 wanted = "bin_t"

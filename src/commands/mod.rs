@@ -1,7 +1,8 @@
-//! One file per mode; each reads like a table of contents.
+//! One file per mode; each reads like a table of contents. `signd` and `check` are modes of the program with libcrypto, so
+//! nothing here leads to them.
 
 mod backup;
-mod check;
+pub mod check;
 mod fill_pool;
 mod follow;
 pub mod gpg;
@@ -38,14 +39,7 @@ pub fn run(settings: Result<Settings>, command: Command) -> Result<()> {
     if let Command::Token(options) = command {
         return token::run(&options); // needs neither settings nor a state
     }
-    let mut settings = match (settings, &command) {
-        (Err(error), Command::Check(options)) => return check::unconfigured(&[error], options),
-        (Ok(settings), Command::Check(options)) if !settings.faults().is_empty() => {
-            let faults = settings.faults().iter().cloned().map(Error::Settings);
-            return check::unconfigured(&faults.collect::<Vec<_>>(), options);
-        }
-        (settings, _) => settings?,
-    };
+    let mut settings = settings?;
     let result = run_with(&mut settings, command);
     // An error in a setting has been reported already.
     if !matches!(result, Err(Error::Settings(_))) {
@@ -55,11 +49,8 @@ pub fn run(settings: Result<Settings>, command: Command) -> Result<()> {
 }
 
 fn run_with(settings: &mut Settings, command: Command) -> Result<()> {
-    // `check` reports the user on its page.
-    if !matches!(command, Command::Check(_)) {
-        check_user(&settings.state_dir)?;
-        state::require_mounted(&settings.state_dir)?;
-    }
+    check_user(&settings.state_dir)?;
+    state::require_mounted(&settings.state_dir)?;
     if !may_make_a_state(&command, settings) {
         state::require_state(&settings.state_dir)?;
     }
@@ -78,14 +69,13 @@ fn run_with(settings: &mut Settings, command: Command) -> Result<()> {
         }
         _ => Vec::new(),
     };
-    if !matches!(command, Command::Check(_)) {
-        privileges::become_owner(&settings.state_dir)?;
-    }
+    privileges::become_owner(&settings.state_dir)?;
     match command {
-        Command::Serve(_) | Command::Signd(_) | Command::Gpg(_) | Command::Token(_) => {
-            Err(Error::Usage("this mode is started in another way".into()))
-        }
-        Command::Check(options) => check::run(settings, &options),
+        Command::Serve(_)
+        | Command::Signd(_)
+        | Command::Check(_)
+        | Command::Gpg(_)
+        | Command::Token(_) => Err(Error::Usage("this mode is started in another way".into())),
         Command::Make(options) => make::run(settings, &options),
         Command::List(options) => look::list(settings, options),
         Command::Show(options) => look::show(settings, &options),
@@ -133,16 +123,14 @@ fn find_sealing_key(settings: &mut Settings, command: &Command) -> Result<()> {
                 None => passphrases.verify_state(&Homes::new(&settings.state_dir)),
             }
         }
-        // These do without the key, as far as they can.
-        Command::Check(_) | Command::Remove(_) => {
+        // It does without the key, as far as it can.
+        Command::Remove(_) => {
             if let Err(e) = settings.find_sealing_key() {
                 log::warn!("{e}");
-                settings.sealing_key_fault = Some(e.to_string());
             }
-            let removes = matches!(command, Command::Remove(_));
             match Passphrases::new(&settings.keystore()?).marker() {
                 // The phrase in memory would outlive its key.
-                Ok(Some(_)) if removes && settings.phrases_dir.get()?.is_none() => {
+                Ok(Some(_)) if settings.phrases_dir.get()?.is_none() => {
                     Err(keystore::needs_phrases_dir())
                 }
                 _ => Ok(()),
@@ -150,6 +138,7 @@ fn find_sealing_key(settings: &mut Settings, command: &Command) -> Result<()> {
         }
         Command::Serve(_)
         | Command::Signd(_)
+        | Command::Check(_)
         | Command::Gpg(_)
         | Command::Token(_)
         | Command::List(_)
@@ -170,13 +159,6 @@ fn find_cluster(settings: &mut Settings, command: &Command) -> Result<()> {
         | Command::Undo(_)
         | Command::Follow(_)
         | Command::Import(Import { from: Some(_), .. }) => settings.find_cluster(),
-        // It does without, as far as it can.
-        Command::Check(_) => {
-            if settings.sealing_key.is_some() {
-                settings.cluster_fault = settings.find_cluster().err().map(|e| e.to_string());
-            }
-            Ok(())
-        }
         Command::Import(Import { from: None, .. }) | Command::Unseal(_)
             if !settings.cluster.endpoints.get()?.is_empty() =>
         {
@@ -200,8 +182,6 @@ fn may_make_a_state(command: &Command, settings: &Settings) -> bool {
             let found = std::fs::read_dir(&settings.state_dir);
             !options.dry_run && found.is_ok_and(|mut found| found.next().is_none())
         }
-        // It makes none, but reports on its page that there is none.
-        Command::Check(_) => true,
         _ => false,
     }
 }

@@ -65,6 +65,33 @@ fn an_install_beside_the_old_service_keeps_its_programs_and_its_signd() {
 }
 
 #[test]
+fn a_mode_whose_program_is_missing_says_which() {
+    let root = scratch();
+    install(root.path());
+    let program = root.path().join("usr/bin/copr-keygen");
+    let other = root.path().join("usr/bin/copr-keygen-signd");
+    let state = root.path().join("state");
+    let run = |program: &Path, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments).arg("--state-dir").arg(&state).env_clear();
+        command.output().unwrap()
+    };
+    let said = |output: &Output| String::from_utf8(output.stderr.clone()).unwrap();
+    let check = run(&program, &["check", "--quiet"]);
+    assert!(String::from_utf8_lossy(&check.stdout).contains("does not exist"), "{}", said(&check));
+    let list = run(&other, &["list"]);
+    assert_eq!(list.status.code(), Some(2));
+    assert!(said(&list).contains("copr-keygen has the others"), "{}", said(&list));
+    fs::remove_file(&other).unwrap();
+    for mode in ["check", "signd"] {
+        let output = run(&program, &[mode]);
+        assert_eq!(output.status.code(), Some(1));
+        let words = format!("running {}, which has this mode: No such file", other.display());
+        assert!(said(&output).contains(&words), "{}", said(&output));
+    }
+}
+
+#[test]
 fn every_unit_is_installed_and_none_is_enabled() {
     let root = scratch();
     install(root.path());

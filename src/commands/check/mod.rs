@@ -58,10 +58,29 @@ const OF_KEYS: &[fn(&Host, &Survey) -> Section] = &[
     trust::section,
 ];
 
-/// Checks this host. As root it looks at the system and gives the state back to its owner, then it
-/// becomes that owner for everything about keys.
-pub fn run(settings: &Settings, options: &Check) -> Result<()> {
-    let host = &Host::new(settings, options)?;
+/// Checks this host. What cannot be had is a line of the page, and so is a user who may not be one.
+pub fn run(settings: Result<Settings>, options: &Check) -> Result<()> {
+    let mut settings = match settings {
+        Err(error) => return unconfigured(&[error], options),
+        Ok(settings) if !settings.faults().is_empty() => {
+            let faults = settings.faults().iter().cloned().map(Error::Settings);
+            return unconfigured(&faults.collect::<Vec<_>>(), options);
+        }
+        Ok(settings) => settings,
+    };
+    if let Err(e) = settings.find_sealing_key() {
+        log::warn!("{e}");
+        settings.sealing_key_fault = Some(e.to_string());
+    }
+    if settings.sealing_key.is_some() {
+        settings.cluster_fault = settings.find_cluster().err().map(|e| e.to_string());
+    }
+    report(&Host::new(&settings, options)?, options)
+}
+
+/// Shows the page. As root it looks at the system and gives the state back to its owner, then it becomes that owner for
+/// everything about keys.
+fn report(host: &Host, options: &Check) -> Result<()> {
     // What only root may see or do. Nothing is written as root but owners.
     let (units, access) = (units::section(host), access::section(host));
     let mut survey = Survey::default();
@@ -98,7 +117,7 @@ pub fn run(settings: &Settings, options: &Check) -> Result<()> {
 }
 
 /// The page of a host whose settings are wrong: no other line could be trusted.
-pub fn unconfigured(errors: &[Error], options: &Check) -> Result<()> {
+fn unconfigured(errors: &[Error], options: &Check) -> Result<()> {
     let mut page = Page::default();
     page.add(settings::failed(errors));
     // That the page has failing lines is said with an exit status of its own.

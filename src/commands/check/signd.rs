@@ -15,6 +15,7 @@ use super::finding::{Remedy, Section};
 use super::host::Host;
 use crate::commands::gpg::CALLED_AS;
 use crate::commands::sign_conf::SignConf;
+use crate::program;
 use crate::systemd::systemctl::Units;
 
 /// How long signd may take to accept a connection.
@@ -118,7 +119,7 @@ impl Lines<'_> {
             None => "has no gpg: line, so signd runs plain gpg".into(),
             Some(gpg) => {
                 let (shown, name) = (gpg.display(), gpg.file_name().unwrap_or_default());
-                let this = std::env::current_exe();
+                let this = program::beside(program::MAIN);
                 if let Err(errno) = access(gpg, AccessFlags::X_OK) {
                     format!("gpg: {shown} cannot be run: {errno}")
                 } else if !CALLED_AS.iter().any(|known| name == *known) {
@@ -232,8 +233,7 @@ fn connect(host: &Host, address: &SocketAddr) -> io::Result<TcpStream> {
 
 /// Where this program is to be found as gpg-copr: beside itself, else where the package has it.
 fn gpg_copr() -> PathBuf {
-    let beside = std::env::current_exe().map(|this| this.with_file_name(CALLED_AS[0]));
-    match beside {
+    match program::beside(CALLED_AS[0]) {
         Ok(beside) if beside.exists() => beside,
         _ => Path::new("/usr/bin").join(CALLED_AS[0]),
     }

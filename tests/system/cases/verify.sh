@@ -1,4 +1,4 @@
-# systemd-analyze verify has nothing to say about any unit
+# systemd-analyze verify has nothing to say about any unit, and only the signer loads libcrypto
 mapfile -t units < <(in_container find /usr/lib/systemd/system -name '*copr-keygen*' ! -name '*.conf' -type f -printf '%f\n')
 [ "${#units[@]}" -ge 4 ] || fail "found only these units: ${units[*]}"
 for unit in "${units[@]}"; do
@@ -9,4 +9,8 @@ for unit in "${units[@]}"; do
         [ "$(property TimeoutStartUSec "$unit")" != infinity ] || fail "$unit has no TimeoutStartSec="
     fi
 done
+# It is started anew for every signature by obs-signd and after every pause, and loading libcrypto would be most of that.
+libraries=$(in_container ldd /usr/bin/copr-keygen)
+[[ $libraries != *libcrypto* ]] || fail "copr-keygen loads libcrypto, which is for copr-keygen-signd"
+expect "libcrypto of copr-keygen-signd" 1 "$(in_container ldd /usr/bin/copr-keygen-signd | grep -c libcrypto)"
 note "${units[*]}"
