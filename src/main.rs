@@ -8,26 +8,24 @@ use clap::Parser;
 use copr_keygen::cli::{Cli, Command, Common, Serve};
 use copr_keygen::commands::gpg::CALLED_AS;
 use copr_keygen::commands::{self, serve};
-use copr_keygen::program::{
-    become_one_with_libcrypto, flags, harden, run_gpg, run_mode, run_service,
-};
+use copr_keygen::program;
 use copr_keygen::settings::Flags;
 use copr_keygen::systemd::journal::Style;
 
 fn main() -> ExitCode {
-    harden();
+    program::harden();
     if let Some(arguments) = arguments_of_gpg() {
-        return run_gpg(Common::default(), arguments);
+        return program::run_gpg(Common::default(), arguments);
     }
     let cli = Cli::parse();
     match cli.command {
         Command::Serve(Serve { listen }) => {
-            run_service(Flags { listen, ..flags(cli.common) }, serve::run)
+            program::run_service(Flags { listen, ..program::flags(cli.common) }, serve::run)
         }
-        Command::Gpg(options) => run_gpg(cli.common, options.arguments),
-        Command::Signd(_) => become_one_with_libcrypto(Style::Service),
-        Command::Check(_) => become_one_with_libcrypto(Style::Terminal),
-        command => run_mode(cli.common, |settings| commands::run(settings, command)),
+        Command::Gpg(options) => program::run_gpg(cli.common, options.arguments),
+        Command::Signd(_) => program::become_one_with_libcrypto(Style::Service),
+        Command::Check(_) => program::become_one_with_libcrypto(Style::Terminal),
+        command => program::run_mode(cli.common, |settings| commands::run(settings, command)),
     }
 }
 

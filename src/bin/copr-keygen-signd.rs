@@ -7,20 +7,23 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use copr_keygen::cli::{Cli, Command, Signd};
 use copr_keygen::commands::{check, signd};
-use copr_keygen::program::{flags, harden, run_mode, run_service};
+use copr_keygen::program;
 use copr_keygen::settings::Flags;
 
 const OTHERS: &str = "this program has the modes signd and check only; copr-keygen has the others and runs this one for \
                       these two";
 
 fn main() -> ExitCode {
-    harden();
+    program::harden();
     let cli = Cli::parse();
     match cli.command {
-        Command::Signd(Signd { listen }) => {
-            run_service(Flags { signd_listen: listen, ..flags(cli.common) }, signd::run)
+        Command::Signd(Signd { listen }) => program::run_service(
+            Flags { signd_listen: listen, ..program::flags(cli.common) },
+            signd::run,
+        ),
+        Command::Check(options) => {
+            program::run_mode(cli.common, |settings| check::run(settings, &options))
         }
-        Command::Check(options) => run_mode(cli.common, |settings| check::run(settings, &options)),
         _ => Cli::command().error(ErrorKind::InvalidSubcommand, OTHERS).exit(),
     }
 }
