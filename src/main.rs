@@ -23,8 +23,8 @@ fn main() -> ExitCode {
             program::run_service(Flags { listen, ..program::flags(cli.common) }, serve::run)
         }
         Command::Gpg(options) => program::run_gpg(cli.common, options.arguments),
-        Command::Signd(_) => program::become_one_with_libcrypto(Style::Service),
-        Command::Check(_) => program::become_one_with_libcrypto(Style::Terminal),
+        Command::Signd(_) => program::become_signd(Style::Service),
+        Command::Check(_) => program::become_signd(Style::Terminal),
         command => program::run_mode(cli.common, |settings| commands::run(settings, command)),
     }
 }

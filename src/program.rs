@@ -23,7 +23,7 @@ use crate::systemd::journal::{self, Style};
 /// The program with every mode but those.
 pub const MAIN: &str = "copr-keygen";
 /// The program with the modes that sign by themselves.
-const WITH_LIBCRYPTO: &str = "copr-keygen-signd";
+const SIGND: &str = "copr-keygen-signd";
 
 /// Runs a mode that runs until it is told to stop.
 pub fn run_service(flags: Flags, run: fn(Settings) -> Result<()>) -> ExitCode {
@@ -46,10 +46,11 @@ pub fn run_mode(common: Common, run: impl FnOnce(Result<Settings>) -> Result<()>
     end(interrupt::watch().and_then(|()| run(settings)))
 }
 
-/// Becomes the program with libcrypto, which has the same command line.
-pub fn become_one_with_libcrypto(style: Style) -> ExitCode {
+/// Becomes `copr-keygen-signd`, which has the same command line.
+pub fn become_signd(style: Style) -> ExitCode {
+    let failure = exec_beside(SIGND);
     journal::init(LevelFilter::Error, style);
-    end(exec_beside(WITH_LIBCRYPTO))
+    end(failure)
 }
 
 /// Runs gpg as `gpg-copr` does. Logs nothing: stdout and stderr are gpg's, and signd reads both.
