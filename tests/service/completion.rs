@@ -27,7 +27,7 @@ fn completed(host: &Host, line: &str, tabs: &str) -> String {
         script.display()
     ));
     let prompt = "\nready\r\n$ ";
-    let before = eventually("bash", || Some(terminal.shown().find(prompt)? + prompt.len()));
+    let before = eventually("bash", || terminal.shown().find(prompt).map(|at| at + prompt.len()));
     // What is typed after the tabulator is there when it has done its work.
     terminal.type_in(&format!("{line}{tabs}~"));
     let shown = eventually("completion", || {

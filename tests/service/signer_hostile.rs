@@ -120,7 +120,7 @@ fn users_that_are_no_file_names_are_refused() {
     for user in [&b"\xff\xfe"[..], b"user\xc3", b"\xc0\xaf", b"\xed\xa0\x80"] {
         assert_eq!(host.ask(&old(user, &digest)).unwrap_err(), "malformed argument");
         assert_eq!(host.ask(&old(ID, user)).unwrap_err(), "malformed argument");
-        assert_eq!(host.ask(&new(&[b"pubkey", user])).unwrap_err(), "malformed argument");
+        assert_eq!(host.ask(&new(&[&b"pubkey"[..], user])).unwrap_err(), "malformed argument");
     }
     // What terminals take for more than letters is not shown as it is.
     for user in ["user\u{202e}", "user\u{85}", "user\u{9b}2J"] {

@@ -47,10 +47,9 @@ impl OpenKey {
         open: impl FnOnce() -> Result<Option<SecretKey>, String>,
     ) -> Opened {
         let digest = digest(files);
-        if let Some((of, opened)) = &*unpoisoned(self.0.lock())
-            && *of == digest
-        {
-            return opened.clone();
+        match &*unpoisoned(self.0.lock()) {
+            Some((of, opened)) if *of == digest => return opened.clone(),
+            _ => {}
         }
         // The lock is not held: who asks meanwhile has a processor of its own to open it with.
         let opened = open().map(|key| key.map(Arc::new));

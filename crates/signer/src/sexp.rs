@@ -189,7 +189,7 @@ impl<'a> Reader<'a> {
                 let digits = [first, self.byte()?, self.byte()?];
                 let value = |digit: &u8| matches!(digit, b'0'..=b'7').then_some(digit & 7);
                 let [high, middle, low] = &digits;
-                value(high)? << 6 | value(middle)? << 3 | value(low)?
+                (value(high)? << 6) | (value(middle)? << 3) | value(low)?
             }
             b'\n' => return Some(None),
             _ => return None,
