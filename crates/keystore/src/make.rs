@@ -77,8 +77,9 @@ impl Store {
         self.check_host()?;
         self.signd.check_is_ours()?;
         self.signd.check_phrase_is_free(name_email)?;
-        let phrases = self.signd.phrase_links();
-        if phrases.is_some_and(|phrases| lost_keys::link_of(phrases, name_email).is_some()) {
+        let has_home = || Ok::<_, Error>(self.homes.path(name_email).exists());
+        let link = |phrases| lost_keys::link_of(phrases, name_email, has_home);
+        if self.signd.phrase_links().map(link).transpose()?.flatten().is_some() {
             log::warn!(
                 "{name_email}: a new key is made, although a link says that there was one: its home is missing. If that \
                  is somewhere, remove the new key and put it back"

@@ -93,19 +93,21 @@ impl SigningKeys {
             return Err("the directory of the keys is not the one that was opened".into());
         }
         // That it was not found may be of another directory: this one is asked.
-        match fstatat(&directory, name_email.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Err(Errno::ENOENT) => {}
-            Ok(_) => return Ok(false),
-            Err(e) => return Err(format!("its home cannot be looked for: {e}")),
-        }
+        let has_home =
+            || match fstatat(&directory, name_email.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Ok(_) => Ok(true),
+                Err(Errno::ENOENT) => Ok(false),
+                Err(e) => Err(format!("its home cannot be looked for: {e}")),
+            };
         // It is missing, as where nothing is mounted.
-        if let Some(link) = lost_keys::link_of(&self.root.join(PHRASES), name_email) {
+        if let Some(link) = lost_keys::link_of(&self.root.join(PHRASES), name_email, has_home)? {
             return Err(format!(
                 "its home is missing, to which {} leads; if it was destroyed on purpose: copr-keygen check --repair",
                 link.display()
             ));
         }
-        Store::check_is_ours(&self.root).map(|()| true).map_err(|e| e.to_string())
+        Store::check_is_ours(&self.root).map_err(|e| e.to_string())?;
+        Ok(!has_home()?)
     }
 
     /// What it takes to sign as an identity, all of it from one home; `None` when there is none.

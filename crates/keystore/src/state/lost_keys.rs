@@ -16,17 +16,17 @@ use crate::remedy::quote_path;
 /// Fails when the state directory `root` has no keys, and what is around them says that it had some.
 pub fn check(root: &Path) -> Result<()> {
     let keys = root.join(KEYS);
-    let found = keys.symlink_metadata().ok();
-    let is_there = found.is_some();
-    // At every start: more is looked at only where there is something to doubt. What is no directory, or cannot be
-    // read, is told by others.
+    // What is no directory, or cannot be read, is told by others.
     let has_some = |found: Metadata| {
         !found.is_dir()
             || Homes::new(root).identities().map_or(true, |mut names| names.next().is_some())
     };
-    if found.is_some_and(has_some) {
+    let has_keys = || keys.symlink_metadata().is_ok_and(has_some);
+    // At every start: more is looked at only where there is something to doubt.
+    if has_keys() {
         return Ok(());
     }
+    let is_there = keys.symlink_metadata().is_ok();
     let (phrases, secret_keys) = (root.join(PHRASES), root.join(SECRET_KEY_LINKS));
     // A phrase is linked to when its home is there, a secret key shortly before.
     let mut links = links(&phrases);
@@ -37,7 +37,8 @@ pub fn check(root: &Path) -> Result<()> {
         }
         links += self::links(&secret_keys);
     }
-    if links == 0 {
+    // The first key may have been made, or brought back, since it was looked for.
+    if links == 0 || has_keys() {
         return Ok(());
     }
     let way = match moved_away(root) {
@@ -92,10 +93,16 @@ fn moved_away(root: &Path) -> Option<PathBuf> {
     paths.find(|path| entries(path).any(is_home))
 }
 
-/// The link that says that an identity had a home, in the directory `phrases`: it is made after the home, and gone
-/// before it.
-pub(crate) fn link_of(phrases: &Path, name_email: &NameEmail) -> Option<PathBuf> {
-    Some(phrases.join(name_email.as_str())).filter(|link| link.is_symlink())
+/// The link in the directory `phrases` of an identity whose home is lost. It is made after the home and gone before it,
+/// so both are looked at twice: a key may be removed and brought back meanwhile.
+pub(crate) fn link_of<E>(
+    phrases: &Path,
+    name_email: &NameEmail,
+    has_home: impl Fn() -> std::result::Result<bool, E>,
+) -> std::result::Result<Option<PathBuf>, E> {
+    let link = phrases.join(name_email.as_str());
+    let leads_nowhere = || Ok(link.is_symlink() && !has_home()?);
+    Ok((leads_nowhere()? && leads_nowhere()?).then_some(link))
 }
 
 fn links(directory: &Path) -> usize {
@@ -105,4 +112,47 @@ fn links(directory: &Path) -> usize {
 /// What is in a directory, as far as it can be read.
 fn entries(directory: &Path) -> impl Iterator<Item = fs::DirEntry> {
     fs::read_dir(directory).into_iter().flatten().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn a_key_that_comes_and_goes_is_not_taken_for_a_lost_one() {
+        let state = tempfile::tempdir().unwrap();
+        let (keys, phrases) = (state.path().join(KEYS), state.path().join(PHRASES));
+        [&keys, &phrases].into_iter().for_each(|directory| fs::create_dir(directory).unwrap());
+        let name_email = NameEmail::parse("user#project@copr.example.org").unwrap();
+        let (home, link) = (keys.join(name_email.as_str()), phrases.join(name_email.as_str()));
+        let ends = AtomicBool::new(false);
+        thread::scope(|scope| {
+            // In the order of making and removing keys.
+            scope.spawn(|| {
+                while !ends.load(Ordering::Relaxed) {
+                    fs::create_dir(&home).unwrap();
+                    symlink("home", &link).unwrap();
+                    fs::remove_file(&link).unwrap();
+                    fs::remove_dir(&home).unwrap();
+                }
+            });
+            let begun = Instant::now();
+            let mut alarms = 0;
+            while begun.elapsed() < Duration::from_secs(2) {
+                let has_home = || Ok::<_, ()>(home.is_dir());
+                alarms += usize::from(link_of(&phrases, &name_email, has_home).unwrap().is_some());
+                alarms += usize::from(check(state.path()).is_err());
+            }
+            ends.store(true, Ordering::Relaxed);
+            assert_eq!(alarms, 0);
+        });
+        symlink("home", &link).unwrap();
+        assert_eq!(link_of(&phrases, &name_email, || Ok::<_, ()>(false)), Ok(Some(link)));
+        assert!(check(state.path()).is_err());
+    }
 }
