@@ -108,8 +108,8 @@ fn what_belongs_to_somebody_else_is_given_back_by_root() {
     assert!(chowned.unwrap().success());
     fs::set_permissions(sign_host.host.scratch(), Permissions::from_mode(0o777)).unwrap();
     // A link would lead to where the program was built, which may be closed to others.
-    let [link, copy] = ["gpg-copr", "copr-keygen"].map(|name| sign_host.host.scratch().join(name));
-    super::programs::copy(&sign_host.program, &copy);
+    let link = sign_host.host.scratch().join("gpg-copr");
+    let copy = super::programs::install(sign_host.host.scratch());
     fs::remove_file(&link).unwrap();
     symlink(&copy, &link).unwrap();
     sign_host.program = copy;

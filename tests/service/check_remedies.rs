@@ -104,12 +104,9 @@ fn what_may_be_an_only_copy_is_kept_by_the_command_that_moves_it_away() {
 fn a_sign_conf_that_leads_astray_is_put_right_by_the_commands() {
     let mut sign_host = SignHost::with_keys(&[ID]);
     // Where they are installed, all programs are in one directory.
-    sign_host.program = sign_host.host.scratch().join("bin/copr-keygen");
-    fs::create_dir(sign_host.program.parent().unwrap()).unwrap();
-    for program in [env!("CARGO_BIN_EXE_copr-keygen"), env!("CARGO_BIN_EXE_copr-keygen-signd")] {
-        let program = Path::new(program);
-        programs::copy(program, &sign_host.program.with_file_name(program.file_name().unwrap()));
-    }
+    let directory = sign_host.host.scratch().join("bin");
+    fs::create_dir(&directory).unwrap();
+    sign_host.program = programs::install(&directory);
     let gpg_copr = sign_host.program.with_file_name("gpg-copr");
     symlink(&sign_host.program, &gpg_copr).unwrap();
     let text = fs::read_to_string(sign_host.sign_conf()).unwrap();

@@ -142,8 +142,7 @@ impl Host {
     /// Runs service and modes as user 12345, who is in this group and no other one.
     pub fn run_as_stranger_in(&mut self, group: u32) {
         // Where the program has been built may be closed to others.
-        let copy = self.scratch().join("copr-keygen");
-        programs::copy(BINARY.as_ref(), &copy);
+        let copy = programs::install(self.scratch());
         fs::set_permissions(self.scratch(), Permissions::from_mode(0o755)).unwrap();
         let setpriv = format!("setpriv --reuid=12345 --regid=12345 --groups={group}");
         self.command = setpriv.split(' ').map(str::to_owned).collect();

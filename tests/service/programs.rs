@@ -2,7 +2,7 @@
 //! another thread of this process starts at that moment has it open for a while: so other processes write.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Writes a script for /bin/sh that everybody may run.
@@ -18,10 +18,11 @@ pub fn write_script(path: &Path, text: &str) {
     assert!(writer.wait().unwrap().success());
 }
 
-/// Copies a program to where everybody who gets there may run it.
-pub fn copy(program: &Path, to: &Path) {
-    let copied = Command::new("cp").arg(program).arg(to).status();
-    assert!(copied.unwrap().success());
-    let opened = Command::new("chmod").arg("755").arg(to).status();
-    assert!(opened.unwrap().success());
+/// Copies our programs into a directory, where everybody who gets there may run them. Returns the path of `copr-keygen`.
+pub fn install(directory: &Path) -> PathBuf {
+    let programs = [env!("CARGO_BIN_EXE_copr-keygen"), env!("CARGO_BIN_EXE_copr-keygen-signd")];
+    let mut install = Command::new("install");
+    install.args(["--mode=755", "--target-directory"]).arg(directory).args(programs);
+    assert!(install.status().unwrap().success());
+    directory.join("copr-keygen")
 }

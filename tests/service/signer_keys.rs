@@ -133,11 +133,17 @@ fn keys_of_dsa_sign_through_gpg_agent() {
 
 #[test]
 fn key_files_of_the_old_format() {
+    let version = Command::new("gpg").arg("--version").output().unwrap();
+    // GnuPG 2.4 makes no files of the old format.
+    let makes_old = text(&version).starts_with("gpg (GnuPG) 2.2");
     for (options, contains, is_old) in [
         ("s2k-count 65536\ndisable-extended-key-format", "25:openpgp-s2k3-sha1-aes-cbc", true),
         // A count of its own, as of agents that measure how fast the machine is.
         ("s2k-count 1048576", "openpgp-s2k3-ocb-aes", false),
     ] {
+        if is_old && !makes_old {
+            continue;
+        }
         let (rsa, ecdsa) = ("rsa#project@copr.example.org", "p256#project@copr.example.org");
         let old_host = OldHost::new(&[]);
         fs::write(old_host.gnupg().join("gpg-agent.conf"), format!("{options}\n")).unwrap();
