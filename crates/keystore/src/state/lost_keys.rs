@@ -9,6 +9,7 @@ use gpg::{Keygrip, text};
 
 use crate::error::{Error, Result};
 use crate::home::Homes;
+use crate::home::on_disk::HomeVersion;
 use crate::identity::NameEmail;
 use crate::layout::{KEYS, PARTS, PHRASES, RECORD, SECRET_KEY_LINKS};
 use crate::remedy::quote_path;
@@ -21,26 +22,30 @@ pub fn check(root: &Path) -> Result<()> {
         !found.is_dir()
             || Homes::new(root).identities().map_or(true, |mut names| names.next().is_some())
     };
-    let has_keys = || keys.symlink_metadata().is_ok_and(has_some);
-    // At every start: more is looked at only where there is something to doubt.
-    if has_keys() {
-        return Ok(());
-    }
-    let is_there = keys.symlink_metadata().is_ok();
     let (phrases, secret_keys) = (root.join(PHRASES), root.join(SECRET_KEY_LINKS));
-    // A phrase is linked to when its home is there, a secret key shortly before.
-    let mut links = links(&phrases);
-    if !is_there {
-        let orphans = orphans(root);
-        if orphans > 0 {
-            return Err(Error::Settings(orphans_without_certificates(root, orphans)));
+    // A key that is made or brought back meanwhile changes the directory of its link: then all is looked at anew.
+    let is_there = loop {
+        let before = HomeVersion::of(&phrases);
+        // At every start: more is looked at only where there is something to doubt.
+        if keys.symlink_metadata().is_ok_and(has_some) {
+            return Ok(());
         }
-        links += self::links(&secret_keys);
-    }
-    // The first key may have been made, or brought back, since it was looked for.
-    if links == 0 || has_keys() {
-        return Ok(());
-    }
+        let is_there = keys.symlink_metadata().is_ok();
+        // A phrase is linked to when its home is there, a secret key shortly before.
+        let mut links = links(&phrases);
+        if !is_there {
+            let orphans = orphans(root);
+            if orphans > 0 {
+                return Err(Error::Settings(orphans_without_certificates(root, orphans)));
+            }
+            links += self::links(&secret_keys);
+        }
+        match before == HomeVersion::of(&phrases) {
+            _ if links == 0 => return Ok(()),
+            true => break is_there,
+            false => {}
+        }
+    };
     let way = match moved_away(root) {
         Some(aside) => {
             let (keys, aside) = (quote_path(&keys), quote_path(&aside));
@@ -93,16 +98,17 @@ fn moved_away(root: &Path) -> Option<PathBuf> {
     paths.find(|path| entries(path).any(is_home))
 }
 
-/// The link in the directory `phrases` of an identity whose home is lost. It is made after the home and gone before it,
-/// so both are looked at twice: a key may be removed and brought back meanwhile.
+/// The link in the directory `phrases` of an identity whose home is lost. It is made after the home and gone before it.
+/// A key may be removed and brought back meanwhile: only a link that is the same before and after counts.
 pub(crate) fn link_of<E>(
     phrases: &Path,
     name_email: &NameEmail,
     has_home: impl Fn() -> std::result::Result<bool, E>,
 ) -> std::result::Result<Option<PathBuf>, E> {
     let link = phrases.join(name_email.as_str());
-    let leads_nowhere = || Ok(link.is_symlink() && !has_home()?);
-    Ok((leads_nowhere()? && leads_nowhere()?).then_some(link))
+    let before = HomeVersion::of(&link);
+    let is_lost = link.is_symlink() && !has_home()? && before == HomeVersion::of(&link);
+    Ok(is_lost.then_some(link))
 }
 
 fn links(directory: &Path) -> usize {
@@ -132,13 +138,15 @@ mod tests {
         let (home, link) = (keys.join(name_email.as_str()), phrases.join(name_email.as_str()));
         let ends = AtomicBool::new(false);
         thread::scope(|scope| {
-            // In the order of making and removing keys.
+            // In the order of making and removing keys, no faster than the clock of a file system ticks.
             scope.spawn(|| {
                 while !ends.load(Ordering::Relaxed) {
                     fs::create_dir(&home).unwrap();
                     symlink("home", &link).unwrap();
+                    thread::sleep(Duration::from_millis(10));
                     fs::remove_file(&link).unwrap();
                     fs::remove_dir(&home).unwrap();
+                    thread::sleep(Duration::from_millis(10));
                 }
             });
             let begun = Instant::now();
