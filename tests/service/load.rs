@@ -88,8 +88,7 @@ fn under_idle_and_dripping_connections_it_stays_quick_and_small() {
     times.sort();
     let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
     assert!(median <= Duration::from_millis(100), "median of {}: {median:?}", times.len());
-    // A machine that is busy with other things may pause for a second. A dripper times out after five.
-    assert!(worst <= Duration::from_secs(4), "worst of {}: {worst:?}", times.len());
+    assert!(worst <= Duration::from_secs(1), "worst of {}: {worst:?}", times.len());
     assert!(threads <= 300, "{threads} threads");
 
     while drippers.iter().any(|dripper| dripper.is_connected) {
