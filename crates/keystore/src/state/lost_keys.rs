@@ -40,10 +40,11 @@ pub fn check(root: &Path) -> Result<()> {
             }
             links += self::links(&secret_keys);
         }
-        match before == HomeVersion::of(&phrases) {
-            _ if links == 0 => return Ok(()),
-            true => break is_there,
-            false => {}
+        if links == 0 {
+            return Ok(());
+        }
+        if before == HomeVersion::of(&phrases) {
+            break is_there;
         }
     };
     let way = match moved_away(root) {
@@ -106,8 +107,10 @@ pub(crate) fn link_of<E>(
     has_home: impl Fn() -> std::result::Result<bool, E>,
 ) -> std::result::Result<Option<PathBuf>, E> {
     let link = phrases.join(name_email.as_str());
-    let before = HomeVersion::of(&link);
-    let is_lost = link.is_symlink() && !has_home()? && before == HomeVersion::of(&link);
+    let Some(before) = link.symlink_metadata().ok().filter(Metadata::is_symlink) else {
+        return Ok(None);
+    };
+    let is_lost = !has_home()? && HomeVersion::of(&link) == Some(HomeVersion::from(&before));
     Ok(is_lost.then_some(link))
 }
 
