@@ -1,6 +1,7 @@
 //! The values of settings: from the text that somebody wrote to what it means, or to what it must be.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use cluster::Endpoint;
@@ -15,6 +16,10 @@ const POOL_MAX: usize = 10_000;
 
 /// The longest duration: a hundred years of 365.25 days. Added to the time of now it is still a time.
 const DURATION_MAX: Duration = Duration::from_secs(100 * 31_557_600);
+
+/// Asked for once: the answer is in several files of the cgroups.
+static CORES: LazyLock<usize> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
 
 /// A value, or what it must be.
 type Result<T> = std::result::Result<T, String>;
@@ -93,7 +98,7 @@ pub fn yes_or_no(text: &str) -> Result<bool> {
 /// How many at once; one per core for 0.
 pub fn jobs(text: &str) -> Result<usize> {
     match text.parse() {
-        Ok(0) => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+        Ok(0) => Ok(*CORES),
         Ok(count @ 1..=256) => Ok(count),
         _ => Err("must be a number from 1 to 256, or 0 for one per core".into()),
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::files::durable::{rename, write_new};
-use crate::home::staging::process_tag::{ProcessTag, boot_id};
+use crate::home::staging::process_tag::{BOOT_ID, ProcessTag};
 use crate::layout::HOST_MARK;
 use crate::remedy::quote_path;
 
@@ -44,7 +44,7 @@ impl HostMark {
         if tag.is_alone() {
             return Ok(None);
         }
-        let kernel = boot_id().unwrap_or_else(|| UNKNOWN.into());
+        let kernel = BOOT_ID.as_deref().unwrap_or(UNKNOWN);
         Self::take_as(root, &format!("{} {kernel}", tag.host()), BEAT, SILENCE).map(Some)
     }
 

@@ -11,6 +11,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::statfs::{FsType, statfs};
@@ -51,11 +52,12 @@ impl ProcessTag {
         // yet when `check` looks at a host without a state.
         let device = fs::metadata(directory).map_or(0, |found| found.dev());
         // Else no other process is known to run under the same kernel.
-        let kernel = boot_id()
+        let kernel = BOOT_ID
+            .as_ref()
             .map_or_else(rand::random, |boot| fnv1a(format!("{boot} {device}").as_bytes()));
         let is_alone = statfs(directory)
             .is_ok_and(|found| OF_ONE_KERNEL.map(magic).contains(&found.filesystem_type()));
-        Self { kernel: format!("{kernel:08x}"), host: host(), is_alone }
+        Self { kernel: format!("{kernel:08x}"), host: HOST.clone(), is_alone }
     }
 
     /// Eight hexadecimal digits that stand for the host.
@@ -103,21 +105,21 @@ pub fn last_sign_of_life(entry: &Path, home: &str) -> Option<SystemTime> {
 }
 
 /// The identity of the running kernel, where it can be read.
-pub fn boot_id() -> Option<String> {
+pub static BOOT_ID: LazyLock<Option<String>> = LazyLock::new(|| {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let id = id.trim();
     (id.len() == 36).then(|| id.to_owned())
-}
+});
 
 /// Eight hexadecimal digits that stand for this host: of its machine-id, else of its host name.
-fn host() -> String {
+static HOST: LazyLock<String> = LazyLock::new(|| {
     let identity = match fs::read_to_string("/etc/machine-id") {
         Ok(id) if id.trim().len() == 32 => id.trim().to_owned(),
         _ => nix::unistd::gethostname()
             .map_or_else(|_| "unknown".to_owned(), |name| name.to_string_lossy().into_owned()),
     };
     format!("{:08x}", fnv1a(identity.as_bytes()))
-}
+});
 
 /// The type that statfs(2) returns: as wide, and as signed, as the architecture has it.
 fn magic(number: u32) -> FsType {
@@ -144,7 +146,7 @@ mod tests {
     #[test]
     fn identities_are_stable_and_short() {
         assert_eq!(fnv1a(b"a"), 0xe40c_292c);
-        assert_eq!(host().len(), 8);
+        assert_eq!(HOST.len(), 8);
         let name = || ProcessTag::of(Path::new("/")).name();
         assert_eq!(name().len(), 17);
         assert_eq!(name()[..13], name()[..13]);
