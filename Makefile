@@ -77,9 +77,10 @@ examples: build
 man:
 	$(CARGO) run --quiet --locked --example manual
 
+# Twice as many tests at once as there are processors: half of the time a test waits for gpg, etcd or a clock.
 test:
 	@tools/setup build test
-	$(CARGO) test --locked --workspace
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))} $(CARGO) test --locked --workspace
 
 test-system: examples
 	@tools/setup system
