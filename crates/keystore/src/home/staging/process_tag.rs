@@ -107,8 +107,7 @@ pub fn last_sign_of_life(entry: &Path, home: &str) -> Option<SystemTime> {
 /// The identity of the running kernel, where it can be read.
 pub static BOOT_ID: LazyLock<Option<String>> = LazyLock::new(|| {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    let id = id.trim();
-    (id.len() == 36).then(|| id.to_owned())
+    Some(id.trim().to_owned()).filter(|id| id.len() == 36)
 });
 
 /// Eight hexadecimal digits that stand for this host: of its machine-id, else of its host name.
