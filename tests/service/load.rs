@@ -70,16 +70,22 @@ fn under_idle_and_dripping_connections_it_stays_quick_and_small() {
     let mut host = Host::new(Transport::PassedTcp, &[]);
     host.limit_files(1024); // what systemd gives it
     host.launch();
+    // Nobody else connects to this one: it shows how long a request takes on a machine as busy as this is now.
+    let undisturbed = Host::start(Transport::PassedTcp);
     let idle: Vec<_> = (0..2000).map(|_| host.connect().unwrap()).collect();
     let mut drippers: Vec<_> = (0..200).map(|number| Dripper::new(&host, number)).collect();
     let opened = Instant::now();
 
-    let mut times = Vec::new();
-    let mut threads = 0;
-    while opened.elapsed() < Duration::from_secs(3) {
+    let ping = |host: &Host| {
         let asked = Instant::now();
         assert_eq!(host.get("/ping").unwrap().status, 200);
-        times.push(asked.elapsed());
+        asked.elapsed()
+    };
+    let (mut times, mut undisturbed_worst) = (Vec::new(), Duration::ZERO);
+    let mut threads = 0;
+    while opened.elapsed() < Duration::from_secs(3) {
+        times.push(ping(&host));
+        undisturbed_worst = undisturbed_worst.max(ping(&undisturbed));
         threads = threads.max(process_status(&host, "Threads"));
         if times.len() % 10 == 0 {
             drippers.iter_mut().for_each(Dripper::drip);
@@ -88,7 +94,8 @@ fn under_idle_and_dripping_connections_it_stays_quick_and_small() {
     times.sort();
     let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
     assert!(median <= Duration::from_millis(100), "median of {}: {median:?}", times.len());
-    assert!(worst <= Duration::from_secs(1), "worst of {}: {worst:?}", times.len());
+    let bound = Duration::from_secs(1) + 2 * undisturbed_worst;
+    assert!(worst <= bound, "worst of {}: {worst:?}, at most {bound:?}", times.len());
     assert!(threads <= 300, "{threads} threads");
 
     while drippers.iter().any(|dripper| dripper.is_connected) {
