@@ -1,7 +1,8 @@
-//! Options in `gpg-agent.conf` for an agent that signs for many clients at once: their text, and the search for
-//! them in a configuration.
+//! Options in `gpg-agent.conf` for an agent that signs for many clients at once. This module writes them, and
+//! finds those that an existing configuration lacks.
 
-/// How often a passphrase is hashed. Ours are 256 random bits: more rounds add time and nothing else.
+/// The number of bytes that gpg-agent hashes to turn a passphrase into a key (`s2k-count`). Passphrases here
+/// are 256 random bits, so a higher count would cost time and add no security.
 pub const S2K_COUNT: &str = "65536";
 
 /// A line of `gpg-agent.conf`.
@@ -22,7 +23,7 @@ impl AgentOption {
         Self { name, value: Some(value) }
     }
 
-    /// The line, without its end.
+    /// Returns the option as a line of `gpg-agent.conf`, without the line feed.
     pub fn line(self) -> String {
         match self.value {
             Some(value) => format!("{} {value}", self.name),
@@ -33,24 +34,24 @@ impl AgentOption {
 
 /// The options of an agent that signs for many clients at once with protected keys.
 ///
-/// A protected key is opened in secure memory, of which gpg-agent has 64 KiB: enough for some eight RSA-4096
-/// keys. With one more client, signatures fail with "Cannot allocate memory". `auto-expand-secmem` makes
-/// libgcrypt add areas of the size named here, each enough for more than a hundred keys. Unlike the first
-/// area they are not locked into memory, so the unit of signd has `MemorySwapMax=0`. An agent reads the
-/// option only when it starts, not on SIGHUP (GnuPG 2.2.40 and 2.4.7).
+/// gpg-agent decrypts a protected key into secure memory. It has 64 KiB of that, enough for about eight
+/// RSA-4096 keys. With one more client, signatures fail with "Cannot allocate memory". `auto-expand-secmem`
+/// makes libgcrypt add areas of the size given here, each enough for more than a hundred keys. Unlike the first
+/// area, they are not locked into memory, so the unit of signd has `MemorySwapMax=0`. An agent reads the option
+/// only when it starts, not on SIGHUP (GnuPG 2.2.40 and 2.4.7).
 pub const FOR_MANY_CLIENTS: [AgentOption; 3] = [
     AgentOption::flag("allow-loopback-pinentry"),
     AgentOption::with("s2k-count", S2K_COUNT),
     AgentOption::with("auto-expand-secmem", "0x100000"),
 ];
 
-/// The text of a `gpg-agent.conf` with these options.
+/// Returns the text of a `gpg-agent.conf` with these options.
 pub fn agent_configuration<'a>(options: impl IntoIterator<Item = &'a AgentOption>) -> String {
     options.into_iter().map(|option| format!("{}\n", option.line())).collect()
 }
 
-/// The options of [`FOR_MANY_CLIENTS`] that `configuration` does not mention. An option with another value, or
-/// its opposite (`no-…`), is an operator's decision and not missing.
+/// Returns the options of [`FOR_MANY_CLIENTS`] that `configuration` does not mention. An option with another
+/// value, or its opposite (`no-…`), counts as mentioned: an operator has decided on it.
 pub fn missing_for_many_clients(configuration: &[u8]) -> Vec<AgentOption> {
     let mut missing = FOR_MANY_CLIENTS.to_vec();
     for line in configuration.split(|byte| *byte == b'\n') {
@@ -61,7 +62,7 @@ pub fn missing_for_many_clients(configuration: &[u8]) -> Vec<AgentOption> {
     missing
 }
 
-/// `configuration`, unchanged, with these options added at its end.
+/// Returns `configuration` unchanged, with these options appended.
 pub fn with_options(configuration: &[u8], options: &[AgentOption]) -> Vec<u8> {
     let mut text = configuration.to_vec();
     if text.last().is_some_and(|byte| *byte != b'\n') {

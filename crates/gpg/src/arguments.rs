@@ -1,29 +1,29 @@
-//! Reads a gpg command line as obs-signd and operators write it. It finds the users (`-u` and the positional
-//! ones) and keeps the rest as it is. Only the options in the tables below are accepted: for an unknown option it
-//! cannot be told whether the next word is its value.
+//! Parses a gpg command line as obs-signd and operators write it. The parser finds the user IDs (`-u` and
+//! positional arguments) and keeps everything else as it is. It accepts only the options in the tables below.
+//! With an unknown option, the parser could not tell whether the next argument is the option's value.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-/// The meaning of a command line.
+/// What a command line asks gpg to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Call {
-    /// About gpg itself (`--version`): there is no user in it.
+    /// Prints something about gpg itself (`--version`) and names no user.
     AboutGpg,
     /// Reads public keys.
     Read {
-        /// All options, the command among them.
+        /// All options, including the command.
         options: Vec<OsString>,
         /// The users whose keys are read; empty for all keys.
         users: Vec<OsString>,
     },
-    /// Signs.
+    /// Makes a signature.
     Sign {
-        /// All options, the command among them, less the user.
+        /// All options, including the command but not `-u`.
         options: Vec<OsString>,
-        /// The user who signs.
+        /// The user whose key signs.
         user: OsString,
-        /// The words behind the options.
+        /// The positional arguments: the files to sign.
         files: Vec<OsString>,
     },
 }
@@ -47,12 +47,13 @@ const FLAGS: &str = "--armor --no-armor -a --batch --no-batch --no-tty --yes --q
 const VALUED: &str = "--digest-algo --pinentry-mode --passphrase-fd --status-fd --logger-fd \
     --keyid-format --list-options --export-options --faked-system-time --output -o --comment";
 
-/// Options whose value is the user.
+/// Options whose value is a user.
 const USER: &str = "--local-user -u";
 
-/// Reads `arguments`, which do not contain the program's name. `Err` is a sentence.
+/// Parses `arguments`, which do not include the program's name. `Err` is a sentence for the user.
 pub fn parse(arguments: &[OsString]) -> Result<Call, String> {
-    // signd asks for a public key without `--` before the user, who may look like an option.
+    // signd exports a public key without `--` before the user, so a user that looks like an option must be
+    // taken as one.
     if let [export, armor, user] = arguments {
         if export == "--export" && armor == "-a" {
             let options = vec![export.clone(), armor.clone()];
@@ -87,7 +88,7 @@ fn unknown(word: &OsStr) -> String {
     format!("option {word:?} is not known here")
 }
 
-/// The words of a command line, each with its kind.
+/// The arguments of a command line, sorted by kind.
 #[derive(Default)]
 struct Words {
     options: Vec<OsString>,
@@ -119,7 +120,7 @@ impl Words {
         Ok(())
     }
 
-    /// A cluster of one-letter options, like `-sbo`. Only the last one can have a value.
+    /// Parses a cluster of one-letter options, like `-sbo`. Only the last letter can be an option with a value.
     fn short_options<'a>(
         &mut self,
         word: &OsStr,
@@ -140,7 +141,7 @@ impl Words {
         Ok(())
     }
 
-    /// Takes the option `name`, found in `word`, and its value if it has one.
+    /// Records the option `name`, which stands in the argument `word`, and its value if it takes one.
     fn option(
         &mut self,
         name: &str,
@@ -167,7 +168,8 @@ impl Words {
 
     fn into_call(mut self) -> Result<Call, String> {
         match (self.about, self.reading, self.signing) {
-            // gpg itself would see a command, or the word before "--version", first.
+            // gpg itself acts on a command, or on an argument before `--version`, before it gets to
+            // `--version`.
             (true, false, false) if self.users.is_empty() && self.rest.is_empty() => {
                 Ok(Call::AboutGpg)
             }

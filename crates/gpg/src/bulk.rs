@@ -1,4 +1,5 @@
-//! Reads a keyring of many certificates in one pass. The keyring is never written, and no file is left beside it.
+//! Reads a keyring of many certificates with one gpg process. gpg never writes the keyring and leaves no file
+//! beside it.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -11,21 +12,22 @@ use crate::inspect::parse_listing;
 use crate::listing::Certificate;
 use crate::programs::Gpg;
 
-/// How long gpg may take to read a whole keyring; `gpg_timeout` is about one key.
+/// How long gpg may take to read a whole keyring. The setting `gpg_timeout` does not apply: it is meant for one
+/// key.
 const BULK_TIME: Duration = Duration::from_secs(3600);
 
-/// A listing is parsed in pieces of about this many bytes.
+/// The approximate size, in bytes, of the pieces in which a listing is parsed.
 const PIECE: usize = 1024 * 1024;
 
 impl Gpg {
-    /// Writes all certificates of a keyring to the new file `into`, one after the other.
+    /// Exports all certificates of a keyring, one after the other, into the new file `into`.
     pub fn export_all(&self, keyring: Keyring, into: &Path) -> Result<()> {
         let call = self.bulk_call(keyring).words(["--no-armor", "--export"]);
         run_into(call, into, "exporting a keyring")
     }
 
-    /// Hands every certificate of a keyring to `each`, in the keyring's order, with keygrips and
-    /// without signatures. The listing goes through the new file `through`.
+    /// Calls `each` with every certificate of a keyring, in the order of the keyring. The certificates have
+    /// keygrips and no signatures. gpg writes its listing to the new file `through` first.
     pub fn list_all(
         &self,
         keyring: Keyring,
@@ -37,8 +39,8 @@ impl Gpg {
         read_listing(keyring.file, through, each)
     }
 
-    /// Hands every key of a stream of secret keys to `each`, as `gpg --export-secret-keys` and the
-    /// `secring.gpg` of GnuPG 1.4 have them. No key is imported; `work` is a directory of staging.
+    /// Calls `each` with every key in a file of secret keys: the output of `gpg --export-secret-keys`, or the
+    /// `secring.gpg` of GnuPG 1.4. No key is imported. `work` is a staging directory.
     pub fn list_secret_keys(
         &self,
         file: &Path,
@@ -46,7 +48,7 @@ impl Gpg {
         through: &Path,
         each: impl FnMut(Certificate),
     ) -> Result<()> {
-        // gpg needs a keyring for this, and makes an empty one.
+        // gpg insists on a keyring even for this command, and creates an empty one.
         let keyring = Keyring { home: work, file: &work.join("none.kbx") };
         let call = self.bulk_call(keyring).words(LISTING).words(["--show-keys"]).on(file);
         run_into(call, through, "listing secret keys")?;
@@ -64,7 +66,8 @@ fn run_into(call: GpgCall, into: &Path, doing: &str) -> Result<()> {
     call.stdout_to(file).run()?.succeeded(doing).map(drop)
 }
 
-/// Reads the listing of `file` that gpg has written to the file `path`.
+/// Parses the listing that gpg has written to `path`, and calls `each` with every certificate. Errors name
+/// `file`, which is what gpg has listed.
 fn read_listing(file: &Path, path: &Path, mut each: impl FnMut(Certificate)) -> Result<()> {
     let reading = |e| Error::io(format!("reading {}", path.display()), e);
     let mut listing = BufReader::new(File::open(path).map_err(reading)?);

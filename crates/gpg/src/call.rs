@@ -1,5 +1,5 @@
-//! One call of gpg: its command line, its streams and its limits, with or without an agent of its own.
-//! Every gpg of this program but `--version` gets its command line here.
+//! One run of gpg: its command line, its standard streams and its time limit, with or without an agent of its
+//! own. Every gpg command line of this crate except `--version` is built here.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -19,8 +19,8 @@ use crate::programs::{Gpg, check_program};
 use crate::status::Status;
 use crate::text::printable;
 
-/// Options of every gpg here: no question, no agent it would start itself, no trust database. Signatures last,
-/// whatever `/etc/gnupg/gpg.conf` says.
+/// Options of every gpg. It asks no questions, starts no agent by itself and needs no trust database. Its
+/// signatures do not expire, whatever `/etc/gnupg/gpg.conf` says.
 const ALWAYS: [&str; 6] = [
     "--batch",
     "--no-tty",
@@ -30,16 +30,18 @@ const ALWAYS: [&str; 6] = [
     "--default-sig-expire=0",
 ];
 
-/// Has gpg print status lines among its output. A gpg with an agent always does.
+/// Makes gpg print status lines on its standard output. A gpg with an agent of its own always gets this option.
 pub(crate) const STATUS: &str = "--status-fd=1";
 
-/// Options for a listing that [`crate::listing::parse`] reads in full.
+/// Options of a listing for [`crate::listing::parse`].
 pub(crate) const LISTING: [&str; 3] = ["--with-colons", "--with-keygrip", "--fixed-list-mode"];
 
-/// Options of every agent here. Its passphrases are 256 random bits: stretching them (`--s2k-count`) would
-/// add time and nothing else. It need not watch its socket and its home either: the kernel takes some 15 ms
-/// to end a process that has watched files (inotify), and each agent here is waited for. Passphrases come
-/// through gpg, whatever `/etc/gnupg/gpg-agent.conf` says.
+/// Options of every agent that is started here.
+///
+/// Passphrases are 256 random bits, so stretching them (`--s2k-count`) would cost time and add no security. The
+/// agent does not watch its socket or its home. The kernel takes some 15 ms to end a process that watches files
+/// (inotify), and every run waits for its agent to end. gpg passes the passphrase on, whatever
+/// `/etc/gnupg/gpg-agent.conf` says.
 const AGENT: [&str; 9] = [
     "--no-detach",
     "--quiet",
@@ -55,16 +57,16 @@ const AGENT: [&str; 9] = [
 /// How long gpgconf may take.
 const GPGCONF_TIME: Duration = Duration::from_secs(2);
 
-/// Where a certificate is read from.
+/// A keyring, and the GnuPG home that gpg uses to read it.
 #[derive(Clone, Copy, Debug)]
 pub struct Keyring<'a> {
-    /// A GnuPG home; nothing is written there.
+    /// A GnuPG home. Reading the keyring writes nothing to it.
     pub home: &'a Path,
     /// The file with the public keys.
     pub file: &'a Path,
 }
 
-/// A gpg that is about to be run in a home of staging.
+/// A run of gpg in a staging home that is being prepared.
 pub(crate) struct GpgCall<'a> {
     gpg: &'a Gpg,
     pub(crate) home: &'a Path,
@@ -76,22 +78,23 @@ pub(crate) struct GpgCall<'a> {
     stop: Option<BorrowedFd<'a>>,
 }
 
-/// The output of a gpg that has succeeded.
+/// The output of a gpg that exited with status 0.
 #[derive(Debug)]
 pub(crate) struct Output {
-    /// Status lines, and the output of the command.
+    /// Its standard output: status lines, and the output of the command.
     pub(crate) stdout: Vec<u8>,
-    /// Its messages on stderr, in one printable line.
+    /// Its messages on standard error, as one printable line.
     pub(crate) words: String,
 }
 
 impl Gpg {
-    /// A call in `home` that ends by `deadline` and within the setting `gpg_timeout`.
+    /// Prepares a run of gpg in `home`. It ends by `deadline`, and after `gpg_timeout` (a setting) at the
+    /// latest.
     pub(crate) fn call<'a>(&'a self, home: &'a Path, deadline: Instant) -> GpgCall<'a> {
         self.long_call(home, deadline.min(Instant::now() + self.timeout))
     }
 
-    /// As [`Gpg::call`], without regard to `gpg_timeout`, which is about one key.
+    /// As [`Gpg::call`], but not limited by `gpg_timeout`, which is meant for work on one key.
     pub(crate) fn long_call<'a>(&'a self, home: &'a Path, deadline: Instant) -> GpgCall<'a> {
         GpgCall {
             gpg: self,
@@ -106,19 +109,19 @@ impl Gpg {
         .words(ALWAYS)
     }
 
-    /// Ends the agent of a home that is not in staging, if one runs there.
+    /// Ends the agent of a home outside of staging, if one is running.
     pub fn end_agent(&self, home: &Path) {
         self.run_gpgconf(home, &["--kill", "gpg-agent"], Instant::now() + GPGCONF_TIME);
     }
 
-    /// For a user who is logged in, gpg binds the sockets of a home in a directory of their own
-    /// below `/run/user/<uid>/gnupg`, which would stay for ever. A system user has none of this.
+    /// Removes the directory below `/run/user/<uid>/gnupg` in which gpg binds the sockets of a home for a user
+    /// who is logged in. It would stay for ever. For a system user, gpg makes no such directory.
     fn remove_socket_directory(&self, home: &Path, deadline: Instant) {
         if !Path::new("/run/user").join(nix::unistd::geteuid().to_string()).is_dir() {
             return;
         }
         let now = Instant::now();
-        // The caller must still be able to answer in time.
+        // The caller must still be able to answer its client in time.
         let most = (now + GPGCONF_TIME).min(deadline.max(now) + Duration::from_millis(250));
         self.run_gpgconf(home, &["--remove-socketdir"], most);
     }
@@ -141,32 +144,33 @@ impl<'a> GpgCall<'a> {
         self
     }
 
-    /// Adds the object of the command: a word that is not an option, even if it begins with a hyphen.
+    /// Adds the operand of the command. It is never taken for an option, even if it begins with a hyphen.
     pub(crate) fn on(self, what: impl Into<OsString>) -> Self {
         self.words(["--".into(), what.into()])
     }
 
-    /// Reads `keyring` without leaving a file there. Its claims that signatures were verified before are ignored.
+    /// Reads certificates from `keyring` and leaves no file beside it. gpg ignores the keyring's cached results
+    /// of signature checks.
     pub(crate) fn reading(self, keyring: Keyring) -> Self {
         self.words(["--no-options", "--lock-never", "--no-sig-cache", "--no-default-keyring"])
             .words(["--keyring".into(), keyring.file.as_os_str().to_owned()])
     }
 
-    /// Gives gpg this Unix time in the place of now. With "!" the time stands still, however long gpg takes.
+    /// Makes gpg take `time` (Unix time) for the current time. The "!" stops that clock, however long gpg runs.
     pub(crate) fn at(self, time: Option<u64>) -> Self {
         self.words(time.map(|at| format!("--faked-system-time={at}!")))
     }
 
-    /// Answers gpg's question for a passphrase with the first line of standard input. gpg reads that line
-    /// byte by byte, so that `rest` is still there for the command.
+    /// Gives gpg the passphrase in the first line of standard input. gpg reads that line byte by byte, so
+    /// `rest` is left for the command.
     pub(crate) fn passphrase(self, passphrase: &[u8], rest: &[u8]) -> Self {
         self.words(["--pinentry-mode=loopback", "--passphrase-fd=0"])
             .input(&[passphrase, b"\n", rest])
     }
 
-    /// Writes these pieces to standard input, at most 4096 bytes.
+    /// Sets the bytes that are written to standard input: these pieces, at most 4096 bytes in all.
     pub(crate) fn input(mut self, pieces: &[&[u8]]) -> Self {
-        // Never grown, which would leave a copy of a secret behind.
+        // Allocated at full size: a vector that grows leaves copies of the secret behind.
         let mut input = Vec::with_capacity(pieces.iter().map(|piece| piece.len()).sum());
         pieces.iter().for_each(|piece| input.extend_from_slice(piece));
         self.input = Zeroizing::new(input);
@@ -185,13 +189,14 @@ impl<'a> GpgCall<'a> {
         self
     }
 
-    /// Runs at idle priority, and no longer than until `stop` becomes readable.
+    /// Runs gpg at idle priority and kills it when `stop` becomes readable.
     pub(crate) fn in_background_until(mut self, stop: BorrowedFd<'a>) -> Self {
         self.stop = Some(stop);
         self
     }
 
-    /// Starts gpg without an agent, to be fed through its standard input.
+    /// Starts gpg without an agent. The caller feeds its standard input. gpg is killed if it makes no progress
+    /// for `patience`.
     pub(crate) fn start(self, stdout: Stdio, patience: Duration) -> Result<Feed> {
         let program = &self.gpg.gpg;
         let mut command = process::command(program, false);
@@ -199,21 +204,22 @@ impl<'a> GpgCall<'a> {
         Feed::start(command, patience).map_err(|e| not_run(program, e))
     }
 
-    /// Runs gpg without an agent, for commands that need no secret key.
+    /// Runs gpg without an agent of its own.
     pub(crate) fn run(self) -> Result<Finished> {
         let program = &self.gpg.gpg;
         self.run_program(program)
     }
 
-    /// Runs gpg with an agent of its own, which is gone afterwards.
+    /// Runs gpg with an agent of its own, which has ended when this returns.
     pub(crate) fn run_with_agent(mut self) -> Result<Finished> {
-        // Behind the home, which is always first, and before any command.
+        // After `--homedir` and its value, which always come first, and before any command.
         self.arguments.insert(2, STATUS.into());
         let gpg = self.gpg.gpg.clone();
         self.run_below_agent(gpg)
     }
 
-    /// Talks to an agent of its own, which is gone afterwards. Standard input is for gpg-connect-agent.
+    /// Runs gpg-connect-agent with an agent of its own, which has ended when this returns. Standard input holds
+    /// the commands for gpg-connect-agent.
     pub(crate) fn talk_to_agent(mut self) -> Result<Finished> {
         self.arguments = vec!["--homedir".into(), self.home.into(), "--no-autostart".into()];
         let client = self.gpg.gpg.with_file_name("gpg-connect-agent");
@@ -221,9 +227,9 @@ impl<'a> GpgCall<'a> {
         self.run_below_agent(client)
     }
 
-    /// Runs `program` with an agent. gpg-agent makes its sockets, turns the program into its own parent and
-    /// watches it; both are in one process group. So the agent needs no polling to start and cannot outlive the
-    /// group.
+    /// Runs `program` with an agent. gpg-agent makes its sockets, forks, and then executes the program in the
+    /// parent process; the agent watches that process. Both are in one process group. So nobody has to poll
+    /// until the agent is up, and the agent cannot outlive the group.
     fn run_below_agent(mut self, program: PathBuf) -> Result<Finished> {
         let Self { gpg, home, deadline, .. } = self;
         gpg.check_installed()?;
@@ -250,8 +256,8 @@ fn not_run(program: &Path, error: io::Error) -> Error {
 }
 
 impl Finished {
-    /// The output of gpg, if it ended with exit status 0. `doing` names its task in the error for a full file
-    /// system, which is that of the state directory: gpg works in staging.
+    /// Returns the output of gpg if it exited with status 0. If gpg ran out of disk space, [`Error::NoSpace`]
+    /// names the task `doing` and the file system of the state directory, where gpg works in staging.
     pub(crate) fn succeeded(self, doing: &str) -> Result<Output> {
         self.succeeded_on(FullDisk::State, doing)
     }
@@ -272,14 +278,14 @@ impl Finished {
     }
 }
 
-/// The shortage that gpg's messages name in the words of strerror(3).
+/// Returns the shortage of space that gpg's messages report, in the words of strerror(3).
 fn named_shortage(words: &str) -> Option<Shortage> {
     let named = |text, shortage| words.contains(text).then_some(shortage);
     named("No space left on device", Shortage::Space)
         .or(named("Disk quota exceeded", Shortage::Quota))
 }
 
-/// The first 2,000 bytes of gpg's messages as one printable line.
+/// Returns the first 2,000 bytes of gpg's messages as one printable line.
 fn one_line(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(2000)]);
     let lines: Vec<_> = text.lines().map(|line| printable(line.trim())).collect();

@@ -1,4 +1,4 @@
-//! Exports, merges, prolongs and revokes certificates. All but the export happens in homes of staging.
+//! Exports, merges, prolongs and revokes certificates. Everything except the export happens in staging homes.
 
 use std::path::Path;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use crate::signature::FOR_ANY_KEY;
 use crate::status::Status;
 
 impl Gpg {
-    /// A certificate with all its signatures, binary or armored.
+    /// Exports a certificate with all its signatures, binary or armored.
     pub fn export(
         &self,
         keyring: Keyring,
@@ -31,9 +31,9 @@ impl Gpg {
         }
     }
 
-    /// Merges the certificates in `file` into the keyring of `home`, which is in staging; returns the
-    /// fingerprints that gpg found in the file. gpg works at the time `at`, as it takes no key that was created
-    /// later than now.
+    /// Merges the certificates in `file` into the keyring of the staging home `home`. Returns the fingerprints
+    /// that gpg found in the file. gpg runs with the clock at `at`, because it does not import a key that was
+    /// created in the future.
     pub fn import(
         &self,
         home: &Path,
@@ -46,8 +46,10 @@ impl Gpg {
         Ok(Status::parse(&output.stdout).imported)
     }
 
-    /// Merges the revocation in `file` into the keyring of `home`, which is in staging, at the time `at`. gpg
-    /// clears the owner trust of a revoked key, and fails without a trust database. So this call may make one.
+    /// Merges the revocation in `file` into the keyring of the staging home `home`, with gpg's clock at `at`.
+    ///
+    /// gpg clears the owner trust of a revoked key, and fails if there is no trust database. So this run may
+    /// create one.
     pub fn import_revocation(
         &self,
         home: &Path,
@@ -60,8 +62,8 @@ impl Gpg {
         call.run()?.succeeded("revoking a certificate").map(drop)
     }
 
-    /// Gives the key in `home`, which is in staging, a new expiry (Unix time). gpg puts the new
-    /// self-signatures in place of the newest old ones.
+    /// Gives the key in the staging home `home` a new expiry (Unix time). In the keyring, the new
+    /// self-signatures replace the newest old ones.
     pub fn set_expiry(
         &self,
         home: &Path,

@@ -1,5 +1,5 @@
-//! The clock of this host, moments as operators write them, and times as text. A time is a Unix time in seconds,
-//! which OpenPGP keeps in 32 bits (RFC 9580, 3.5).
+//! The clock of this host, points in time as operators write them, and times as text. Every time is a Unix time
+//! in seconds, which OpenPGP stores in 32 bits (RFC 9580, 3.5).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,17 +7,17 @@ use crate::error::{Error, Result};
 pub use crate::key::DAY;
 use crate::key::Lifetime;
 
-/// How far a key may be dated after the clock before one of the two is taken to be wrong. The clocks of hosts
-/// that share a state differ by seconds, or by minutes when they are not synchronized. Kerberos allows five
-/// minutes too. A clock that was never set is wrong by more.
+/// How many seconds a key may be dated ahead of the clock. Beyond that, either the clock or the date is wrong.
+/// The clocks of hosts that share a state differ by seconds, or by minutes if they are not synchronized.
+/// Kerberos allows five minutes too. A clock that was never set is wrong by more.
 pub const SLACK: u64 = 300;
 
-/// 2024-01-01: this program did not exist yet, so a clock that says less is wrong. A host without a
-/// battery for its clock starts in 1970, or at the date of its firmware.
+/// 2024-01-01. This program did not exist yet, so a clock that shows an earlier time is wrong. A host whose
+/// clock has no battery starts in 1970, or at the date of its firmware.
 const EARLIEST: u64 = 1_704_067_200;
 
-/// The time of the clock, right or wrong. It is for display and for time limits; decisions whose effect outlives
-/// this process use [`believed`].
+/// Returns the time of the clock, even if it is implausible. Use it for display and for time limits. Decisions
+/// whose effect outlives this process must use [`believed`].
 pub fn now() -> Result<u64> {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) if u32::try_from(since.as_secs()).is_ok() => Ok(since.as_secs()),
@@ -29,7 +29,8 @@ pub fn now() -> Result<u64> {
     }
 }
 
-/// The time of the clock, for decisions about keys. [`Error::Clock`] when the clock is certainly wrong.
+/// Returns the time of the clock, for decisions about keys. Fails with [`Error::Clock`] if the clock is
+/// certainly wrong.
 pub fn believed() -> Result<u64> {
     match now()? {
         now if now < EARLIEST => Err(Error::Clock(format!(
@@ -41,12 +42,12 @@ pub fn believed() -> Result<u64> {
     }
 }
 
-/// Whether the clock, which says `now`, is behind a key or file that is dated `dated`.
+/// Whether a clock that shows `now` is behind a key or file that is dated `dated`, by more than [`SLACK`].
 pub fn is_behind(now: u64, dated: u64) -> bool {
     dated > now.saturating_add(SLACK)
 }
 
-/// Fails with [`Error::Clock`] when the clock is behind `what`, which is dated `dated`.
+/// Fails with [`Error::Clock`] if the clock is behind `what`, which is dated `dated`.
 pub fn check(what: &dyn std::fmt::Display, dated: u64) -> Result<()> {
     match believed()? {
         now if is_behind(now, dated) => Err(Error::Clock(format!(
@@ -58,7 +59,7 @@ pub fn check(what: &dyn std::fmt::Display, dated: u64) -> Result<()> {
     }
 }
 
-/// The sentence that the clock and `what`, which is dated `dated`, contradict each other.
+/// Returns the sentence that says how the clock contradicts `what`, which is dated `dated`.
 pub fn disagreement(now: u64, what: &dyn std::fmt::Display, dated: u64) -> String {
     format!(
         "the clock of this host says {}, but {what} is dated {}",
@@ -67,52 +68,52 @@ pub fn disagreement(now: u64, what: &dyn std::fmt::Display, dated: u64) -> Strin
     )
 }
 
-/// `2026-11-22`.
+/// Formats a time as a date, like `2026-11-22`.
 pub fn date(at: u64) -> String {
     timestamp(at).chars().take(10).collect()
 }
 
-/// `2026-11-22T18:39:49Z`.
+/// Formats a time like `2026-11-22T18:39:49Z`.
 pub fn timestamp(at: u64) -> String {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(at.min(LATEST))).to_string()
 }
 
-/// `20261122T183949`, as gpg reads a time in UTC.
+/// Formats a time like `20261122T183949`, which gpg reads as UTC.
 pub fn iso_basic(at: u64) -> String {
     timestamp(at).chars().filter(|c| !matches!(c, '-' | ':' | 'Z')).collect()
 }
 
-/// Reads a time in the form of [`iso_basic`], and in no other.
+/// Parses a time in the format of [`iso_basic`], and in no other.
 pub fn parse_iso_basic(text: &str) -> Option<u64> {
     let part = |range| text.get(range);
     let date = format!("{}-{}-{}", part(0..4)?, part(4..6)?, part(6..8)?);
     let time = format!("{}:{}:{}", part(9..11)?, part(11..13)?, part(13..text.len())?);
     let at = parse_timestamp(&format!("{date}T{time}Z"))?;
-    // A time in any other form is written differently.
+    // Text in another format that parsed anyway does not format back to itself.
     (iso_basic(at) == text).then_some(at)
 }
 
-/// Reads a time in the form of [`timestamp`], or in another of RFC 3339.
+/// Parses a time in the format of [`timestamp`], or in another one that RFC 3339 allows.
 fn parse_timestamp(text: &str) -> Option<u64> {
     let at = humantime::parse_rfc3339(text).ok()?;
     Some(at.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 
-/// The last second of the year 9999, the latest one that can be written.
+/// The last second of the year 9999, the latest time that can be formatted.
 const LATEST: u64 = 253_402_300_799;
 
-/// Parses a moment: a Unix time with `@`, a date, a time as RFC 3339 has it, or a span like `90d`,
-/// `2w` or `12h`, which [`Moment::before`] and [`Moment::after`] a given time make a moment of.
+/// A point in time, absolute or relative to now. It parses from `@` and a Unix time, a date, a time as in RFC
+/// 3339, or a span like `90d`, `2w` or `12h`. [`Moment::before`] and [`Moment::after`] turn a span into a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
     /// A Unix time.
     At(u64),
-    /// So many seconds from now, or ago.
+    /// A span of this many seconds, before or after now.
     Span(u64),
 }
 
 impl Moment {
-    /// The moment itself, or the span before `now`.
+    /// Returns the time itself, or the time that lies the span before `now`.
     pub fn before(self, now: u64) -> u64 {
         match self {
             Self::At(at) => at,
@@ -120,7 +121,7 @@ impl Moment {
         }
     }
 
-    /// The moment itself, or the span after `now`.
+    /// Returns the time itself, or the time that lies the span after `now`.
     pub fn after(self, now: u64) -> u64 {
         match self {
             Self::At(at) => at,

@@ -1,4 +1,5 @@
-//! Signs a digest with a secret key that only gpg-agent can use. gpg itself signs files only.
+//! Signs a digest with a secret key that only gpg-agent can use. This talks to the agent directly: gpg signs
+//! files, not digests.
 
 use std::path::Path;
 use std::time::Instant;
@@ -11,8 +12,8 @@ use crate::hex;
 use crate::programs::Gpg;
 
 impl Gpg {
-    /// Has an agent of its own sign `digest` with the secret key `keygrip` in `home`, a home of staging. `hash` is
-    /// OpenPGP's number of the hash algorithm. Returns the signature as libgcrypt's S-expression.
+    /// Signs `digest` with the secret key `keygrip` in the staging home `home`, by an agent of its own. `hash`
+    /// is the OpenPGP number of the hash algorithm. Returns the signature as an S-expression of libgcrypt.
     pub fn sign_digest(
         &self,
         home: &Path,
@@ -29,7 +30,7 @@ impl Gpg {
             *hex::encode(digest),
             output.display()
         );
-        // Escaped, as gpg-connect-agent drops spaces at the beginning and at the end.
+        // gpg-connect-agent drops spaces at both ends of a value, so every byte is escaped.
         let mut phrase = Zeroizing::new(Vec::with_capacity(4 * passphrase.len()));
         for byte in passphrase {
             phrase.extend_from_slice(b"\\x");

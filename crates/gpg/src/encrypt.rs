@@ -1,4 +1,4 @@
-//! Encrypts a stream to certificates. The stream reaches gpg through a pipe and is never on a disk in the clear.
+//! Encrypts a stream to certificates. gpg reads the stream from a pipe, so the cleartext never reaches a disk.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -10,16 +10,17 @@ use crate::feed::Feed;
 use crate::listing;
 use crate::programs::{Gpg, check_program};
 
-/// How long gpg may read no byte. Its output may go over a slow network, so this is more than the setting
-/// `gpg_timeout`.
+/// How long gpg may go without reading a byte. Its output may cross a slow network, so this is longer than the
+/// setting `gpg_timeout`.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// A running encryption of the bytes that are written to it. When it is dropped, gpg is killed before it ends
-/// the message, so that the output cannot pass for a whole message.
+/// A running gpg that encrypts the bytes written to it. Dropping it kills gpg before the end of the message, so
+/// nobody can take the truncated output for a whole message.
 pub struct Encryption(Feed);
 
 impl Gpg {
-    /// Begins to encrypt to the certificates in `recipients`, one in each file. `home` is in staging.
+    /// Starts to encrypt to the certificates in the files `recipients`, one in each. `home` is a staging home.
+    /// gpg writes the message to `to`.
     pub fn encrypt(&self, home: &Path, recipients: &[PathBuf], to: Stdio) -> Result<Encryption> {
         check_program(&self.gpg, "gpg")?;
         let mut call = self.long_call(home, Instant::now()).words([
@@ -33,19 +34,19 @@ impl Gpg {
         call.words(["--output", "-", "--encrypt"]).start(to, PATIENCE).map(Encryption)
     }
 
-    /// Checks that `file` holds one certificate that can be encrypted to, and no secret key. The inner `Err`
-    /// says why not.
+    /// Checks that `file` holds one certificate that can be encrypted to, and no secret key. The inner `Err` is
+    /// the reason why not.
     pub fn check_recipient(
         &self,
         home: &Path,
         file: &Path,
         deadline: Instant,
     ) -> Result<std::result::Result<(), String>> {
-        // gpg looks an expired key up in the trust database, and fails without one. Under this trust model it
-        // makes one in its home.
+        // gpg looks up an expired key in the trust database and fails if there is none. With this trust model,
+        // it creates one in its home.
         let options = ["--no-options", "--trust-model=pgp", "--with-colons", "--show-keys"];
         let shown = self.call(home, deadline).words(options).on(file).run()?;
-        // gpg fails on a file without any certificate.
+        // gpg fails if the file holds no certificate at all.
         match shown.succeeded("looking at a certificate") {
             Ok(output) => Ok(judge(&output.stdout)),
             Err(Error::Failed { words, .. }) => {
@@ -56,7 +57,7 @@ impl Gpg {
     }
 }
 
-/// Checks the listing of a file that is to hold a recipient's certificate.
+/// Judges the listing of a file that should hold the certificate of a recipient. `Err` says what is wrong.
 fn judge(listing: &[u8]) -> std::result::Result<(), String> {
     let text = String::from_utf8_lossy(listing);
     let lines = listing::lines(&text);
@@ -84,8 +85,8 @@ impl Encryption {
         self.0.is_broken()
     }
 
-    /// Ends the message. After an error the output is not a whole message. `doing` names the output in the error
-    /// for a full file system.
+    /// Ends the message and waits for gpg. After an error, the output is not a whole message.
+    /// [`Error::NoSpace`] names the output by `doing`.
     pub fn finish(self, doing: &str) -> Result<()> {
         let finished = self.0.finish().map_err(|e| Error::io("waiting for gpg", e))?;
         finished.succeeded_on(FullDisk::Named, doing).map(drop)

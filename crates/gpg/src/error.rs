@@ -1,17 +1,17 @@
-//! Every way in which running GnuPG can fail, with the sentence that an operator reads. No variant ever
-//! carries a secret.
+//! Every way in which running GnuPG can fail, with the sentence that an operator reads. No variant carries a
+//! secret.
 
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The result of everything here that can fail.
+/// The result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A failure. `Display` is the sentence for the operator, in the log or on the terminal.
+/// A failure. `Display` gives the sentence for the operator, in the log or on the terminal.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The clock contradicts a key, or is certainly wrong. Nothing is decided by it.
+    /// The clock contradicts the date of a key, or is certainly wrong. No decision was made by it.
     #[error("{0}")]
     Clock(String),
 
@@ -24,16 +24,16 @@ pub enum Error {
         reason: String,
     },
 
-    /// Too much is going on; the same may succeed later.
+    /// Too much work is going on. The same call may succeed later.
     #[error("too busy: {0}")]
     Busy(String),
 
-    /// A file system is full, or a quota used up.
+    /// A file system is full, or a quota is used up.
     #[error("{shortage}: {doing}; {}", .shortage.remedy(.disk))]
     NoSpace {
         /// The action that failed, with its file or stream.
         doing: String,
-        /// The file system.
+        /// The file system that is full.
         disk: FullDisk,
         /// What ran out.
         shortage: Shortage,
@@ -64,18 +64,18 @@ pub enum Error {
     /// gpg ended without doing its task.
     #[error("gpg failed ({how}): {words}")]
     Failed {
-        /// Its exit status, or the part that its answer lacks.
+        /// The exit status or signal, or what is missing in its output.
         how: String,
         /// Its messages on stderr.
         words: String,
     },
 
-    /// A home is not complete. It is never replaced: it may hold the only key.
+    /// A home is damaged. It is never replaced, because it may hold the only copy of the key.
     #[error("the home of this key is damaged: {path}: {reason}; restore it from a backup")]
     DamagedHome {
-        /// The file or directory that is not as it must be.
+        /// The file or directory that is wrong.
         path: PathBuf,
-        /// The fault.
+        /// What is wrong with it.
         reason: String,
     },
 
@@ -89,21 +89,21 @@ pub enum Error {
     },
 }
 
-/// The file system that is full.
+/// Which file system is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FullDisk {
-    /// That of the state directory, where gpg works and keys are kept.
+    /// The file system of the state directory, where gpg works and keys are kept.
     State,
-    /// That of the file or stream which the sentence names.
+    /// The file system of the file or stream that the error names.
     Named,
 }
 
 /// What ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage {
-    /// The file system is full, or out of inodes (`ENOSPC`).
+    /// The file system has no space or no inodes left (`ENOSPC`).
     Space,
-    /// The user's share of it is used up (`EDQUOT`).
+    /// The quota of the user on the file system is used up (`EDQUOT`).
     Quota,
 }
 
@@ -128,7 +128,7 @@ impl Shortage {
     }
 }
 
-/// The remedy for a file that cannot be written; empty for any other failure.
+/// Returns what the operator can do about a file that cannot be written; empty for any other failure.
 fn remedy(source: &io::Error) -> &'static str {
     match source.raw_os_error() {
         Some(libc::EROFS) => {
@@ -144,8 +144,10 @@ fn remedy(source: &io::Error) -> &'static str {
 }
 
 impl Error {
-    /// Wraps a system error. A client may wait for two conditions to pass, which have variants of their own: no
-    /// space, and no descriptors, processes or memory. `doing` must name the file or stream.
+    /// Wraps a system error. `doing` must name the file or stream.
+    ///
+    /// Two conditions may pass while a client waits, and have variants of their own. [`Error::NoSpace`] is for
+    /// a full file system or quota. [`Error::Busy`] is for a lack of file descriptors, processes or memory.
     pub fn io(doing: impl Into<String>, source: io::Error) -> Self {
         let doing = doing.into();
         let no_space = |doing, shortage| Self::NoSpace { doing, disk: FullDisk::Named, shortage };
@@ -159,14 +161,14 @@ impl Error {
         }
     }
 
-    /// gpg-agent cannot read the secret key that it has just written. That happens to one in some thousand keys with
-    /// GnuPG 2.2 and 2.3, which write a salt or a nonce that looks like text as a quoted string and can lose a byte of
-    /// it. It says nothing about the next key.
+    /// Whether gpg-agent cannot read the secret key that it has just written. GnuPG 2.2 and 2.3 spoil one in
+    /// some thousand keys. They write a salt or nonce that looks like text as a quoted string, and can lose a
+    /// byte of it. The next key is no more likely to be spoiled.
     pub fn is_spoiled_key(&self) -> bool {
         matches!(self, Self::Failed { words, .. } if words.contains("Corrupted protection"))
     }
 
-    /// The file system of the state directory is full, so that `doing` failed.
+    /// The error that `doing` failed because the file system of the state directory is full.
     pub fn state_full(doing: impl Into<String>) -> Self {
         Self::NoSpace { doing: doing.into(), disk: FullDisk::State, shortage: Shortage::Space }
     }

@@ -1,5 +1,5 @@
-//! Runs a program that reads a long stream from us and writes its output elsewhere. A program that makes no
-//! progress for too long is killed.
+//! Runs a program that reads a long stream from this process and writes its output elsewhere. A program that
+//! makes no progress for too long is killed.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -10,14 +10,14 @@ use nix::poll::{PollFd, PollFlags};
 
 use crate::process::{Event, Finished, Running, set_nonblocking};
 
-/// How much is kept of the program's messages on stderr.
+/// How many bytes of the program's standard error are kept.
 const WORDS_MAX: usize = 4096;
 
-/// A running program that is fed through its stdin. When this is dropped, the program is killed.
+/// A running program whose standard input this process writes. Dropping it kills the program.
 pub struct Feed {
     running: Running,
     stdin: ChildStdin,
-    /// How long it may read no byte, and how long it may run after the last one.
+    /// How long the program may go without reading a byte, and how long it may run after the end of its input.
     patience: Duration,
     timed_out: bool,
     /// Whether a write has failed.
@@ -25,7 +25,8 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Starts a program whose stdin is fed.
+    /// Starts a program. `patience` is how long it may go without reading a byte, and run after the end of its
+    /// input.
     pub fn start(mut command: Command, patience: Duration) -> io::Result<Self> {
         command.stdin(Stdio::piped());
         let mut running = Running::start(command, WORDS_MAX)?;
@@ -40,7 +41,7 @@ impl Feed {
         self.broken
     }
 
-    /// Ends its input and waits for it to end.
+    /// Closes the program's standard input and waits for the program to end.
     pub fn finish(mut self) -> io::Result<Finished> {
         drop(self.stdin);
         let last = match self.timed_out {
@@ -65,7 +66,7 @@ impl Feed {
             }
             match self.stdin.write(bytes) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                // Callers take `BrokenPipe` for the end of their own reader.
+                // Callers take `BrokenPipe` to mean that the reader of their own output is gone.
                 Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
                     return Err(io::Error::other("it stopped reading"));
                 }
@@ -77,7 +78,7 @@ impl Feed {
 }
 
 impl Write for Feed {
-    /// Fails when the program has ended, or reads nothing for too long.
+    /// Fails if the program has ended, or reads nothing for too long.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.write_some(bytes);
         self.broken |= written.is_err();

@@ -1,4 +1,5 @@
-//! The names of keys: an OpenPGP fingerprint and a keygrip of gpg-agent, both the digits of a SHA-1 digest.
+//! The two names of a key: its OpenPGP fingerprint and gpg-agent's keygrip. Both are SHA-1 digests in
+//! hexadecimal.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -13,12 +14,13 @@ macro_rules! sha1_digits {
         pub struct $name(String);
 
         impl $name {
-            /// Parses 40 digits in upper case, as GnuPG writes them; anything else is `None`.
+            /// Parses 40 hexadecimal digits in upper case, as GnuPG writes them. Returns `None` for anything
+            /// else.
             pub fn parse(text: &str) -> Option<Self> {
                 (text.len() == 40 && is_upper_hex(text)).then(|| Self(text.into()))
             }
 
-            /// The 40 digits.
+            /// Returns the 40 digits.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -38,24 +40,24 @@ sha1_digits! {
 }
 
 sha1_digits! {
-    /// gpg-agent's name of a secret key.
+    /// A keygrip, by which gpg-agent names a secret key.
     Keygrip
 }
 
 impl Keygrip {
-    /// The keygrip that a file of `private-keys-v1.d/` is named after.
+    /// Returns the keygrip in the name of a file of `private-keys-v1.d/`.
     pub fn from_file_name(name: &OsStr) -> Option<Self> {
         Self::parse(name.to_str()?.strip_suffix(".key")?)
     }
 
-    /// The name of the secret key's file.
+    /// Returns the name of the file that holds the secret key.
     pub fn file_name(&self) -> String {
         format!("{}.key", self.0)
     }
 }
 
-/// Whether `text` is a fingerprint, or the last 16 digits of one. Eight digits are too few: anybody can
-/// make a key that ends in eight given ones.
+/// Whether `text` is a fingerprint, or its last 16 digits. Eight digits are too few: anyone can make a key
+/// whose fingerprint ends in eight digits of their choice.
 pub fn is_key_id(text: &str) -> bool {
     matches!(text.len(), 16 | 40) && is_upper_hex(text)
 }

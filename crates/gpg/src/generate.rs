@@ -18,16 +18,17 @@ use crate::status::Status;
 /// A key that gpg has just made.
 #[derive(Debug)]
 pub struct Generated {
-    /// Fingerprint of the primary key.
+    /// The fingerprint of the primary key.
     pub fingerprint: Fingerprint,
-    /// Keygrip of its secret key.
+    /// The keygrip of the primary key.
     pub keygrip: Keygrip,
 }
 
 impl Gpg {
-    /// Makes the key of `request` in `home`, which is empty or holds the secret key of `keygrip`. The secret key is
-    /// protected by `passphrase`; `created` is the Unix time of its creation. The setting `gpg_timeout` applies
-    /// too.
+    /// Generates the key that `request` describes in `home`. The home is empty, or holds the secret key of
+    /// `keygrip`, which the new certificate then uses. `passphrase` protects the secret key; `created` (Unix
+    /// time) is the time of creation. The run ends by `deadline`, and after `gpg_timeout` (a setting) at the
+    /// latest.
     pub fn generate(
         &self,
         home: &Path,
@@ -44,8 +45,8 @@ impl Gpg {
         Ok(Generated { fingerprint, keygrip })
     }
 
-    /// Makes a secret key in the empty `home`, at idle priority. The certificate that gpg makes with it has no
-    /// identity and is not kept. `None` when `stop` became readable meanwhile.
+    /// Generates a secret key in the empty `home`, at idle priority. gpg makes a certificate with it, which
+    /// names no identity and is not kept. Returns `None` if `stop` became readable meanwhile.
     pub fn generate_secret(
         &self,
         home: &Path,
@@ -81,7 +82,7 @@ fn created_fingerprint(finished: Finished) -> Result<Fingerprint> {
     }
 }
 
-/// The keygrip of the only file in `directory`, which must be a protected secret key.
+/// Returns the keygrip of the only file in `directory`. Fails unless that file is a protected secret key.
 fn only_secret_key(directory: &Path) -> Result<Keygrip> {
     let broken = |how: &str| Error::Failed { how: how.into(), words: String::new() };
     let reading = || format!("reading {}", directory.display());

@@ -1,18 +1,18 @@
-//! Hexadecimal digits.
+//! Encodes and decodes hexadecimal digits.
 
 use zeroize::Zeroizing;
 
-/// Two lower-case digits for each byte.
+/// Encodes each byte as two lower-case digits.
 pub fn encode(bytes: &[u8]) -> Zeroizing<String> {
     Zeroizing::new(base16ct::lower::encode_string(bytes))
 }
 
-/// The bytes that these digits, of either case, stand for.
+/// Decodes digits of either case. Returns `None` for anything that is not pairs of hexadecimal digits.
 pub fn decode(digits: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     base16ct::mixed::decode_vec(digits).ok().map(Zeroizing::new)
 }
 
-/// The byte of two digits.
+/// Decodes the two digits of one byte.
 pub fn byte(high: u8, low: u8) -> Option<u8> {
     decode(&[high, low]).map(|bytes| bytes[0])
 }

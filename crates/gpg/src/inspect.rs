@@ -1,6 +1,6 @@
-//! Reads a certificate as gpg sees it, even when the clock is wrong. gpg lists a key that was created later than
-//! now without expiry and without capabilities, so it is given the time of the key. A decision by a certificate
-//! that contradicts the clock is refused; a display is not.
+//! Reads a certificate as gpg sees it, even if the clock is wrong. gpg lists a key that was created in the
+//! future without its expiry and capabilities. So gpg's clock is set to the date of the key. A certificate that
+//! contradicts the clock may be displayed, but no decision is based on it.
 
 use std::fs::File;
 use std::io::{self, Seek};
@@ -17,16 +17,17 @@ use crate::process::{End, Finished};
 use crate::programs::Gpg;
 
 impl Gpg {
-    /// The certificates that gpg finds under `user`, without signatures, in the order of the keyring. To sign as
-    /// `user`, gpg takes the first one whose secret key it has. Empty when gpg finds none or fails.
+    /// Returns the certificates that gpg finds for the user ID `user`, without signatures, in the order of the
+    /// keyring. To sign as `user`, gpg takes the first one whose secret key it has. The result is empty if gpg
+    /// finds none or fails.
     pub fn found_as(&self, keyring: Keyring, user: &str, deadline: Instant) -> Vec<Certificate> {
         let call = self.call(keyring.home, deadline).reading(keyring).words(LISTING);
         let listed = call.words(["--list-keys"]).on(user).run();
         listed.and_then(|finished| listed_certificates(keyring, finished)).unwrap_or_default()
     }
 
-    /// The only certificate of a keyring, its signatures checked, for a decision. [`Error::Clock`] when the
-    /// certificate is dated after the clock.
+    /// Returns the only certificate of a keyring, with verified signatures, for a decision. Fails with
+    /// [`Error::Clock`] if the certificate is dated ahead of the clock.
     pub fn inspect_one(&self, keyring: Keyring, deadline: Instant) -> Result<Certificate> {
         let certificate = self.view_one(keyring, deadline)?;
         let what = format!("the certificate of {}", certificate.fingerprint);
@@ -34,7 +35,8 @@ impl Gpg {
         Ok(certificate)
     }
 
-    /// As [`Gpg::inspect_one`], with any clock: to show the certificate, and to take it out of use.
+    /// As [`Gpg::inspect_one`], but accepts a certificate that is dated ahead of the clock. Use it to display a
+    /// certificate or to revoke it.
     pub fn view_one(&self, keyring: Keyring, deadline: Instant) -> Result<Certificate> {
         let found = self.list_checked(keyring, None, deadline)?;
         let dated = found.iter().map(Certificate::dated_at_most).max().unwrap_or_default();
@@ -49,7 +51,7 @@ impl Gpg {
         })
     }
 
-    /// The certificates of a keyring, their signatures checked at the time `at`.
+    /// Returns the certificates of a keyring, with the signatures verified as of the time `at`.
     fn list_checked(
         &self,
         keyring: Keyring,
@@ -59,7 +61,7 @@ impl Gpg {
         let call = || self.call(keyring.home, deadline).reading(keyring).at(at);
         let list = |command| call().words(LISTING).words([command]).run();
         let checked = list("--check-sigs")?;
-        // GnuPG 2.2.40 frees the unknown issuer of a signature twice, and the C library kills it.
+        // GnuPG 2.2.40 frees the unknown issuer of a signature twice, and the C library aborts it.
         if let Some(End::Killed(_)) = checked.end {
             let own = own_signatures(keyring, call)?;
             let mut all = listed_certificates(keyring, list("--list-sigs")?)?;
@@ -70,8 +72,9 @@ impl Gpg {
     }
 }
 
-/// The certificates of a keyring without signatures by other keys. gpg can leave these out only when it imports.
-/// So it imports its own export, with the option to show the result and store nothing.
+/// Returns the certificates of a keyring without the signatures of other keys. gpg can leave these out only
+/// while it imports. So gpg exports the keyring and imports the result, with the option to show it and store
+/// nothing.
 fn own_signatures<'a>(
     keyring: Keyring,
     call: impl Fn() -> GpgCall<'a>,
@@ -88,7 +91,8 @@ fn own_signatures<'a>(
     listed_certificates(keyring, show.stdin_from(memory).run()?)
 }
 
-/// The time at which gpg accepts a certificate that is dated `dated`; `None` when it does so now.
+/// Returns the time that gpg's clock must show for gpg to accept a certificate dated `dated`, or `None` if
+/// `now` is late enough.
 pub fn believable_at(now: u64, dated: u64) -> Option<u64> {
     (dated > now).then(|| dated.saturating_add(1).min(u32::MAX.into()))
 }
@@ -97,7 +101,7 @@ fn listed_certificates(keyring: Keyring, finished: Finished) -> Result<Vec<Certi
     parse_listing(keyring.file, &finished.succeeded("listing a keyring")?.stdout)
 }
 
-/// The certificates in gpg's listing of `file`.
+/// Parses gpg's listing of `file`.
 pub(crate) fn parse_listing(file: &Path, listing: &[u8]) -> Result<Vec<Certificate>> {
     listing::parse(listing).map_err(|words| Error::Failed {
         how: format!("its listing of {} is not understood", file.display()),

@@ -1,9 +1,9 @@
-//! The length and the lifetime of a key, each a type that holds no value that gpg would refuse or misread.
+//! The length and the lifetime of a key. Neither type can hold a value that gpg would refuse or misread.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Seconds of a day.
+/// The number of seconds in a day.
 pub const DAY: u64 = 86_400;
 
 /// The length of an RSA modulus in bits.
@@ -18,7 +18,7 @@ pub enum KeyLength {
 }
 
 impl KeyLength {
-    /// Every length there is.
+    /// Every supported length.
     pub const ALL: [Self; 3] = [Self::Rsa2048, Self::Rsa3072, Self::Rsa4096];
 
     /// The length in bits.
@@ -42,21 +42,22 @@ impl fmt::Display for KeyLength {
     }
 }
 
-/// How long a key is valid, in seconds; zero is for ever. OpenPGP counts it in 32 bits from the
-/// key's creation (RFC 9580, 5.2.3.13).
+/// How long a key is valid, in seconds; zero means for ever. OpenPGP stores it as 32 bits, counted from the
+/// creation of the key (RFC 9580, 5.2.3.13).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetime(u32);
 
 impl Lifetime {
-    /// The key never expires.
+    /// The lifetime of a key that never expires.
     pub const FOREVER: Self = Self(0);
 
-    /// The lifetime in seconds; zero is for ever.
+    /// Returns the lifetime in seconds; zero means for ever.
     pub fn seconds(self) -> u32 {
         self.0
     }
 
-    /// Parses a span that is not the lifetime of a key: as [`Lifetime::from_str`], or hours like `12h`.
+    /// Parses a span that is not the lifetime of a key. Accepts what [`Lifetime::from_str`] accepts, and hours
+    /// like `12h`.
     pub fn parse_span(text: &str) -> Result<Self, String> {
         match text.strip_suffix('h') {
             Some(hours) => Self::count(hours, 3_600),
@@ -67,7 +68,7 @@ impl Lifetime {
         })
     }
 
-    /// So many times so many seconds.
+    /// Multiplies the number in `digits` by `seconds`, the length of its unit.
     fn count(digits: &str, seconds: u64) -> Result<Self, String> {
         if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
             return Err("must be a number of days, or like 2w, 18m, 5y; 0 is never".into());
@@ -79,7 +80,8 @@ impl Lifetime {
         }
     }
 
-    /// When a key created at `created` (Unix time) expires, or `None` for never.
+    /// Returns when a key that was created at `created` expires (both Unix times), or `None` for never. Fails
+    /// if gpg cannot represent the expiry.
     ///
     /// gpg keeps times in 32 bits, so a key must expire before 2106-02-07.
     pub fn expiry(self, created: u64) -> Result<Option<u64>, String> {
@@ -96,7 +98,7 @@ impl Lifetime {
 impl FromStr for Lifetime {
     type Err = String;
 
-    /// Days, or a number with gpg's unit: `d`, `w`, `m` (30 days), `y` (365 days).
+    /// Parses a number of days, or a number with a unit of gpg: `d`, `w`, `m` (30 days) or `y` (365 days).
     fn from_str(text: &str) -> Result<Self, String> {
         let days = match text.as_bytes().last() {
             Some(b'w') => 7,

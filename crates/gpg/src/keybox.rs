@@ -1,28 +1,29 @@
-//! Cuts a keybox file (`pubring.kbx`) into its blobs, so that the certificates of many homes can be joined in one
-//! file (kbx/keybox-blob.c of GnuPG, "The keybox data format"). The content of a blob is not read. gpg would copy
-//! the whole file for every certificate that it imports; joining blobs copies each once.
+//! Splits a keybox file (`pubring.kbx`) into its blobs (kbx/keybox-blob.c of GnuPG, "The keybox data format").
+//! So the certificates of many homes can be joined into one file. The content of a blob is not parsed. gpg
+//! would copy the whole file for every certificate that it imports; joining the blobs copies each of them once.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
-/// Length, type and version of a blob.
+/// The number of bytes in front of a blob's content: its length, type and version.
 const BLOB_HEADER: usize = 6;
-/// Type of the first blob, the header of the file.
+/// The type of the first blob, which is the header of the file.
 const FIRST: u8 = 1;
-/// Type of a blob with an OpenPGP certificate.
+/// The type of a blob with an OpenPGP certificate.
 const OPENPGP: u8 = 2;
 
-/// A keybox with one certificate.
+/// The blobs of a keybox with one certificate.
 #[derive(Debug, PartialEq, Eq)]
 pub struct OneCertificate<'a> {
-    /// The blob every keybox begins with.
+    /// The first blob, which every keybox begins with.
     pub first: &'a [u8],
     /// The blob of the certificate.
     pub certificate: &'a [u8],
 }
 
 impl OneCertificate<'_> {
-    /// The packets of the certificate. The blob says in bytes 8 to 15 where they begin and how many bytes they have.
+    /// Returns the packets of the certificate. Bytes 8 to 15 of the blob hold the offset and the length of
+    /// them.
     pub fn packets(&self) -> Option<&[u8]> {
         let blob = self.certificate;
         let number = |at: usize| {
@@ -34,7 +35,7 @@ impl OneCertificate<'_> {
     }
 }
 
-/// Reads a keybox that must hold exactly one certificate. `Err` is a sentence.
+/// Parses a keybox that must hold exactly one certificate. `Err` is a sentence.
 pub fn one_certificate(file: &[u8]) -> Result<OneCertificate<'_>, String> {
     let (mut first, mut certificate) = (None, None);
     let mut rest = file;
@@ -65,8 +66,8 @@ pub fn one_certificate(file: &[u8]) -> Result<OneCertificate<'_>, String> {
     }
 }
 
-/// Whether a keybox holds a certificate of any kind. A file that is not a keybox may hold anything, so the answer
-/// is `true`.
+/// Whether a keybox holds a certificate of any kind. Returns `true` also for a file that is not a keybox,
+/// because it may hold anything.
 pub fn holds_certificates(mut file: impl Read + Seek) -> bool {
     loop {
         let mut head = [0; BLOB_HEADER];
@@ -85,14 +86,14 @@ pub fn holds_certificates(mut file: impl Read + Seek) -> bool {
     }
 }
 
-/// Whether an open file begins as a keybox does. Afterwards the file is at its beginning again.
+/// Whether an open file begins like a keybox. If it does, the file is rewound to its beginning.
 pub fn is_keybox(mut file: &File) -> bool {
     let mut head = [0; 12];
     file.read_exact(&mut head).is_ok() && has_magic(&head) && file.rewind().is_ok()
 }
 
-/// Whether a keybox that begins with `head` is or was used for OpenPGP. Beside one that is not, gpg uses an old
-/// `pubring.gpg`.
+/// Whether a keybox that begins with `head` is, or was, used for OpenPGP. If it is not, gpg uses a
+/// `pubring.gpg` beside it.
 pub fn is_for_openpgp(head: &[u8]) -> bool {
     has_magic(head) && head[7] & 2 != 0
 }

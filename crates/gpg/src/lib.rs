@@ -1,5 +1,8 @@
-//! Runs GnuPG, the only OpenPGP implementation here. Each gpg has a deadline, a home of its own and an agent of
-//! its own. No secret ever is in its arguments or its environment.
+//! Runs GnuPG. Every gpg process has a time limit. A command that needs a secret key normally gets an agent of
+//! its own. No secret ever appears in the arguments or the environment of a process.
+//!
+//! gpg works in *staging homes*: private GnuPG homes below the `staging/` directory of the state, where a key
+//! is put together before it is published.
 
 pub mod agent;
 pub mod arguments;

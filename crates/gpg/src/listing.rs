@@ -1,4 +1,4 @@
-//! Reads the listings of `gpg --with-colons` (doc/DETAILS of GnuPG, "Format of the colon listings").
+//! Parses the listings of `gpg --with-colons` (doc/DETAILS of GnuPG, "Format of the colon listings").
 
 use crate::fingerprint::{Fingerprint, Keygrip};
 use crate::hex;
@@ -6,65 +6,67 @@ use crate::hex;
 /// A certificate as gpg sees it: a primary key with its user IDs and the signatures on them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
-    /// Fingerprint of the primary key.
+    /// The fingerprint of the primary key.
     pub fingerprint: Fingerprint,
-    /// Keygrip of the primary key, if it was asked for (`--with-keygrip`).
+    /// The keygrip of the primary key, if the listing has keygrips (`--with-keygrip`).
     pub keygrip: Option<Keygrip>,
     /// gpg's name of the algorithm, like `rsa2048` or `ed25519`.
     pub algorithm: String,
-    /// Unix time of creation.
+    /// The time of creation (Unix time).
     pub created: u64,
-    /// Unix time of expiry; `None` for never.
+    /// The time of expiry (Unix time); `None` for never.
     pub expires: Option<u64>,
     /// Whether the key is revoked.
     pub revoked: bool,
     /// Whether the primary key can sign data (`s` among its own capabilities).
     pub signs: bool,
-    /// The user IDs, those that are revoked as well.
+    /// The user IDs, including those that are revoked.
     pub user_ids: Vec<String>,
-    /// How many subkeys it has.
+    /// The number of subkeys.
     pub subkeys: usize,
-    /// Keygrips of those, if they were asked for (`--with-keygrip`).
+    /// The keygrips of the subkeys, if the listing has keygrips (`--with-keygrip`).
     pub subkey_keygrips: Vec<Keygrip>,
-    /// All signatures on the key and its user IDs, if they were asked for (`--check-sigs`).
+    /// All signatures on the key and its user IDs, if the listing has signatures (`--check-sigs`).
     pub signatures: Vec<Signature>,
 }
 
 /// A signature on a key or a user ID.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Signature {
-    /// Position of the user ID in [`Certificate::user_ids`], plus one; zero for the key itself.
+    /// The position of the signed user ID in [`Certificate::user_ids`] plus one; zero for a signature on the
+    /// key itself.
     pub on: usize,
-    /// Key ID of the issuer.
+    /// The key ID of the issuer.
     pub issuer: String,
-    /// Unix time of the signature.
+    /// The time of the signature (Unix time).
     pub created: u64,
-    /// Its class in hexadecimal digits and `x` or `l`: exportable or local (RFC 9580, 5.2.1).
+    /// The signature type as two hexadecimal digits (RFC 9580, 5.2.1), then `x` for exportable or `l` for
+    /// local.
     pub class: String,
-    /// Whether gpg could verify it.
+    /// Whether gpg has verified the signature.
     pub good: bool,
 }
 
 impl Certificate {
-    /// Whether its own key has made `signature`.
+    /// Whether the primary key made `signature`.
     pub fn is_self_signature(&self, signature: &Signature) -> bool {
         self.fingerprint.as_str().ends_with(&signature.issuer)
     }
 
-    /// The user ID a signature is on; empty for one on the key itself.
+    /// Returns the user ID that `signature` is on; empty for a signature on the key itself.
     pub fn signed_id(&self, signature: &Signature) -> &str {
         let user_id = signature.on.checked_sub(1).and_then(|on| self.user_ids.get(on));
         user_id.map_or("", String::as_str)
     }
 
-    /// The time of its newest self-signature, or of its creation (Unix time). An earlier clock is wrong, or was
-    /// wrong then.
+    /// Returns the time of the newest verified self-signature, or else of the creation of the key (Unix time).
+    /// A clock that shows an earlier time is wrong, or was wrong when the signature was made.
     pub fn dated(&self) -> u64 {
         self.newest(|signature| signature.good)
     }
 
-    /// As [`Certificate::dated`], with signatures that gpg could not verify: before the creation of a key it
-    /// verifies none.
+    /// As [`Certificate::dated`], but counts signatures that gpg could not verify, too. gpg verifies none while
+    /// its clock is before the creation of the key.
     pub fn dated_at_most(&self) -> u64 {
         self.newest(|_| true)
     }
@@ -74,7 +76,8 @@ impl Certificate {
         own.map(|signature| signature.created).max().unwrap_or_default().max(self.created)
     }
 
-    /// Marks those signatures as good that are good in `verified`, if that holds this certificate.
+    /// Copies the results of signature checks from the same certificate in `verified`. A signature becomes good
+    /// only if it is good there. Does nothing if `verified` lacks this certificate.
     pub fn take_verdicts(&mut self, verified: &[Self]) {
         let Some(same) = verified.iter().find(|one| one.fingerprint == self.fingerprint) else {
             return;
@@ -94,10 +97,10 @@ impl Certificate {
     }
 }
 
-/// The certificates in a listing. `Err` is a sentence. One line that is not understood is an error for the whole
-/// listing, as nothing may be decided by half of it.
+/// Parses the certificates in a listing. `Err` is a sentence. One malformed line is an error for the whole
+/// listing: no decision may be based on half of it.
 pub fn parse(listing: &[u8]) -> Result<Vec<Certificate>, String> {
-    // gpg passes user IDs through as they are, and they need not be UTF-8.
+    // gpg does not convert user IDs, which need not be UTF-8.
     let text = String::from_utf8_lossy(listing);
     let lines = lines(&text);
     let begins = |line: &Line| matches!(line.kind(), "pub" | "sec");
@@ -105,35 +108,35 @@ pub fn parse(listing: &[u8]) -> Result<Vec<Certificate>, String> {
     groups.filter(|group| begins(&group[0])).map(certificate).collect()
 }
 
-/// The lines of a listing.
+/// Splits a listing into its lines.
 pub(crate) fn lines(listing: &str) -> Vec<Line<'_>> {
     listing.split('\n').map(|line| Line(line.split(':').collect())).collect()
 }
 
-/// A line of a listing, cut at its colons.
+/// A line of a listing, split at its colons.
 pub(crate) struct Line<'a>(Vec<&'a str>);
 
 impl<'a> Line<'a> {
-    /// A field by its number in doc/DETAILS, where the first is 1; empty when it is not there.
+    /// Returns a field by its number in doc/DETAILS, which counts from 1; empty if the line has no such field.
     pub(crate) fn field(&self, number: usize) -> &'a str {
         self.0.get(number - 1).copied().unwrap_or_default()
     }
 
-    /// The kind of record, like "pub" or "uid".
+    /// Returns the type of record, like "pub" or "uid".
     pub(crate) fn kind(&self) -> &'a str {
         self.field(1)
     }
 
-    /// The fingerprint or keygrip in a line of this kind.
+    /// Returns the fingerprint or keygrip in a line, if the line is of type `kind`.
     fn digits(&self, kind: &str) -> Option<&'a str> {
         (self.kind() == kind).then(|| self.field(10))
     }
 }
 
-/// The certificate of a line "pub" or "sec" and the lines that follow it.
+/// Parses the certificate in a "pub" or "sec" line and the lines that follow it.
 fn certificate(lines: &[Line]) -> Result<Certificate, String> {
     let is_subkey = |line: &Line| matches!(line.kind(), "sub" | "ssb");
-    // The lines behind a subkey are about the subkey.
+    // The lines after a subkey describe that subkey.
     let end = lines.iter().position(is_subkey).unwrap_or(lines.len());
     let (own, subkeys) = lines.split_at(end);
     let keygrip = |line: &Line| Keygrip::parse(line.digits("grp")?);
@@ -155,7 +158,7 @@ fn certificate(lines: &[Line]) -> Result<Certificate, String> {
     for line in own {
         match line.kind() {
             "uid" => found.user_ids.push(unescape(line.field(10))),
-            // A user attribute (a photo); its signatures are counted like those on user IDs.
+            // A user attribute (a photo). It takes a place in the list, because signatures refer to positions.
             "uat" => found.user_ids.push(String::new()),
             "sig" | "rev" => found.signatures.push(Signature {
                 on: found.user_ids.len(),
@@ -170,7 +173,7 @@ fn certificate(lines: &[Line]) -> Result<Certificate, String> {
     Ok(found)
 }
 
-/// Seconds since 1970; empty and zero are none.
+/// Parses a time in seconds since 1970. An empty field and zero mean that there is none.
 fn time(text: &str) -> Result<Option<u64>, String> {
     if text.is_empty() {
         return Ok(None);
@@ -179,7 +182,7 @@ fn time(text: &str) -> Result<Option<u64>, String> {
     Ok((seconds != 0).then_some(seconds))
 }
 
-/// gpg's own name of an algorithm (RFC 9580, 9.1).
+/// Returns gpg's name of an algorithm (the numbers are those of RFC 9580, 9.1).
 fn algorithm(number: &str, bits: &str, curve: &str) -> String {
     match (number, curve) {
         ("1" | "2" | "3", _) => format!("rsa{bits}"),
@@ -189,7 +192,7 @@ fn algorithm(number: &str, bits: &str, curve: &str) -> String {
     }
 }
 
-/// `\x3a` and the like, as gpg writes colons, backslashes and control characters.
+/// Replaces escapes like `\x3a`, which gpg writes for colons, backslashes and control characters.
 fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -256,7 +259,7 @@ fpr:::::::::0000000000000000000000001111111111111111:
     fn a_certificate_is_dated_by_what_its_own_key_did() -> Result<(), String> {
         let mut all = parse(LISTING.as_bytes())?;
         assert_eq!((all[0].dated(), all[1].dated()), (1_795_372_984, 1_700_000_001));
-        // What gpg could not verify counts only for where to look again.
+        // Signatures that gpg could not verify count only for `dated_at_most`.
         let verified = all.clone();
         all[0].signatures.iter_mut().for_each(|signature| signature.good = false);
         assert_eq!((all[0].dated(), all[0].dated_at_most()), (1_700_000_000, 1_795_372_984));
@@ -283,7 +286,7 @@ fpr:::::::::0000000000000000000000001111111111111111:
     #[test]
     fn a_subkey_lends_its_primary_key_nothing() -> Result<(), String> {
         let digits = "0123456789ABCDEF0123456789ABCDEF01234567";
-        // A version 5 fingerprint is not understood; that of the subkey is not in its place.
+        // A version 5 fingerprint is not supported, and the subkey's fingerprint must not take its place.
         let v5 = format!(
             "pub:-:255:22:X:1::\nfpr:::::::::{digits}{digits}:\nsub:-::\nfpr:::::::::{digits}:\n"
         );

@@ -1,30 +1,32 @@
-//! Cuts a stream of certificates, as `gpg --export` writes it, into single ones. Only the framing of packets is
-//! read (RFC 9580, 4.2), never their content. gpg itself cannot cut a stream, and to export one certificate after
-//! the other it would read the whole keyring each time.
+//! Splits a stream of certificates, as `gpg --export` writes it, into single certificates. Only the headers of
+//! the packets are parsed (RFC 9580, 4.2), never their content. gpg itself cannot split a stream. Exporting the
+//! certificates one by one would make gpg read the whole keyring for each of them.
 
 use std::io::{self, BufRead, Read};
 
-/// A longer certificate is not that of a build system's key, and is not read into memory.
+/// The maximum size of a certificate in bytes. A longer one is not that of a build system's key, and is not
+/// read into memory.
 const CERTIFICATE_MAX: usize = 8 * 1024 * 1024;
 
-/// More packets are not of such a certificate, and take many times their own size in memory.
+/// The maximum number of packets that [`packets`] returns. No key of a build system has more, and packets in
+/// memory take many times their encoded size.
 const PACKETS_MAX: usize = 4096;
 
-/// Packet type of a primary public key: a certificate begins.
+/// The packet type of a primary public key, which begins a certificate.
 const PUBLIC_KEY: u8 = 6;
-/// Packet type of a signature.
+/// The packet type of a signature.
 const SIGNATURE: u8 = 2;
 
 /// A packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// Its type (RFC 9580, 5).
+    /// The packet type (RFC 9580, 5).
     pub kind: u8,
-    /// Its content.
+    /// The content, without the header.
     pub body: Vec<u8>,
 }
 
-/// All packets in `bytes`: at most 4,096.
+/// Splits `bytes` into its packets. Fails if there are more than 4096 of them.
 pub fn packets(bytes: &[u8]) -> io::Result<Vec<Packet>> {
     let mut reader = Certificates::new(bytes);
     let mut found = Vec::new();
@@ -43,35 +45,35 @@ pub fn packets(bytes: &[u8]) -> io::Result<Vec<Packet>> {
 struct Header {
     /// The type of the packet.
     kind: u8,
-    /// Bytes of the header.
+    /// The number of bytes of the header.
     length: usize,
 }
 
 /// One certificate of the stream, byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawCertificate {
-    /// Where in the stream it begins.
+    /// The offset of its first byte in the stream.
     pub offset: u64,
-    /// Its packets.
+    /// All its packets.
     pub bytes: Vec<u8>,
     /// How many of the packets are signatures.
     pub signatures: usize,
 }
 
-/// The certificates of a stream, in their order. The first error ends it, as the beginning of the next packet is
-/// unknown then.
+/// An iterator over the certificates of a stream. It ends after the first error, because it is then unknown
+/// where the next packet begins.
 #[derive(Debug)]
 pub struct Certificates<R> {
     stream: R,
-    /// Of the next byte of the stream.
+    /// The offset of the next byte of the stream.
     offset: u64,
-    /// The packets of the next certificate that have been read.
+    /// The certificate that is being read, with its packets so far.
     begun: Option<RawCertificate>,
     ended: bool,
 }
 
 impl<R: BufRead> Certificates<R> {
-    /// Reads `stream` from where it stands.
+    /// Iterates over the certificates in `stream`, from its current position.
     pub fn new(stream: R) -> Self {
         Self { stream, offset: 0, begun: None, ended: false }
     }
@@ -102,15 +104,15 @@ impl<R: BufRead> Certificates<R> {
         }
     }
 
-    /// Reads a packet of at most `room` bytes with its header, and returns that; `None` at the end of the
-    /// stream.
+    /// Reads a packet, appends all of it to `packet` and returns its header, or `None` at the end of the
+    /// stream. Fails if the content is longer than `room` bytes.
     fn read_packet(&mut self, packet: &mut Vec<u8>, room: usize) -> io::Result<Option<Header>> {
         if self.stream.fill_buf()?.is_empty() {
             return Ok(None);
         }
         let tag = self.take(packet, 1)?;
         let (kind, length) = match tag {
-            // The old format: its two low bits say how many bytes the length has.
+            // The old format: the two low bits of the tag give the number of bytes of the length.
             0x80..=0xbf => {
                 let length = match tag & 3 {
                     3 => return Err(io::Error::other("a packet of indeterminate length")),
@@ -140,11 +142,11 @@ impl<R: BufRead> Certificates<R> {
         if read < length {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        // Both ranges above are below 64.
+        // `kind` is below 64 in both formats, so it always fits.
         Ok(Some(Header { kind: u8::try_from(kind).unwrap_or(u8::MAX), length: header }))
     }
 
-    /// Reads a number of one, two or four bytes, the most significant first.
+    /// Reads a big-endian number of one, two or four bytes and appends those bytes to `packet`.
     fn take(&mut self, packet: &mut Vec<u8>, width: usize) -> io::Result<u32> {
         let mut bytes = [0; 4];
         let bytes = &mut bytes[..width];
@@ -219,7 +221,7 @@ mod tests {
         }
         let signature_first = split(&[0x88, 1, 7]).err();
         assert!(signature_first.is_some_and(|e| e.starts_with("at byte 0: a packet of type 2")));
-        // What came before an error is still handed out, and nothing after it.
+        // The iterator yields what came before an error, and nothing after it.
         let mut stream = Certificates::new(&[0x98, 1, 7, 0x98, 1, 8, 0, 0x98, 1, 9][..]);
         assert!(stream.next().is_some_and(|one| one.is_ok_and(|one| one.bytes == good)));
         assert!(stream.next().is_some_and(|one| one.is_err()) && stream.next().is_none());

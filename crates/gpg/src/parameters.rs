@@ -1,27 +1,27 @@
-//! The parameter file of `gpg --gen-key` ("Unattended key generation" in the GnuPG manual). Its values come from
-//! types that hold neither line breaks nor gpg syntax.
+//! The parameter file of `gpg --gen-key` ("Unattended key generation" in the GnuPG manual). The types of its
+//! values rule out line breaks and the syntax of gpg.
 
 use crate::fingerprint::Keygrip;
 use crate::key::{KeyLength, Lifetime};
 use crate::user_id::UserId;
 
-/// The key that gpg is to make.
+/// A description of the key that gpg is to generate.
 #[derive(Clone, Debug)]
 pub struct KeyParameters {
     /// Its user ID.
     pub user_id: UserId,
     /// The length of its RSA modulus.
     pub length: KeyLength,
-    /// How long it is valid from its creation on.
+    /// How long the key is valid, counted from its creation.
     pub lifetime: Lifetime,
 }
 
-/// The parameters of an RSA key for certification and signatures only, created at `created` (Unix time). With a
-/// keygrip, gpg uses the secret key of that keygrip, which must be in its home.
+/// Returns the parameters of an RSA key that certifies and signs only, created at `created` (Unix time). With a
+/// keygrip, gpg uses the secret key of that keygrip, which must be in the home.
 pub fn parameter_file(request: &KeyParameters, keygrip: Option<&Keygrip>, created: u64) -> String {
     let user_id = &request.user_id;
     let mut lines = vec![
-        // Must come first, also with Key-Grip: GnuPG 2.2 would make another kind of key.
+        // This must be the first line, even with Key-Grip: otherwise GnuPG 2.2 makes another kind of key.
         "Key-Type: RSA".to_owned(),
         match keygrip {
             Some(keygrip) => format!("Key-Grip: {keygrip}"),
@@ -41,7 +41,7 @@ pub fn parameter_file(request: &KeyParameters, keygrip: Option<&Keygrip>, create
     lines.join("\n")
 }
 
-/// The parameters of a key of which only the secret part will be kept.
+/// Returns the parameters of a key of which only the secret part will be kept.
 pub fn secret_only(length: KeyLength) -> String {
     format!(
         "Key-Type: RSA\nKey-Length: {}\nKey-Usage: sign\nExpire-Date: 0\nName-Real: pool\n%commit\n",

@@ -1,5 +1,5 @@
-//! Runs one program to its end: cleared environment, a process group of its own, a deadline, and
-//! nothing of the group left alive afterwards. `unsafe` is only here and in [`group`].
+//! Runs one program to its end. The program has a cleared environment, a process group of its own and a
+//! deadline. No process of the group is left alive afterwards. Only this module and [`group`] contain `unsafe`.
 
 mod group;
 
@@ -20,50 +20,52 @@ use nix::unistd::{getpid, getppid};
 
 pub use group::{End, Group, pidfd_open, wait_readable};
 
-/// How much a child may print on one descriptor before it is taken for broken.
+/// The number of bytes that a child may print to one file descriptor. A child that prints more is considered
+/// broken.
 const OUTPUT_MAX: usize = 256 * 1024;
 
 /// A program to run.
 pub struct Job<'a> {
-    /// The program, by its path.
+    /// The path of the program.
     pub program: &'a Path,
-    /// Its arguments, without its name.
+    /// The arguments, without the program's name.
     pub arguments: Vec<OsString>,
-    /// At most `PIPE_BUF` bytes (4096), so that writing them never waits for the reader.
+    /// The bytes for its standard input: at most `PIPE_BUF` (4096), so that writing them never blocks.
     pub stdin: &'a [u8],
-    /// When it is killed.
+    /// The time at which the program is killed.
     pub deadline: Instant,
-    /// Runs it at idle priority, and kills it as soon as this descriptor becomes readable.
+    /// Makes the program run at idle priority, and kills it as soon as this file descriptor becomes readable.
     pub background: Option<BorrowedFd<'a>>,
 }
 
-/// A program that ended, by itself or because it was killed.
+/// The result of a program that has ended or was killed.
 pub struct Finished {
-    /// `None` when it was killed at the deadline, or told to stop.
+    /// How it ended; `None` if it was killed at the deadline or because it was told to stop.
     pub end: Option<End>,
-    /// Whether it was told to stop.
+    /// Whether it was killed because [`Job::background`] became readable.
     pub stopped: bool,
-    /// What it wrote to its standard output.
+    /// What it wrote to its standard output, unless that went to a file.
     pub stdout: Vec<u8>,
-    /// What it wrote to its standard error.
+    /// What it wrote to its standard error, as far as it was kept.
     pub stderr: Vec<u8>,
     /// How long it ran.
     pub took: Duration,
 }
 
-/// Makes this process the parent of its orphaned grandchildren. A gpg-agent started by
-/// `gpg-agent --daemon -- gpg` is one as soon as gpg has ended.
+/// Makes this process the parent of its orphaned grandchildren (prctl(2), `PR_SET_CHILD_SUBREAPER`). A
+/// gpg-agent that was started by `gpg-agent --daemon -- gpg` becomes an orphan when gpg ends.
 pub fn adopt_orphans() -> io::Result<()> {
     Ok(prctl::set_child_subreaper(true)?)
 }
 
-/// Runs `job`. An error means that it could not be started or watched; it is not running then.
+/// Runs `job`. An error means that the program could not be started or watched, and that it is no longer
+/// running.
 pub fn run(job: &Job) -> io::Result<Finished> {
     run_with(job, Stdio::piped(), Stdio::piped())
 }
 
-/// As [`run`]. A `stdin` that is a file takes the place of the job's bytes, and a `stdout` that is a file
-/// takes what it prints. Neither is limited in size.
+/// As [`run`], with other standard streams. If `stdin` is a file, the program reads it instead of
+/// [`Job::stdin`]. If `stdout` is a file, the program writes to it. The size of neither file is limited.
 pub fn run_with(job: &Job, stdin: Stdio, stdout: Stdio) -> io::Result<Finished> {
     debug_assert!(job.stdin.len() <= 4096);
     let mut command = command(job.program, job.background.is_some());
@@ -80,18 +82,19 @@ pub fn run_with(job: &Job, stdin: Stdio, stdout: Stdio) -> io::Result<Finished> 
     running.finish(last)
 }
 
-/// The event that ended a wait.
+/// Why [`Running::wait`] returned.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// It has ended.
+    /// The program has ended.
     Ended,
-    /// The other descriptor that was watched is ready.
+    /// The additional file descriptor is ready.
     Ready,
-    /// Neither, until the deadline.
+    /// The deadline has passed.
     TimedOut,
 }
 
-/// A running program whose output is gathered while it is waited for. When this is dropped, its group is killed.
+/// A running program, whose output is collected while the caller waits for it. Dropping it kills the process
+/// group.
 pub(crate) struct Running {
     pub(crate) group: Group,
     ended: OwnedFd,
@@ -104,8 +107,8 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts a program. Its stdout is gathered if that is piped, and its stderr up to `stderr_max` bytes: the rest
-    /// is read and dropped.
+    /// Starts a program. Its standard output is collected if it is a pipe. Of its standard error, the first
+    /// `stderr_max` bytes are kept, and the rest is read and dropped.
     pub(crate) fn start(mut command: Command, stderr_max: usize) -> io::Result<Self> {
         let started = Instant::now();
         let mut group = Group::new(command.stderr(Stdio::piped()).spawn()?);
@@ -117,7 +120,7 @@ impl Running {
         Ok(Self { group, ended, out, err, stdout, stderr, stderr_max, started })
     }
 
-    /// Waits until the program has ended, or `other` is ready, or the deadline has come.
+    /// Waits until the program has ended, `other` is ready, or the deadline has passed.
     pub(crate) fn wait(&mut self, deadline: Instant, other: Option<PollFd>) -> io::Result<Event> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -143,12 +146,13 @@ impl Running {
         }
     }
 
-    /// Kills what is left of the group. `last` is what the last [`Running::wait`] returned.
+    /// Kills the rest of the process group and collects the result. `last` is what the last [`Running::wait`]
+    /// returned.
     pub(crate) fn finish(mut self, last: io::Result<Event>) -> io::Result<Finished> {
         let end = self.group.finish();
         let last = last?;
-        // Every writer of the group is gone, or will not write again: what is left in the pipes is all
-        // there will be.
+        // Every process of the group that could write has ended, or will not write again. So the pipes hold all
+        // the output that is left.
         while self.read_stdout()? {}
         while self.read_stderr()? {}
         Ok(Finished {
@@ -160,14 +164,14 @@ impl Running {
         })
     }
 
-    /// Reads some of its standard output; `true` when there may be more.
+    /// Reads a chunk of standard output. Returns whether there may be more.
     fn read_stdout(&mut self) -> io::Result<bool> {
         let more = read_chunk(&mut self.out, &mut self.stdout)?;
         check_size(&self.stdout)?;
         Ok(more)
     }
 
-    /// Reads some of its standard error; `true` when there may be more that is to be kept.
+    /// Reads a chunk of standard error. Returns whether there may be more that is to be kept.
     fn read_stderr(&mut self) -> io::Result<bool> {
         let more = read_chunk(&mut self.err, &mut self.stderr)?;
         self.stderr.truncate(self.stderr_max);
@@ -183,7 +187,8 @@ fn check_size(output: &[u8]) -> io::Result<()> {
     }
 }
 
-/// A program that will lead a process group and not outlive the calling thread, at idle priority on request.
+/// Prepares to run a program, at idle priority if `is_idle`. It leads a process group of its own and is killed
+/// when the calling thread ends.
 pub fn command(program: &Path, is_idle: bool) -> Command {
     let mut command = Command::new(program);
     command
@@ -204,8 +209,8 @@ pub fn command(program: &Path, is_idle: bool) -> Command {
         }
         Ok(())
     };
-    // SAFETY: the closure runs between fork and exec and makes async-signal-safe system calls
-    // without allocating.
+    // SAFETY: the closure runs between fork and exec. It only makes async-signal-safe system calls and does not
+    // allocate.
     #[allow(unsafe_code)]
     unsafe {
         command.pre_exec(before_exec);
@@ -214,8 +219,8 @@ pub fn command(program: &Path, is_idle: bool) -> Command {
     command
 }
 
-/// Has `command` begin with no signal blocked. This process blocks the signals that it waits for, or that must not
-/// end it. A child would inherit that, and never see the SIGTERM that asks it to end.
+/// Makes `command` start with no signal blocked. This process blocks the signals that it waits for, and those
+/// that must not end it. A child would inherit the mask and never receive the SIGTERM that asks it to end.
 pub fn unblock_signals(command: &mut Command) -> &mut Command {
     let before_exec = || Ok(SigSet::empty().thread_set_mask()?);
     // SAFETY: the closure makes two calls, sigemptyset and pthread_sigmask, which are async-signal-safe.
@@ -225,8 +230,8 @@ pub fn unblock_signals(command: &mut Command) -> &mut Command {
     }
 }
 
-/// Gives this process idle priority (sched(7), SCHED_IDLE). Where a sandbox forbids the call, its unit has set
-/// the priority already.
+/// Gives this process idle priority (sched(7), SCHED_IDLE). If a sandbox forbids the call, the unit of the
+/// service has set the priority already.
 fn become_idle() {
     // SAFETY: sched_param is plain data for which zero is valid, and the call only reads it.
     #[allow(unsafe_code)]
@@ -236,14 +241,14 @@ fn become_idle() {
     }
 }
 
-/// Has reads and writes of a pipe return at once instead of waiting.
+/// Makes reads and writes of a pipe return at once instead of blocking.
 pub(crate) fn set_nonblocking(pipe: &impl AsFd) -> io::Result<()> {
     fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(())
 }
 
-/// Appends a chunk of what can be read without waiting; `false` when nothing is there. `from` becomes
-/// `None` at its end.
+/// Appends a chunk of the data that can be read without blocking. Returns whether there may be more. Sets
+/// `from` to `None` at the end of the stream.
 fn read_chunk(from: &mut Option<impl Read>, into: &mut Vec<u8>) -> io::Result<bool> {
     let Some(pipe) = from else { return Ok(false) };
     let mut chunk = [0; 8192];
@@ -300,7 +305,7 @@ mod tests {
         let blocked: SigSet =
             [Signal::SIGTERM, Signal::SIGINT, Signal::SIGXFSZ].into_iter().collect();
         blocked.thread_block()?;
-        // dash unblocks signals before it starts a program, but not when it becomes one.
+        // dash unblocks signals before it starts a program in a child, but not before `exec`.
         let done = shell("exec grep SigBlk /proc/self/status", b"", LONG);
         blocked.thread_unblock()?;
         assert_eq!(String::from_utf8_lossy(&done?.stdout), "SigBlk:\t0000000000000000\n");

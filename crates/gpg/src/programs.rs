@@ -1,4 +1,4 @@
-//! The GnuPG programs of this host, and how long one run may take.
+//! The GnuPG programs of this host, and the time limit of one run.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,26 +17,26 @@ pub struct Gpg {
 }
 
 impl Gpg {
-    /// The programs `gpg` and `agent`. A run of gpg that takes longer than `timeout` is killed. From now on this
+    /// Uses the programs `gpg` and `agent`. A gpg that runs longer than `timeout` is killed. From now on, this
     /// process adopts the orphans of its children, so that it can wait for each of them.
     pub fn new(gpg: PathBuf, agent: PathBuf, timeout: Duration) -> Result<Self> {
         process::adopt_orphans().map_err(|e| Error::io("becoming the reaper of gpg-agents", e))?;
         Ok(Self { gpg, agent, timeout })
     }
 
-    /// The programs gpg and gpg-agent.
+    /// Returns the paths of gpg and gpg-agent.
     pub fn programs(&self) -> [&Path; 2] {
         [&self.gpg, &self.agent]
     }
 
-    /// Checks that both programs can be run.
+    /// Checks that both programs are executable.
     pub fn check_installed(&self) -> Result<()> {
         check_program(&self.gpg, "gpg")?;
         check_program(&self.agent, "gpg_agent")
     }
 }
 
-/// Checks that the program at `path`, which is the value of `setting`, can be run.
+/// Checks that the program at `path`, the value of the setting `setting`, is executable.
 pub(crate) fn check_program(path: &Path, setting: &'static str) -> Result<()> {
     access(path, AccessFlags::X_OK).map_err(|errno| Error::Missing {
         program: path.into(),

@@ -1,5 +1,5 @@
-//! The secret key of a staged home: how it is protected, a new passphrase for it, and a revocation made in advance.
-//! Passphrases go through pipes.
+//! Handles the secret key in a staging home: finds out how it is protected, changes its passphrase, and makes a
+//! revocation certificate in advance. Passphrases go through pipes.
 
 use std::fs;
 use std::path::Path;
@@ -12,33 +12,33 @@ use crate::fingerprint::Fingerprint;
 use crate::programs::Gpg;
 use crate::status::{self, error_code};
 
-/// libgpg-error's number of a wrong passphrase.
+/// The number of "Bad passphrase" in libgpg-error.
 const BAD_PASSPHRASE: u32 = 11;
 
 /// How the secret key in a file of `private-keys-v1.d/` is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protection {
-    /// It is in the clear.
+    /// The secret key is in the clear.
     None,
-    /// It is encrypted with a passphrase.
+    /// The secret key is encrypted with a passphrase.
     Passphrase,
-    /// The file only names a smart card, or the key is sealed to a TPM.
+    /// The key is elsewhere: the file only names a smart card, or the key is sealed to a TPM.
     Card,
 }
 
 impl Protection {
-    /// Finds the protection in the content of the file; `None` when that is not a secret key
+    /// Detects the protection from the content of the file. Returns `None` if it is not a secret key
     /// (agent/keyformat.txt of GnuPG).
     pub fn of(file: &[u8]) -> Option<Self> {
-        // gpg wraps long lines at any byte.
+        // gpg wraps long lines at any byte, so white space is removed before the search.
         let text: Vec<u8> = file.iter().copied().filter(|b| !b.is_ascii_whitespace()).collect();
         let text = Zeroizing::new(text);
         let holds = |marker: &[u8]| text.windows(marker.len()).any(|bytes| bytes == marker);
         let is_open = || holds(b"(protectionnone)") || holds(b"(10:protection4:none)");
         match () {
             () if holds(b"shadowed-private-key") => Some(Self::Card),
-            // A key that came by `gpg --import` and was not used since is still in the form of OpenPGP, with
-            // the protection it had there.
+            // A key that was imported with `gpg --import` and not used since is still in OpenPGP format, with
+            // the protection that it had there.
             () if holds(b"openpgp-native") && is_open() => Some(Self::None),
             () if holds(b"protected-private-key") => Some(Self::Passphrase),
             () if holds(b"private-key") => Some(Self::None),
@@ -48,9 +48,9 @@ impl Protection {
 }
 
 impl Gpg {
-    /// Gives the secret key in `home` the passphrase `new`. `old` must be its passphrase, or `None` when it has
-    /// none: gpg asks for an old passphrase only when there is one, and takes the answers in their order. `false`
-    /// when `old` is wrong.
+    /// Changes the passphrase of the secret key in `home` to `new`. `old` is the current passphrase, or `None`
+    /// if the key has none. gpg asks for an old passphrase only if there is one, and reads the answers in
+    /// order. Returns `false` if `old` is wrong.
     pub fn change_passphrase(
         &self,
         home: &Path,
@@ -69,7 +69,7 @@ impl Gpg {
             .words(["--pinentry-mode=loopback", "--command-fd=0", "--change-passphrase"])
             .words([fingerprint.as_str()])
             .run_with_agent()?;
-        // With a wrong passphrase GnuPG 2.2 ends with exit status 0. Only the status lines tell.
+        // GnuPG 2.2 exits with status 0 even if the passphrase is wrong. Only the status lines tell.
         if status::lines(&finished.stdout, "SUCCESS").any(|words| words[..] == ["keyedit.passwd"]) {
             return finished.succeeded("changing a passphrase").map(|_| true);
         }
@@ -84,7 +84,8 @@ impl Gpg {
         Err(Error::Failed { how: "the passphrase was not changed".into(), words })
     }
 
-    /// A revocation certificate, armored, as gpg makes one with every new key: without a reason.
+    /// Makes an armored revocation certificate without a reason, like the one that gpg makes with every new
+    /// key. `scratch` is a directory for the output of gpg.
     pub fn make_revocation(
         &self,
         home: &Path,
@@ -94,7 +95,8 @@ impl Gpg {
         deadline: Instant,
     ) -> Result<Vec<u8>> {
         let file = scratch.join("revocation.asc");
-        // Make one: yes. Reason: none. Description: none. Is that right: yes.
+        // The answers to gpg's questions. Create a revocation: yes. Reason: none. Description: none. Is this
+        // okay: yes.
         let call = self.call(home, deadline).passphrase(passphrase, b"y\n0\n\ny\n");
         call.words(["--no-batch", "--command-fd=0", "--output"])
             .words([&file])

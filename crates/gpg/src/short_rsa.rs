@@ -1,16 +1,18 @@
-//! RSA keys that apt stops taking before they expire. Nothing here refuses one.
+//! RSA keys that apt will refuse before they expire. Nothing here refuses such a key.
 
-/// 2030-02-01. From then on apt 3 refuses signatures by RSA keys of less than 3072 bits, also older ones (`rsa2048`
-/// in its default-sequoia.config). sqv, sq and rpm by themselves take them on.
+/// 2030-02-01. From this date on, apt 3 refuses signatures by RSA keys of fewer than 3072 bits, older
+/// signatures included (`rsa2048` in its default-sequoia.config). sqv, sq and rpm by themselves continue to
+/// accept them.
 pub const APT_ENDS: u64 = 1_896_134_400;
 
-/// Whether a key of this algorithm, in gpg's words, is one of them.
+/// Whether `algorithm`, as gpg names it, is RSA with fewer than 3072 bits.
 pub fn is_short(algorithm: &str) -> bool {
     let bits = algorithm.strip_prefix("rsa").and_then(|bits| bits.parse::<u32>().ok());
     bits.is_some_and(|bits| bits < 3072)
 }
 
-/// Whether a key of this algorithm that expires at `expires` is refused before that.
+/// Whether apt refuses a key of this algorithm before the key expires at `expires` (Unix time, `None` for
+/// never).
 pub fn ends_early(algorithm: &str, expires: Option<u64>) -> bool {
     is_short(algorithm) && expires.is_none_or(|at| at > APT_ENDS)
 }

@@ -1,4 +1,4 @@
-//! Makes trial signatures in homes of staging, to find out whether a key can sign, and which key gpg takes.
+//! Makes trial signatures in staging homes. They show whether a key can sign, and which key gpg chooses.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,16 +10,16 @@ use crate::fingerprint::Fingerprint;
 use crate::programs::Gpg;
 use crate::status;
 
-/// The text that is signed. It states nothing, so that the signature is of no use.
+/// The text that is signed. It states nothing, so the signature is of no use to anyone.
 pub const SAMPLE: &[u8] = b"copr-keygen made this signature to see whether the key signs.\n";
 
-/// A hash algorithm with which every key can sign. One of NIST P-384 or P-521 cannot sign a shorter digest.
+/// A hash algorithm that every key can sign with. A NIST P-384 or P-521 key cannot sign a shorter digest.
 pub(crate) const FOR_ANY_KEY: &str = "SHA512";
 
-/// The time that gpg needs to sign with a key which has expired, or was created later than now; `None` when it
-/// can sign now. All are Unix times.
+/// Returns the time that gpg's clock must show to sign with a key that has expired, or was created in the
+/// future. Returns `None` if the key can sign now. All times are Unix times.
 pub fn time_of_signature(now: u64, created: u64, expires: Option<u64>) -> Option<u64> {
-    // A minute is more than the signature may take.
+    // A signature takes less than a minute. A key that expires within the next minute might expire meanwhile.
     let expired = expires.filter(|at| *at <= now + 60).map(|at| at.saturating_sub(1));
     expired.or((created > now).then_some(created + 1))
 }
@@ -27,16 +27,16 @@ pub fn time_of_signature(now: u64, created: u64, expires: Option<u64>) -> Option
 /// Which agent makes a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SigningAgent {
-    /// One that is started for it, and gone afterwards.
+    /// A new agent, which is started for the signature and ends after it.
     Own,
-    /// The one whose socket is in the home.
+    /// The running agent whose socket is in the home.
     Running,
 }
 
 impl Gpg {
     /// Makes a signature with the key in `home` and `passphrase`, and verifies it with the keyring there. With
-    /// `apart`, the keyring of another home verifies it, as one that was there before. gpg works at the time `at`.
-    /// A revoked key cannot be tried.
+    /// `apart`, that keyring verifies it instead: for example the one that an old service has used until now.
+    /// gpg runs with its clock at `at`. A revoked key cannot be tried.
     pub fn try_signature(
         &self,
         home: &Path,
@@ -57,7 +57,7 @@ impl Gpg {
         remove(&signature)
     }
 
-    /// As [`Gpg::try_signature`], by this agent. The keyring in `home` alone verifies the signature.
+    /// As [`Gpg::try_signature`], with the given agent. The keyring in `home` verifies the signature.
     pub fn try_signature_by(
         &self,
         agent: SigningAgent,
@@ -73,7 +73,7 @@ impl Gpg {
         remove(&signature)
     }
 
-    /// Verifies a detached signature over [`SAMPLE`] that somebody else made, with the keyring in `home` alone.
+    /// Verifies a detached signature over [`SAMPLE`] that was made elsewhere, with the keyring in `home`.
     pub fn verify_sample(
         &self,
         home: &Path,
@@ -88,9 +88,9 @@ impl Gpg {
         remove(&file)
     }
 
-    /// Makes a signature as `user`, whose key gpg finds in `keyring` by itself, and verifies it. The secret keys
-    /// are in the home of `keyring`, and gpg works at the time `at`. Returns the fingerprint of the key that
-    /// signed.
+    /// Makes a signature as `user` and verifies it. gpg chooses the key from `keyring` by itself. The secret
+    /// keys are in the home of `keyring`, and gpg runs with its clock at `at`. Returns the fingerprint of the
+    /// key that signed.
     pub fn sign_as(
         &self,
         keyring: Keyring,
@@ -106,7 +106,7 @@ impl Gpg {
         Ok(signer)
     }
 
-    /// The fingerprint of the key that gpg takes to sign as `user`.
+    /// Returns the fingerprint of the key that gpg chooses to sign as `user`.
     pub fn who_signs(
         &self,
         home: &Path,
@@ -122,7 +122,7 @@ impl Gpg {
     }
 }
 
-/// Has gpg sign the sample as `user`; returns the file with the signature, and the fingerprint of its key.
+/// Signs [`SAMPLE`] as `user`. Returns the path of the signature, and the fingerprint of the key that made it.
 fn sign(
     agent: SigningAgent,
     call: GpgCall,
@@ -152,7 +152,7 @@ fn sign(
     }
 }
 
-/// Fails unless the signature is a good one of `fingerprint`.
+/// Fails unless `signature` is a valid signature over [`SAMPLE`] by the key `fingerprint`.
 fn verify(call: GpgCall, signature: &Path, fingerprint: &Fingerprint) -> Result<()> {
     let call = call.input(&[SAMPLE]).words([STATUS, "--verify"]).on(signature).words(["-"]);
     let output = call.run()?.succeeded("verifying a signature")?;
@@ -164,7 +164,8 @@ fn verify(call: GpgCall, signature: &Path, fingerprint: &Fingerprint) -> Result<
     Err(Error::Failed { how, words: output.words })
 }
 
-/// Has gpg verify every self-signature itself. A keyring from another host may claim that they have been verified.
+/// Makes gpg verify every self-signature itself, with its clock at `at`. A keyring from another host may hold
+/// forged results of earlier checks.
 fn doubting(call: GpgCall, at: Option<u64>) -> GpgCall {
     call.at(at).words(["--no-sig-cache"])
 }

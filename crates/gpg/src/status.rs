@@ -1,27 +1,27 @@
-//! The lines gpg prints on its status descriptor (doc/DETAILS of GnuPG, "Format of the --status-fd
+//! Parses the lines that gpg prints on its status descriptor (doc/DETAILS of GnuPG, "Format of the --status-fd
 //! output").
 
 use crate::error::Shortage;
 use crate::fingerprint::Fingerprint;
 
-/// "No space left on device" as libgpg-error numbers it.
+/// The number of "No space left on device" in libgpg-error.
 const GPG_ERR_ENOSPC: u32 = 32859;
-/// "Disk quota exceeded" likewise.
+/// The number of "Disk quota exceeded" in libgpg-error.
 const GPG_ERR_EDQUOT: u32 = 32802;
 
-/// The results that a run of gpg reported.
+/// The results that a gpg process has reported.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// Fingerprints of the primary keys that were created.
+    /// The fingerprints of the primary keys that gpg created.
     pub created: Vec<Fingerprint>,
-    /// Fingerprints of the certificates that were imported, whether they changed anything or not.
+    /// The fingerprints of the certificates that gpg imported, including those that changed nothing.
     pub imported: Vec<Fingerprint>,
-    /// Whether gpg reported that the file system was full, or the quota used up.
+    /// The shortage that gpg reported: a full file system or an exhausted quota.
     pub shortage: Option<Shortage>,
 }
 
 impl Status {
-    /// Reads the status lines in `output` and skips everything else.
+    /// Parses the status lines in `output` and skips everything else.
     pub fn parse(output: &[u8]) -> Self {
         let created = lines(output, "KEY_CREATED").filter_map(|words| match words[..] {
             ["P" | "B", fingerprint, ..] => Fingerprint::parse(fingerprint),
@@ -41,12 +41,12 @@ impl Status {
     }
 }
 
-/// The number of an error without the upper half of the printed code, which names the source (libgpg-error).
+/// Returns the error number of a printed code, without the upper half, which names the source (libgpg-error).
 pub fn error_code(printed: &str) -> u32 {
     printed.parse::<u32>().unwrap_or_default() & 0xffff
 }
 
-/// The words behind `keyword` in each status line with it.
+/// Returns the words after `keyword` in each status line with that keyword.
 pub fn lines<'a>(output: &'a [u8], keyword: &str) -> impl Iterator<Item = Vec<&'a str>> {
     let lines = output.split(|b| *b == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
     lines.filter_map(move |line| {

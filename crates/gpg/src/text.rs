@@ -1,20 +1,21 @@
-//! Text for people: safe on a terminal and in a log, counted with the right noun, sizes in units.
+//! Text for people: safe to print on a terminal and in a log, with the right noun for a count, and with units
+//! for sizes.
 
 use std::fmt::Display;
 
-/// Whether a character moves the cursor, ends a line, or turns the direction of the text around it, so that
-/// the text reads as another one.
+/// Whether a character can make text look like other text. Such a character moves the cursor, ends a line, or
+/// changes the direction of the text around it.
 pub fn is_misleading(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Characters without a glyph. They are harmless in a user ID, and worth seeing in a message.
+/// Whether a character has no glyph. Such characters are harmless in a user ID, but a message should show them.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// `text` on one line that cannot steer a terminal. Misleading and invisible characters are written as escapes,
-/// like `\n` or `\u{1b}`; everything else stays as it is.
+/// Returns `text` as one line that cannot control a terminal. Misleading and invisible characters become
+/// escapes like `\n` or `\u{1b}`; everything else stays as it is.
 pub fn printable(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
@@ -26,7 +27,7 @@ pub fn printable(text: &str) -> String {
     line
 }
 
-/// The first `max` characters of `text` on one such line; `…` stands for the others.
+/// As [`printable`], for the first `max` characters of `text`. If there are more, `…` stands for them.
 pub fn printable_start(text: &str, max: usize) -> String {
     match text.char_indices().nth(max) {
         Some((end, _)) => printable(&text[..end]) + "…",
@@ -34,17 +35,17 @@ pub fn printable_start(text: &str, max: usize) -> String {
     }
 }
 
-/// `1 key`, `2 keys`.
+/// Formats a count with its noun, like `1 key` or `2 keys`.
 pub fn number<N: Display + PartialEq + From<u8>>(count: N, one: &str, many: &str) -> String {
     if count == N::from(1) { format!("1 {one}") } else { format!("{count} {many}") }
 }
 
-/// `1 key`, `2 keys`.
+/// Formats a number of keys, like `1 key` or `2 keys`.
 pub fn keys<N: Display + PartialEq + From<u8>>(count: N) -> String {
     number(count, "key", "keys")
 }
 
-/// `512 bytes`, `1.5 MiB`. One digit after the point; a size that is in between is rounded down.
+/// Formats a size like `512 bytes` or `1.5 MiB`, with one digit after the point, rounded down.
 pub fn size(bytes: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let Some(power) = bytes.checked_ilog2().map(|bits| bits / 10).filter(|power| *power > 0) else {

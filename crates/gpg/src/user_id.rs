@@ -1,9 +1,9 @@
-//! The user ID of a key. It is parsed once, and holds no syntax of gpg.
+//! The user ID of a key. Once parsed, it contains nothing that gpg could take for syntax.
 
 use crate::error::{Error, Result};
 use crate::text::is_misleading;
 
-/// The longest part of a user ID, in bytes.
+/// The maximum length of each part of a user ID, in bytes.
 pub const PART_MAX: usize = 200;
 
 /// An OpenPGP user ID: `name_real (name_comment) <name_email>`.
@@ -15,8 +15,8 @@ pub struct UserId {
 }
 
 impl UserId {
-    /// Parses the parts. Surrounding white space goes, as gpg drops it too; an empty comment is
-    /// no comment.
+    /// Parses the parts. White space around a part is dropped, because gpg drops it too. An empty comment
+    /// counts as none.
     pub fn parse(name_real: &str, name_comment: Option<&str>, name_email: &str) -> Result<Self> {
         let name_real = parse_part("name_real", name_real, &['<', '>'])?;
         if name_real.is_empty() {

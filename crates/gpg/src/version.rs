@@ -1,4 +1,4 @@
-//! The version of GnuPG that is installed.
+//! The version of the installed GnuPG.
 
 use std::fmt;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::process::{self, Job};
 use crate::programs::{Gpg, check_program};
 
-/// How long a program may take to say its version.
+/// How long a program may take to print its version.
 const VERSION_TIME: Duration = Duration::from_secs(5);
 
 /// A version of GnuPG, like 2.2.40.
@@ -19,7 +19,7 @@ pub struct Version {
 }
 
 impl Version {
-    /// Reads what `--version` prints: `gpg (GnuPG) 2.2.40` or `gpg-agent (GnuPG) 2.4.7-beta12`.
+    /// Parses the output of `--version`: `gpg (GnuPG) 2.2.40` or `gpg-agent (GnuPG) 2.4.7-beta12`.
     fn parse(output: &str) -> Option<Self> {
         let (_, text) = output.lines().next()?.rsplit_once(' ')?;
         let mut parts = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
@@ -28,7 +28,7 @@ impl Version {
         Some(Self { numbers, text: text.chars().take(40).collect() })
     }
 
-    /// Whether it is older than this one.
+    /// Whether this version is older than `numbers`.
     pub fn is_before(&self, numbers: [u32; 3]) -> bool {
         self.numbers < numbers
     }
@@ -41,12 +41,12 @@ impl fmt::Display for Version {
 }
 
 impl Gpg {
-    /// The version of gpg.
+    /// Returns the version of gpg.
     pub fn version(&self) -> Result<Version> {
         version(&self.gpg, "gpg")
     }
 
-    /// The version of gpg-agent.
+    /// Returns the version of gpg-agent.
     pub fn agent_version(&self) -> Result<Version> {
         version(&self.agent, "gpg_agent")
     }

@@ -1,4 +1,4 @@
-//! A process group that does not outlive its owner, and is waited for without ever waiting long.
+//! A process group that does not outlive its owner. Waiting for it never blocks for long.
 
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::process::Child;
@@ -14,56 +14,57 @@ use nix::unistd::Pid;
 
 use crate::locks::unpoisoned;
 
-/// How long a killed group is waited for. A process that waits for a dead disk inside the kernel does not end on
-/// SIGKILL, and the caller must still be able to answer in time.
+/// How long to wait for a group after SIGKILL. A process that waits in the kernel for a dead disk does not end
+/// on SIGKILL. The caller must still be able to answer in time.
 const KILL_TIME: Duration = Duration::from_millis(250);
-/// How often the reaper looks at groups that have not ended yet.
+/// How often the reaper checks the groups that have not ended yet.
 const REAP_PAUSE: Duration = Duration::from_millis(500);
 
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It exited, with this status.
+    /// It exited with this status.
     Exited(i32),
     /// A signal killed it.
     Killed(Signal),
 }
 
-/// The process group of a child that leads it. When this is dropped, the group is killed and waited for.
+/// A process group, with the child that leads it. Dropping it kills the group and waits for it.
 pub struct Group {
-    /// The leader.
+    /// The leader of the group.
     pub child: Child,
     is_finished: bool,
 }
 
 impl Group {
-    /// The group that `child` leads.
+    /// Takes over the process group of `child`, which must be its leader.
     pub fn new(child: Child) -> Self {
         Self { child, is_finished: false }
     }
 
-    /// Asks all of the group to end.
+    /// Sends SIGTERM to all processes of the group.
     pub fn terminate(&self) {
-        let _ = killpg(pid_of(&self.child), Signal::SIGTERM); // fails only when nobody is left
+        let _ = killpg(pid_of(&self.child), Signal::SIGTERM); // fails only if no process is left
     }
 
-    /// Kills what is left of the group and waits for all of it; returns how the leader ended. The
-    /// leader's pid stays reserved until it is waited for here, so the signal cannot reach a
-    /// stranger. A group that does not end in [`KILL_TIME`] is left to the reaper.
+    /// Kills the rest of the group and waits for all of it. Returns how the leader ended.
+    ///
+    /// The leader is waited for only here. Its PID stays reserved until then, so the signal cannot reach an
+    /// unrelated process. A group that does not end within [`KILL_TIME`] is left to the reaper.
     pub fn finish(&mut self) -> Option<End> {
         if std::mem::replace(&mut self.is_finished, true) {
             return None;
         }
         let leader = pid_of(&self.child);
-        let _ = killpg(leader, Signal::SIGKILL); // fails only when nobody is left
+        let _ = killpg(leader, Signal::SIGKILL); // fails only if no process is left
         let deadline = Instant::now() + KILL_TIME;
         let mut end = None;
-        // Most groups are gone by now, or as soon as the leader is.
+        // By now most groups have ended, or end as soon as the leader does.
         let mut is_gone = reap(leader, &mut end);
         if !is_gone && end.is_none() {
             if let Ok(ended) = pidfd_open(&self.child) {
                 let mut fds = [PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
-                let _ = wait_readable(&mut fds, KILL_TIME); // looked at below, whatever it says
+                let _ = wait_readable(&mut fds, KILL_TIME); // the loop below checks, whatever the result
             }
         }
         let mut pause = Duration::from_micros(100);
@@ -89,8 +90,8 @@ impl Drop for Group {
     }
 }
 
-/// Collects the processes of a group that have ended, without blocking; `true` when none is left. Sets `end` when
-/// the leader was among them.
+/// Waits for the processes of a group that have ended, without blocking. Returns whether none is left. Sets
+/// `end` if the leader was among them.
 fn reap(leader: Pid, end: &mut Option<End>) -> bool {
     loop {
         match waitpid(Pid::from_raw(-leader.as_raw()), Some(WaitPidFlag::WNOHANG)) {
@@ -105,7 +106,7 @@ fn reap(leader: Pid, end: &mut Option<End>) -> bool {
     }
 }
 
-/// Groups that were killed and have not ended, and whether a thread waits for them.
+/// The groups that were killed and have not ended, and whether the reaper thread is running.
 static LEFT: Mutex<(Vec<Pid>, bool)> = Mutex::new((Vec::new(), false));
 
 fn leave_to_reaper(leader: Pid) {
@@ -116,7 +117,7 @@ fn leave_to_reaper(leader: Pid) {
     }
     match thread::Builder::new().name("reaper".into()).spawn(reap_left) {
         Ok(_) => left.1 = true,
-        // The next one that is left tries again.
+        // The next group that is left here tries to start the thread again.
         Err(e) => log::warn!("starting a thread that waits for killed processes: {e}"),
     }
 }
@@ -137,15 +138,15 @@ fn lock_left() -> MutexGuard<'static, (Vec<Pid>, bool)> {
     unpoisoned(LEFT.lock())
 }
 
-/// std keeps the kernel's signed process number as an unsigned one.
+/// Returns the PID of a child. std keeps the kernel's signed number as an unsigned one.
 fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(libc::pid_t::from_ne_bytes(child.id().to_ne_bytes()))
 }
 
-/// A descriptor that becomes readable when `child` ends (pidfd_open(2), Linux 5.3).
+/// Returns a file descriptor that becomes readable when `child` ends (pidfd_open(2), Linux 5.3).
 pub fn pidfd_open(child: &Child) -> io::Result<OwnedFd> {
-    // SAFETY: pidfd_open takes two integers and returns a new descriptor, owned by nobody yet, or
-    // -1.
+    // SAFETY: pidfd_open takes two integers and returns -1 or a new file descriptor, which nothing else owns
+    // yet.
     #[allow(unsafe_code)]
     unsafe {
         let fd = libc::syscall(libc::SYS_pidfd_open, pid_of(child).as_raw(), 0);
@@ -156,7 +157,8 @@ pub fn pidfd_open(child: &Child) -> io::Result<OwnedFd> {
     }
 }
 
-/// Waits for an event on one of `fds`, at most about a minute of `limit`.
+/// Waits for an event on one of `fds`, for `limit` or about a minute, whichever is shorter. Returns `Ok` after
+/// a timeout or an interrupting signal, too.
 pub fn wait_readable(fds: &mut [PollFd], limit: Duration) -> io::Result<()> {
     let milliseconds = u16::try_from(limit.as_millis() + 1).unwrap_or(u16::MAX);
     match poll(fds, PollTimeout::from(milliseconds)) {
