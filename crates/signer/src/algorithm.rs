@@ -1,4 +1,5 @@
-//! The algorithms: those of keys and of digests, as OpenPGP numbers them (RFC 9580, 9.1 and 9.5).
+//! Hash algorithms, with OpenPGP's numbers for them (RFC 9580, 9.5), and the elliptic curves of ECDSA (RFC
+//! 9580, 9.2).
 
 use openssl::hash::MessageDigest;
 use openssl::md::{Md, MdRef};
@@ -7,7 +8,7 @@ use openssl::nid::Nid;
 /// A hash algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hash {
-    /// SHA-1, which is signed only where a setting allows it.
+    /// SHA-1, which is signed only if a setting allows it.
     Sha1,
     /// SHA-256.
     Sha256,
@@ -21,7 +22,7 @@ impl Hash {
     /// Every hash algorithm.
     pub const ALL: [Self; 4] = [Self::Sha1, Self::Sha256, Self::Sha384, Self::Sha512];
 
-    /// The name in requests, in upper case.
+    /// Returns the name of the algorithm in requests, in upper case.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sha1 => "SHA1",
@@ -31,12 +32,12 @@ impl Hash {
         }
     }
 
-    /// The algorithm of this name, in either case.
+    /// Returns the algorithm of this name, which may be in either case.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|hash| hash.name().eq_ignore_ascii_case(name))
     }
 
-    /// OpenPGP's number.
+    /// Returns OpenPGP's number of the algorithm.
     pub fn number(self) -> u8 {
         match self {
             Self::Sha1 => 2,
@@ -46,12 +47,12 @@ impl Hash {
         }
     }
 
-    /// Bytes of a digest.
+    /// Returns the size of a digest in bytes.
     pub fn size(self) -> usize {
         self.digest().size()
     }
 
-    /// The algorithm in OpenSSL.
+    /// Returns the algorithm for OpenSSL's hash functions.
     pub fn digest(self) -> MessageDigest {
         match self {
             Self::Sha1 => MessageDigest::sha1(),
@@ -61,7 +62,7 @@ impl Hash {
         }
     }
 
-    /// The same for OpenSSL's functions that sign digests.
+    /// Returns the algorithm for OpenSSL's functions that sign digests.
     pub(crate) fn md(self) -> &'static MdRef {
         match self {
             Self::Sha1 => Md::sha1(),
@@ -87,7 +88,7 @@ impl Curve {
     /// Every curve.
     pub const ALL: [Self; 3] = [Self::P256, Self::P384, Self::P521];
 
-    /// libgcrypt's name, which is in the files of secret keys.
+    /// Returns libgcrypt's name of the curve, which secret key files contain.
     pub fn name(self) -> &'static str {
         match self {
             Self::P256 => "NIST P-256",
@@ -96,7 +97,7 @@ impl Curve {
         }
     }
 
-    /// The object identifier as certificates have it (RFC 9580, 9.2).
+    /// Returns the object identifier of the curve, as certificates contain it (RFC 9580, 9.2).
     pub fn object_identifier(self) -> &'static [u8] {
         match self {
             Self::P256 => &[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7],
@@ -113,7 +114,7 @@ impl Curve {
         }
     }
 
-    /// Bits of the numbers in a signature.
+    /// Returns the size, in bits, of each number in a signature.
     pub fn bits(self) -> usize {
         match self {
             Self::P256 => 256,

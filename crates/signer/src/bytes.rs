@@ -1,39 +1,39 @@
-//! Reads numbers and strings from the front of some bytes.
+//! Reads numbers and strings from the front of a byte slice.
 
-/// Bytes that are left to read. Reading more than there is gives `None`.
+/// The bytes that are left to read. Each read returns `None` if there are too few.
 #[derive(Clone, Copy, Debug)]
 pub struct Bytes<'a>(pub &'a [u8]);
 
 impl<'a> Bytes<'a> {
-    /// The next `count` bytes.
+    /// Takes the next `count` bytes.
     pub fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
         Some(taken)
     }
 
-    /// The next byte.
+    /// Takes the next byte.
     pub fn byte(&mut self) -> Option<u8> {
         self.take(1).map(|taken| taken[0])
     }
 
-    /// The next number of two bytes.
+    /// Takes the next big-endian number of two bytes.
     pub fn u16(&mut self) -> Option<u16> {
         Some(u16::from_be_bytes(self.take(2)?.try_into().ok()?))
     }
 
-    /// The next number of four bytes.
+    /// Takes the next big-endian number of four bytes.
     pub fn u32(&mut self) -> Option<u32> {
         Some(u32::from_be_bytes(self.take(4)?.try_into().ok()?))
     }
 
-    /// The next number with its length in bits in front (RFC 9580, 3.2).
+    /// Takes the next multiprecision integer, which begins with its length in bits (RFC 9580, 3.2).
     pub fn mpi(&mut self) -> Option<&'a [u8]> {
         let bits = usize::from(self.u16()?);
         self.take(bits.div_ceil(8))
     }
 
-    /// Whether all has been read.
+    /// Whether all bytes have been read.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,8 +1,8 @@
-//! What a certificate says about its primary key: the key, its fingerprint, and whether it may sign. Read from the
-//! home's keyring at each request, as a cache could be behind it.
+//! What a certificate says about its primary key: the key itself, its fingerprint, and whether it may sign. The
+//! keyring of the home is read anew for each request, because a cache could be out of date.
 //!
-//! Self-signatures are not verified. The keyring is a file that only its owner can write, who could as well
-//! replace the secret key; gpg has verified them when it wrote it.
+//! Self-signatures are not verified here: gpg verified them when it wrote the keyring. Only the owner of that
+//! file can write it, and could replace the secret key just as well.
 
 use gpg::{Fingerprint, hex, keybox, packets};
 use keystore::NameEmail;
@@ -11,55 +11,55 @@ use openssl::hash::{MessageDigest, hash};
 use crate::bytes::Bytes;
 use crate::public_key::PublicKey;
 
-/// Types of packets (RFC 9580, 5).
+/// Packet types (RFC 9580, 5).
 const SIGNATURE: u8 = 2;
 const PUBLIC_KEY: u8 = 6;
 const USER_ID: u8 = 13;
 const PUBLIC_SUBKEY: u8 = 14;
 
-/// Types of signatures (RFC 9580, 5.2.1).
+/// Signature types (RFC 9580, 5.2.1).
 const CERTIFICATIONS: std::ops::RangeInclusive<u8> = 0x10..=0x13;
 const DIRECT_KEY: u8 = 0x1f;
 const KEY_REVOCATION: u8 = 0x20;
 
-/// Types of subpackets (RFC 9580, 5.2.3.7).
+/// Subpacket types (RFC 9580, 5.2.3.7).
 const CREATED: u8 = 2;
 const KEY_LIFETIME: u8 = 9;
 const ISSUER: u8 = 16;
 const KEY_FLAGS: u8 = 27;
 const ISSUER_FINGERPRINT: u8 = 33;
 
-/// The flag of a key that signs data.
+/// The key flag of a key that may sign data.
 const SIGNS: u8 = 2;
 
-/// A certificate, as far as signing needs it.
+/// The parts of a certificate that matter for signing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     /// The primary key.
     pub key: PublicKey,
-    /// Its fingerprint.
+    /// The fingerprint of the primary key.
     pub fingerprint: [u8; 20],
-    /// Unix time of creation.
+    /// The time of creation (Unix time).
     pub created: u64,
-    /// Unix time of expiry; `None` for never.
+    /// The time of expiry (Unix time); `None` for never.
     pub expires: Option<u64>,
-    /// Whether its owner has revoked it.
+    /// Whether the primary key has revoked itself.
     pub revoked: bool,
-    /// Whether it may sign data.
+    /// Whether the primary key may sign data.
     pub signs: bool,
-    /// Its user IDs, as far as they are text.
+    /// The user IDs that are valid UTF-8.
     pub user_ids: Vec<String>,
 }
 
 impl Certificate {
-    /// Reads the only certificate in a keybox. `Err` is a sentence.
+    /// Parses the only certificate in a keybox. `Err` is a sentence.
     pub fn read(keybox: &[u8]) -> Result<Self, String> {
         let packets = keybox::one_certificate(keybox)?;
         let packets = packets.packets().ok_or("has a blob that contradicts itself")?;
         Self::parse(packets)
     }
 
-    /// Reads the packets of a certificate. `Err` is a sentence.
+    /// Parses the packets of a certificate. `Err` is a sentence.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let packets = packets::packets(bytes).map_err(|e| format!("holds a bad packet: {e}"))?;
         let primary = packets.first().filter(|packet| packet.kind == PUBLIC_KEY);
@@ -75,7 +75,7 @@ impl Certificate {
             signs: false,
             user_ids: Vec::new(),
         };
-        // What is said about subkeys comes behind the first of them.
+        // The packets from the first subkey on describe subkeys.
         let own = packets.iter().take_while(|packet| packet.kind != PUBLIC_SUBKEY);
         let own: Vec<_> = own.collect();
         let user_ids = own.iter().filter(|packet| packet.kind == USER_ID);
@@ -102,37 +102,37 @@ impl Certificate {
         Ok(certificate)
     }
 
-    /// Whether a user ID is one of this identity.
+    /// Whether one of the user IDs belongs to this identity.
     pub fn is_of(&self, name_email: &NameEmail) -> bool {
         self.user_ids.iter().any(|user_id| name_email.is_in(user_id))
     }
 
-    /// The fingerprint as text.
+    /// Returns the fingerprint as text.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         Fingerprint::parse(&hex::encode(&self.fingerprint).to_uppercase())
     }
 
-    /// The key ID, the end of the fingerprint.
+    /// Returns the key ID, which is the end of the fingerprint.
     pub fn key_id(&self) -> &[u8] {
         &self.fingerprint[12..]
     }
 }
 
-/// The key in a packet of version 4, and when it was created.
+/// Parses a public key packet of version 4. Returns the key and its time of creation.
 fn public_key(body: &[u8]) -> Option<(PublicKey, u64)> {
     let mut body = Bytes(body);
     let (4, created) = (body.byte()?, body.u32()?) else { return None };
     Some((PublicKey::parse(body)?, created.into()))
 }
 
-/// RFC 9580, 5.5.4.2.
+/// Computes the fingerprint of a version 4 key from its public key packet (RFC 9580, 5.5.4.2).
 fn fingerprint(body: &[u8]) -> Option<[u8; 20]> {
     let length = u16::try_from(body.len()).ok()?;
     let hashed = [&[0x99], &length.to_be_bytes()[..], body].concat();
     hash(MessageDigest::sha1(), &hashed).ok()?[..].try_into().ok()
 }
 
-/// A signature, as far as it may be one by the primary key about itself.
+/// The parts of a signature packet that matter for a self-signature.
 #[derive(Debug, Default)]
 struct SelfSignature {
     kind: u8,
@@ -166,7 +166,7 @@ impl SelfSignature {
         }
     }
 
-    /// Takes over subpackets. Only those that are hashed say more than who signed.
+    /// Parses the subpackets of one area. Of the unhashed subpackets, only those that name the issuer are used.
     fn learn(&mut self, mut subpackets: Bytes, hashed: bool) -> Option<()> {
         while !subpackets.is_empty() {
             let length = match subpackets.byte()? {
@@ -175,7 +175,7 @@ impl SelfSignature {
                 middle => ((u32::from(middle) - 192) << 8) + u32::from(subpackets.byte()?) + 192,
             };
             let mut subpacket = Bytes(subpackets.take(length.try_into().ok()?)?);
-            // The highest bit says that it is critical.
+            // The highest bit marks a critical subpacket.
             match (subpacket.byte()? & 0x7f, hashed) {
                 (CREATED, true) => self.created = subpacket.u32()?,
                 (KEY_LIFETIME, true) => self.lifetime = Some(subpacket.u32()?),
@@ -188,7 +188,7 @@ impl SelfSignature {
         Some(())
     }
 
-    /// Whether the key with this fingerprint made it, as far as it says.
+    /// Whether the signature claims to be made by the key with this fingerprint.
     fn is_of(&self, fingerprint: &[u8; 20]) -> bool {
         !self.issuers.is_empty() && self.issuers.iter().all(|issuer| fingerprint.ends_with(issuer))
     }
@@ -198,7 +198,7 @@ impl SelfSignature {
 mod tests {
     use super::*;
 
-    /// The public key packet of a small key of RSA, made at 1000.
+    /// Returns the public key packet of a small RSA key that was created at 1000.
     fn primary() -> Vec<u8> {
         let numbers = [&[1, 0, 0x20][..], &[0xff; 4], &[0, 17, 1, 0, 1]].concat();
         packet(PUBLIC_KEY, &[&[4, 0, 0, 3, 0xe8][..], &numbers].concat())
@@ -220,7 +220,8 @@ mod tests {
         subpacket(kind, &number.to_be_bytes())
     }
 
-    /// A signature packet of version 4 with these subpackets, hashed and not, and without numbers.
+    /// Returns a version 4 signature packet with these subpackets, hashed and unhashed, but without the
+    /// signature itself.
     fn signature(kind: u8, hashed: &[Vec<u8>], unhashed: &[Vec<u8>]) -> Vec<u8> {
         let mut body = vec![4, kind, 1, 8];
         for area in [hashed.concat(), unhashed.concat()] {
@@ -234,7 +235,7 @@ mod tests {
         subpacket(ISSUER, &own_print()[12..])
     }
 
-    /// A self-signature of that time, with more subpackets.
+    /// Returns a self-signature that was made at `created` and has `more` hashed subpackets.
     fn about_itself(kind: u8, created: u32, more: &[Vec<u8>]) -> Vec<u8> {
         signature(kind, &[&[number(CREATED, created)], more].concat(), &[by_own_key()])
     }
@@ -260,9 +261,9 @@ mod tests {
             (about_itself(0x10, 2000, &[lifetime(5000), flags(2)]), (Some(6000), true)),
             (about_itself(DIRECT_KEY, 2000, &[lifetime(0), flags(1)]), (None, false)),
             (about_itself(0x13, 2000, &[]), (None, true)),
-            // Older.
+            // An older self-signature.
             (about_itself(0x13, 900, &[lifetime(1)]), (Some(1050), true)),
-            // Not about the key, or by another one.
+            // Signatures that are not about the primary key, or not by it.
             (about_itself(0x18, 2000, &[lifetime(1)]), (Some(1050), true)),
             (signature(0x13, &[number(CREATED, 2000)], &[]), (Some(1050), true)),
             (
@@ -273,7 +274,7 @@ mod tests {
                 about_itself(0x13, 2000, &[subpacket(ISSUER_FINGERPRINT, &[4; 21])]),
                 (Some(1050), true),
             ),
-            // What is not hashed says nothing.
+            // A lifetime outside of the hashed subpackets is ignored.
             (signature(0x13, &[number(CREATED, 2000)], &[by_own_key(), lifetime(1)]), (None, true)),
         ] {
             for packets in [[first.clone(), newer.clone()], [newer.clone(), first.clone()]] {
@@ -315,7 +316,7 @@ mod tests {
                 let mut changed = whole.clone();
                 changed[at] = value;
                 let Ok(certificate) = Certificate::parse(&changed) else { continue };
-                // What is made of it has no panic either.
+                // What is computed from the certificate must not panic either.
                 let digest = crate::request::Digest { bytes: vec![4; 32], class_and_time: [0; 5] };
                 let hash = crate::algorithm::Hash::Sha256;
                 let _ = crate::signature::probe_answer(&certificate, hash, &digest);

@@ -1,5 +1,5 @@
-//! The file of a secret key as gpg-agent keeps it (agent/keyformat.txt and agent/protect.c of GnuPG): both forms of
-//! the file, protected with a passphrase in either way, or in the clear.
+//! Parses the secret key files of gpg-agent (agent/keyformat.txt and agent/protect.c of GnuPG). It reads both
+//! file formats, with the key in the clear or protected by a passphrase in OCB or CBC mode.
 
 use openssl::hash::{Hasher, MessageDigest, hash};
 use openssl::memcmp;
@@ -8,21 +8,22 @@ use zeroize::Zeroizing;
 
 use crate::sexp::Sexp;
 
-/// The longest stretching of a passphrase that is done: more than gpg-agent ever chooses, which aims at 0.1 s.
+/// The maximum number of bytes that are hashed to stretch a passphrase. gpg-agent never chooses more: it aims
+/// at 0.1 s.
 const S2K_COUNT_MAX: usize = 1 << 30;
-/// Bytes of an authentication tag of OCB.
+/// The size of the authentication tag of OCB in bytes.
 const TAG: usize = 16;
 
-/// The numbers of a secret key: names like `n` and `d` with their values.
+/// The numbers of a secret key, by their names like `n` and `d`.
 #[derive(Debug)]
 pub struct KeyNumbers {
-    /// `rsa`, `ecc`, `dsa` or another name that libgcrypt has for the algorithm.
+    /// libgcrypt's name of the algorithm: `rsa`, `ecc`, `dsa` or another one.
     pub algorithm: String,
     numbers: Vec<Sexp>,
 }
 
 impl KeyNumbers {
-    /// The value of a number, or of another parameter like `curve`.
+    /// Returns the value of a number, or of another parameter like `curve`.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         let is_named = |number: &&Sexp| number.name() == Some(name.as_bytes());
         match self.numbers.iter().find(is_named)?.list()? {
@@ -35,11 +36,11 @@ impl KeyNumbers {
 /// Why a file was not opened.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unopened {
-    /// It may be a good key, of a kind that only gpg-agent opens: this one.
+    /// The file may hold a good key, but only gpg-agent can open it; why.
     OnlyByAgent(&'static str),
-    /// The passphrase is another one, or the file was changed.
+    /// The passphrase is wrong, or the file was changed.
     WrongPassphrase,
-    /// It is not the file of a secret key: why.
+    /// The file is not a secret key file; why.
     Malformed(&'static str),
 }
 
@@ -62,8 +63,10 @@ pub fn open(file: &[u8], passphrase: &[u8]) -> Result<KeyNumbers, Unopened> {
     }
 }
 
-/// The S-expression in a file of either form. The extended form has lines like those of mail: `Key:` is followed by
-/// the expression, in lines of which the further ones begin with a space.
+/// Returns the S-expression in a file of either format.
+///
+/// The extended format has header lines like those of mail. The expression follows `Key:` and continues on
+/// lines that begin with white space.
 fn expression(file: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     if file.first() == Some(&b'(') {
         return Some(Zeroizing::new(file.to_vec()));
@@ -74,8 +77,8 @@ fn expression(file: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         name.eq_ignore_ascii_case(b"Key:").then_some(value)
     })?;
     let further = lines.take_while(|line| line.first().is_none_or(u8::is_ascii_whitespace));
-    // Each line loses one space at its beginning and all at its end; an empty one is the end of a line
-    // (continuation_length in common/name-value.c).
+    // Each line loses one space at its beginning and all spaces at its end. An empty line stands for a line
+    // feed (continuation_length in common/name-value.c).
     let mut text = Zeroizing::new(Vec::with_capacity(file.len()));
     let mut was_empty = false;
     for line in std::iter::once(first).chain(further) {
@@ -91,7 +94,8 @@ fn expression(file: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     Some(text)
 }
 
-/// The algorithm and all numbers: the ones in the list `(rsa (n …)(e …))`, and those that were protected.
+/// Returns the algorithm and all numbers of a key. `parameters` is the list `(rsa (n …)(e …))`, and `secret`
+/// holds the numbers that were protected.
 fn numbers_of(parameters: &Sexp, secret: &[Sexp]) -> Result<KeyNumbers, Unopened> {
     let name = parameters.name().and_then(|name| std::str::from_utf8(name).ok());
     let algorithm = name.ok_or(Unopened::Malformed("its algorithm has no name"))?.to_owned();
@@ -100,7 +104,7 @@ fn numbers_of(parameters: &Sexp, secret: &[Sexp]) -> Result<KeyNumbers, Unopened
     Ok(KeyNumbers { algorithm, numbers: numbers.cloned().collect() })
 }
 
-/// The secret numbers in `(protected MODE ((sha1 SALT COUNT) NONCE) ENCRYPTED)` among the parameters.
+/// Decrypts the secret numbers in `(protected MODE ((sha1 SALT COUNT) NONCE) ENCRYPTED)` among the parameters.
 fn unprotect(parameters: &Sexp, passphrase: &[u8]) -> Result<Vec<Sexp>, Unopened> {
     let malformed = Unopened::Malformed("its protection is not one that gpg-agent writes");
     let protected = parameters.find("protected").and_then(Sexp::list);
@@ -139,10 +143,10 @@ fn unprotect(parameters: &Sexp, passphrase: &[u8]) -> Result<Vec<Sexp>, Unopened
     }
 }
 
-/// The key of 16 bytes that a passphrase is stretched to: OpenPGP's iterated and salted S2K with SHA-1 (RFC 9580,
+/// Derives a key of 16 bytes from a passphrase, with OpenPGP's iterated and salted S2K and SHA-1 (RFC 9580,
 /// 3.7.1.3).
 fn stretch(passphrase: &[u8], salt: &[u8], count: usize) -> Result<Zeroizing<[u8; 16]>, Unopened> {
-    /// Hashed in one go.
+    /// The approximate number of bytes that are hashed at once.
     const PIECE: usize = 4096;
     let round = Zeroizing::new([salt, passphrase].concat());
     let count = count.max(round.len());
@@ -162,7 +166,8 @@ fn stretch(passphrase: &[u8], salt: &[u8], count: usize) -> Result<Zeroizing<[u8
     Ok(key)
 }
 
-/// Decrypts and authenticates what is encrypted with AES-128 in OCB mode. Authenticated with it is all that is not.
+/// Decrypts `encrypted` with AES-128 in OCB mode and authenticates it. The associated data is the list of all
+/// parameters that are not protected.
 fn open_ocb(
     parameters: &Sexp,
     key: &[u8; 16],
@@ -175,7 +180,7 @@ fn open_ocb(
     let open = parameters.list().unwrap_or_default().iter().filter(is_open).cloned().collect();
     let mut aad = Vec::new();
     Sexp::List(open).write_canonical(&mut aad);
-    // OpenSSL says in its queue of errors whether it has no such cipher.
+    // If OpenSSL lacks the cipher, its error queue says so. If the tag is wrong, the error queue is empty.
     let (text, tag) = encrypted.split_at(length);
     match decrypt_aead(Cipher::aes_128_ocb(), key, Some(nonce), &aad, text, tag) {
         Ok(text) => Ok(Zeroizing::new(text)),
@@ -184,7 +189,7 @@ fn open_ocb(
     }
 }
 
-/// Decrypts what is encrypted with AES-128 in CBC mode.
+/// Decrypts `encrypted` with AES-128 in CBC mode.
 fn open_cbc(
     key: &[u8; 16],
     nonce: &[u8],
@@ -205,8 +210,8 @@ fn open_cbc(
     decrypted().map_err(|_| Unopened::OnlyByAgent("OpenSSL has no AES in CBC mode here"))
 }
 
-/// The numbers in a decrypted text `((NUMBERS)(hash sha1 DIGEST))` or `((NUMBERS))`, and the digest. Padding may
-/// follow.
+/// Parses a decrypted text `((NUMBERS)(hash sha1 DIGEST))` or `((NUMBERS))`, which padding may follow. Returns
+/// the numbers and the digest.
 fn secret_numbers(text: &[u8]) -> Option<(Vec<Sexp>, Option<Sexp>)> {
     let (found, _) = Sexp::parse_beginning(text)?;
     let numbers = found.list()?.first()?.list()?.to_vec();
@@ -217,14 +222,15 @@ fn secret_numbers(text: &[u8]) -> Option<(Vec<Sexp>, Option<Sexp>)> {
     Some((numbers, digest))
 }
 
-/// Compares the digest of the whole key, with its secret numbers in their places, with the one that was encrypted.
+/// Fails unless the digest of the whole key is `expected`. For the digest, the secret numbers stand in the
+/// place of the list `protected`.
 fn check_digest(parameters: &Sexp, numbers: &[Sexp], expected: &[u8]) -> Result<(), Unopened> {
     let elements = parameters.list().unwrap_or_default().iter();
     let whole = elements.flat_map(|element| match element.name() {
         Some(b"protected") => numbers.to_vec(),
         _ => vec![element.clone()],
     });
-    // Written once into enough room, which a growing one would leave copies of.
+    // Allocated with room for the whole key: a vector that grows leaves copies of the secret behind.
     let mut text = Zeroizing::new(Vec::with_capacity(64 * 1024));
     Sexp::List(whole.collect()).write_canonical(&mut text);
     let digest = hash(MessageDigest::sha1(), &text)
@@ -327,7 +333,7 @@ mod tests {
                     changed[at] = value;
                     let Ok(numbers) = open(&changed, b"x") else { continue };
                     for key in &keys {
-                        // No key can be made of these, or at least none that panics.
+                        // Most of these files do not hold a key. If one does, signing with it must not panic.
                         let made = SecretKey::new(&numbers, key);
                         let _ = made.map(|key| key.sign(crate::algorithm::Hash::Sha256, &[7; 32]));
                     }

@@ -1,10 +1,10 @@
-//! Signs with the keys of this host, as obs-signd does and in its protocol, without gpg and gpg-agent wherever
-//! the system's libcrypto can. Key material is read for each request, and an opened key is gone with the last of the
-//! requests for it that are under way at the same time.
+//! Signs with the keys of this host, speaking the protocol of obs-signd. The system's libcrypto makes the
+//! signature; gpg-agent makes those that libcrypto cannot. The key files are read for each request. Concurrent
+//! requests for one key share the decrypted key, which is dropped with the last of them.
 //!
-//! [`request`] reads what a client wants, [`signer`] decides and does it. Below them, `key_file` and `secret_key`
-//! turn the file of a secret key into one that signs, `certificate` and `public_key` say what it may do and verify
-//! what it did, and `signature` writes packets.
+//! [`request`] parses requests, and [`signer`] decides on them and fulfils them. Below them, `key_file` and
+//! `secret_key` turn a secret key file into a key that signs. `certificate` and `public_key` tell what the key
+//! may do, and verify its signatures. `signature` writes packets.
 
 pub mod algorithm;
 mod bytes;

@@ -1,5 +1,5 @@
-//! Secret keys that are open. Opening one costs more than a signature of RSA-2048, so the requests for the key of one
-//! identity that are under way at the same time share it. It is gone with the last of them.
+//! Shares decrypted secret keys between concurrent requests. Decrypting a key costs more than an RSA-2048
+//! signature, so all requests for the key of one identity share it. The key is dropped with the last of them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
@@ -10,23 +10,23 @@ use openssl::sha::Sha256;
 
 use crate::secret_key::SecretKey;
 
-/// The secret keys that requests under way have open, by identity.
+/// The secret keys of the requests that are under way, by identity.
 #[derive(Debug, Default)]
 pub struct OpenKeys(Mutex<HashMap<NameEmail, Weak<OpenKey>>>);
 
-/// The secret key of an identity, once a request has opened it.
+/// The secret key of one identity, once a request has opened it. The digest tells from which files.
 #[derive(Default)]
 pub struct OpenKey(Mutex<Option<(FilesDigest, Opened)>>);
 
-/// A secret key, or that only gpg-agent can sign with it. `Err` is a sentence.
+/// A secret key, or `None` if only gpg-agent can sign with it. `Err` is a sentence.
 pub type Opened = Result<Option<Arc<SecretKey>>, String>;
 
-/// SHA-256 of everything that a key is opened from.
+/// The SHA-256 digest of everything that a key is opened from.
 type FilesDigest = [u8; 32];
 
 impl OpenKeys {
-    /// What the requests for the key of `name_email` share. A request holds it from before it waits for its turn to
-    /// its end.
+    /// Returns the slot that all requests for the key of `name_email` share. A request holds it from before it
+    /// waits for its turn until its end.
     pub fn of(&self, name_email: &NameEmail) -> Arc<OpenKey> {
         let mut keys = unpoisoned(self.0.lock());
         if let Some(key) = keys.get(name_email).and_then(Weak::upgrade) {
@@ -40,7 +40,8 @@ impl OpenKeys {
 }
 
 impl OpenKey {
-    /// The key of `files`: what they were opened to, if these very files were opened, else what `open` returns.
+    /// Returns the key in `files`. If these very files were opened before, the earlier result is returned;
+    /// otherwise `open` opens them.
     pub fn get(
         &self,
         files: &SigningFiles,
@@ -51,13 +52,15 @@ impl OpenKey {
             Some((of, opened)) if *of == digest => return opened.clone(),
             _ => {}
         }
-        // The lock is not held: who asks meanwhile has a processor of its own to open it with.
+        // The lock is not held during `open`. A request that comes meanwhile opens the key itself, on another
+        // processor.
         let opened = open().map(|key| key.map(Arc::new));
         *unpoisoned(self.0.lock()) = Some((digest, opened.clone()));
         opened
     }
 
-    /// Lets go of the key, which may not sign any more. That it cannot be opened is kept: to find that out may take long.
+    /// Drops the key, because it may no longer sign. A failure to open it is kept, because finding out again
+    /// may take long.
     pub fn forget(&self) {
         unpoisoned(self.0.lock()).take_if(|(_, opened)| opened.is_ok());
     }
@@ -121,15 +124,15 @@ mod tests {
         let key = first.get(&files, || open(&files));
         let key = key.ok().flatten().map(|key| Arc::downgrade(&key)).unwrap_or_default();
         drop(first);
-        // The one that waited has it.
+        // The waiting request gets the key without opening it.
         assert!(waiting.get(&files, || open(&files)).is_ok_and(|key| key.is_some()));
         assert_eq!(times.get(), 1);
-        // Another identity, or other files, have not.
+        // A request for another identity, or with other files, does not get this key.
         assert!(keys.of(&other).get(&files, || open(&files)).is_ok());
         assert_eq!(times.get(), 2);
         assert!(waiting.get(&changed, || Err("damaged".into())).is_err());
         assert!(key.upgrade().is_none(), "the one of the files before is gone");
-        // A failure is not found out twice.
+        // A failure is remembered.
         waiting.forget();
         assert!(waiting.get(&changed, || open(&changed)).is_err());
         assert_eq!(times.get(), 2);

@@ -1,4 +1,4 @@
-//! Public keys of certificates, and the test whether a signature is one of them.
+//! The public keys of certificates, and the verification of their signatures.
 
 use openssl::bn::BigNum;
 use openssl::dsa::{Dsa, DsaSig};
@@ -13,7 +13,7 @@ use openssl::sign::Verifier;
 use crate::algorithm::{Curve, Hash};
 use crate::bytes::Bytes;
 
-/// OpenPGP's numbers of algorithms.
+/// OpenPGP's numbers of the algorithms (RFC 9580, 9.1).
 const RSA: u8 = 1;
 const RSA_SIGN_ONLY: u8 = 3;
 const DSA: u8 = 17;
@@ -21,15 +21,15 @@ const ECDSA: u8 = 19;
 const EDDSA: u8 = 22;
 /// The object identifier of Ed25519 (RFC 9580, 9.2).
 const ED25519: [u8; 9] = [0x2b, 6, 1, 4, 1, 0xda, 0x47, 0x0f, 1];
-/// In front of a point of Ed25519: it is in the form of RFC 8032.
+/// The prefix of an Ed25519 point that is encoded as in RFC 8032.
 const NATIVE_POINT: u8 = 0x40;
 
-/// The numbers of a public key.
+/// A public key, with its numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PublicKey {
     /// RSA.
     Rsa {
-        /// OpenPGP's number of the algorithm.
+        /// OpenPGP's number of the algorithm: there are two for RSA.
         number: u8,
         /// The modulus.
         n: Vec<u8>,
@@ -40,12 +40,12 @@ pub enum PublicKey {
     Ecdsa {
         /// The curve.
         curve: Curve,
-        /// The point, not compressed.
+        /// The uncompressed point.
         point: Vec<u8>,
     },
-    /// EdDSA on Ed25519.
+    /// EdDSA on Ed25519, with the point.
     Ed25519([u8; 32]),
-    /// DSA, which only gpg-agent signs with.
+    /// DSA. Only gpg-agent can sign with such a key.
     Dsa {
         /// The prime modulus.
         p: Vec<u8>,
@@ -56,12 +56,12 @@ pub enum PublicKey {
         /// The public value.
         y: Vec<u8>,
     },
-    /// Another algorithm of this number. Nothing here could verify its signatures, so it gets none.
+    /// Another algorithm, with its OpenPGP number. Its signatures could not be verified here, so none are made.
     Other(u8),
 }
 
 impl PublicKey {
-    /// Parses what follows the time of creation in a public key packet of version 4 (RFC 9580, 5.5.2).
+    /// Parses the part of a version 4 public key packet that follows the time of creation (RFC 9580, 5.5.2).
     pub fn parse(mut body: Bytes) -> Option<Self> {
         let number = body.byte()?;
         let key = match number {
@@ -88,12 +88,12 @@ impl PublicKey {
             }
             _ => return Some(Self::Other(number)),
         };
-        // With a modulus of zero, no signature has a length.
+        // With a modulus of zero, a signature would have no bits.
         let is_usable = key.signature_bits().iter().all(|bits| *bits > 0);
         (body.is_empty() && is_usable).then_some(key)
     }
 
-    /// OpenPGP's number of the algorithm, as it is in signatures.
+    /// Returns OpenPGP's number of the algorithm, which signature packets contain.
     pub fn number(&self) -> u8 {
         match self {
             Self::Rsa { number, .. } | Self::Other(number) => *number,
@@ -103,7 +103,7 @@ impl PublicKey {
         }
     }
 
-    /// GnuPG's name of the algorithm.
+    /// Returns GnuPG's name of the algorithm.
     pub fn name(&self) -> String {
         match self {
             Self::Rsa { n, .. } => format!("rsa{}", bits(n)),
@@ -114,7 +114,7 @@ impl PublicKey {
         }
     }
 
-    /// The bits of each number in a signature, at most.
+    /// Returns the maximum number of bits of each number in a signature.
     pub fn signature_bits(&self) -> Vec<usize> {
         match self {
             Self::Rsa { n, .. } => vec![bits(n)],
@@ -124,8 +124,8 @@ impl PublicKey {
         }
     }
 
-    /// The bytes that a digest must have at least: verifiers refuse signatures over less (GnuPG: `requires a 384 bit
-    /// or larger hash`).
+    /// Returns the minimum size of a digest in bytes. Verifiers refuse signatures over a shorter one (GnuPG:
+    /// `requires a 384 bit or larger hash`).
     pub fn digest_size_min(&self) -> usize {
         match self {
             Self::Ecdsa { curve, .. } => (curve.bits() / 8).min(64),
@@ -133,7 +133,7 @@ impl PublicKey {
         }
     }
 
-    /// Whether these numbers are a signature over `digest`.
+    /// Whether the numbers in `signature` are a valid signature over `digest`.
     pub fn verifies(&self, hash: Hash, digest: &[u8], signature: &[Vec<u8>]) -> bool {
         let verified = match (self, signature) {
             (Self::Rsa { n, e, .. }, [s]) => verify_rsa(n, e, hash, digest, s),
@@ -146,18 +146,18 @@ impl PublicKey {
     }
 }
 
-/// How many bits the number has.
+/// Returns the number of significant bits of a big-endian number.
 pub fn bits(number: &[u8]) -> usize {
     let number = without_zeros(number);
     number.len() * 8 - number.first().map_or(0, |first| first.leading_zeros() as usize)
 }
 
-/// A number without the zeros in front.
+/// Returns a big-endian number without its leading zeros.
 pub fn without_zeros(number: &[u8]) -> &[u8] {
     &number[number.iter().take_while(|byte| **byte == 0).count()..]
 }
 
-/// A number in `length` bytes; `None` when it needs more.
+/// Returns a big-endian number as exactly `length` bytes, or `None` if it needs more.
 pub fn padded(number: &[u8], length: usize) -> Option<Vec<u8>> {
     let number = without_zeros(number);
     let zeros = length.checked_sub(number.len())?;

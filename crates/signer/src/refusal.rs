@@ -1,31 +1,31 @@
-//! Why a client gets no signature. Each is one sentence, which the client prints.
+//! The reasons why a client gets no signature. Each is one sentence, which the client prints.
 
 use std::fmt;
 
 use gpg::text::printable;
 use keystore::Error;
 
-/// Why a client gets no answer to its request.
+/// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The request is not one.
+    /// The request is malformed; why.
     Malformed(String),
-    /// No rule is about the client, so nothing of its request was looked at.
+    /// No rule matches the client, so its request was not looked at.
     Stranger,
-    /// The client may not sign as this user, of whom it hears nothing else: not even whether there is a key.
+    /// The client may not use the key of this user. It learns nothing else, not even whether there is a key.
     Forbidden(String),
-    /// There is no key of this user. The build backend waits for these very words before it has one made.
+    /// This user has no key. The build backend waits for exactly these words before it has a key made.
     Unknown(String),
-    /// The key may not sign this, or not now.
+    /// The key may not sign this, or not now; why.
     Unfit(String),
-    /// Others have been waiting for too long.
+    /// Too many requests are waiting.
     Busy,
-    /// It went wrong here: what an operator has to look at.
+    /// An error on this host that an operator has to look at.
     Failed(String),
 }
 
 impl Refusal {
-    /// The value of the label `result` in metrics and of the field in the journal.
+    /// Returns the value of the label `result` in metrics, and of the field in the journal.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Malformed(_) => "malformed",
@@ -38,7 +38,7 @@ impl Refusal {
         }
     }
 
-    /// Something that went wrong with the key of `user`.
+    /// A failure with the key of `user`.
     pub fn failed(user: impl fmt::Display, why: impl fmt::Display) -> Self {
         Self::Failed(format!("{user}: {why}"))
     }

@@ -1,84 +1,87 @@
-//! Requests of obs-signd's protocol, in the old and the new form, and the answers to them. Numbers have two bytes,
-//! the most significant first.
+//! The requests of obs-signd's protocol, in its old and new form, and the answers to them. Numbers have two
+//! bytes and are big-endian.
 //!
-//! A request begins with two lengths. In the new form the second is zero, and the bytes are a count, that many
-//! lengths, and that many strings: command, user, arguments. In the old form the bytes are a user and an argument:
-//! `PUBKEY`, or the digest to sign. Two zeros are a ping. As in signd 2.8, a name of a hash algorithm may stand in
-//! front: of the user in the new form, of the argument in the old.
+//! A request begins with two lengths. Both are zero in a ping. In the new form, only the second one is zero. A
+//! count, that many lengths and that many strings follow: the command, the user and the arguments. In the old
+//! form, a user and an argument follow; the argument is `PUBKEY` or the digest to sign.
+//!
+//! As in signd 2.8, the name of a hash algorithm may precede the user in the new form, and the argument in the
+//! old form.
 
 use crate::algorithm::Hash;
 use crate::bytes::Bytes;
 use crate::refusal::Refusal;
 
-/// Bytes of the two lengths that a request begins with.
+/// The number of bytes of the two lengths that a request begins with.
 pub const HEAD: usize = 4;
-/// What a request without the name of a hash algorithm means.
+/// The hash algorithm of a request that names none.
 const DEFAULT_HASH: &str = "SHA1";
-/// The commands of signd that are about its own keys.
+/// The commands of signd that manage its own keys.
 const OF_SIGND: [&str; 5] = ["keygen", "certgen", "privsign", "privtotp", "privileged"];
-/// Digests in one request: a package takes two.
+/// The maximum number of digests in one request. A package takes two.
 const DIGESTS_MAX: usize = 64;
 
-/// A ping that asks which program answers. obs-signd takes it for any other ping.
+/// A ping that asks which program answers. obs-signd answers it like any other ping.
 pub const WHO_ANSWERS: &[u8] = b"\0\x13\0\0\0\x03\0\x04\0\0\0\x07pingprogram";
-/// What this one answers to it.
+/// The answer of this program to [`WHO_ANSWERS`].
 const PROGRAM: &[u8] = b"copr-keygen";
 
-/// How many bytes follow a head.
+/// Returns how many bytes follow a head.
 pub fn length(head: [u8; HEAD]) -> usize {
     let [a, b, c, d] = head;
     usize::from(u16::from_be_bytes([a, b])) + usize::from(u16::from_be_bytes([c, d]))
 }
 
-/// The form of a request, in which it is answered.
+/// The form of a request. The answer has the same form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// One string is answered as it is.
+    /// The answer is one string, without a length of its own.
     Old,
-    /// Strings are answered with their count and their lengths.
+    /// The answer is a count, the lengths of the strings, and the strings.
     New,
 }
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// A sign of life.
+    /// Asks whether the server is alive.
     Ping,
-    /// [`WHO_ANSWERS`].
+    /// Asks which program answers; see [`WHO_ANSWERS`].
     Program,
-    /// The certificate of a user.
+    /// Asks for the certificate of a user.
     PublicKey {
-        /// Whose.
+        /// The user.
         user: String,
     },
-    /// Signatures over digests, at least one.
+    /// Asks for signatures over digests, of which there is at least one.
     Sign {
-        /// Whose key signs.
+        /// The user whose key signs.
         user: String,
         /// The algorithm of all the digests.
         hash: Hash,
-        /// What is signed.
+        /// The digests to sign.
         digests: Vec<Digest>,
     },
 }
 
-/// A digest that is to be signed.
+/// A digest to sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Digest {
-    /// The digest.
+    /// The bytes of the digest.
     pub bytes: Vec<u8>,
-    /// The type of the signature, 0 of binary data or 1 of text, and its time: as they are in the signature.
+    /// The type of the signature (0 for binary data, 1 for text) and its time, encoded as in a signature
+    /// packet.
     pub class_and_time: [u8; 5],
 }
 
 impl Digest {
-    /// Whether it is the one by which `sign` finds out algorithm and fingerprint of a key before it signs with
-    /// signatures of version 4.
+    /// Whether this is the probe of the client `sign`. Before it makes version 4 signatures, the client sends a
+    /// digest whose bytes are all 4, to learn the algorithm and the fingerprint of the key.
     pub fn is_probe(&self) -> bool {
         self.bytes.iter().all(|byte| *byte == 4)
     }
 
-    /// Parses `HEXDIGEST@CCTTTTTTTT`.
+    /// Parses `HEXDIGEST@CCTTTTTTTT`: the digest, the type of the signature and its time.
     fn parse(text: &str, hash: Hash) -> Result<Self, String> {
         let shown = gpg::text::printable_start(text, 200);
         let wrong = |why: String| Err(format!("bad hash {shown}: {why}"));
@@ -158,7 +161,7 @@ pub fn parse(request: &[u8]) -> Result<(Form, Command), String> {
     Ok((Form::New, command))
 }
 
-/// A string that can be shown: UTF-8 without control characters.
+/// Checks that a string can be displayed: that it is UTF-8 without control characters.
 fn text(bytes: &[u8]) -> Result<&str, String> {
     let text = std::str::from_utf8(bytes).ok();
     let text = text.filter(|text| !text.bytes().any(|byte| byte < 32 || byte == 127));
@@ -192,8 +195,8 @@ fn sign(user: &str, hash: &str, digests: &[&str]) -> Result<Command, String> {
     Ok(Command::Sign { user, hash, digests: digests? })
 }
 
-/// The answer to a request that was fulfilled. In the old form, only one string can be answered; in both, as many
-/// bytes as lengths can tell.
+/// Encodes the answer to a request that was fulfilled. Fails if lengths of two bytes cannot express its size.
+/// Fails for several strings in the old form, which can answer only one.
 pub fn success(form: Form, strings: &[Vec<u8>]) -> Result<Vec<u8>, String> {
     let too_long = || "the answer is longer than the protocol allows".to_owned();
     let short = |length: usize| u16::try_from(length).map_err(|_| too_long());
@@ -214,19 +217,20 @@ pub fn success(form: Form, strings: &[Vec<u8>]) -> Result<Vec<u8>, String> {
     Ok([&[0, 0][..], &length, &[0, 0], &output].concat())
 }
 
-/// The strings that answer [`Command::Program`].
+/// Returns the strings that answer [`Command::Program`].
 pub fn program() -> Vec<Vec<u8>> {
     vec![PROGRAM.to_vec()]
 }
 
-/// Whether this is how this program answers [`WHO_ANSWERS`]: with its name, or as it does when it refuses.
+/// Whether `answer` is one that this program gives to [`WHO_ANSWERS`]: its name, or one of the refusals
+/// [`Refusal::Stranger`] and [`Refusal::Busy`].
 pub fn is_ours(answer: &[u8]) -> bool {
     let refusals = [Refusal::Stranger, Refusal::Busy].map(|refusal| failure(&refusal.to_string()));
     success(Form::New, &program()).is_ok_and(|named| named == answer)
         || refusals.iter().any(|refusal| refusal == answer)
 }
 
-/// The answer to a request that was refused, with a sentence for the user of the client.
+/// Encodes the answer to a request that was refused. `sentence` is for the user of the client.
 pub fn failure(sentence: &str) -> Vec<u8> {
     let line = format!("{sentence}\n");
     let line = &line.as_bytes()[line.len().saturating_sub(usize::from(u16::MAX))..];
@@ -297,7 +301,7 @@ mod tests {
                 assert!(parse(&request[..length]).is_err(), "{length}");
             }
             assert!(parse(&[&request[..], &[0]].concat()).is_err());
-            // Whatever one byte becomes, nothing panics, and every refusal is a line.
+            // Whatever one byte is changed to, nothing panics, and every refusal is a single line.
             for at in 0..request.len() {
                 for value in [0, 1, b':', b'@', 0x7f, 0x80, 0xff] {
                     let mut changed = request.clone();
@@ -332,7 +336,7 @@ mod tests {
         let expected = b"\0\0\0\x08\0\0\0\x02\0\x02\0\0ab".to_vec();
         assert_eq!(success(Form::New, &strings), Ok(expected));
         assert!(success(Form::Old, &strings).is_err());
-        // As long as lengths can say.
+        // The longest answers that the lengths can express.
         assert!(success(Form::Old, &[vec![0; 65_535]]).is_ok());
         assert!(success(Form::Old, &[vec![0; 65_536]]).is_err());
         assert!(success(Form::New, &[vec![0; 65_531]]).is_ok());
@@ -348,7 +352,7 @@ mod tests {
         assert_eq!(parse(WHO_ANSWERS), Ok((Form::New, Command::Program)));
         let answer = success(Form::New, &program()).unwrap_or_default();
         assert!(is_ours(&answer) && is_ours(&failure(&Refusal::Stranger.to_string())));
-        // What obs-signd answers to any ping, and to a host that it does not know.
+        // These are obs-signd's answers to any ping, and to a host that it does not know.
         assert!(!is_ours(&[0; 6]) && !is_ours(&failure("illegal host 192.0.2.1")) && !is_ours(b""));
     }
 }

@@ -1,4 +1,4 @@
-//! Secret keys that sign in this process, by the libcrypto of the system. No secret number outlives its key.
+//! Secret keys that sign in this process, with the system's libcrypto. No secret number outlives its key.
 
 use openssl::bn::{BigNum, BigNumContext, BigNumRef};
 use openssl::ec::{EcGroup, EcKey, EcPoint};
@@ -24,19 +24,19 @@ pub enum SecretKey {
     Ed25519(PKey<Private>),
 }
 
-/// Why a key cannot sign here.
+/// Why a key cannot sign in this process.
 #[derive(Debug)]
 pub enum Unusable {
-    /// Only gpg-agent has its algorithm.
+    /// Only gpg-agent implements its algorithm.
     OnlyByAgent,
-    /// It is not the secret key of this public key.
+    /// It does not belong to the public key.
     OfAnother,
-    /// Its numbers do not make a key.
+    /// Its numbers do not form a key; why.
     Malformed(String),
 }
 
 impl SecretKey {
-    /// The key of these numbers, which must be that of `public`.
+    /// Makes a key from its numbers. Fails if it does not belong to `public`.
     pub fn new(numbers: &KeyNumbers, public: &PublicKey) -> Result<Self, Unusable> {
         let number = |name: &str| {
             let missing = || Unusable::Malformed(format!("it has no number {name}"));
@@ -49,7 +49,7 @@ impl SecretKey {
                     return Err(Unusable::OfAnother);
                 }
                 let [d, p, q, u] = [number("d")?, number("p")?, number("q")?, number("u")?];
-                // Longer ones would take minutes.
+                // With longer numbers, a signature would take minutes.
                 if [d, p, q, u].iter().any(|number| without_zeros(number).len() > n.len()) {
                     return Err(Unusable::Malformed("it has a number that is too long".into()));
                 }
@@ -74,7 +74,8 @@ impl SecretKey {
         }
     }
 
-    /// Signs a digest. Returns the numbers of the signature, as OpenPGP has them: one of RSA, else two.
+    /// Signs a digest. Returns the numbers of the signature in OpenPGP's order: one for RSA, two for other
+    /// algorithms.
     pub fn sign(&self, hash: Hash, digest: &[u8]) -> Result<Vec<Vec<u8>>, ErrorStack> {
         match self {
             Self::Rsa(key) => {
@@ -99,8 +100,8 @@ impl SecretKey {
     }
 }
 
-/// A secret number. It is marked as secure, so that OpenSSL overwrites it and every copy of it when they are freed. Of
-/// others, its provider leaves copies behind.
+/// Makes a secret number. OpenSSL overwrites a number that is marked as secure, and every copy of it, when they
+/// are freed. Of other numbers, its provider leaves copies behind.
 fn secret(bytes: &[u8]) -> Result<BigNum, ErrorStack> {
     let mut number = BigNum::new_secure()?;
     number.copy_from_slice(bytes)?;
@@ -108,8 +109,8 @@ fn secret(bytes: &[u8]) -> Result<BigNum, ErrorStack> {
     Ok(number)
 }
 
-/// The key of `n`, `e`, `d`, `p`, `q` and `u` as libgcrypt has them: `u` is the inverse of `p` modulo `q`, which
-/// OpenSSL takes with its primes the other way round.
+/// Makes an RSA key from libgcrypt's numbers, where `u` is the inverse of `p` modulo `q`. OpenSSL wants the
+/// inverse of `q` modulo `p`, so the primes are exchanged.
 fn rsa([n, e, d, p, q, u]: [&[u8]; 6]) -> Result<PKey<Private>, ErrorStack> {
     let (d, p, q) = (secret(d)?, secret(q)?, secret(p)?);
     let [d_p, d_q] = [reduced(&d, &p)?, reduced(&d, &q)?];
@@ -117,7 +118,7 @@ fn rsa([n, e, d, p, q, u]: [&[u8]; 6]) -> Result<PKey<Private>, ErrorStack> {
     PKey::from_rsa(Rsa::from_private_components(n, e, d, p, q, d_p, d_q, secret(u)?)?)
 }
 
-/// `d` modulo `prime` - 1.
+/// Returns `d` modulo `prime` - 1.
 fn reduced(d: &BigNumRef, prime: &BigNumRef) -> Result<BigNum, ErrorStack> {
     let (mut one_less, mut result) = (BigNum::new_secure()?, BigNum::new_secure()?);
     one_less.set_const_time();

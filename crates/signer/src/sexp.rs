@@ -1,15 +1,15 @@
-//! S-expressions, as libgcrypt writes them: the canonical form and the advanced one (RFC 9804). Secret keys are
-//! kept in them.
+//! S-expressions in the two forms that libgcrypt writes: canonical and advanced (RFC 9804). Secret key files
+//! consist of them.
 
 use gpg::hex;
 use zeroize::Zeroizing;
 
-/// Lists within lists; the file of a secret key has six levels.
+/// The maximum depth of nested lists. A secret key file has six levels.
 const DEPTH_MAX: usize = 16;
-/// Strings and lists in a list; a secret key has some ten.
+/// The maximum number of elements of a list. A secret key has about ten.
 const ELEMENTS_MAX: usize = 64;
 
-/// A string of bytes or a list. Strings are zeroed when dropped.
+/// A string of bytes or a list. Strings are overwritten with zeros when they are dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sexp {
     /// A string of bytes.
@@ -19,20 +19,21 @@ pub enum Sexp {
 }
 
 impl Sexp {
-    /// Parses `text`, which holds one expression and then white space or nothing. `None` when it does not.
+    /// Parses `text`, which must hold exactly one expression; white space may follow. Returns `None` if it does
+    /// not.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (found, rest) = Self::parse_beginning(text)?;
         rest.trim_ascii().is_empty().then_some(found)
     }
 
-    /// Parses the expression at the beginning of `text`; returns what follows, too.
+    /// Parses the expression at the beginning of `text`. Returns it and the rest of `text`.
     pub fn parse_beginning(text: &[u8]) -> Option<(Self, &[u8])> {
         let mut reader = Reader { rest: text };
         let found = reader.expression(0)?;
         Some((found, reader.rest))
     }
 
-    /// The elements of a list; `None` of a string.
+    /// Returns the elements of a list, or `None` for a string.
     pub fn list(&self) -> Option<&[Self]> {
         match self {
             Self::List(elements) => Some(elements),
@@ -40,7 +41,7 @@ impl Sexp {
         }
     }
 
-    /// The bytes of a string; `None` of a list.
+    /// Returns the bytes of a string, or `None` for a list.
     pub fn atom(&self) -> Option<&[u8]> {
         match self {
             Self::Atom(bytes) => Some(bytes),
@@ -48,17 +49,17 @@ impl Sexp {
         }
     }
 
-    /// The string that a list begins with.
+    /// Returns the string that a list begins with.
     pub fn name(&self) -> Option<&[u8]> {
         self.list()?.first()?.atom()
     }
 
-    /// The first list among the elements that begins with `name`.
+    /// Returns the first element that is a list beginning with `name`.
     pub fn find(&self, name: &str) -> Option<&Self> {
         self.list()?.iter().find(|element| element.name() == Some(name.as_bytes()))
     }
 
-    /// The string in the list `(name string)` among the elements.
+    /// Returns the string in the element `(name string)`.
     pub fn value(&self, name: &str) -> Option<&[u8]> {
         match self.find(name)?.list()? {
             [_, value] => value.atom(),
@@ -66,7 +67,7 @@ impl Sexp {
         }
     }
 
-    /// Appends the canonical form to `to`.
+    /// Appends the canonical form of the expression to `to`.
     pub fn write_canonical(&self, to: &mut Vec<u8>) {
         match self {
             Self::Atom(bytes) => {
@@ -83,7 +84,7 @@ impl Sexp {
     }
 }
 
-/// Reads expressions from the front of `rest`.
+/// Parses expressions from the front of `rest`.
 struct Reader<'a> {
     rest: &'a [u8],
 }
@@ -110,7 +111,7 @@ impl<'a> Reader<'a> {
             b'#' => {
                 self.skip(1);
                 let digits = self.up_to(b'#')?;
-                // Never grown, which would leave copies of a secret behind.
+                // Allocated with room for all digits: a vector that grows leaves copies of the secret behind.
                 let mut text = Zeroizing::new(Vec::with_capacity(digits.len()));
                 text.extend(digits.iter().filter(|byte| !byte.is_ascii_whitespace()));
                 hex::decode(&text).map(Sexp::Atom)
@@ -128,7 +129,7 @@ impl<'a> Reader<'a> {
         self.rest = &self.rest[count..];
     }
 
-    /// The bytes before `end`, which is skipped.
+    /// Takes the bytes before `end`, and skips `end`.
     fn up_to(&mut self, end: u8) -> Option<&'a [u8]> {
         let length = self.rest.iter().position(|byte| *byte == end)?;
         let (found, rest) = self.rest.split_at(length);
@@ -136,7 +137,7 @@ impl<'a> Reader<'a> {
         Some(found)
     }
 
-    /// `LENGTH:BYTES`
+    /// Parses `LENGTH:BYTES`.
     fn counted(&mut self) -> Option<Sexp> {
         let digits = self.up_to(b':')?;
         let is_number = digits.iter().all(u8::is_ascii_digit);
@@ -146,7 +147,7 @@ impl<'a> Reader<'a> {
         Some(Sexp::Atom(Zeroizing::new(found.to_vec())))
     }
 
-    /// A token, which stands for itself.
+    /// Parses a token, a string that is written without quotes or length.
     fn token(&mut self) -> Option<Sexp> {
         let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-./_:*+=".contains(&byte);
         let length = self.rest.iter().take_while(|byte| is_part(**byte)).count();
@@ -155,9 +156,9 @@ impl<'a> Reader<'a> {
         (length > 0).then(|| Sexp::Atom(Zeroizing::new(found.to_vec())))
     }
 
-    /// A string up to the next `"` that is not escaped, with the escapes of C.
+    /// Parses a string up to its closing `"`, with the escapes of C.
     fn quoted(&mut self) -> Option<Sexp> {
-        // Never grown, which would leave copies of a secret behind.
+        // Allocated with room for the whole string: a vector that grows leaves copies of the secret behind.
         let room = self
             .rest
             .iter()
@@ -174,7 +175,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What the escape stands for; an escaped end of a line for nothing.
+    /// Parses the rest of an escape and returns the byte that it stands for. An escaped line feed stands for no
+    /// byte.
     fn escaped(&mut self) -> Option<Option<u8>> {
         Some(Some(match self.byte()? {
             b'b' => 8,

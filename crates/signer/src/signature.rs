@@ -1,20 +1,20 @@
-//! Signature packets as obs-signd answers them: of version 3, which its client makes one of version 4 out of, and for
-//! the client's probe one of version 4 (RFC 9580, 5.2.2 and 5.2.3).
+//! Writes signature packets as obs-signd does (RFC 9580, 5.2.2 and 5.2.3). Signatures are of version 3; with
+//! `sign -4`, the client turns them into version 4. The answer to the client's probe is of version 4.
 
 use crate::algorithm::Hash;
 use crate::certificate::Certificate;
 use crate::public_key::{bits, without_zeros};
 use crate::request::Digest;
 
-/// The header of a signature packet in the old format, with a length of one byte.
+/// The tag of a signature packet in the old format, with a length of one byte.
 const HEADER: u8 = 0x88;
 
-/// Types of subpackets.
+/// Subpacket types (RFC 9580, 5.2.3.7).
 const CREATED: u8 = 2;
 const ISSUER: u8 = 16;
 const ISSUER_FINGERPRINT: u8 = 33;
 
-/// A signature packet of version 3 over `digest`. `numbers` are the signature.
+/// Returns a version 3 signature packet over `digest`. `numbers` are the numbers of the signature.
 pub fn version_3(
     certificate: &Certificate,
     hash: Hash,
@@ -29,8 +29,8 @@ pub fn version_3(
     packet(body, numbers)
 }
 
-/// The answer to the client's probe: a packet that has the form of a signature of version 4 and none of its worth.
-/// The client reads the algorithm and the fingerprint and throws it away, so nothing is signed for it.
+/// Returns the answer to the client's probe: a packet in the form of a version 4 signature, which is not valid.
+/// The client reads the algorithm and the fingerprint from it and discards it, so nothing is signed.
 pub fn probe_answer(certificate: &Certificate, hash: Hash, digest: &Digest) -> Option<Vec<u8>> {
     let [class, time @ ..] = digest.class_and_time;
     let hashed =
@@ -42,7 +42,7 @@ pub fn probe_answer(certificate: &Certificate, hash: Hash, digest: &Digest) -> O
         body.extend(area);
     }
     body.extend(&digest.bytes[..2]);
-    // Numbers as long as those of a signature, with only their first bit set.
+    // Numbers as long as those of a real signature, with only the first bit set.
     let number = |bits: usize| {
         let mut number = vec![0; bits.div_ceil(8)];
         number[0] = 1 << ((bits - 1) % 8);
@@ -52,7 +52,7 @@ pub fn probe_answer(certificate: &Certificate, hash: Hash, digest: &Digest) -> O
     packet(body, &numbers)
 }
 
-/// A packet of `body` and these numbers, each with its length in bits.
+/// Returns a packet of `body` and these multiprecision integers.
 fn packet(mut body: Vec<u8>, numbers: &[Vec<u8>]) -> Option<Vec<u8>> {
     for number in numbers {
         body.extend(u16::try_from(bits(number)).ok()?.to_be_bytes());

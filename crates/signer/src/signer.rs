@@ -1,4 +1,4 @@
-//! Answers requests: finds the key, decides whether it may sign, signs and verifies.
+//! Answers requests: finds the key, decides whether it may sign, signs, and verifies the signature.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,28 +17,29 @@ use crate::secret_key::{SecretKey, Unusable};
 use crate::sexp::Sexp;
 use crate::signature;
 
-/// How long all signatures by gpg-agent of one request may take.
+/// How long gpg-agent may take for all signatures of one request.
 const AGENT_TIME: Duration = Duration::from_secs(20);
 
-/// Digests in one request that gpg-agent signs: a package takes two.
+/// The maximum number of digests in a request for which gpg-agent signs. A package takes two.
 const AGENT_DIGESTS_MAX: usize = 4;
 
-/// Bits of a number in a signature: GnuPG makes no longer RSA keys by default, and 32,768 bits take minutes.
+/// The maximum number of bits of a number in a signature. GnuPG by default makes no longer RSA keys, and a
+/// signature with 32,768 bits takes minutes.
 const SIGNATURE_BITS_MAX: usize = 8192;
 
-/// How often a home is looked for that was not found and is there after all.
+/// How many times to look for a home that is not found although it exists.
 const LOOKS_MAX: usize = 10;
 
-/// What keys sign.
+/// What may be signed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Policy {
-    /// SHA-1 digests, too.
+    /// Whether SHA-1 digests are signed.
     pub sha1: bool,
-    /// With expired keys, too.
+    /// Whether expired keys may sign.
     pub expired: bool,
 }
 
-/// Signs with the keys of this host.
+/// Answers requests for signatures with the keys of this host.
 #[derive(Debug)]
 pub struct Signer {
     keys: SigningKeys,
@@ -46,33 +47,33 @@ pub struct Signer {
     policy: Policy,
 }
 
-/// What became of a request, and what it was about as far as that is known.
+/// The outcome of a request, and what is known about its key.
 #[derive(Debug)]
 pub struct Reply {
     /// The strings of the answer.
     pub answer: Result<Vec<Vec<u8>>, Refusal>,
-    /// Whose key was asked for.
+    /// The identity whose key was asked for.
     pub name_email: Option<NameEmail>,
-    /// That key.
+    /// The fingerprint of the key.
     pub fingerprint: Option<Fingerprint>,
-    /// GnuPG's name of its algorithm, like `rsa4096`.
+    /// GnuPG's name of the key's algorithm, like `rsa4096`.
     pub algorithm: Option<String>,
     /// How many signatures were made.
     pub signatures: usize,
 }
 
 impl Signer {
-    /// Signs with `keys` what `policy` allows.
+    /// Signs with `keys`, as far as `policy` allows.
     pub fn new(keys: SigningKeys, policy: Policy) -> Self {
         Self { keys, open_keys: OpenKeys::default(), policy }
     }
 
-    /// Jobs that run, and how many wait for one.
+    /// Returns how many jobs are running, and how many requests are waiting for one.
     pub fn load(&self) -> (usize, usize) {
         self.keys.load()
     }
 
-    /// Fulfils a request of a client that may use the keys for which `may_sign` is true.
+    /// Answers a request. `may_sign` tells whether the client may use the key of an identity.
     pub fn reply(&self, command: &Command, may_sign: impl FnOnce(&NameEmail) -> bool) -> Reply {
         let mut reply = Reply {
             answer: Ok(Vec::new()),
@@ -94,14 +95,14 @@ impl Signer {
         reply
     }
 
-    /// The identity of a user, if the client may use its key.
+    /// Returns the identity of a user if the client may use its key.
     fn known(
         &self,
         user: &str,
         may_sign: impl FnOnce(&NameEmail) -> bool,
         reply: &mut Reply,
     ) -> Result<NameEmail, Refusal> {
-        // What is no identity has no key.
+        // A user that is not the name of an identity cannot have a key.
         let name_email = NameEmail::parse(user)
             .map_err(|_| Refusal::Unknown(user.chars().take(200).collect()))?;
         reply.name_email = Some(name_email.clone());
@@ -111,7 +112,7 @@ impl Signer {
         }
     }
 
-    /// What `look` finds of a key.
+    /// Calls `look` until it finds something. Fails if the identity has no key.
     fn find<T>(
         &self,
         name_email: &NameEmail,
@@ -151,19 +152,19 @@ impl Signer {
                  hash: SHA256 in sign.conf"
             )));
         }
-        // A probe takes no time.
+        // Answering probes alone takes no time and needs no job.
         let takes_time = digests.iter().any(|digest| !digest.is_probe());
         let open_key = self.open_keys.of(name_email);
         let job = takes_time.then(|| self.keys.take_job()).transpose()?;
         let answer = self.sign_now(name_email, hash, digests, job, &open_key, reply);
-        // The key may be gone, or may not sign any more: it is not kept for those that wait.
+        // The key may be gone, or may no longer sign. So it is not kept for the requests that are waiting.
         if answer.is_err() {
             open_key.forget();
         }
         answer
     }
 
-    /// As [`Signer::sign`], now that it is the turn of this request.
+    /// As [`Signer::sign`], once it is the turn of this request.
     fn sign_now(
         &self,
         name_email: &NameEmail,
@@ -196,7 +197,7 @@ impl Signer {
             let packet = match &means {
                 Some(means) if !digest.is_probe() => {
                     let numbers = self.numbers(means, &files, hash, digest).map_err(failed)?;
-                    // A fault in the computation could give the key away.
+                    // A signature with an error in its computation could reveal the secret key.
                     if !certificate.key.verifies(hash, &digest.bytes, &numbers) {
                         return Err(failed("the signature that was made is a wrong one".into()));
                     }
@@ -210,8 +211,8 @@ impl Signer {
         Ok(answer)
     }
 
-    /// How a key signs these digests. A key for the agent gives `job` back and waits for another one: it is slow,
-    /// and must not take the place of those that are not.
+    /// Decides how the key signs these digests. Without `key`, gpg-agent must sign. It is slow and must not
+    /// take the place of faster requests, so its work gives `job` back and waits for an agent job.
     fn means<'a>(
         &'a self,
         name_email: &NameEmail,
@@ -228,7 +229,7 @@ impl Signer {
         Ok(Means::Agent { until: Instant::now() + AGENT_TIME, _job: job })
     }
 
-    /// The numbers of a signature over a digest. `Err` is a sentence.
+    /// Makes a signature over a digest and returns its numbers. `Err` is a sentence.
     fn numbers(
         &self,
         means: &Means,
@@ -242,7 +243,7 @@ impl Signer {
         }
     }
 
-    /// Whether a key may sign now.
+    /// Fails unless the key may sign now.
     fn check_fit(&self, name_email: &NameEmail, certificate: &Certificate) -> Result<(), Refusal> {
         let unfit = |why: String| Err(Refusal::Unfit(format!("{name_email}: {why}")));
         if certificate.revoked {
@@ -284,7 +285,7 @@ impl Signer {
         }
     }
 
-    /// A signature by gpg-agent. `Err` is a sentence.
+    /// Makes a signature by gpg-agent and returns its numbers. `Err` is a sentence.
     fn sign_by_agent(
         &self,
         files: &SigningFiles,
@@ -303,7 +304,7 @@ impl Signer {
     }
 }
 
-/// Whether there are few enough digests for gpg-agent.
+/// Fails if a request has too many digests for gpg-agent.
 fn check_few(name_email: &NameEmail, digests: &[Digest]) -> Result<(), Refusal> {
     match digests.len() <= AGENT_DIGESTS_MAX {
         true => Ok(()),
@@ -315,7 +316,7 @@ fn check_few(name_email: &NameEmail, digests: &[Digest]) -> Result<(), Refusal> 
     }
 }
 
-/// Whether digests of this algorithm are long enough for a key.
+/// Fails if digests of this algorithm are too short for the key.
 fn check_size(name_email: &NameEmail, hash: Hash, key: &PublicKey) -> Result<(), Refusal> {
     let needed = key.digest_size_min();
     if hash.size() >= needed {
@@ -330,15 +331,15 @@ fn check_size(name_email: &NameEmail, hash: Hash, key: &PublicKey) -> Result<(),
     )))
 }
 
-/// How a key signs, and the job that it does it in.
+/// How a key signs, with the job in which it does so.
 enum Means<'a> {
     /// In this process.
     Here { key: Arc<SecretKey>, _job: RunningJob<'a> },
-    /// By gpg-agent, not longer than that.
+    /// By gpg-agent, until this time.
     Agent { until: Instant, _job: RunningJob<'a> },
 }
 
-/// The secret key, when it can sign in this process; `None` when only gpg-agent can. `Err` is a sentence.
+/// Opens the secret key. Returns `None` if only gpg-agent can sign with it. `Err` is a sentence.
 fn secret_key(files: &SigningFiles, public: &PublicKey) -> Result<Option<SecretKey>, String> {
     let damaged = |why: &str| Err(format!("the secret key is damaged: {why}"));
     let numbers = match key_file::open(&files.secret_key, &files.passphrase) {
