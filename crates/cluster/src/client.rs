@@ -1,4 +1,5 @@
-//! Reads and changes values. Every read is linearizable: it sees every change that anybody was told of before.
+//! Reads and changes values in etcd. Every read is linearizable: it sees every change that etcd has
+//! acknowledged to anyone before it.
 
 use std::time::Instant;
 
@@ -8,47 +9,48 @@ use crate::endpoint::Connection;
 use crate::error::{Error, Result};
 use crate::gateway::{Gateway, bytes, bytes_of, number_of};
 
-/// etcd, by any of its members.
+/// A connection to etcd, through any of its members.
 #[derive(Debug)]
 pub struct Etcd {
     pub(crate) gateway: Gateway,
 }
 
-/// A value of etcd.
+/// A name in etcd and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// Its name.
+    /// The name (in etcd's terms, the key).
     pub name: Vec<u8>,
-    /// The value; empty in a page of names.
+    /// The value; empty if only names were read.
     pub value: Vec<u8>,
-    /// The revision of etcd at which it was last changed.
+    /// The revision of etcd at which the value was last changed.
     pub revision: u64,
-    /// The lease that it is held by; 0 for none.
+    /// The ID of the lease that the value is attached to; 0 for none.
     pub lease: u64,
 }
 
-/// How a change of a value ended.
+/// The result of an attempt to change a value.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Put {
-    /// The value is what it was to be.
+    /// The value was written.
     Done,
-    /// It was changed by somebody else before; what it is now.
+    /// The value had another revision than expected, so nothing was written. This is what it is now.
     Lost(Option<Stored>),
 }
 
 impl Etcd {
-    /// etcd at these endpoints. Nothing is asked yet.
+    /// Prepares to talk to these endpoints, without sending anything yet.
     pub fn new(connection: &Connection) -> Result<Self> {
         Ok(Self { gateway: Gateway::new(connection)? })
     }
 
-    /// A value.
+    /// Reads the value of a name, if there is one.
     pub fn get(&self, name: &[u8], deadline: Instant) -> Result<Option<Stored>> {
         let answer = self.gateway.call("/v3/kv/range", &json!({ "key": bytes(name) }), deadline)?;
         Ok(stored(&answer["kvs"])?.pop())
     }
 
-    /// Those of the values that there are. At most 128, which etcd allows in one request unless it is told otherwise.
+    /// Reads the values of those names that exist. At most 128 names are allowed, which is etcd's default limit
+    /// for one request.
     pub fn get_all(&self, names: &[Vec<u8>], deadline: Instant) -> Result<Vec<Stored>> {
         let ranges = names.iter().map(|name| json!({ "request_range": { "key": bytes(name) } }));
         let request = json!({ "success": ranges.collect::<Vec<_>>() });
@@ -59,17 +61,19 @@ impl Etcd {
         Ok(found?.into_iter().flatten().collect())
     }
 
-    /// The number of the cluster, which a restored one has anew, and its revision.
+    /// Returns the ID of the cluster and the revision of etcd. A cluster that was restored from a snapshot may
+    /// have another ID.
     pub fn now(&self, name: &[u8], deadline: Instant) -> Result<(u64, u64)> {
         let request = json!({ "key": bytes(name), "count_only": true });
         let answer = self.gateway.call("/v3/kv/range", &request, deadline)?;
         Ok((cluster(&answer), revision(&answer)))
     }
 
-    /// At most `limit` names that begin with `prefix`, those behind `after`, in their order; and the revision of etcd.
+    /// Returns at most `limit` names that begin with `prefix` and follow `after`, in ascending order, and the
+    /// revision of etcd.
     ///
-    /// Names come in order by themselves. For an order or a revision that is asked for, etcd reads every value there
-    /// is before it counts (`clientv3.WithSort`).
+    /// The order is etcd's default. If a request asks for an order or a revision, etcd reads all values before
+    /// it applies the limit (`clientv3.WithSort`).
     pub fn page(
         &self,
         prefix: &[u8],
@@ -91,8 +95,10 @@ impl Etcd {
         Ok((stored(&answer["kvs"])?, revision(&answer)))
     }
 
-    /// Puts a value in place of the one of the revision `over`, or where none is for 0. When the answer of a member
-    /// is lost on the way, another one is asked again: a value that is there already may be our own.
+    /// Writes a value if the current one has the revision `over`. Zero means that there must be none.
+    ///
+    /// If the answer of a member gets lost, another member is asked again. So a value that is there already may
+    /// be our own.
     pub fn put(
         &self,
         name: &[u8],
@@ -121,7 +127,7 @@ impl Etcd {
     }
 }
 
-/// The first name behind all that begin with `prefix`.
+/// Returns the first name after all names that begin with `prefix`.
 pub(crate) fn end_of(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
@@ -130,15 +136,15 @@ pub(crate) fn end_of(prefix: &[u8]) -> Vec<u8> {
             return end;
         }
     }
-    vec![0] // all there are
+    vec![0] // etcd reads this as: up to the last name
 }
 
-/// The number of the cluster that an answer is of.
+/// Returns the ID of the cluster that gave an answer.
 fn cluster(answer: &Value) -> u64 {
     number_of(&answer["header"]["cluster_id"])
 }
 
-/// The revision of etcd that an answer is of.
+/// Returns the revision of etcd when it gave an answer.
 fn revision(answer: &Value) -> u64 {
     number_of(&answer["header"]["revision"])
 }

@@ -1,6 +1,9 @@
-//! The names in etcd that hosts share, below one prefix: `keys/<name_email>` is the key of an identity, `sealing`
-//! proves the key that passphrases are sealed with, `hosts/<host>` is held by a host that follows, and `prolong` by
-//! the one that prolongs.
+//! The names in etcd that hosts share. All are below one prefix:
+//!
+//! - `keys/<name_email>` is the key of an identity.
+//! - `sealing` proves which key the hosts seal passphrases with.
+//! - `hosts/<host>` is held by a host that follows.
+//! - `prolong` is held by the host that prolongs keys.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,38 +16,38 @@ use crate::error::{Error, Result};
 use crate::lease::{Lease, Taken};
 use crate::watch::Watch;
 
-/// How long etcd is waited for. An election takes one to two seconds.
+/// How long to wait for an answer of etcd. An election takes one to two seconds.
 pub const ANSWER_TIME: Duration = Duration::from_secs(5);
 
-/// How long a host or a run of `prolong` counts as alive that has not been heard of.
+/// How long a host, or a run of `prolong`, counts as alive without renewing its lease.
 pub const LEASE_TIME: Duration = Duration::from_secs(15);
 
-/// A member that says nothing for so long is asked anew.
+/// How long a member may be silent before a watch is started anew.
 const SILENCE: Duration = Duration::from_secs(4);
 
-/// So many values are read at once.
+/// How many values are read with one request.
 const VALUES: usize = 100;
-/// So many names.
+/// How many names are read with one request.
 const NAMES: usize = 1000;
 
-/// The shared names.
+/// The names in etcd below the prefix of these hosts.
 #[derive(Debug)]
 pub struct Directory {
     etcd: Etcd,
     prefix: String,
     proof: SealingProof,
-    /// Whether the hosts seal with the same key, once etcd has answered.
+    /// Whether etcd has shown that all hosts seal with the same key.
     is_proven: AtomicBool,
 }
 
-/// A key of an identity, as etcd has it.
+/// The key of an identity, as stored in etcd.
 #[derive(Debug)]
 pub struct SharedKey {
-    /// Whose it is; what is no name of an identity, in words, is nobody's.
+    /// The identity that the key belongs to. `Err` is a name that cannot be an identity, in printable form.
     pub name_email: std::result::Result<NameEmail, String>,
-    /// The value; empty with a name only.
+    /// The value; empty if only names were read.
     pub value: Vec<u8>,
-    /// Since when.
+    /// The revision of etcd at which the value was last changed.
     pub revision: u64,
 }
 
@@ -53,13 +56,13 @@ fn soon() -> Instant {
 }
 
 impl Directory {
-    /// Those below `prefix`. Nothing is asked yet.
+    /// Uses the names below `prefix`, without sending anything yet.
     pub fn new(connection: &Connection, prefix: &str, proof: SealingProof) -> Result<Self> {
         let prefix = prefix.trim_end_matches('/').to_owned();
         Ok(Self { etcd: Etcd::new(connection)?, prefix, proof, is_proven: false.into() })
     }
 
-    /// etcd itself.
+    /// Returns the connection to etcd.
     pub fn etcd(&self) -> &Etcd {
         &self.etcd
     }
@@ -76,7 +79,7 @@ impl Directory {
         self.name(&format!("keys/{name_email}"))
     }
 
-    /// The key that a value below `keys/` is.
+    /// Converts a value below `keys/`.
     pub fn shared(&self, stored: Stored) -> SharedKey {
         let name = stored.name.strip_prefix(&*self.keys()).unwrap_or_default();
         let name = String::from_utf8_lossy(name);
@@ -84,19 +87,20 @@ impl Directory {
         SharedKey { name_email, value: stored.value, revision: stored.revision }
     }
 
-    /// Where in its life this etcd is now.
+    /// Returns the current point in the history of this etcd.
     pub fn now(&self) -> Result<Moment> {
         let before = self.etcd.status(soon())?;
-        // What had an index before has its revision now, on this member too.
+        // This read sees every change up to the Raft index of the first status, on this member too.
         let (cluster, revision) = self.etcd.now(&self.name("sealing"), soon())?;
         let after = self.etcd.status(soon())?;
         let source = format!("{cluster:x}{}", self.prefix);
-        // A member says its revision before its index.
+        // A member reads its revision before its Raft index, so the second lead can only be too large.
         let lead = (before.lead_over(revision), after.lead_over(after.revision));
         Ok(Moment { source, revision, lead })
     }
 
-    /// Gives `take` what counts for each of these identities of which etcd knows.
+    /// Calls `take` with the values that etcd has for these identities, in batches. Identities that etcd does
+    /// not know are left out.
     pub fn of<E: From<Error>>(
         &self,
         identities: &[NameEmail],
@@ -110,8 +114,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Gives `take` every name that etcd knows, with a key or with one that was removed, page by page and without the
-    /// values. Returns the revision up to which no change is missing in what they say.
+    /// Calls `take` with all names of identities in etcd, page by page and without their values. They include
+    /// the names of removed keys. Returns the revision up to which the pages reflect every change.
     pub fn names<E: From<Error>>(
         &self,
         mut take: impl FnMut(Vec<SharedKey>) -> std::result::Result<(), E>,
@@ -120,7 +124,7 @@ impl Directory {
         let (mut last, mut complete) = (None::<Vec<u8>>, None);
         loop {
             let (stored, revision) = self.etcd.page(&prefix, last.as_deref(), NAMES, soon())?;
-            // What changes while the pages are read has a later revision than the first of them.
+            // A change that is made while the pages are read has a later revision than the first page.
             let complete = *complete.get_or_insert(revision);
             let count = stored.len();
             last = stored.last().map(|stored| stored.name.clone());
@@ -131,12 +135,13 @@ impl Directory {
         }
     }
 
-    /// Watches the keys from a revision on.
+    /// Watches the keys for changes from the revision `from` on.
     pub fn watch(&self, from: u64) -> Result<Watch> {
         self.etcd.watch(&self.keys(), from, SILENCE, soon())
     }
 
-    /// Fails when the other hosts seal passphrases with another key. `false` when no host has told yet.
+    /// Fails if the other hosts seal passphrases with another key. Returns `false` if no host has stored its
+    /// proof yet.
     pub fn compare_sealing(&self) -> keystore::Result<bool> {
         let Some(now) = self.etcd.get(&self.name("sealing"), soon())? else { return Ok(false) };
         self.proof.compare(&String::from_utf8_lossy(&now.value))?;
@@ -144,13 +149,13 @@ impl Directory {
         Ok(true)
     }
 
-    /// As [`Directory::compare_sealing`]; the first host tells.
+    /// As [`Directory::compare_sealing`]. The first host stores its proof.
     pub fn prove(&self) -> keystore::Result<()> {
         if self.is_proven.load(Ordering::Relaxed) || self.compare_sealing()? {
             return Ok(());
         }
         let (keys, _) = self.etcd.page(&self.keys(), None, 1, soon())?;
-        // Another host may have told, and made a key, meanwhile.
+        // Another host may have stored its proof, and made a key, meanwhile.
         if !keys.is_empty() && !self.compare_sealing()? {
             return Err(Error::Refused(format!(
                 "it has keys below {}/keys and does not tell with which passphrase-key they are sealed; on a host \
@@ -162,7 +167,8 @@ impl Directory {
         self.tell_sealing()
     }
 
-    /// Tells the other hosts with which key this one seals, unless they have told. Fails when it is another one.
+    /// Stores the proof of the key that this host seals with, unless another host has stored one. Fails if that
+    /// is the proof of another key.
     pub fn tell_sealing(&self) -> keystore::Result<()> {
         let ours = self.proof.check_value().as_bytes();
         self.etcd.put(&self.name("sealing"), 0, ours, None, soon())?;
@@ -172,8 +178,8 @@ impl Directory {
         }
     }
 
-    /// Takes the name of this host, by a number that nobody else has. `None` when another host has it, or one
-    /// that is gone had it a moment ago.
+    /// Takes the name of this host. `number` is a value that no other host has. Returns `None` if another host
+    /// has the name, or had it until a moment ago.
     pub fn take_host(&self, host: &str, number: &str) -> Result<Option<Lease<'_>>> {
         let name = self.name(&format!("hosts/{host}"));
         match self.etcd.take(&name, number.as_bytes(), LEASE_TIME, soon())? {
@@ -182,7 +188,7 @@ impl Directory {
         }
     }
 
-    /// The hosts that follow at the moment.
+    /// Returns the names of the hosts that are following.
     pub fn hosts(&self) -> Result<Vec<String>> {
         let prefix = self.name("hosts/");
         let (stored, _) = self.etcd.page(&prefix, None, NAMES, soon())?;
@@ -193,7 +199,7 @@ impl Directory {
         Ok(stored.into_iter().filter_map(name).collect())
     }
 
-    /// Takes the turn to prolong. `Err` in the result is the host that has it.
+    /// Takes the turn to prolong keys. The inner `Err` is the name of the host that has it.
     pub fn take_turn(&self, host: &str) -> Result<std::result::Result<Lease<'_>, String>> {
         let name = self.name("prolong");
         Ok(match self.etcd.take(&name, host.as_bytes(), LEASE_TIME, soon())? {
@@ -225,7 +231,7 @@ impl Agreement for Directory {
         self.prove()?;
         Ok(match self.etcd.put(&self.key(name_email), over, value, None, soon())? {
             Put::Done => None,
-            // The answer to our own change was lost on the way.
+            // This is our own change; the answer to it got lost.
             Put::Lost(Some(now)) if now.value == value => None,
             Put::Lost(now) => Some(agreed(now)),
         })

@@ -1,4 +1,4 @@
-//! Where the members of etcd listen, and how this host and etcd prove to each other who they are.
+//! The addresses of etcd's members, and the certificates by which this host and etcd authenticate each other.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,7 +9,8 @@ use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConf
 
 use crate::error::{Error, Result};
 
-/// The address of a member: `https://HOST:PORT`, or `http://` with an address of the loopback interface.
+/// The address of a member: `https://HOST:PORT`. It may be `http://` for `localhost` or an address of the
+/// loopback interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint(String);
 
@@ -55,25 +56,25 @@ impl fmt::Display for Endpoint {
 }
 
 impl Endpoint {
-    /// Whether TLS is spoken there.
+    /// Whether the member uses TLS.
     pub fn is_tls(&self) -> bool {
         self.0.starts_with("https:")
     }
 }
 
-/// The members of etcd and what it takes to speak with them.
+/// The members of etcd, and the credentials to talk to them.
 #[derive(Clone, Debug)]
 pub struct Connection {
-    /// At least one.
+    /// The addresses of the members, at least one.
     pub endpoints: Vec<Endpoint>,
-    /// Certificates (PEM) of the authorities that etcd's certificates come from.
+    /// The certificates (PEM) of the authorities that issued etcd's certificates.
     pub ca: Option<Vec<u8>>,
-    /// The certificate of this host and its secret key (PEM), where etcd asks for one.
+    /// The certificate of this host and its secret key (PEM), if etcd asks for client certificates.
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Connection {
-    /// What TLS is spoken with; `None` where no endpoint does.
+    /// Returns the TLS configuration, or `None` if no endpoint uses TLS.
     pub(crate) fn tls(&self) -> Result<Option<TlsConfig>> {
         if !self.endpoints.iter().any(Endpoint::is_tls) {
             return Ok(None);

@@ -1,33 +1,33 @@
-//! Every way in which etcd can fail us, with the sentence that an operator reads.
+//! Every way in which etcd can fail, with the sentence that an operator reads.
 
-/// The result of everything here that can fail.
+/// The result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// So much of what a server says is told.
+/// The maximum number of characters that are shown of a server's message.
 pub const WORDS_MAX: usize = 300;
 
-/// What went wrong. No variant ever carries a value of etcd.
+/// A failure. No variant carries a value from etcd.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A setting is wrong.
     #[error("{0}")]
     Settings(String),
 
-    /// No member of etcd has answered in time. Whether a change was made is not known.
+    /// No member of etcd has answered in time. It is unknown whether a change was made.
     #[error("etcd does not answer: {0}")]
     Unreachable(String),
 
-    /// etcd has answered that it does not do this.
+    /// etcd has answered that it refuses the request.
     #[error("etcd refuses: {0}")]
     Refused(String),
 
-    /// Revisions that are asked for are no longer kept.
+    /// etcd no longer keeps the revisions that were asked for.
     #[error("etcd has compacted the changes up to revision {0}")]
     Compacted(u64),
 }
 
 impl Error {
-    /// What etcd says when its quota is reached.
+    /// The error that etcd's database has reached its quota.
     pub fn full(words: &str) -> Self {
         Self::Refused(format!(
             "{words}: its database is full; compact and defragment it, then take the alarm off (docs/cluster.md)"

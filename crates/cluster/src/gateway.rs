@@ -1,5 +1,5 @@
-//! etcd's JSON gateway: a request is a JSON object, and any member can answer it. Numbers of 64 bits are strings
-//! there, bytes are Base64, and what is zero or empty is left out
+//! A client of etcd's JSON gateway. A request is a JSON object, and any member can answer it. The gateway
+//! encodes 64-bit numbers as strings and bytes as Base64, and omits fields that are zero or empty
 //! (<https://etcd.io/docs/v3.5/dev-guide/api_grpc_gateway/>).
 
 use std::io::Read;
@@ -15,21 +15,21 @@ use ureq::{Agent, Body};
 use crate::endpoint::{Connection, Endpoint};
 use crate::error::{Error, Result, WORDS_MAX};
 
-/// How long one member is waited for while there may be another. A member without a leader answers after 7 s only.
+/// How long to wait for one member before asking the next. A member without a leader answers only after 7 s.
 const MEMBER_TIME: Duration = Duration::from_millis(1500);
 
 /// How long to wait after no member has answered.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// More than any answer: a page of keys with their values.
+/// The maximum size of an answer in bytes. No answer of etcd is that long, even one with many values.
 const ANSWER_MAX: u64 = 64 << 20;
 
-/// The gateway of every member.
+/// The gateways of all members.
 #[derive(Debug)]
 pub struct Gateway {
     agent: Agent,
     endpoints: Vec<Endpoint>,
-    /// The one that has answered last.
+    /// The index of the member to ask first: the one that answered last.
     current: AtomicUsize,
 }
 
@@ -61,7 +61,7 @@ impl Gateway {
         })
     }
 
-    /// As [`Gateway::call`], of one member.
+    /// As [`Gateway::call`], but asks only one member.
     fn call_member(
         &self,
         endpoint: &Endpoint,
@@ -72,7 +72,8 @@ impl Gateway {
         self.call_member_at(endpoint, path, request, patience).map(|(answer, _)| answer)
     }
 
-    /// As [`Gateway::call`], of one member; and what its clock said then (`Date`, RFC 9110, section 6.6.1).
+    /// As [`Gateway::call`], but asks only one member. Also returns the time of that member's clock (`Date`,
+    /// RFC 9110, section 6.6.1).
     pub fn call_member_at(
         &self,
         endpoint: &Endpoint,
@@ -88,7 +89,7 @@ impl Gateway {
         answer(response).map(|answer| (answer, date))
     }
 
-    /// Begins a call whose answer goes on: no single read of it takes longer than `silence`.
+    /// Starts a call whose answer does not end. A read of the answer fails if no data arrives for `silence`.
     pub fn stream(
         &self,
         path: &str,
@@ -129,7 +130,7 @@ impl Gateway {
             match ask(endpoint, left.min(MEMBER_TIME)) {
                 Err(Error::Unreachable(why)) => {
                     failed = Error::Unreachable(format!("{endpoint}: {why}"));
-                    // Unless another thread has gone on already.
+                    // Go on to the next member, unless another thread has done so already.
                     let next = (number + 1) % count;
                     let _ = self.current.compare_exchange(
                         number,
@@ -165,7 +166,7 @@ fn reason(error: &ureq::Error) -> String {
     }
 }
 
-/// The object that a member has answered.
+/// Reads an answer and parses its JSON object.
 fn answer(response: Response<Body>) -> Result<Value> {
     let status = response.status().as_u16();
     let mut text = Vec::new();
@@ -185,7 +186,7 @@ fn answer(response: Response<Body>) -> Result<Value> {
     }
 }
 
-/// What an error of etcd means. Its codes are those of gRPC: 14 and 4 may be better with the next member.
+/// Converts an error of etcd, whose codes are those of gRPC. After code 4 or 14, another member may do better.
 pub fn failure(status: u16, object: &Value) -> Error {
     let text = ["error", "message"].iter().find_map(|field| object[*field].as_str());
     let words = printable_start(text.unwrap_or("it does not say why"), WORDS_MAX);
@@ -202,18 +203,18 @@ pub fn failure(status: u16, object: &Value) -> Error {
     }
 }
 
-/// Bytes as the gateway has them.
+/// Encodes bytes for the gateway.
 pub fn bytes(bytes: &[u8]) -> Value {
     Base64::encode_string(bytes).into()
 }
 
-/// The bytes in a field; empty when it is left out.
+/// Decodes the bytes in a field; empty if the field is omitted.
 pub fn bytes_of(field: &Value) -> Result<Vec<u8>> {
     Base64::decode_vec(field.as_str().unwrap_or_default())
         .map_err(|_| Error::Unreachable("an answer is not what etcd answers: no Base64".into()))
 }
 
-/// The number in a field; zero when it is left out.
+/// Parses the number in a field; zero if the field is omitted.
 pub fn number_of(field: &Value) -> u64 {
     let text = field.as_str().and_then(|text| text.parse().ok());
     text.or_else(|| field.as_u64()).unwrap_or_default()

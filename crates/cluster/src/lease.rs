@@ -1,5 +1,5 @@
-//! A name that belongs to a process as long as it lives: the value goes away when nobody has kept its lease for a
-//! while.
+//! Names that belong to a process as long as it lives. etcd deletes the value once its lease has not been
+//! renewed for a while.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -11,13 +11,13 @@ use crate::client::{Etcd, Put, Stored};
 use crate::error::{Error, Result};
 use crate::gateway::number_of;
 
-/// How often a lease is kept.
+/// How often a lease is renewed.
 pub const KEEP: Duration = Duration::from_secs(4);
 
-/// How long etcd may be asked for the end of a lease that nobody needs any more.
+/// How long to try to end a lease that is no longer needed.
 const END_TIME: Duration = Duration::from_secs(2);
 
-/// A lease, ended when this is dropped.
+/// A lease of a name. Dropping it ends the lease.
 #[derive(Debug)]
 pub struct Lease<'a> {
     etcd: &'a Etcd,
@@ -25,18 +25,19 @@ pub struct Lease<'a> {
     name: Vec<u8>,
 }
 
-/// How taking a name ended.
+/// The result of an attempt to take a name.
 #[derive(Debug)]
 pub enum Taken<'a> {
-    /// It is ours as long as the lease is kept.
+    /// The name is ours as long as the lease is renewed.
     Ours(Lease<'a>),
-    /// Somebody else has it.
+    /// Another process has the name; this is its value.
     Others(Stored),
 }
 
 impl Etcd {
-    /// Takes a name with a value that tells who has it, for `time` and as long as the lease is kept. A name with
-    /// the same value is our own, of a process that was here before, and is taken over.
+    /// Takes a name by writing `value`, which tells who has it. The name is ours for `time`, and for longer if
+    /// the lease is renewed. A name with the same value belongs to an earlier process of our own, and is taken
+    /// over.
     pub fn take(
         &self,
         name: &[u8],
@@ -64,8 +65,8 @@ impl Etcd {
 }
 
 impl Lease<'_> {
-    /// Does `work` and keeps the lease meanwhile. A lease that has ended does not end the work: it saves work, and
-    /// decides nothing.
+    /// Does `work` and renews the lease meanwhile. The work goes on even if the lease has expired: the lease
+    /// saves others the same work, and no decision depends on it.
     pub fn keep_while<T>(&self, work: impl FnOnce() -> T) -> T {
         let (done, is_done) = mpsc::channel::<()>();
         thread::scope(|scope| {
@@ -82,13 +83,13 @@ impl Lease<'_> {
         })
     }
 
-    /// Whether its name has not been taken over by another process with the same value.
+    /// Whether the lease still has its name. Another process with the same value may have taken it over.
     pub fn has_name(&self, deadline: Instant) -> Result<bool> {
         let now = self.etcd.get(&self.name, deadline)?;
         Ok(now.is_some_and(|now| now.lease == self.id))
     }
 
-    /// Keeps it for its time again; `false` when it has ended already.
+    /// Renews the lease for its full time. Returns `false` if it has expired already.
     pub fn keep(&self, deadline: Instant) -> Result<bool> {
         let request = json!({ "ID": self.id.to_string() });
         let answer = self.etcd.gateway.call("/v3/lease/keepalive", &request, deadline)?;
@@ -100,7 +101,7 @@ impl Drop for Lease<'_> {
     fn drop(&mut self) {
         let request = json!({ "ID": self.id.to_string() });
         let deadline = Instant::now() + END_TIME;
-        // Else it ends by itself.
+        // If this fails, the lease expires by itself.
         let _ = self.etcd.gateway.call("/v3/lease/revoke", &request, deadline);
     }
 }

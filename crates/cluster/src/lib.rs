@@ -1,9 +1,10 @@
-//! Several sign hosts with the same keys: etcd decides which key of an identity counts, every host keeps homes of
-//! its own.
+//! Lets several sign hosts have the same keys. etcd decides which key of an identity is valid, and every host
+//! keeps homes of its own.
 //!
-//! [`endpoint`] is where etcd is and how this host proves who it is, `gateway` speaks to it, [`client`] reads and
-//! changes values, [`watch`] waits for changes, [`lease`] holds a name for as long as a process lives, and
-//! [`members`] says how the members of etcd are. [`directory`] is the names in etcd that hosts share.
+//! [`endpoint`] has the addresses of etcd and the credentials of this host. `gateway` sends requests to etcd.
+//! [`client`] reads and changes values, and [`watch`] waits for changes. [`lease`] holds a name for as long as
+//! a process lives. [`members`] reports the status of etcd's members. [`directory`] defines the names in etcd
+//! that hosts share.
 
 pub mod client;
 pub mod directory;

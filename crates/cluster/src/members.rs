@@ -1,4 +1,4 @@
-//! How the members of etcd are.
+//! The status of etcd's members.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,30 +10,31 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, Result, WORDS_MAX};
 use crate::gateway::number_of;
 
-/// Where a member says how it is.
+/// The path at which a member reports its status.
 const STATUS: &str = "/v3/maintenance/status";
 
-/// How long a member is waited for.
+/// How long to wait for the status of a member.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What a member says of itself.
+/// The status of a member, as it reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// The version of its etcd.
     pub version: String,
-    /// The number of its cluster.
+    /// The ID of its cluster.
     pub cluster: u64,
     /// Whether it knows a leader.
     pub has_leader: bool,
-    /// The bytes of its database.
+    /// The size of its database in bytes.
     pub size: u64,
-    /// Its revision.
+    /// The revision of its database.
     pub revision: u64,
-    /// Its index in the log of Raft.
+    /// Its index in the Raft log.
     pub index: u64,
-    /// What is wrong with the cluster, in its own words; empty when nothing is.
+    /// The errors of the cluster, in etcd's own words; empty if there are none.
     pub errors: Vec<String>,
-    /// By how many seconds its clock is ahead of the one of this host, or else behind it; give or take one.
+    /// How many seconds its clock is ahead of the clock of this host; negative if it is behind. It may be off
+    /// by one second, and is zero if the time of the member is unknown.
     pub ahead: i64,
 }
 
@@ -58,7 +59,7 @@ impl Member {
         }
     }
 
-    /// Fails when the cluster takes nothing more.
+    /// Fails if the cluster accepts no more data.
     pub fn check(&self) -> Result<()> {
         match self.errors.iter().any(|error| error.contains("NOSPACE")) {
             true => Err(Error::full("it has raised the alarm NOSPACE")),
@@ -66,7 +67,7 @@ impl Member {
         }
     }
 
-    /// By how much its index is ahead of a revision.
+    /// Returns by how much its Raft index is ahead of `revision`.
     pub fn lead_over(&self, revision: u64) -> i64 {
         let number = |number| i64::try_from(number).unwrap_or(i64::MAX);
         number(self.index).saturating_sub(number(revision))
@@ -74,13 +75,13 @@ impl Member {
 }
 
 impl Etcd {
-    /// How the member is that answers.
+    /// Returns the status of one member, whichever answers.
     pub fn status(&self, deadline: Instant) -> Result<Member> {
         let answer = self.gateway.call(STATUS, &json!({}), deadline)?;
         Ok(Member::of(&answer, None))
     }
 
-    /// Asks every endpoint how it is.
+    /// Asks every member for its status.
     pub fn members(&self) -> Vec<(&Endpoint, Result<Member>)> {
         let ask = |endpoint| {
             let (answer, date) =

@@ -1,4 +1,4 @@
-//! Waits for changes of values.
+//! Waits for changes of values in etcd.
 
 use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
@@ -11,29 +11,30 @@ use crate::client::{Etcd, Stored, end_of, one};
 use crate::error::{Error, Result, WORDS_MAX};
 use crate::gateway::{bytes, failure, number_of};
 
-/// More than any line of a watch: etcd tells what is longer than a request may be (1.5 MiB) in several.
+/// The maximum length of a line in bytes. No line of a watch is that long: etcd splits an answer that is longer
+/// than a request may be (1.5 MiB).
 const LINE_MAX: usize = 16 << 20;
 
-/// How long a line may take to arrive that has begun.
+/// How long the rest of a line may take once its first bytes have arrived.
 const LINE_TIME: Duration = Duration::from_secs(5);
 
 /// A change of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It was made, or changed to this.
+    /// The value was created, or changed to this.
     Put(Stored),
-    /// It was taken away.
+    /// The value was deleted.
     Deleted(Stored),
 }
 
-/// The changes of values whose names begin alike.
+/// A stream of the changes to all values whose names begin with the same prefix.
 pub struct Watch {
     lines: BufReader<BodyReader<'static>>,
 }
 
 impl Etcd {
-    /// Begins to watch from a revision on. A member that says nothing for `silence` ends it; so does the end of
-    /// the time of every call there is, so a watch is begun again and again.
+    /// Starts to watch the names that begin with `prefix`, from the revision `from` on. The watch ends if the
+    /// member sends nothing for `silence`. So callers start a new watch again and again.
     pub fn watch(
         &self,
         prefix: &[u8],
@@ -53,9 +54,12 @@ impl Etcd {
 }
 
 impl Watch {
-    /// Waits for the next changes; `None` when the member has been silent for too long, or ends it. Only changes tell
-    /// how far it has come: the revision in the header of an answer is that of etcd now. To a watch that catches up,
-    /// etcd sends first that it has begun, and then the changes of 1,000 revisions at a time.
+    /// Waits for the next changes. Returns `None` if the member has been silent for too long, or has ended the
+    /// stream.
+    ///
+    /// Only the changes tell how far the watch has come: the revision in the header of an answer is the current
+    /// one of etcd. If the watch has to catch up, etcd first sends that it has begun, and then the changes of
+    /// 1,000 revisions at a time.
     pub fn wait(&mut self) -> Result<Option<Vec<Change>>> {
         let (mut line, mut begun) = (Vec::new(), None);
         loop {
@@ -77,7 +81,7 @@ impl Watch {
     }
 }
 
-/// The changes that a line tells.
+/// Parses the changes in a line.
 fn changes(line: &[u8]) -> Result<Vec<Change>> {
     let object = serde_json::from_slice::<Value>(line)
         .map_err(|_| Error::Unreachable("it tells changes in what is no JSON".into()))?;
@@ -99,7 +103,7 @@ fn changes(line: &[u8]) -> Result<Vec<Change>> {
 }
 
 impl Change {
-    /// At which revision of etcd it was made.
+    /// Returns the revision of etcd at which the change was made.
     pub fn revision(&self) -> u64 {
         let (Self::Put(stored) | Self::Deleted(stored)) = self;
         stored.revision
