@@ -1,5 +1,5 @@
-//! A rule of access as a setting writes it: clients, and the identities they may ask for. Reading one looks
-//! up no user and no name; that is for whoever starts.
+//! Access rules as settings write them: which clients may ask for which identities. Parsing a rule looks up no
+//! user and no name; the program that uses the rule does so when it starts.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,45 +10,45 @@ use keystore::NameEmail;
 
 use crate::pattern::{matches_some_identity, parse_pattern};
 
-/// `CLIENTS PATTERN...`
+/// An access rule, written `CLIENTS PATTERN...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessRule {
-    /// Whom it is about.
+    /// The clients that the rule applies to.
     pub clients: Clients,
     patterns: Vec<Pattern>,
 }
 
-/// Clients that a rule is about.
+/// The clients that a rule applies to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Clients {
-    /// Those that connect over TCP from an address of this network.
+    /// Clients that connect over TCP from an address in this network.
     Network(Network),
-    /// The user of this name or number, over a Unix socket.
+    /// Clients on a Unix socket that run as this user, given by name or number.
     User(String),
 }
 
-/// The addresses that begin with the same bits.
+/// A network: all addresses that share a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// Its first address. No IPv4 address is written as one of IPv6 here.
+    /// The first address of the network. Never an IPv4-mapped IPv6 address.
     first: IpAddr,
-    /// How many bits are the same.
+    /// The length of the prefix, in bits.
     bits: u32,
 }
 
-/// What came of reading a part of a rule: the part, or what is wrong with it.
+/// The result of parsing a part of a rule; the error says what is wrong with the text.
 type Read<T> = Result<T, String>;
 
 impl AccessRule {
-    /// Whether its clients may ask for this identity.
+    /// Whether the clients of this rule may ask for the identity `name_email`.
     pub fn covers(&self, name_email: &NameEmail) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches(name_email.as_str()))
     }
 }
 
 impl Network {
-    /// Whether `address` is one of this network. An IPv4 address that is written as one of IPv6 counts as what
-    /// it is; `::/0` holds no IPv4 address.
+    /// Whether the network contains `address`. An IPv4-mapped IPv6 address counts as the IPv4 address; `::/0`
+    /// contains no IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         let same_bits = match (self.first, address.to_canonical()) {
             (IpAddr::V4(first), IpAddr::V4(other)) => {
@@ -62,7 +62,7 @@ impl Network {
         same_bits >= self.bits
     }
 
-    /// The same network, of IPv4 if its addresses are of that.
+    /// Returns the same network as an IPv4 network if its addresses are IPv4-mapped IPv6 addresses.
     fn canonical(self) -> Self {
         match (self.first.to_canonical(), self.bits.checked_sub(width(self.first) - 32)) {
             (first @ IpAddr::V4(_), Some(bits)) => Self { first, bits },
@@ -70,7 +70,7 @@ impl Network {
         }
     }
 
-    /// The network that its first address is in: one without bits behind those that are the same.
+    /// Returns the network of the same size that contains `first`, by clearing the bits after the prefix.
     fn masked(self) -> Self {
         let bits = self.bits;
         let first = match self.first {
@@ -86,14 +86,15 @@ impl Network {
         Self { first, bits }
     }
 
-    /// Whether it is all addresses of IPv4 or of IPv6.
+    /// Whether the network contains all IPv4 addresses or all IPv6 addresses.
     pub fn is_everything(&self) -> bool {
         self.bits == 0
     }
 
-    /// Whether only this host has addresses of this network.
+    /// Whether the network contains loopback addresses only.
     pub fn is_loopback(&self) -> bool {
-        // The bits that make an address one of the loopback are among those that are the same.
+        // All bits of `first` after the prefix are zero. If `first` is a loopback address, the prefix therefore
+        // contains the bits that make it one.
         self.first.is_loopback()
     }
 }
@@ -182,7 +183,7 @@ impl FromStr for Network {
     }
 }
 
-/// How many bits an address has.
+/// Returns the length of an address in bits.
 fn width(address: IpAddr) -> u32 {
     if address.is_ipv4() { 32 } else { 128 }
 }
@@ -327,7 +328,7 @@ mod tests {
             let size = 1_u64 << (32 - bits);
             let same = u64::from(first) / size == u64::from(other) / size;
             prop_assert_eq!(network.contains(Ipv4Addr::from_bits(other).into()), same);
-            // Over IPv6 it is the same network with 96 bits more.
+            // The same network of IPv4-mapped IPv6 addresses has a prefix that is 96 bits longer.
             let mapped = Ipv4Addr::from_bits(first).to_ipv6_mapped().into();
             let mapped = Network { first: mapped, bits: bits + 96 }.canonical().masked();
             prop_assert_eq!(mapped, network);

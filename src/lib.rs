@@ -1,10 +1,17 @@
-//! copr-keygen makes and keeps the OpenPGP signing keys of a build system: one identity, one
-//! ordinary GnuPG home.
+//! copr-keygen makes and keeps the OpenPGP signing keys of a build system, in one ordinary GnuPG home per
+//! identity.
 //!
-//! The crate `keystore` keeps the keys, and the crate `gpg` runs GnuPG for it. This crate is the two programs around
-//! them: `program` starts them, `cli` and `settings` say what to do, `commands` do it, one file a mode, `server` accepts
-//! connections, `http` answers requests on them, `signd` has the crate `signer` sign for the clients of obs-signd,
-//! `metrics` counts keys, and `systemd` is the rest of the world: sockets, signals, credentials, the journal.
+//! The crate `keystore` keeps the keys, and the crate `gpg` runs GnuPG for it. This crate holds the two
+//! programs around them:
+//!
+//! - `program` sets up a process and runs a mode.
+//! - `cli` and `settings` describe the command line and the configuration.
+//! - `commands` holds the modes, one file each.
+//! - `server` accepts connections.
+//! - `http` answers HTTP requests.
+//! - `signd` answers the clients of obs-signd; the crate `signer` makes the signatures.
+//! - `metrics` counts keys.
+//! - `systemd` talks to the host: sockets, signals, credentials, the journal.
 
 pub mod access_rule;
 pub mod cli;

@@ -1,5 +1,5 @@
-//! Where to listen: a host and port of TCP or the path of a Unix socket, as settings write it. Reading
-//! it asks nobody for a name; that is for who binds.
+//! The addresses that settings give to listen on: a TCP host and port, or the path of a Unix socket. Parsing
+//! looks up no names; this happens when the address is bound.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -8,29 +8,29 @@ use std::{fmt, io};
 
 use crate::error::{Error, Result};
 
-/// The longest name of a host (RFC 1035, 2.3.4).
+/// The longest host name, in bytes (RFC 1035, 2.3.4).
 const NAME_MAX: usize = 253;
 
-/// A place to listen at.
+/// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
-    /// A name or an IP address, and a port.
+    /// A TCP address.
     Tcp(HostPort),
     /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
-/// A name or an IP address, and a port.
+/// A host name or an IP address, and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
-    /// Without the brackets around an IPv6 address.
+    /// The name or address, without the brackets around an IPv6 address.
     host: String,
     port: u16,
 }
 
 impl HostPort {
-    /// Every address of the host, at least one, each once; asks for those of a name. An error names `setting`,
-    /// where this was written.
+    /// Returns every address of the host, at least one and without duplicates. Looks up the host if it is a
+    /// name. An error names `setting`, the setting that gives the host.
     pub fn addresses(&self, setting: &str) -> Result<Vec<SocketAddr>> {
         let refused = |e: io::Error| {
             Error::Settings(format!(
@@ -47,8 +47,7 @@ impl HostPort {
     }
 }
 
-/// Whether an address of a name could not be used because this host does not have it, like `::1` where
-/// IPv6 is off.
+/// Whether binding an address failed because this host does not have it, such as `::1` where IPv6 is off.
 pub fn is_not_here(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
 }
@@ -98,13 +97,14 @@ impl FromStr for ListenAddress {
     }
 }
 
-/// An address, perhaps with the interface that it is of, as in `fe80::1%eth0`.
+/// Whether `text` is an IPv6 address. It may have a zone, as in `fe80::1%eth0`.
 fn is_ipv6(text: &str) -> bool {
     let address = text.split_once('%').map_or(text, |(address, _)| address);
     address.parse::<Ipv6Addr>().is_ok()
 }
 
-/// An IPv4 address or a name. What ends in a number is an address or a slip in one.
+/// Whether `text` is an IPv4 address or a host name. If its last label is a number, it must be a valid IPv4
+/// address; otherwise a mistyped address would pass for a name.
 fn is_name(text: &str) -> bool {
     let fits = |c: char| c.is_alphanumeric() || "-_.".contains(c);
     let ends_in_digits = |text: &str| {

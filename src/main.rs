@@ -1,4 +1,5 @@
-//! The program `copr-keygen`: parse, dispatch. `program` does the rest and says why there is a second one.
+//! The program `copr-keygen`: parses the command line and dispatches to a mode. The module `program` does the
+//! rest, and explains why there is a second program.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -29,7 +30,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// The arguments, when the binary was called by one of the names under which it stands in for gpg.
+/// Returns the arguments if the binary was called by one of the names in [`CALLED_AS`], under which it stands
+/// in for gpg.
 fn arguments_of_gpg() -> Option<Vec<OsString>> {
     let mut arguments = std::env::args_os();
     let program = PathBuf::from(arguments.next()?);

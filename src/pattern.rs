@@ -1,11 +1,11 @@
-//! Shell patterns of identities, as tokens and rules of access have them.
+//! Shell patterns of identities, as used in tokens and access rules.
 
 use std::collections::BTreeSet;
 
 use glob::Pattern;
 use keystore::identity::FIELD_MAX;
 
-/// A shell pattern of identities.
+/// Parses a shell pattern of identities.
 pub fn parse_pattern(text: &str) -> Result<Pattern, &'static str> {
     let wrong = "the pattern must be a shell pattern of names like '*#*@copr.example.org'";
     if text.len() > FIELD_MAX || text.contains(|c: char| c.is_control() || c.is_whitespace()) {
@@ -14,7 +14,7 @@ pub fn parse_pattern(text: &str) -> Result<Pattern, &'static str> {
     Pattern::new(text).map_err(|_| wrong)
 }
 
-/// Where in an identity, as [`NameEmail::parse`] has it, a character stands.
+/// The part of an identity that the last character read belongs to. [`NameEmail::parse`] defines the syntax.
 ///
 /// [`NameEmail::parse`]: keystore::NameEmail::parse
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,7 +27,7 @@ enum Place {
 }
 
 impl Place {
-    /// Where an identity is when `c` comes next; `None` when it cannot come there.
+    /// Returns the place after reading `c`, or `None` if no identity has `c` at this point.
     fn after(self, c: char) -> Option<Self> {
         let is_word = c == '_' || c.is_alphanumeric();
         match (self, c) {
@@ -44,15 +44,15 @@ impl Place {
     }
 }
 
-/// Whether there can be an identity that matches. Follows the places that one can be at behind each piece of
-/// the pattern.
+/// Whether some identity can match `pattern`. Runs the pattern as a state machine: after each piece of it,
+/// tracks the set of places an identity can have reached.
 pub fn matches_some_identity(pattern: &Pattern) -> bool {
     let mut rest = pattern.as_str();
     let mut places = BTreeSet::from([Place::Start]);
     while let Some(piece) = first_piece(rest) {
         rest = &rest[piece.as_str().len()..];
         if piece.as_str() == "*" {
-            // An identity goes through five places.
+            // An identity passes through five places at most, so five rounds reach every place.
             for _ in 0..5 {
                 places.extend(behind(&places, &piece));
             }
@@ -63,14 +63,15 @@ pub fn matches_some_identity(pattern: &Pattern) -> bool {
     places.contains(&Place::Domain) && !pattern.as_str().ends_with(".lock")
 }
 
-/// What a pattern begins with: the shortest pattern, which is `*` or stands for one character.
+/// Returns the first piece of a pattern: the shortest prefix that is a valid pattern. This is `*`, or something
+/// that matches exactly one character.
 fn first_piece(text: &str) -> Option<Pattern> {
     let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
     ends.filter_map(|end| Pattern::new(&text[..end]).ok()).next()
 }
 
-/// Where an identity can be behind one character that matches `piece`. Those of ASCII stand for all that are
-/// not written out.
+/// Returns the places that can follow `places` after one character that matches `piece`. Tries the printable
+/// ASCII characters and those that `piece` contains; they represent all others.
 fn behind(places: &BTreeSet<Place>, piece: &Pattern) -> BTreeSet<Place> {
     let characters = (' '..='~').chain(piece.as_str().chars());
     let matching = characters.filter(|c| piece.matches(c.encode_utf8(&mut [0; 4])));
@@ -150,7 +151,7 @@ mod tests {
                 _ => String::from(c),
             };
             let text: String = identity.chars().zip(kinds).map(piece).collect();
-            // Three stars and more are no pattern.
+            // A run of three or more stars is not a valid pattern.
             if let Ok(pattern) = parse_pattern(&text.replace("**", "*").replace("**", "*")) {
                 prop_assert!(pattern.matches(&identity) && matches_some_identity(&pattern));
             }

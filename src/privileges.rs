@@ -1,4 +1,4 @@
-//! From root to the owner of the keys, for good.
+//! Drops root privileges for good, in favour of the owner of the keys.
 
 use std::ffi::CString;
 use std::path::Path;
@@ -11,8 +11,9 @@ use nix::unistd::{
 
 use crate::error::{Error, Result};
 
-/// When this process is root, makes it the owner of the state in `directory`: supplementary groups, group,
-/// user, each checked, and no way back. Any other user stays who they are.
+/// Makes a root process run as the owner of the state in `directory`. Sets and then verifies the supplementary
+/// groups, the group and the user, and checks that there is no way back. Does nothing if this process is not
+/// root.
 pub fn become_owner(directory: &Path) -> Result<()> {
     if !geteuid().is_root() {
         return Ok(());

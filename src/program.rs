@@ -1,8 +1,10 @@
-//! What both programs do: set up the process and its log, load the settings, run a mode, tell how it ended.
+//! What both programs share: setting up the process and its log, loading the settings, running a mode, and
+//! reporting its result.
 //!
-//! There are two so that most modes start without libcrypto: loading it takes longer than all else that such a mode
-//! does before its work. `copr-keygen` has every mode on its command line and runs the two that need it, `signd` and
-//! `check`, by becoming `copr-keygen-signd`, which lies beside it.
+//! There are two programs so that most modes start without libcrypto: loading it takes longer than everything
+//! else such a mode does before its work. `copr-keygen` has every mode on its command line. Two of them,
+//! `signd` and `check`, need libcrypto: for these it executes `copr-keygen-signd`, which is installed in the
+//! same directory.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -20,24 +22,24 @@ use crate::error::{self, Error, Result};
 use crate::settings::{Flags, GpgSettings, Settings};
 use crate::systemd::journal::{self, Style};
 
-/// The program with every mode but those.
+/// The name of the program with every mode but `signd` and `check`.
 pub const MAIN: &str = "copr-keygen";
-/// The program with the modes that sign by themselves.
+/// The name of the program with the modes that sign in their own process, `signd` and `check`.
 const SIGND: &str = "copr-keygen-signd";
 
-/// Runs a mode that runs until it is told to stop.
+/// Runs a service: a mode that runs until it is told to stop.
 pub fn run_service(flags: Flags, run: fn(Settings) -> Result<()>) -> ExitCode {
     let result = load(flags).and_then(|settings| {
         journal::init(settings.log_level, Style::Service);
         warn_of_unknown_variables(&settings);
         run(settings)
     });
-    // Counts only when the settings could not even be loaded.
+    // The first call of `init` wins, so this one takes effect only if the settings could not be loaded.
     journal::init(LevelFilter::Error, Style::Service);
     end(result)
 }
 
-/// Runs a mode that does one thing and ends.
+/// Runs a mode that does one thing and exits.
 pub fn run_mode(common: Common, run: impl FnOnce(Result<Settings>) -> Result<()>) -> ExitCode {
     let settings = load(flags(common));
     let level = settings.as_ref().map_or(LevelFilter::Error, |settings| settings.log_level);
@@ -46,30 +48,30 @@ pub fn run_mode(common: Common, run: impl FnOnce(Result<Settings>) -> Result<()>
     end(interrupt::watch().and_then(|()| run(settings)))
 }
 
-/// Becomes `copr-keygen-signd`, which has the same command line.
+/// Replaces this process by `copr-keygen-signd`, which takes the same command line. Returns only on failure.
 pub fn become_signd(style: Style) -> ExitCode {
     let failure = exec_beside(SIGND);
     journal::init(LevelFilter::Error, style);
     end(failure)
 }
 
-/// Runs gpg as `gpg-copr` does. Logs nothing: stdout and stderr are gpg's, and signd reads both.
+/// Runs gpg as `gpg-copr` does. Logs nothing: stdout and stderr belong to gpg, and signd reads both.
 pub fn run_gpg(common: Common, arguments: Vec<OsString>) -> ExitCode {
     let settings = GpgSettings::load(flags(common), std::env::vars_os());
     let result = settings.and_then(|settings| gpg_copr::run(&settings, arguments));
     result.unwrap_or_else(|error| {
-        // Nobody is left to tell when stderr is full, and eprintln! would end in a panic.
+        // Ignore a failed write: there is nowhere left to report it, and eprintln! would panic.
         let _ = writeln!(io::stderr(), "gpg-copr: {}", printable(&error.to_string()));
         ExitCode::from(error::exit_status(&error))
     })
 }
 
-/// Where a program of this installation is: beside the one that runs.
+/// Returns the path of another program of this installation, in the directory of the running program.
 pub fn beside(name: &str) -> io::Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name(name))
 }
 
-/// Returns only what kept this process from becoming the program beside its own.
+/// Replaces this process by the program `name` in the same directory. Returns only on failure.
 fn exec_beside(name: &str) -> Result<()> {
     let program = beside(name).map_err(|e| Error::io("finding this program", e))?;
     let mut arguments = std::env::args_os();
@@ -81,7 +83,7 @@ fn exec_beside(name: &str) -> Result<()> {
 fn end(result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // The reader of our output has seen enough, as in `list | head`.
+        // A reader like that of `list | head` has closed the pipe because it has seen enough.
         Err(Error::Gpg(gpg::Error::Io { source, .. }))
             if source.kind() == io::ErrorKind::BrokenPipe =>
         {
@@ -104,19 +106,20 @@ fn load(flags: Flags) -> Result<Settings> {
     Settings::load(flags, std::env::vars_os())
 }
 
-/// The flags that every mode has.
+/// Returns the flags that every mode has.
 pub fn flags(common: Common) -> Flags {
     Flags { config: common.config, state_dir: common.state_dir, ..Flags::default() }
 }
 
-/// Files of this process and its children are for their owner only, and no core dump of either lands on a disk.
-/// Only root may look into the memory of this process.
+/// Restricts access to the process, its files and its memory. Files that it and its children create are
+/// readable by their owner only, and neither process leaves a core dump. Only root may read the memory of this
+/// process.
 pub fn harden() {
     use nix::sys::prctl::set_dumpable;
     use nix::sys::resource::{Resource, setrlimit};
     use nix::sys::signal::{SigSet, Signal};
-    // A file that would grow beyond the limit is an error in words (EFBIG), and no death without any.
-    // Threads inherit this; children are started with an empty mask.
+    // Block SIGXFSZ: a write beyond the file size limit then fails with EFBIG, which can be reported, and does
+    // not kill the process. Threads inherit the mask; children are started with an empty one.
     let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     if let Err(e) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {

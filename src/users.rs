@@ -1,10 +1,11 @@
-//! Users and groups of this host as settings write them: a name or a number.
+//! Looks up users and groups of this host, which settings give by name or by number.
 
 use nix::unistd::{Gid, Group, Uid, User};
 
 use crate::error::{Error, Result};
 
-/// The user that `setting` means by `name`. A number need not be known on this host.
+/// Returns the user that `setting` gives as `name`, a user name or a number. A number need not exist on this
+/// host.
 pub fn user(setting: &str, name: &str) -> Result<Uid> {
     match number(name) {
         Some(number) => Ok(Uid::from_raw(number)),
@@ -12,7 +13,8 @@ pub fn user(setting: &str, name: &str) -> Result<Uid> {
     }
 }
 
-/// The group that `setting` means by `name`, likewise.
+/// Returns the group that `setting` gives as `name`, a group name or a number. A number need not exist on this
+/// host.
 pub fn group(setting: &str, name: &str) -> Result<Gid> {
     match number(name) {
         Some(number) => Ok(Gid::from_raw(number)),
@@ -20,7 +22,8 @@ pub fn group(setting: &str, name: &str) -> Result<Gid> {
     }
 }
 
-/// The number of a user or group. System calls take the highest for "leave it as it is", so it names none.
+/// Parses the number of a user or group. Rejects the highest number, which system calls such as setresuid(2)
+/// take to mean "leave unchanged".
 fn number(text: &str) -> Option<u32> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|number| is_number && *number != u32::MAX)

@@ -1,5 +1,5 @@
-//! The program `copr-keygen-signd`: the modes that sign by themselves, with libcrypto. `copr-keygen` becomes it for
-//! them, so its command line is the same.
+//! The program `copr-keygen-signd`: the modes that sign in their own process, linked with libcrypto.
+//! `copr-keygen` executes it for these modes, so both take the same command line.
 
 use std::process::ExitCode;
 

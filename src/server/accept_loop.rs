@@ -1,4 +1,4 @@
-//! Accepts connections, tells systemd how things are, and knows when to stop.
+//! The accept loop: accepts connections, reports the state of the service to systemd, and decides when to stop.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -16,38 +16,36 @@ use crate::error::{Error, Result};
 use crate::systemd::notify::Notifier;
 use crate::systemd::signals::Signals;
 
-/// The accept loop comes round at least this often.
+/// The accept loop runs a round at least this often.
 const ROUND: Duration = Duration::from_secs(1);
-/// Pause of the accept loop when the system refuses to give connections.
+/// The pause after an accept that failed, for example because the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How often the same trouble with accepting is logged.
+/// The minimum time between two log lines about failures to accept or serve connections.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
-/// Connections accepted from one socket before the others get their turn.
+/// The maximum number of connections accepted from one socket before the next socket gets its turn.
 const ACCEPT_BATCH: usize = 64;
 
-/// What is said over the connections, and what the accept loop has to know of it.
+/// A protocol that is spoken over the connections, as far as the accept loop is concerned.
 pub trait Protocol: Send + Sync + 'static {
-    /// Sees a connection through, in a thread that serves no other meanwhile.
+    /// Serves a connection until it ends, in a thread that serves no other connection meanwhile.
     fn serve(&self, admitted: &Admitted);
 
-    /// Refuses a connection that got no place in the table. The accepting thread calls this, so it must not
-    /// wait.
+    /// Refuses a connection that got no place in the table. Must not block, as the accepting thread calls this.
     fn turn_away(&self, connection: Connection);
 
-    /// One line for `systemctl status`.
+    /// Returns the status line for `systemctl status`.
     fn status_text(&self) -> String;
 
-    /// Whether something is being done for which no connection is open. The process does not exit as idle
-    /// then.
+    /// Whether there is work in progress without an open connection. A busy process does not exit as idle.
     fn is_busy(&self) -> bool {
         false
     }
 
-    /// No connection is accepted any more. Those that are open are waited for.
+    /// Called once no more connections are accepted. The server then waits for the open ones to end.
     fn stop(&self);
 }
 
-/// The accept loop and what it serves.
+/// The accept loop, with its listeners, connections and worker threads.
 pub struct Server {
     protocol: Arc<dyn Protocol>,
     listeners: Vec<Listener>,
@@ -59,16 +57,16 @@ pub struct Server {
 /// Why the server stopped.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// No request came for as long as the setting `idle_timeout` says.
+    /// No connection was open for as long as the setting `idle_timeout` says.
     Idle,
-    /// A signal; requests that had arrived were answered.
+    /// A signal arrived, and every request that had arrived was answered.
     Signal,
-    /// A second signal; this many requests were cut off.
+    /// A second signal arrived and cut off this many requests.
     Forced(usize),
 }
 
 impl Stop {
-    /// Says in the log how it ended. Requests that were cut off are a failure.
+    /// Logs why the server stopped. Fails if requests were cut off.
     pub fn told(self) -> Result<()> {
         match self {
             Self::Idle => {
@@ -87,7 +85,7 @@ impl Stop {
 }
 
 impl Server {
-    /// Speaks `protocol` at `listeners`.
+    /// Creates a server that speaks `protocol` on `listeners`.
     pub fn new(protocol: Arc<impl Protocol>, listeners: Vec<Listener>) -> Self {
         let workers = Workers::new({
             let protocol = Arc::clone(&protocol);
@@ -97,8 +95,8 @@ impl Server {
         Self { protocol, listeners, connections, workers, last_complaint: None }
     }
 
-    /// Serves until a signal arrives or nothing happened for `idle_timeout` (`None`: for ever).
-    /// Connections not accepted by then stay in the sockets for the next process.
+    /// Serves until a signal arrives, or until no connection has been open for `idle_timeout` (`None` means no
+    /// limit). Connections that have not been accepted by then stay queued in the sockets for the next process.
     pub fn run(
         mut self,
         idle_timeout: Option<Duration>,
@@ -113,7 +111,7 @@ impl Server {
             if signalled && signals.received() {
                 break Stop::Signal;
             }
-            // Only a look at the sockets shows that there is nothing to do.
+            // Exit as idle only after poll(2) has found no pending connection on any socket.
             if ready.is_empty() && left.is_zero() {
                 break Stop::Idle;
             }
@@ -124,7 +122,8 @@ impl Server {
         self.finish(end, signals, notifier)
     }
 
-    /// How long this process may still be idle; `None` while it is busy, or when it may be idle for ever.
+    /// Returns how long until this process exits as idle, or `None` while it is busy or if it has no idle
+    /// timeout.
     fn time_to_idle_exit(&self, idle_timeout: Option<Duration>) -> Option<Duration> {
         if self.protocol.is_busy() {
             return None;
@@ -133,8 +132,8 @@ impl Server {
         Some(idle_timeout?.saturating_sub(since.elapsed()))
     }
 
-    /// Waits for signals and connections: whether there is a signal, and the sockets that are
-    /// ready.
+    /// Waits for a signal or a connection, for at most `limit`. Returns whether a signal is pending, and the
+    /// indexes of the listeners that are ready.
     fn wait(&self, signals: &Signals, limit: Duration) -> Result<(bool, Vec<usize>)> {
         let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         fds.extend(self.listeners.iter().map(|l| PollFd::new(l.as_fd(), PollFlags::POLLIN)));
@@ -157,7 +156,7 @@ impl Server {
                 Err(e) if is_the_peers(&e) => {}
                 Err(e) => {
                     self.complain(&format!("accepting connections: {e}; it is tried again"));
-                    // Out of descriptors or memory, most likely: win some back.
+                    // Most likely the process is out of file descriptors or memory: win some back.
                     self.connections.cut_off_oldest();
                     thread::sleep(ACCEPT_PAUSE);
                     return;
@@ -166,7 +165,7 @@ impl Server {
         }
     }
 
-    /// Gives the connection to a thread, or tells it to come back.
+    /// Hands the connection to a worker thread, or turns it away if the connection table is full.
     fn start(&mut self, connection: Connection) {
         let admitted = match self.connections.admit(connection) {
             Ok(admitted) => admitted,
@@ -184,7 +183,7 @@ impl Server {
         }
     }
 
-    /// Stops accepting and sees the accepted requests through.
+    /// Stops accepting and waits until all open connections have ended, or until a second signal arrives.
     fn finish(mut self, end: Stop, signals: &Signals, notifier: &mut Notifier) -> Result<Stop> {
         notifier.stopping();
         self.protocol.stop();
@@ -200,7 +199,8 @@ impl Server {
     }
 }
 
-/// Errors of accept(2) that are about the connection that was to be accepted.
+/// Whether an error of accept(2) concerns only the connection that was about to be accepted, or an interrupted
+/// call. The next call may succeed.
 fn is_the_peers(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

@@ -1,4 +1,4 @@
-//! An accepted connection, TCP or Unix: reads and writes that end at a deadline.
+//! An accepted TCP or Unix connection, with reads and writes that end at a deadline.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -11,12 +11,12 @@ use nix::sys::socket::sockopt::{ReceiveTimeout, SendTimeout};
 use nix::sys::socket::{MsgFlags, Shutdown, UnixCredentials, recv, send, setsockopt, shutdown};
 use nix::sys::time::{TimeVal, TimeValLike};
 
-/// The other end of a connection.
+/// The client at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// Its address and port.
+    /// The address and port of a TCP client.
     Tcp(SocketAddr),
-    /// Its user, group and process, as the kernel vouches for.
+    /// The user, group and process of a client on a Unix socket, as reported by the kernel.
     Unix(UnixCredentials),
 }
 
@@ -29,10 +29,11 @@ impl fmt::Display for Peer {
     }
 }
 
-/// How long a client that is still sending may go on, so that it gets to read its refusal.
+/// How long [`Connection::linger`] reads from a client that is still sending, so that the client gets to read
+/// its answer.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
-/// A connection. The system calls are the same for TCP and Unix sockets.
+/// A connection. TCP and Unix sockets use the same system calls.
 #[derive(Debug)]
 pub struct Connection {
     socket: OwnedFd,
@@ -40,23 +41,23 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection of `peer`.
+    /// Wraps a connected socket whose other end is `peer`.
     pub fn new(socket: impl Into<OwnedFd>, peer: Peer) -> Self {
         Self { socket: socket.into(), peer }
     }
 
-    /// The other end.
+    /// Returns the client at the other end.
     pub fn peer(&self) -> Peer {
         self.peer
     }
 
-    /// Ends reading, writing or both; a thread that waits in either returns at once.
+    /// Shuts down reading, writing or both. A thread that is blocked in such a call returns at once.
     pub fn shut_down(&self, how: Shutdown) {
-        let _ = shutdown(self.socket.as_raw_fd(), how); // fails only when the peer has left already
+        let _ = shutdown(self.socket.as_raw_fd(), how); // fails only if the peer has already left
     }
 
-    /// Reads what has arrived, up to a megabyte, and forgets it; `false` when there was nothing. Closing
-    /// with something unread would reset the connection, and the answer could be lost.
+    /// Reads and discards up to 1 MiB of what has arrived, without waiting. Returns whether there was anything.
+    /// Closing a socket with unread data resets the connection, and the answer could be lost.
     pub fn discard_received(&self) -> bool {
         let mut sink = [0; 8192];
         for round in 0..128 {
@@ -68,14 +69,14 @@ impl Connection {
         true
     }
 
-    /// Sends what the buffer of the socket takes of `bytes`, without waiting.
+    /// Sends as much of `bytes` as the socket buffer takes, without waiting. Returns the number of bytes sent.
     pub fn send_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         Ok(send(self.socket.as_raw_fd(), bytes, flags)?)
     }
 
-    /// Ends writing, and reads for a moment what is still coming: closing a socket with unread data in it resets
-    /// the connection, and the answer is lost.
+    /// Shuts down writing, then reads and discards up to 1 MiB for at most [`LINGER_TIME`]. Closing a socket
+    /// with unread data resets the connection, and the answer would be lost.
     pub fn linger(&self) {
         self.shut_down(Shutdown::Write);
         let mut rest = self.until(Instant::now() + LINGER_TIME).take(1024 * 1024);
@@ -83,20 +84,21 @@ impl Connection {
         while matches!(rest.read(&mut sink), Ok(1..)) {}
     }
 
-    /// Reads and writes until `deadline`, not later.
+    /// Returns a reader and writer whose calls end at `deadline`.
     pub fn until(&self, deadline: Instant) -> Timed<'_> {
         Timed { socket: &self.socket, deadline }
     }
 }
 
-/// A connection under a deadline. Reads and writes fail with `TimedOut` when it has passed.
+/// A connection with a deadline. Once it has passed, reads and writes fail with `TimedOut`.
 pub struct Timed<'a> {
     socket: &'a OwnedFd,
     deadline: Instant,
 }
 
 impl Timed<'_> {
-    /// The time-out of the next system call. Zero would be none at all.
+    /// Returns the timeout for the next system call. A timeout of zero would mean none at all, so it is an
+    /// error.
     fn left(&self) -> io::Result<TimeVal> {
         let left = self.deadline.saturating_duration_since(Instant::now()).as_micros();
         match i64::try_from(left).unwrap_or(i64::MAX) {
@@ -124,7 +126,7 @@ impl Write for Timed<'_> {
     }
 }
 
-/// The kernel reports an expired socket time-out as `EAGAIN`.
+/// Converts an error of a socket call: the kernel reports an expired socket timeout as `EAGAIN`.
 fn timed_out(error: Errno) -> io::Error {
     match error {
         Errno::EAGAIN => io::ErrorKind::TimedOut.into(),

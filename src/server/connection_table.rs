@@ -1,4 +1,4 @@
-//! The table of open connections, which is bounded. When it is full, the connection that has been sending
+//! The table of open connections. Its size is bounded. When it is full, the connection that has been sending
 //! its request for the longest is cut off, so that slow senders cannot keep others out.
 
 use std::collections::BTreeMap;
@@ -10,16 +10,16 @@ use nix::sys::socket::Shutdown;
 
 use super::connection::Connection;
 
-/// At most this many connections are served at once.
+/// The maximum number of connections that are served at once.
 pub const CONNECTIONS_MAX: usize = 256;
 
-/// Threads of cut-off connections that may still be on their way out.
+/// The maximum number of connections that have been cut off but whose threads have not yet ended.
 const LEAVING_MAX: usize = 24;
 
-/// How long accepting pauses for a thread to leave.
+/// How long [`ConnectionTable::admit`] waits for such a thread to end.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// All open connections.
+/// The open connections.
 #[derive(Debug)]
 pub struct ConnectionTable {
     entries: Mutex<Entries>,
@@ -28,7 +28,7 @@ pub struct ConnectionTable {
 
 #[derive(Debug)]
 struct Entries {
-    /// By number, so oldest first.
+    /// Connections by their number, hence the oldest first.
     open: BTreeMap<u64, (Arc<Connection>, Phase)>,
     next: u64,
     last_end: Instant,
@@ -36,15 +36,15 @@ struct Entries {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// The request is not complete, or has been answered: may be cut off.
+    /// The request is incomplete, or has already been answered. The connection may be cut off.
     Receiving,
-    /// The request is being worked on: will be answered.
+    /// The request is being processed and will be answered.
     Answering,
-    /// Cut off; its thread is about to end.
+    /// The connection has been cut off, and its thread is about to end.
     Leaving,
 }
 
-/// A connection that has a place in the table. It gives the place back when dropped.
+/// A connection that has a place in the table. Dropping it frees the place.
 #[derive(Debug)]
 pub struct Admitted {
     table: Arc<ConnectionTable>,
@@ -53,14 +53,15 @@ pub struct Admitted {
 }
 
 impl ConnectionTable {
-    /// An empty table.
+    /// Creates an empty table.
     pub fn new() -> Arc<Self> {
         let entries = Entries { open: BTreeMap::new(), next: 0, last_end: Instant::now() };
         Arc::new(Self { entries: Mutex::new(entries), left: Condvar::new() })
     }
 
-    /// Gives `connection` a place. When there is none, cuts off the oldest connection that is still
-    /// receiving. `Err` gives `connection` back: every place has a request that is being answered.
+    /// Gives `connection` a place in the table. If the table is full, cuts off the oldest connection that is
+    /// still receiving. Returns `connection` as the error if there is no such connection, or if the threads of
+    /// those that were cut off take too long to end.
     pub fn admit(self: &Arc<Self>, connection: Connection) -> Result<Admitted, Connection> {
         let mut entries = self.lock();
         if entries.served() >= CONNECTIONS_MAX && !entries.cut_off_oldest() {
@@ -79,17 +80,18 @@ impl ConnectionTable {
         Ok(Admitted { table: Arc::clone(self), number, connection })
     }
 
-    /// Cuts off the oldest connection that is still receiving, to win back its descriptor.
+    /// Cuts off the oldest connection that is still receiving, to win back its file descriptor. Returns whether
+    /// there was one.
     pub fn cut_off_oldest(&self) -> bool {
         self.lock().cut_off_oldest()
     }
 
-    /// How many connections have not ended.
+    /// Returns the number of connections that have not ended.
     pub fn count(&self) -> usize {
         self.lock().open.len()
     }
 
-    /// Since when no connection is open; `None` while one is.
+    /// Returns when the last connection ended, or `None` while one is open.
     pub fn idle_since(&self) -> Option<Instant> {
         let entries = self.lock();
         entries.open.is_empty().then_some(entries.last_end)
@@ -109,7 +111,7 @@ impl Entries {
         let oldest = self.open.values_mut().find(|(_, phase)| *phase == Phase::Receiving);
         oldest.is_some_and(|(connection, phase)| {
             *phase = Phase::Leaving;
-            // What has arrived can still be read, and be answered with a refusal.
+            // The thread can still read what has arrived, and answer it with a refusal.
             connection.shut_down(Shutdown::Read);
             true
         })
@@ -117,13 +119,13 @@ impl Entries {
 }
 
 impl Admitted {
-    /// The connection.
+    /// Returns the connection.
     pub fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
 
-    /// The request is complete: from now on the connection is not cut off. `false` when it already
-    /// was; then a refusal can still be written, but must not wait.
+    /// Marks the request as complete, so that the connection is no longer cut off. Returns `false` if it has
+    /// been cut off already; the caller may then still send a refusal, but must not block.
     pub fn answering(&self) -> bool {
         match self.table.lock().open.get_mut(&self.number) {
             Some((_, phase)) if *phase == Phase::Receiving => {
@@ -134,7 +136,7 @@ impl Admitted {
         }
     }
 
-    /// The answer has been sent: from now on the connection may be cut off again.
+    /// Marks the request as answered. From now on the connection may be cut off again.
     pub fn answered(&self) {
         if let Some((_, phase)) = self.table.lock().open.get_mut(&self.number) {
             *phase = Phase::Receiving;

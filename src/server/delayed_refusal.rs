@@ -1,6 +1,8 @@
-//! Answers to clients that were not let in wait for a quarter of a second, in one thread and a bounded
-//! number, without a place in the table of connections. That slows down a client that tries one thing after
-//! the other, and keeps the processors free. Clients that may come in wait here only when the table is full.
+//! Delays answers to clients without access by a quarter of a second. The delay slows down a client that tries
+//! one guess after another, and keeps the processors free.
+//!
+//! One thread sends all of these answers. Their number is bounded, and their connections take no place in the
+//! connection table. A client with access is refused here only when that table is full.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
@@ -12,12 +14,12 @@ use nix::sys::socket::Shutdown;
 
 use super::connection::Connection;
 
-/// How long an answer waits.
+/// How long an answer is delayed.
 const DELAY: Duration = Duration::from_millis(250);
-/// Answers that wait at once. One more, and the oldest goes out early.
+/// The maximum number of delayed answers. Beyond it, the oldest answer is sent early.
 const WAITING_MAX: usize = 256;
 
-/// The answers that wait.
+/// The queue of delayed answers.
 #[derive(Debug, Default)]
 pub struct DelayedRefusals {
     queue: Mutex<RefusalQueue>,
@@ -26,7 +28,7 @@ pub struct DelayedRefusals {
 
 #[derive(Debug, Default)]
 struct RefusalQueue {
-    /// By the time they are due.
+    /// The answers in the order in which they are due.
     waiting: VecDeque<Refusal>,
     has_thread: bool,
     is_closed: bool,
@@ -50,14 +52,14 @@ impl DelayedRefusals {
             let thread = thread::Builder::new().name("refusals".into());
             match thread.spawn(move || refusals.send_all()) {
                 Ok(_) => queue.has_thread = true,
-                Err(_) => queue.waiting.clear(), // closed without an answer
+                Err(_) => queue.waiting.clear(), // these connections close without an answer
             }
         }
         drop(queue);
         early.flatten().into_iter().for_each(Refusal::send);
     }
 
-    /// Sends what waits. From now on nothing does.
+    /// Sends all waiting answers at once. Answers added later are no longer delayed.
     pub fn close(&self) {
         let mut queue = unpoisoned(self.queue.lock());
         queue.is_closed = true;
@@ -67,7 +69,7 @@ impl DelayedRefusals {
         waiting.into_iter().for_each(Refusal::send);
     }
 
-    /// Sends each answer when it is due, until none waits.
+    /// Sends each answer when it is due. Returns when the queue is empty.
     fn send_all(&self) {
         let mut queue = unpoisoned(self.queue.lock());
         while let Some(first) = queue.waiting.front() {
@@ -86,11 +88,11 @@ impl DelayedRefusals {
 }
 
 impl Refusal {
-    /// Sends the answer. What has come in the meantime is read, or closing would reset the connection and the
-    /// answer be lost.
+    /// Sends the answer and closes the connection. Reads and discards what the client has sent: closing a
+    /// socket with unread data would reset the connection and lose the answer.
     fn send(self) {
         self.connection.discard_received();
-        // It fits the empty buffer of the socket, or is given up; or the client has left.
+        // Ignore the result: the answer fits the empty socket buffer, or it is dropped, or the client has left.
         let _ = self.connection.send_at_once(&self.answer);
         self.connection.shut_down(Shutdown::Write);
         self.connection.discard_received();

@@ -1,17 +1,17 @@
-//! How many lines the refusals of strangers get in the log.
+//! Limits the log lines about refused clients that have no access.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use gpg::locks::unpoisoned;
 
-/// Lines that refusals of strangers get in one [`SPAN`]; the rest is counted. A day of flood is some ten
-/// thousand lines.
+/// The maximum number of such lines in one [`SPAN`]; further refusals are only counted. A day of flooding
+/// yields some ten thousand lines.
 const LINES_MAX: u32 = 10;
-/// The time in which lines are counted.
+/// The period over which lines are limited.
 const SPAN: Duration = Duration::from_secs(60);
 
-/// Limits the lines of strangers in the log.
+/// A rate limit for log lines about clients without access.
 #[derive(Debug, Default)]
 pub struct FloodLimit(Mutex<FloodSpan>);
 
@@ -23,7 +23,8 @@ struct FloodSpan {
 }
 
 impl FloodLimit {
-    /// Whether another refusal gets a line, and how many have got none since the last line.
+    /// Decides whether another refusal is logged. If so, returns how many refusals were left out since the last
+    /// line; otherwise counts this one as left out and returns `None`.
     pub fn line(&self) -> Option<u64> {
         let mut span = unpoisoned(self.0.lock());
         if span.began.is_none_or(|began| began.elapsed() >= SPAN) {
@@ -38,7 +39,7 @@ impl FloodLimit {
         Some(std::mem::take(&mut span.left_out))
     }
 
-    /// How many have got no line since the last line.
+    /// Returns how many refusals have been left out since the last line.
     pub fn left_out(&self) -> u64 {
         unpoisoned(self.0.lock()).left_out
     }

@@ -1,4 +1,4 @@
-//! The sockets that accept connections, TCP or Unix: those that systemd passes, and those bound here.
+//! The listening sockets, TCP or Unix: those passed by systemd and those bound by this process.
 
 use std::fs;
 use std::io;
@@ -17,23 +17,24 @@ use crate::error::{Error, Result};
 use crate::listen_address::{ListenAddress, is_not_here};
 use crate::systemd::sockets::Socket;
 
-/// A socket that accepts connections, never waiting for one.
+/// A non-blocking listening socket.
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
-    /// Path, device and inode of a Unix socket that was bound here. It is removed in the end.
+    /// The path and identity of a Unix socket that this process has bound. The path is removed when the
+    /// listener is dropped.
     own_path: Option<(PathBuf, FileId)>,
 }
 
 impl Listener {
-    /// Takes over sockets of systemd. The path of a Unix socket is left alone.
+    /// Takes over the sockets passed by systemd. The paths of Unix sockets among them are never removed.
     pub fn take_over(passed: Vec<Socket>) -> Result<Vec<Self>> {
         let listeners: io::Result<_> = passed.into_iter().map(Self::new).collect();
         listeners.map_err(|e| Error::io("taking over the sockets of systemd", e))
     }
 
-    /// Binds `addresses`, which `setting` has; of a name, every address. A Unix socket that no process listens
-    /// at any more is replaced.
+    /// Binds `addresses`, which `setting` gives. A host name stands for all of its addresses. A Unix socket on
+    /// which no process listens any more is replaced.
     pub fn bind(setting: &str, addresses: &[ListenAddress]) -> Result<Vec<Self>> {
         let bound: Result<Vec<_>> =
             addresses.iter().map(|address| Self::bind_one(setting, address)).collect();
@@ -57,7 +58,7 @@ impl Listener {
         }
     }
 
-    /// The next connection that waits, if one does.
+    /// Accepts the next pending connection. Returns `None` if there is none.
     pub fn accept(&self) -> io::Result<Option<Connection>> {
         let accepted = match &self.socket {
             Socket::Tcp(listener) => listener.accept().and_then(|(stream, from)| {
@@ -78,7 +79,8 @@ impl Listener {
         }
     }
 
-    /// The address, when it can be reached from other hosts, or that cannot be ruled out.
+    /// Returns the address of the socket if other hosts may reach it. A TCP socket whose address cannot be
+    /// determined counts as reachable.
     pub fn open_address(&self) -> Option<String> {
         match &self.socket {
             Socket::Unix(_) => None,
@@ -105,18 +107,18 @@ impl Drop for Listener {
         let Some((path, made)) = &self.own_path else { return };
         let is_ours = |found: fs::Metadata| FileId::from(&found) == *made;
         if fs::symlink_metadata(path).is_ok_and(is_ours) {
-            let _ = fs::remove_file(path); // the next start replaces it if this fails
+            let _ = fs::remove_file(path); // if this fails, the next start replaces it
         }
     }
 }
 
-/// A client may take any address of a name, so all are bound. An address that this host does not have is
-/// passed over as long as there is another.
+/// Binds all `addresses` of a host, as a client may use any of them. Skips an address that this host does not
+/// have, as long as another can be bound.
 fn bind_tcp(addresses: &[SocketAddr]) -> Result<Vec<Listener>> {
     let (mut listeners, mut missing) = (Vec::with_capacity(addresses.len()), None);
     for address in addresses {
         let bound = TcpListener::bind(address).and_then(|listener| {
-            // std asks for no more than 128.
+            // The standard library asks for a backlog of no more than 128.
             listen(&listener, Backlog::MAXALLOWABLE)?;
             Listener::new(Socket::Tcp(listener))
         });
@@ -153,7 +155,7 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     Ok(listener)
 }
 
-/// Whether `path` is a socket that no process listens at any more.
+/// Whether `path` is a socket on which no process listens any more.
 fn is_abandoned(path: &Path) -> io::Result<bool> {
     let is_refused = |e: io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
     let is_socket = fs::symlink_metadata(path)?.file_type().is_socket();
@@ -181,7 +183,7 @@ mod tests {
         let expected = if has_v6 { vec![false, true] } else { vec![false] };
         assert_eq!(families(bind_tcp(&[v4, v6, elsewhere])), expected);
         assert!(bind_tcp(&[elsewhere]).is_err());
-        // What is taken is no address of another host.
+        // An address in use is not mistaken for one that this host does not have.
         let taken = TcpListener::bind(v4).and_then(|taken| Ok((taken.local_addr()?, taken)));
         let Ok((address, _taken)) = taken else { panic!("{taken:?}") };
         assert!(bind_tcp(&[v4, address]).is_err());

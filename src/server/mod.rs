@@ -1,5 +1,5 @@
-//! Accepts connections, TCP or Unix, and gives each to a thread: a bounded number, every read and write under
-//! a deadline. Knows nothing of what is said over them; that is for a [`Protocol`].
+//! Accepts TCP and Unix connections and hands each to a thread. The number of connections is bounded, and every
+//! read and write has a deadline. What is said over the connections is up to a [`Protocol`].
 
 mod accept_loop;
 mod connection;

@@ -1,5 +1,5 @@
-//! The threads that serve connections: as many as there are connections. Each is kept for a while for the
-//! next one, because starting a thread costs more than most answers do.
+//! The threads that serve connections, one per connection. A thread that becomes idle is kept for a while to
+//! serve another connection, because starting a thread costs more than most answers do.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
@@ -10,14 +10,14 @@ use gpg::locks::unpoisoned;
 
 use super::connection_table::Admitted;
 
-/// Threads that are kept without a connection.
+/// The maximum number of idle threads.
 const IDLE_MAX: usize = 8;
-/// How long each of them is kept.
+/// How long an idle thread is kept.
 const IDLE_TIME: Duration = Duration::from_secs(5);
-/// Plenty for parsing a request and running gpg.
+/// The stack size of a thread, in bytes: plenty for parsing a request and running gpg.
 const STACK_SIZE: usize = 512 * 1024;
 
-/// The threads, and what each does with its connection.
+/// The threads, and the function that each runs on its connections.
 pub struct Workers {
     serve: Box<dyn Fn(Admitted) + Send + Sync>,
     queue: Mutex<WorkQueue>,
@@ -26,20 +26,19 @@ pub struct Workers {
 
 #[derive(Default)]
 struct WorkQueue {
-    /// Connections that an idle thread is about to take; never more of them than idle threads.
+    /// Connections handed to idle threads that have not woken up yet. Never more than there are idle threads.
     handed: VecDeque<Admitted>,
     idle: usize,
 }
 
 impl Workers {
-    /// No threads yet. `serve` sees a connection through.
+    /// Creates an empty set of threads. `serve` is called with each connection and serves it until it ends.
     pub fn new(serve: impl Fn(Admitted) + Send + Sync + 'static) -> Arc<Self> {
         let (queue, handed) = (Mutex::default(), Condvar::new());
         Arc::new(Self { serve: Box::new(serve), queue, handed })
     }
 
-    /// Gives the connection to an idle thread or to a new one. It is closed when no thread can be
-    /// started.
+    /// Hands the connection to an idle thread or to a new one. Closes it and fails if no thread can be started.
     pub fn hand(self: &Arc<Self>, connection: Admitted) -> io::Result<()> {
         let mut queue = unpoisoned(self.queue.lock());
         if queue.handed.len() < queue.idle {
@@ -53,7 +52,8 @@ impl Workers {
         thread.spawn(move || workers.work(connection)).map(drop)
     }
 
-    /// Serves `connection` and what is handed on later, until there is nothing for a while.
+    /// Serves `connection`, then those handed to this thread later. Returns after [`IDLE_TIME`] without one, or
+    /// if there are enough idle threads.
     fn work(&self, connection: Admitted) {
         let mut next = Some(connection);
         while let Some(connection) = next {
@@ -94,7 +94,7 @@ mod tests {
         ConnectionTable::new().admit(Connection::new(ours, peer)).unwrap()
     }
 
-    /// Answers come from threads that all wait for each other, so each connection has its own.
+    /// Every call of `serve` waits until all others have started, so each connection must have its own thread.
     #[test]
     fn no_connection_waits_for_another() {
         const TOGETHER: usize = 3 * IDLE_MAX;
