@@ -1,5 +1,5 @@
-//! The log: the journal with real priorities and fields when systemd connects us to it, else one
-//! readable line each on stderr.
+//! The log. Records go to the journal, with priorities and fields, if systemd has connected stderr to it.
+//! Otherwise each is one readable line on stderr.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -14,19 +14,19 @@ use log::{LevelFilter, Log, Metadata, Record};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
-/// How long stderr may be full before a service loses lines, in milliseconds.
+/// How long a service waits for a full stderr before it loses lines, in milliseconds.
 const FULL_MAX: u16 = 1000;
 
-/// How lines look that go to stderr.
+/// The format of lines on stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// With the time in front, for a log.
+    /// Lines begin with the time, for a log.
     Service,
-    /// Without the time, for a person who waits for the command to end.
+    /// Lines have no time, for a person who waits for the command to end.
     Terminal,
 }
 
-/// Starts logging. Only the first call counts.
+/// Starts logging. Only the first call has an effect.
 pub fn init(level: LevelFilter, style: Style) {
     let installed = match connected_to_journal().then(JournalLog::new) {
         Some(Ok(journal)) => journal.with_syslog_identifier("copr-keygen".into()).install().is_ok(),
@@ -37,12 +37,14 @@ pub fn init(level: LevelFilter, style: Style) {
     }
 }
 
-/// Logs the error that ends the process. To the journal it goes through stderr, which systemd has connected for the
-/// unit: of a record that comes otherwise, the journal looks up the unit by the sender, and `journalctl --unit` does
-/// not show it when the sender is gone by then (systemd issue 2913).
+/// Logs the error that ends the process.
+///
+/// If stderr is connected to the journal, the line is written there, not sent as a record. The journal
+/// attributes a record to a unit by looking up its sender. If that process is gone by then, `journalctl --unit`
+/// does not show the record (systemd issue 2913). systemd has bound stderr to the unit beforehand.
 pub fn last_words(error: &dyn Display) {
     if connected_to_journal() {
-        // The prefix is the priority "err" of sd-daemon(3).
+        // The prefix gives the priority "err", as in sd-daemon(3).
         write(&format!("<3>{}\n", printable(&error.to_string())));
     } else {
         log::error!("{error}");
@@ -59,7 +61,7 @@ impl Log for Stderr {
     fn log(&self, record: &Record) {
         let level = record.level().as_str().to_lowercase();
         let front = match (self.0, record.level()) {
-            // It cannot write times before 1970.
+            // A clock before 1970 is shown as 1970: `timestamp` takes no earlier time.
             (Style::Service, _) => {
                 let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
                 format!("{} {level}: ", clock::timestamp(now))
@@ -72,7 +74,7 @@ impl Log for Stderr {
         let line = format!("{front}{}\n", printable(&record.args().to_string()));
         match self.0 {
             Style::Service => write_or_lose(&line),
-            // A person may have stopped the terminal, to read it.
+            // Wait without a limit: a person may have paused the terminal to read it.
             Style::Terminal => write(&line),
         }
     }
@@ -80,14 +82,15 @@ impl Log for Stderr {
     fn flush(&self) {}
 }
 
-/// Writes a line to stderr: in one write, so that lines of several processes stay whole. A closed stderr cannot be
-/// reported.
+/// Writes a line to stderr, in one write so that lines of several processes do not mix. Ignores errors: a
+/// closed stderr leaves nowhere to report them.
 fn write(line: &str) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// As [`write`], but loses the line when stderr is a pipe that has been full for a second: nobody reads it, and the
-/// service goes on without its log. The next line that can be written says how many are missing.
+/// Writes a line as [`write`] does, but drops it if stderr is a pipe that stays full for a second. Nobody reads
+/// such a pipe, and the service must go on without its log. The next line that can be written says how many
+/// were lost.
 fn write_or_lose(line: &str) {
     static LOST: Mutex<usize> = Mutex::new(0);
     let mut lost = unpoisoned(LOST.lock());
@@ -103,26 +106,26 @@ fn write_or_lose(line: &str) {
     }
 }
 
-/// Messages with fields of their own, explained in the message catalog (`units/*.catalog`).
+/// Log messages with their own journal fields. The message catalog (`units/*.catalog`) explains them.
 pub mod event {
     use log::{Level, Record};
 
-    /// A request was answered: the line of the access log.
+    /// A request was answered; this is the line of the access log.
     pub const REQUEST: &str = "b7a0c2a1d6a34b0c8e2b7a9e3f1d5c60";
-    /// A key was made: the line of the access log for it.
+    /// A key was made; this is the line of the access log for it.
     pub const KEY_MADE: &str = "3f5d9b0e7c1a4e52a86d0f4b92c7e813";
-    /// A request failed on our side.
+    /// A request failed because of a fault on our side.
     pub const REQUEST_FAILED: &str = "9c4e6a2f8b0d4d71b5e3c8a7160f2d94";
 
-    /// A request to sign was answered, in one way or the other.
+    /// The signer answered a request, with or without a signature.
     pub const SIGNED: &str = "c4a1e7d25f0b4b6b8a3d9e12f7056c8b";
 
-    /// `prolong` has ended: its counts.
+    /// `prolong` has finished; the message has its counts.
     pub const PROLONGED: &str = "5b1d7c93a40e4f6f9d2c8e60b7f3a125";
     /// A key could not be prolonged.
     pub const PROLONG_FAILED: &str = "e2f84d0c6b7a49318c5f1a9d3e07b6c4";
 
-    /// Logs `message` with journal fields; empty ones are left out.
+    /// Logs `message` with the given journal fields. Leaves out empty fields.
     pub fn log(level: Level, fields: &[(&str, &str)], message: &str) {
         let fields: Vec<_> =
             fields.iter().filter(|(_, value)| !value.is_empty()).copied().collect();

@@ -1,5 +1,5 @@
-//! What systemd gives this process and wants to hear from it. Everything here also works, as far
-//! as it makes sense, without systemd.
+//! The interfaces to systemd: what it passes to this process, and what it wants to hear. All of them also work
+//! without systemd, as far as that makes sense.
 
 pub mod credentials;
 pub mod journal;

@@ -1,10 +1,10 @@
-//! Which file systemd hands to a service as a credential, by what the files of its unit say: `systemctl
-//! show` does not print credentials.
+//! Finds the file that systemd passes to a service as a credential. Reads the files of the unit, because
+//! `systemctl show` does not print credentials.
 
 use std::path::{Path, PathBuf};
 
-/// Where systemd looks for a credential that a unit names without a path, in this order (systemd.exec(5)).
-/// Before version 254, a credential that is not decrypted was looked for in the last three alone.
+/// The directories, in order, in which systemd looks for a credential whose source is not an absolute path
+/// (systemd.exec(5)). Before version 254, systemd looked for an unencrypted credential in the last three only.
 const STORES: [&str; 8] = [
     "etc/credstore.encrypted",
     "run/credstore.encrypted",
@@ -16,28 +16,29 @@ const STORES: [&str; 8] = [
     "usr/lib/credstore",
 ];
 
-/// What a unit is given under the name of a credential.
+/// What systemd passes to a unit as a given credential.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Passed {
     Nothing,
-    /// A file, as it is.
+    /// The contents of this file, which is not encrypted.
     File(PathBuf),
-    /// What an encrypted file holds.
+    /// The decrypted contents of this file.
     Decrypted(PathBuf),
-    /// An encrypted file, which the unit takes for one in the clear.
+    /// The contents of this encrypted file as they are, because the unit says `LoadCredential=`.
     StillEncrypted(PathBuf),
-    /// A file in the clear, which the unit takes for an encrypted one.
+    /// A file that is not encrypted, although the unit says `LoadCredentialEncrypted=`.
     NotEncrypted(PathBuf),
 }
 
-/// Reads it out of the files of the unit and looks where systemd does, below `root`.
+/// Finds what the unit with the given `files` receives as `credential`. Searches the directories that systemd
+/// searches, below `root`.
 pub fn passed(files: &str, credential: &str, root: &Path) -> Passed {
     let mut last = None;
     for (name, value) in files.lines().filter_map(|line| line.split_once('=')) {
         match (name.trim(), value.trim()) {
             ("LoadCredential" | "LoadCredentialEncrypted", "") => last = None,
             (name @ ("LoadCredential" | "LoadCredentialEncrypted"), value) => {
-                // Without a source, it is what the credential is called.
+                // Without a source, the name of the credential is also the source.
                 let (id, source) = value.split_once(':').unwrap_or((value, value));
                 if id == credential {
                     last = Some((name == "LoadCredentialEncrypted", source));

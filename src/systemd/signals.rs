@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT as events of a descriptor, so that they are handled where connections are.
+//! Receives SIGTERM and SIGINT through a file descriptor, so that the accept loop can wait for signals and
+//! connections together.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -12,8 +13,9 @@ use crate::error::{Error, Result};
 pub struct Signals(SignalFd);
 
 impl Signals {
-    /// Takes the signals. Must be called before any thread is started: threads inherit the mask.
-    /// Children would too, so each is started with an empty one ([`gpg::process::unblock_signals`]).
+    /// Blocks the signals and opens the descriptor that receives them. Must be called before any thread is
+    /// started: threads inherit the mask. Child processes would inherit it too, so they are started with an
+    /// empty one ([`gpg::process::unblock_signals`]).
     pub fn take() -> Result<Self> {
         let failed = |errno: nix::errno::Errno| Error::io("taking over signals", errno.into());
         let mut set = SigSet::empty();

@@ -1,4 +1,4 @@
-//! The sockets that systemd passes (sd_listen_fds(3)).
+//! The sockets passed by systemd (sd_listen_fds(3)).
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
@@ -10,14 +10,14 @@ use crate::error::{Error, Result};
 /// A listening socket.
 #[derive(Debug)]
 pub enum Socket {
-    /// An address and a port.
+    /// A TCP socket.
     Tcp(TcpListener),
-    /// A path.
+    /// A Unix socket.
     Unix(UnixListener),
 }
 
-/// The passed sockets, TCP or Unix, in the order of the socket unit; empty when there are none.
-/// Must be called before any thread is started, because it cleans the environment.
+/// Returns the passed sockets, TCP or Unix, in the order of the socket unit; empty if there are none. Must be
+/// called before any thread is started, because it removes variables from the environment.
 pub fn passed() -> Result<Vec<Socket>> {
     let mut fds = ListenFd::from_env();
     let mut sockets = Vec::with_capacity(fds.len());

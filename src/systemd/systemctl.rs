@@ -1,4 +1,4 @@
-//! What systemd says of our units and those of obs-signd. Nothing is started or changed.
+//! Asks systemd about our units and those of obs-signd. Starts and changes nothing.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use gpg::process::{self, End, Job};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What to ask of each unit.
+/// The properties to ask for.
 const PROPERTIES: &str = "--property=LoadState,ActiveState,UnitFileState,Result,Environment,\
 NextElapseUSecRealtime,ExecMainStatus,Listen,IPAddressAllow,IPAddressDeny,MainPID,User,NoNewPrivileges,ProtectSystem";
 
@@ -19,16 +19,16 @@ pub const TIMER: &str = "copr-keygen-prolong.timer";
 pub const PROLONG: &str = "copr-keygen-prolong.service";
 pub const POOL: &str = "copr-keygen-pool.path";
 pub const FILL_POOL: &str = "copr-keygen-pool.service";
-/// What opens sealed passphrases for signd.
+/// The unit that opens sealed passphrases for signd.
 pub const PHRASES: &str = "copr-keygen-phrases.service";
-/// The socket of our own signer.
+/// The socket unit of our own signer.
 pub const SIGND_SOCKET: &str = "copr-keygen-signd.socket";
-/// Our own signer, which that socket starts.
+/// The service unit of our own signer, started by [`SIGND_SOCKET`].
 pub const SIGND_SERVICE: &str = "copr-keygen-signd.service";
-/// What obs-signd is called, by distribution; the last one is that of the old service.
+/// The unit names of obs-signd. The first two differ by distribution; the last is that of the old service.
 pub const SIGND: [&str; 3] = ["signd.service", "obssignd.service", "signd-copr.service"];
 
-/// All of them.
+/// All units to ask about.
 const NAMES: [&str; 12] = [
     SOCKET,
     SERVICE,
@@ -44,15 +44,15 @@ const NAMES: [&str; 12] = [
     SIGND[2],
 ];
 
-/// The units of this host.
+/// The units of this host, by name.
 #[derive(Debug)]
 pub struct Units(HashMap<&'static str, Unit>);
 
 impl Units {
-    /// Asks systemd.
+    /// Asks systemd for the properties of all units.
     pub fn look() -> Result<Self, String> {
         let text = systemctl(&[&["show", PROPERTIES, "--"], &NAMES[..]].concat())?;
-        // An empty line is between any two.
+        // systemctl separates units by an empty line.
         let units: Vec<_> = text.split("\n\n").map(Unit::parse).collect();
         match units.len() == NAMES.len() {
             true => Ok(Self::of(NAMES.into_iter().zip(units))),
@@ -60,28 +60,28 @@ impl Units {
         }
     }
 
-    /// These units and no others.
+    /// Creates a collection of exactly these units.
     pub fn of(units: impl IntoIterator<Item = (&'static str, Unit)>) -> Self {
         Self(units.into_iter().collect())
     }
 
-    /// One of them; one without properties when it is not there.
+    /// Returns a unit, or one without properties if systemd does not know it.
     pub fn unit(&self, name: &str) -> Unit {
         self.0.get(name).cloned().unwrap_or_default()
     }
 
-    /// The unit of signd that runs, else the first that is installed.
+    /// Returns the active unit of obs-signd, or else the first one that is installed.
     pub fn signd(&self) -> Option<(&'static str, Unit)> {
         let units = SIGND.into_iter().map(|name| (name, self.unit(name)));
         units.filter(|(_, unit)| unit.is_installed()).min_by_key(|(_, unit)| !unit.is_active())
     }
 
-    /// The main process of signd's unit, if it runs.
+    /// Returns the PID of the main process of obs-signd's unit, if it runs.
     pub fn signd_process(&self) -> Option<u32> {
         self.signd()?.1.process()
     }
 
-    /// What starts signd, anew if it runs.
+    /// Returns the command that restarts obs-signd, or starts it if it does not run.
     pub fn restart_signd(&self) -> Option<String> {
         let (name, unit) = self.signd()?;
         let word = if unit.is_active() { "restart" } else { "start" };
@@ -94,7 +94,8 @@ impl Units {
 pub struct Unit(HashMap<String, String>);
 
 impl Unit {
-    /// Reads `systemctl show`; a property that is there several times keeps a line for each.
+    /// Parses the output of `systemctl show` for one unit. The values of a property that occurs several times
+    /// are joined by newlines.
     pub fn parse(text: &str) -> Self {
         let mut unit: HashMap<String, String> = HashMap::new();
         for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
@@ -107,7 +108,7 @@ impl Unit {
         Self(unit)
     }
 
-    /// A property; empty when there is none.
+    /// Returns a property, or an empty string if the unit does not have it.
     pub fn get(&self, name: &str) -> &str {
         self.0.get(name).map_or("", String::as_str)
     }
@@ -124,13 +125,13 @@ impl Unit {
         self.get("UnitFileState") == "enabled"
     }
 
-    /// The main process, while there is one.
+    /// Returns the PID of the main process, while there is one.
     pub fn process(&self) -> Option<u32> {
         self.get("MainPID").parse().ok().filter(|pid| *pid != 0)
     }
 }
 
-/// What starts the unit of signd anew that a process is in.
+/// Returns the command that restarts the obs-signd unit to which the process `pid` belongs.
 pub fn restart_signd_of(pid: u32) -> Option<String> {
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let mut parts = groups.split(['/', '\n']);
@@ -138,18 +139,18 @@ pub fn restart_signd_of(pid: u32) -> Option<String> {
     Some(format!("systemctl restart {unit}"))
 }
 
-/// Where something is to be mounted for this path, and is not.
+/// Returns the mount point, at or above `path`, of a mount unit that exists but is not active.
 pub fn unmounted(path: &Path) -> Option<String> {
     let above = path.ancestors().filter_map(Path::to_str).filter(|it| it.len() > 1);
     let show = ["show", "--property=Where,LoadState,ActiveState", "--"];
-    // systemctl takes a path for the unit that mounts something there.
+    // Given a path, systemctl looks up the mount unit for it.
     let text = systemctl(&show.into_iter().chain(above).collect::<Vec<_>>()).ok()?;
     let mut units = text.split("\n\n").map(Unit::parse);
     let missing = units.find(|unit| unit.is_installed() && !unit.is_active())?;
     Some(missing.get("Where").to_owned())
 }
 
-/// The files of a unit, as they are, in the order in which they are read.
+/// Returns the contents of the unit file and its drop-ins, in the order in which systemd reads them.
 pub fn cat(unit: &str) -> Result<String, String> {
     systemctl(&["cat", "--no-pager", unit])
 }
@@ -160,7 +161,8 @@ fn systemctl(arguments: &[&str]) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&stdout).into_owned())
 }
 
-/// What a tool of systemd prints, or why it failed.
+/// Runs a tool of systemd and returns what it prints. Fails with the reason if the tool fails or takes longer
+/// than `patience`.
 pub fn run(tool: &Path, arguments: Vec<OsString>, patience: Duration) -> Result<Vec<u8>, String> {
     let deadline = Instant::now() + patience;
     let job = Job { program: tool, arguments, stdin: b"", deadline, background: None };
