@@ -75,8 +75,8 @@ impl Connection {
         Ok(send(self.socket.as_raw_fd(), bytes, flags)?)
     }
 
-    /// Shuts down writing, then reads and discards up to 1 MiB for at most [`LINGER_TIME`]. Closing a socket
-    /// with unread data resets the connection, and the answer would be lost.
+    /// Shuts down writing, then reads and discards up to 1 MiB for at most a second. Closing a socket with
+    /// unread data resets the connection, and the answer would be lost.
     pub fn linger(&self) {
         self.shut_down(Shutdown::Write);
         let mut rest = self.until(Instant::now() + LINGER_TIME).take(1024 * 1024);

@@ -1,5 +1,5 @@
-//! Who may have signed with which keys. This decides by the address or the user of a client alone: it trusts
-//! nothing that a client says.
+//! Decides who may sign with which keys. The decision uses only the address or the user of a client: nothing
+//! that a client sends is trusted.
 
 use keystore::NameEmail;
 use nix::unistd::{Uid, geteuid};
@@ -10,22 +10,22 @@ use crate::server::Peer;
 use crate::settings::Settings;
 use crate::users;
 
-/// Ports below this one are for root alone (ip(7)).
+/// The first port that users other than root may bind (ip(7)).
 const FIRST_FREE_PORT: u16 = 1024;
 
-/// The rules of the settings `signd.allow` and `signd.reserved_ports`.
+/// The access rules of the settings `signd.allow` and `signd.reserved_ports`.
 #[derive(Debug)]
 pub struct Access {
-    /// Each with the user whom it is about, if it is about one.
+    /// The rules, each with the user it applies to if it is about a Unix user.
     rules: Vec<(AccessRule, Option<Uid>)>,
     reserved_ports: bool,
 }
 
 impl Access {
-    /// Looks up the users of the rules. Without rules, loopback addresses, the user of this process and root
-    /// may have signed with all keys.
+    /// Loads the rules and looks up their users. Without rules, loopback addresses, root and the user of this
+    /// process may sign with all keys.
     ///
-    /// Fails with [`Error::Settings`] on a wrong value and on a user whom this host does not know.
+    /// Fails with [`Error::Settings`] if a value is wrong, or if a user is unknown on this host.
     pub fn load(settings: &Settings) -> Result<Self> {
         let signd = &settings.signd;
         let rules = match &signd.allow.get()?[..] {
@@ -48,18 +48,18 @@ impl Access {
         })
     }
 
-    /// Whether a rule is about this client. One that no rule is about is to be refused before anything of its
-    /// request is looked at.
+    /// Whether any rule applies to this client. Without one, the client must be refused before any of its
+    /// request is read.
     pub fn may_connect(&self, client: &Peer) -> bool {
         self.rules_for(client).next().is_some()
     }
 
-    /// Whether this client may have signed with the key of this identity, whether there is one or not.
+    /// Whether this client may sign as this identity. It does not matter whether the identity has a key.
     pub fn may_sign(&self, client: &Peer, name_email: &NameEmail) -> bool {
         self.rules_for(client).any(|rule| rule.covers(name_email))
     }
 
-    /// Whether a rule is about clients on other hosts.
+    /// Whether any rule applies to clients on other hosts.
     pub fn is_open_to_others(&self) -> bool {
         self.rules.iter().any(|(rule, _)| match &rule.clients {
             Clients::Network(network) => !network.is_loopback(),
@@ -155,7 +155,7 @@ mod tests {
             (tcp("[::ffff:192.0.2.1]:5"), true, false),
             (tcp("192.0.2.7:5"), true, true),
             (tcp("[2001:db8::1]:5"), true, true),
-            // The interface makes no difference.
+            // The zone of the address makes no difference.
             (tcp("[fe80::1%3]:5"), true, true),
             (user(4242), true, false),
             (user(0), false, true),
@@ -164,7 +164,7 @@ mod tests {
             assert_eq!(access.may_sign(&client, &identity(PROJECT)), projects, "{client:?}");
             assert_eq!(access.may_sign(&client, &identity(group)), groups, "{client:?}");
         }
-        // This host has no right of its own where there are rules.
+        // Clients on this host have no access of their own once there are rules.
         for stranger in [tcp("127.0.0.1:5"), tcp("[::1]:5"), tcp("192.0.3.1:5"), user(4243)] {
             assert!(!access.may_connect(&stranger), "{stranger:?}");
             assert!(!access.may_sign(&stranger, &identity(PROJECT)), "{stranger:?}");

@@ -1,4 +1,4 @@
-//! What has been signed since this process started, for `systemctl status` and for Prometheus.
+//! Counts what has been signed since this process started, for `systemctl status` and for Prometheus.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,11 +11,11 @@ use gpg::locks::unpoisoned;
 use crate::error::Result;
 use crate::metrics::{Exposition, Histogram, write_text};
 
-/// Upper bounds of the buckets for a request, in seconds: from one signature with RSA-2048 to one that waited for
-/// its turn.
+/// The upper bounds of the histogram buckets for the duration of a request, in seconds. They range from one
+/// RSA-2048 signature to a request that waited for its turn.
 const BUCKETS: [f64; 11] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 10.0];
 
-/// What has happened.
+/// The counters of the signer.
 #[derive(Debug, Default)]
 pub struct Counters {
     counted: Mutex<Counted>,
@@ -24,24 +24,25 @@ pub struct Counters {
 
 #[derive(Debug)]
 struct Counted {
-    /// By result.
+    /// The number of requests, by result.
     requests: BTreeMap<&'static str, u64>,
-    /// By algorithm.
+    /// The number of signatures, by algorithm.
     signatures: BTreeMap<String, u64>,
-    /// Requests that got signatures.
+    /// The durations of requests that produced signatures.
     signing: Histogram,
 }
 
 impl Default for Counted {
     fn default() -> Self {
-        // From the start, so that the first failure is an increase.
+        // Start with zeros: to Prometheus, the first failure must be an increase.
         let (requests, signatures) = (BTreeMap::from([("ok", 0), ("failed", 0)]), BTreeMap::new());
         Self { requests, signatures, signing: Histogram::new(&BUCKETS) }
     }
 }
 
 impl Counters {
-    /// A request was answered with `result`, after `signatures` with a key of this algorithm.
+    /// Counts a request that was answered with `result`, and its `signatures`, made with a key of this
+    /// `algorithm`.
     pub fn answered(
         &self,
         result: &'static str,
@@ -58,12 +59,13 @@ impl Counters {
         counted.signing.add(took);
     }
 
-    /// So many requests wait now.
+    /// Sets the number of requests that are waiting now.
     pub fn waiting(&self, count: usize) {
         self.waiting.store(count, Ordering::Relaxed);
     }
 
-    /// Signatures, requests answered without one, refused requests and failed ones.
+    /// Returns the numbers of signatures, of successful requests without a signature, of refused requests and
+    /// of failed ones.
     pub fn summary(&self) -> [u64; 4] {
         let counted = unpoisoned(self.counted.lock());
         let of = |result: &str| counted.requests.get(result).copied().unwrap_or_default();
@@ -73,7 +75,7 @@ impl Counters {
         [signatures, well.saturating_sub(counted.signing.count()), all - well - failed, failed]
     }
 
-    /// Writes all to the file of the setting `signd.metrics_file`.
+    /// Writes all metrics to `path`, the file of the setting `signd.metrics_file`.
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut text = Exposition::default();
         self.write_to(&mut text);

@@ -1,5 +1,5 @@
-//! Signs for the clients of obs-signd: who may have what signed, and what is logged and counted of it. The crate
-//! `signer` does the rest.
+//! Signs for the clients of obs-signd. This module decides who may sign with which keys, and logs and counts
+//! requests. The crate `signer` does the rest.
 
 mod access;
 mod counters;

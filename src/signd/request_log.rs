@@ -1,4 +1,4 @@
-//! What is logged and counted of a request: a line in the journal with fields of its own, and a count.
+//! Logs and counts requests to the signer. Each gets one line in the journal, with its own fields.
 
 use std::io;
 use std::time::Instant;
@@ -11,12 +11,12 @@ use super::counters::Counters;
 use crate::server::Peer;
 use crate::systemd::journal::event;
 
-/// A request and what became of it.
+/// A request and its outcome.
 #[derive(Debug)]
 pub struct RequestLog {
-    /// Who asks.
+    /// The client that sent the request.
     pub peer: Peer,
-    /// What for, once that is known.
+    /// The command, once it has been parsed.
     pub command: Option<Command>,
     request_id: String,
     started: Instant,
@@ -28,7 +28,7 @@ pub struct RequestLog {
 }
 
 impl RequestLog {
-    /// Nothing is known yet but who asks.
+    /// Creates the log entry of a request of which only the client is known.
     pub fn new(peer: Peer) -> Self {
         Self {
             peer,
@@ -43,14 +43,14 @@ impl RequestLog {
         }
     }
 
-    /// The answer to a request that is refused.
+    /// Records that the request is refused, and returns the answer.
     pub fn refuse(&mut self, refusal: Refusal) -> Vec<u8> {
         let answer = request::failure(&refusal.to_string());
         self.refusal = Some(refusal);
         answer
     }
 
-    /// The answer to a request that was decided.
+    /// Records the signer's reply, and returns the answer.
     pub fn answer(&mut self, form: Form, reply: Reply) -> Vec<u8> {
         let text = |known: Option<String>| known.unwrap_or_default();
         self.name_email = text(reply.name_email.map(|name| name.to_string()));
@@ -64,8 +64,9 @@ impl RequestLog {
         strings.unwrap_or_else(|refusal| self.refuse(refusal))
     }
 
-    /// Counts the request and logs its line. `left_out` is how many of strangers got none since the last line, or
-    /// `None` when this one gets none.
+    /// Counts the request and logs its line. `left_out` is the number of refused clients without access that
+    /// have not been logged since the last line; `None` logs no line for this request either. `reached` says
+    /// whether the answer could be sent.
     pub fn record(&self, counters: &Counters, left_out: Option<u64>, reached: io::Result<()>) {
         let took = self.started.elapsed();
         let result = self.refusal.as_ref().map_or("ok", Refusal::label);

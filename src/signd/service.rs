@@ -1,4 +1,4 @@
-//! obs-signd's protocol as one of the server: a request, a decision, an answer, a line in the log.
+//! Serves the protocol of obs-signd: reads a request, decides, answers, and logs a line.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::server::{Admitted, Connection, DelayedRefusals, FloodLimit, Protocol}
 
 /// How long a client may take to send its request.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
-/// How long writing an answer may take.
+/// How long sending an answer may take.
 const WRITE_TIME: Duration = Duration::from_secs(5);
 
-/// Signs for the clients that may have signed.
+/// The signing service.
 #[derive(Debug)]
 pub struct Service {
     signer: Signer,
@@ -28,13 +28,13 @@ pub struct Service {
 }
 
 impl Service {
-    /// Signs with `signer` for the clients that `access` lets in.
+    /// Creates a service that signs with `signer` for the clients that `access` admits.
     pub fn new(signer: Signer, access: Access, counters: Arc<Counters>) -> Self {
         let (flood, delayed_refusals) = (FloodLimit::default(), Arc::default());
         Self { signer, access, counters, flood, delayed_refusals }
     }
 
-    /// What becomes of a request.
+    /// Parses a request, carries it out if the client may make it, and returns the answer.
     fn decide(&self, bytes: &[u8], log: &mut RequestLog) -> Vec<u8> {
         let (form, command) = match request::parse(bytes) {
             Ok(parsed) => parsed,
@@ -51,7 +51,7 @@ impl Service {
         let connection = admitted.connection();
         let mut writer = connection.until(Instant::now() + WRITE_TIME);
         let reached = writer.write_all(answer);
-        // What came behind the request is not answered.
+        // A connection carries one request. Anything after it is discarded below.
         admitted.answered();
         log.record(&self.counters, Some(0), reached);
         if connection.discard_received() {
@@ -77,7 +77,7 @@ impl Protocol for Service {
             Err(e) if admitted.answering() => {
                 log::debug!("{}: left without a request: {e}", log.peer);
             }
-            // It was cut off for others, when all of it had arrived or some.
+            // The connection was cut off to make room for others, with all or part of its request received.
             Ok(_) | Err(_) => {
                 let answer = log.refuse(Refusal::Busy);
                 let reached = connection.send_at_once(&answer);
@@ -117,13 +117,13 @@ impl Protocol for Service {
     }
 }
 
-/// Reads a whole request.
+/// Reads a complete request.
 fn read(connection: &Connection) -> io::Result<Vec<u8>> {
     let mut reader = connection.until(Instant::now() + REQUEST_TIME);
     let mut bytes = vec![0; HEAD];
     reader.read_exact(&mut bytes)?;
     let length = request::length([bytes[0], bytes[1], bytes[2], bytes[3]]);
     reader.take(length as u64).read_to_end(&mut bytes)?;
-    // The end of a request that is cut short is for the parser to see.
+    // A truncated request is left to the parser to reject.
     Ok(bytes)
 }

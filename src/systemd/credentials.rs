@@ -1,5 +1,5 @@
-//! Secrets that are handed to this process: credentials of systemd (systemd.exec(5), `LoadCredential=`), and
-//! files that take their place where systemd does not run. Wiped from memory when dropped, never shown.
+//! Secrets passed to this process: systemd credentials (systemd.exec(5), `LoadCredential=`), and files that
+//! take their place where systemd does not run. They are wiped from memory when dropped, and never printed.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -13,19 +13,19 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 
-/// The largest secret that is read, in bytes.
+/// The maximum size of a secret, in bytes.
 const SECRET_MAX: usize = 64 * 1024;
 
-/// Bytes that are wiped when dropped and never shown.
+/// A secret. It is wiped from memory when dropped, and never printed.
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
-    /// Takes `bytes`; no copy of them should be left elsewhere.
+    /// Wraps `bytes`. The caller should leave no copy of them elsewhere.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(Zeroizing::new(bytes))
     }
 
-    /// The bytes.
+    /// Returns the secret.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -37,7 +37,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The credential `name`, if systemd passes one.
+/// Reads the credential `name`. Returns `None` if systemd does not pass it.
 pub fn read(name: &str) -> Result<Option<Secret>> {
     let Some(directory) = std::env::var_os("CREDENTIALS_DIRECTORY") else { return Ok(None) };
     let directory = PathBuf::from(directory);
@@ -48,18 +48,20 @@ pub fn read(name: &str) -> Result<Option<Secret>> {
     read_in(&directory, name)
 }
 
-/// Owner and mode of a credential are not checked: systemd sets them, and they differ between its versions.
+/// Reads the credential `name` in `directory`. Does not check its owner and mode: systemd sets them, and they
+/// differ between its versions.
 fn read_in(directory: &Path, name: &str) -> Result<Option<Secret>> {
     let refused =
         |e: io::Error| Error::Settings(format!("the credential {name} cannot be read: {e}"));
     let path = directory.join(name);
-    // Opening a pipe would wait for its writer.
+    // Do not block on a named pipe, which would wait for its writer.
     match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
         Ok(file) if file.metadata().map_err(refused)?.is_file() => {
             read_all(file).map(Some).map_err(refused)
         }
         Ok(_) => Err(refused(io::Error::other("it is not a regular file"))),
-        // There is none only where systemd has put no file of that name into a directory.
+        // The credential is absent only if the directory exists and has no entry of that name. A missing
+        // directory or a dangling symbolic link is an error.
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             match (directory.is_dir(), path.symlink_metadata()) {
                 (true, Err(_)) => Ok(None),
@@ -70,11 +72,13 @@ fn read_in(directory: &Path, name: &str) -> Result<Option<Secret>> {
     }
 }
 
-/// The secret in the file that `setting` names. It must be a regular file with no permissions for others. It
-/// must belong to root, to the user of this process, or, when that is root, to the owner of `state_dir`.
+/// Reads the secret in the file that `setting` gives. The file must be a regular file without any permissions
+/// for group and others. It must belong to root or to the user of this process. If that user is root, it may
+/// also belong to the owner of `state_dir`.
 pub fn read_file(setting: &str, path: &Path, state_dir: &Path) -> Result<Secret> {
     let refused = |why: String| Error::Settings(format!("{setting} {}: {why}", path.display()));
-    // A symbolic link could lead elsewhere tomorrow, and opening a pipe would wait for its writer.
+    // Reject symbolic links: the target could change. Do not block on a named pipe, which would wait for its
+    // writer.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
     let file = file.map_err(|e| match e.raw_os_error() {
@@ -107,7 +111,8 @@ fn is_owner(directory: &Path, uid: u32) -> bool {
 }
 
 fn read_all(file: File) -> io::Result<Secret> {
-    // Never full, so it never moves and leaves no copy behind.
+    // The vector never reaches its capacity. It is therefore never reallocated, which would leave a copy in
+    // memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_MAX + 2));
     file.take(SECRET_MAX as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > SECRET_MAX {
@@ -122,11 +127,12 @@ fn read_all(file: File) -> io::Result<Secret> {
     Ok(Secret(bytes))
 }
 
-/// Whether this is what `systemd-creds encrypt` writes. systemd hands it over as it is where a unit says
-/// `LoadCredential=`, and a key could be taken for one that anybody can read.
+/// Whether `bytes` were written by `systemd-creds encrypt`. If a unit names such a file with `LoadCredential=`,
+/// systemd passes it without decrypting it. The ciphertext, which anybody may be able to read, would then be
+/// used as the secret.
 fn is_encrypted(bytes: &[u8]) -> bool {
-    // Behind the 16 bytes that name the kind of key: its size, and those of a block, the
-    // initialisation vector and the tag, of AES-256-GCM.
+    // After the 16 bytes that identify the kind of key: the sizes of key, block, initialisation vector and tag
+    // of AES-256-GCM.
     const SIZES: [u8; 16] = [32, 0, 0, 0, 1, 0, 0, 0, 12, 0, 0, 0, 16, 0, 0, 0];
     let digits: Vec<u8> =
         bytes.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).take(44).collect();
@@ -172,7 +178,7 @@ mod tests {
 
     #[test]
     fn what_is_still_encrypted_is_not_taken_for_the_secret() {
-        // As systemd-creds 252 wrote them, with the key of a host and with none.
+        // Written by systemd-creds 252, with a host key and with the null key.
         for head in [
             "Whxqht+dQJax1aZeCGLxmiAAAAABAAAADAAAABAAAAArpcZ92GqRRMR3SRIAAAAAZmZIO4axViEJhQP\n5BftKXtlg",
             "BYRp2vb1QySABUnaD46i+yAAAAABAAAADAAAABAAAABhz0/3SeVthVSAC2wAAAAAl2Wg47Bt40yTNUa\n",

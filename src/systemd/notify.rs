@@ -1,20 +1,20 @@
-//! Tells systemd how the service is (sd_notify(3)): ready, alive, busy with what, stopping.
+//! Reports the state of the service to systemd (sd_notify(3)): ready, alive, its status text, stopping.
 
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-/// The connection to the service manager. Off systemd it says nothing.
+/// The connection to the service manager. Without one it does nothing.
 #[derive(Debug)]
 pub struct Notifier {
-    /// How often to tell the watchdog that we are alive; `MAX` when there is none.
+    /// How often to notify the watchdog; `Duration::MAX` if there is none.
     interval: Duration,
     last_alive: Option<Instant>,
     last_status: String,
 }
 
 impl Notifier {
-    /// Reads the socket of the service manager and its watchdog from the environment.
+    /// Reads the notification socket and the watchdog timeout from the environment.
     pub fn from_env() -> Self {
         Self {
             interval: sd_notify::watchdog_enabled().map_or(Duration::MAX, |limit| limit / 4),
@@ -23,12 +23,13 @@ impl Notifier {
         }
     }
 
-    /// The service answers requests from now on.
+    /// Reports that the service is ready to answer requests.
     pub fn ready(&self) {
         send(&[NotifyState::Ready]);
     }
 
-    /// The loop that calls this is alive, and the service is as `status` says.
+    /// Notifies the watchdog when it is due, and sends `status` if it has changed. The accept loop calls this
+    /// each round, to show that it still runs.
     pub fn alive(&mut self, status: &str) {
         if self.interval != Duration::MAX
             && self.last_alive.is_none_or(|at| at.elapsed() >= self.interval)
@@ -42,12 +43,12 @@ impl Notifier {
         }
     }
 
-    /// How often [`Notifier::alive`] must be called.
+    /// Returns how often [`Notifier::alive`] must be called.
     pub fn interval(&self) -> Duration {
         self.interval
     }
 
-    /// The service stops; requests wait for the next start.
+    /// Reports that the service is stopping. New connections wait in the sockets for the next start.
     pub fn stopping(&self) {
         send(&[NotifyState::Stopping]);
     }
