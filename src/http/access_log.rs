@@ -1,4 +1,4 @@
-//! The access log: a line for each answer, with its fields in the journal, and what failed on our side.
+//! The access log: a line for each answer, with fields in the journal, and a line for each failure on our side.
 
 use std::io::{self, Write};
 use std::time::Instant;
@@ -17,31 +17,31 @@ use super::response::Answer;
 use crate::server::{FloodLimit, Peer};
 use crate::systemd::journal::event;
 
-/// Characters of a method or path that the log gets.
+/// The maximum number of characters of a method or path that are logged.
 const LOGGED_MAX: usize = 100;
 
-/// The key that a request was about.
+/// The key that a request is about.
 #[derive(Debug, Default)]
 pub struct Subject {
     pub name_email: Option<NameEmail>,
     pub fingerprint: Option<Fingerprint>,
 }
 
-/// What the line of one answer is made of.
+/// What is known about a request and is logged with its answer.
 pub struct AccessLog {
     request_id: String,
     peer: Peer,
     started: Instant,
-    /// The request, as far as it could be read.
+    /// The head of the request, if it could be read.
     pub head: Option<Head>,
-    /// Whose request it is, once that is known.
+    /// The client that sent the request, once it is known.
     pub caller: Caller,
-    /// Which key it is about, once that is known.
+    /// The key that the request is about, once it is known.
     pub subject: Subject,
 }
 
 impl AccessLog {
-    /// Nothing is known yet but where the connection came from, and when.
+    /// Creates the log entry of a connection from `peer`.
     pub fn new(peer: Peer, started: Instant) -> Self {
         Self {
             request_id: format!("{:016x}", rand::random::<u64>()),
@@ -53,7 +53,8 @@ impl AccessLog {
         }
     }
 
-    /// The answer to a failure. What the client is not told goes to the log.
+    /// Returns the answer to a request that failed. If the failure is on our side, logs its cause, which the
+    /// client is not told.
     pub fn failure(&self, error: &Error) -> Answer<'static> {
         let answer = Answer::error(error, &self.request_id);
         if answer.status >= 500 {
@@ -73,19 +74,19 @@ impl AccessLog {
         answer
     }
 
-    /// Whether an answer of this status goes to a client that was not let in.
+    /// Whether an answer with this status goes to a client that was not let in.
     pub fn is_stranger(&self, status: u16) -> bool {
         matches!(status, 401 | 403) && self.caller.token.is_none()
     }
 
-    /// Writes the answer in the form that the request asks for.
+    /// Writes the answer in the HTTP version of the request, and without a body if the request was a `HEAD`.
     pub fn write(&self, answer: Answer<'_>, to: &mut dyn Write) -> io::Result<()> {
         let version = self.head.as_ref().map_or(HTTPVersion(1, 1), |head| head.version.clone());
         let head_only = self.head.as_ref().is_some_and(|head| head.method == Method::Head);
         answer.write(to, version, &self.request_id, head_only)
     }
 
-    /// Counts the answer and logs its line; of a flood of strangers, a few.
+    /// Counts the answer and logs its line. The number of lines about clients that were not let in is limited.
     pub fn record(
         &self,
         counters: &Counters,

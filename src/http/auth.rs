@@ -1,5 +1,5 @@
-//! Who may ask for what: decided when the head of a request is there, before anything of its body is read.
-//! Nothing here tells a client, or the log, what was wrong with a token.
+//! Decides which clients may make which requests, from the head alone, before any of the body is read. Neither
+//! the client nor the log is told what was wrong with a token.
 
 use std::path::Path;
 
@@ -17,45 +17,46 @@ use crate::server::{Listener, Peer};
 use crate::settings::Settings;
 use crate::systemd::credentials::{self, Secret};
 
-/// The rules of this service.
+/// The access rules of this service.
 #[derive(Debug)]
 pub struct Access {
-    /// `None` while there are none.
+    /// The tokens, or `None` if there are none.
     tokens: Option<Tokens>,
     peers: Peers,
-    /// Whether other hosts are let in although there are no tokens.
+    /// Whether clients on other hosts are let in even without tokens.
     allow_anonymous: bool,
 }
 
-/// The client that sent a request, and what it may do.
+/// The client that sent a request, and its permissions.
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
-    /// The name of its token; `None` when it needed none.
+    /// The name of its token, or `None` if it needed none.
     pub token: Option<String>,
-    /// `None` is all there are.
+    /// The scopes it has, or `None` for all of them.
     scopes: Option<Scopes>,
-    /// The identities it may ask for; `None` is all of them.
+    /// The identities it may ask for, or `None` for all of them.
     pub pattern: Option<Pattern>,
 }
 
-/// What a client needs for a path.
+/// What a client needs to request a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need {
     Nothing,
-    /// Any token: only known clients learn which paths do not exist.
+    /// Any token, so that only known clients learn which paths do not exist.
     Token,
     Scope(Scope),
 }
 
 impl Access {
-    /// Reads the tokens, and looks up the users and groups that need none. No error holds a part of a token.
+    /// Reads the tokens, and looks up the users and groups that need none. No error contains any part of a
+    /// token.
     pub fn load(settings: &Settings) -> keystore::Result<Self> {
         let peers = Peers::from_settings(settings)?;
         let tokens = read_tokens(settings)?;
         Ok(Self { tokens, peers, allow_anonymous: *settings.allow_anonymous.get()? })
     }
 
-    /// Refuses sockets that other hosts can reach while there are no tokens.
+    /// Fails if other hosts can reach a socket while there are no tokens.
     pub fn check(&self, listeners: &[Listener]) -> keystore::Result<()> {
         if self.tokens.is_some() || self.allow_anonymous {
             return Ok(());
@@ -70,8 +71,8 @@ impl Access {
         }
     }
 
-    /// Decides by the head of a request whether its client is let in. Fills in `caller` once the token has
-    /// been matched.
+    /// Decides from the head of a request whether to let its client in. Fills in `caller` once the client is
+    /// identified. Moves the token out of `head`.
     pub fn admit(&self, head: &mut Head, peer: Peer, caller: &mut Caller) -> Result<()> {
         let authorization = head.authorization.take();
         let need = needed(&head.method, &head.path);
@@ -113,7 +114,8 @@ impl Caller {
         }
     }
 
-    /// [`Error::Forbidden`] when the token is not for this identity, whether it has a key or not.
+    /// Fails with [`Error::Forbidden`] if the token is not for this identity. It does not matter whether the
+    /// identity has a key.
     pub fn check(&self, name_email: &NameEmail) -> Result<()> {
         match &self.pattern {
             Some(pattern) if !pattern.matches(name_email.as_str()) => {
@@ -126,7 +128,8 @@ impl Caller {
 
 fn needed(method: &Method, path: &str) -> Need {
     match path {
-        // The answer holds only the methods of a path, and load balancers ask without credentials.
+        // Load balancers send OPTIONS without credentials, and the answer contains only the methods of the
+        // path.
         _ if *method == Method::Options => Need::Nothing,
         "/ping" | "/ready" => Need::Nothing,
         "/gen_key" => Need::Scope(Scope::Generate),
@@ -136,8 +139,8 @@ fn needed(method: &Method, path: &str) -> Need {
     }
 }
 
-/// The token in the value of an `Authorization` header: of the scheme Bearer, or the password of the
-/// scheme Basic, whatever the user name (RFC 9110, 11.4; RFC 7617).
+/// Returns the token in the value of an `Authorization` header. With the Bearer scheme, this is the token
+/// itself. With the Basic scheme, it is the password; the user name is ignored (RFC 9110, 11.4; RFC 7617).
 pub fn presented(value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let end = value.iter().position(|byte| *byte == b' ')?;
     let (scheme, rest) = value.split_at(end);
@@ -173,13 +176,14 @@ fn read_tokens(settings: &Settings) -> keystore::Result<Option<Tokens>> {
     tokens_in(&format!("the credential {CREDENTIAL}"), &text).map(Some)
 }
 
-/// The tokens in a file that `what` names by its path, of the service that has the state `state_dir`.
+/// Reads the tokens in the file `path`. In errors, the file is described by `what` and its path. The file may
+/// belong to the owner of `state_dir`, as in [`credentials::read_file`].
 pub fn tokens_of_file(what: &str, path: &Path, state_dir: &Path) -> keystore::Result<Tokens> {
     let text = credentials::read_file(what, path, state_dir)?;
     tokens_in(&format!("{what} {}", path.display()), &text)
 }
 
-/// The tokens in `text`, which came from `what`.
+/// Parses the tokens in `text`. Errors give `what` as its source.
 pub fn tokens_in(what: &str, text: &Secret) -> keystore::Result<Tokens> {
     Tokens::parse(text.as_bytes())
         .map_err(|why| keystore::Error::Settings(format!("{what}: {why}")))

@@ -1,8 +1,8 @@
-//! What has been counted since the service started: answers by their status, how long the making of keys took,
-//! and the keys. `systemctl status` and `GET /metrics` both read it here.
+//! Counters since the start of the service: answers by status, the time it takes to make keys, and the number
+//! of keys. Both `systemctl status` and `GET /metrics` use them.
 //!
-//! Counting keys means reading each of them. One thread does it in the background, no more often than every
-//! five minutes, and a scrape waits for it only briefly.
+//! Counting the keys means reading each of them. One thread does this in the background, at most once every
+//! five minutes. A scrape waits for it only briefly.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -17,21 +17,21 @@ use keystore::{Catalog, Result};
 
 use crate::metrics::{Exposition, Histogram, KeyCounts};
 
-/// Statuses that are there from the start, so that the first of them shows as an increase.
+/// The statuses that are counted from the start, so that the first such answer shows as an increase.
 const STATUSES: [u16; 12] = [200, 201, 400, 401, 403, 404, 405, 408, 413, 431, 500, 503];
 
-/// Upper bounds of the buckets for the making of a key, in seconds: from a key of the pool on a fast
-/// disk to one that waited for its turn.
+/// The upper bounds of the histogram buckets for making a key, in seconds. They range from a key of the pool on
+/// a fast disk to a request that waited for its turn.
 const BUCKETS: [f64; 11] = [0.03, 0.06, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 20.0];
 
-/// How long a count of the keys is good.
+/// How long a count of the keys stays valid.
 const COUNT_TIME: Duration = Duration::from_secs(300);
-/// How long a scrape waits for a count; Prometheus hangs up after ten seconds.
+/// How long a scrape waits for a count. Prometheus hangs up after ten seconds.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Scrapes that wait at once; the others are content with what is there.
+/// The maximum number of scrapes that wait for a count. Others get the last count.
 const WAITING_MAX: usize = 8;
 
-/// What has happened since the service started.
+/// The counters since the start of the service.
 #[derive(Debug)]
 pub struct Counters {
     answers: Mutex<BTreeMap<u16, u64>>,
@@ -39,24 +39,24 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Nothing has happened.
+    /// Creates the counters, all zero.
     pub fn new() -> Self {
         let answers = STATUSES.map(|status| (status, 0)).into();
         let generation = Mutex::new(Histogram::new(&BUCKETS));
         Self { answers: Mutex::new(answers), generation }
     }
 
-    /// A request was answered.
+    /// Counts an answer.
     pub fn answered(&self, status: u16) {
         *unpoisoned(self.answers.lock()).entry(status).or_default() += 1;
     }
 
-    /// A key was made; all of it took so long, waiting for a permit as well.
+    /// Counts a key that was made. `took` includes the time spent waiting for a permit.
     pub fn made(&self, took: Duration) {
         unpoisoned(self.generation.lock()).add(took);
     }
 
-    /// Keys made, other answers, requests refused, and failed.
+    /// Returns the numbers of keys made, of other successful answers, of refused requests and of failed ones.
     pub fn summary(&self) -> [u64; 4] {
         let answers = unpoisoned(self.answers.lock());
         let sum = |statuses: RangeInclusive<u16>| -> u64 {
@@ -66,7 +66,7 @@ impl Counters {
         [made, sum(200..=299) - made, sum(300..=499), sum(500..=599)]
     }
 
-    /// Counter and histogram.
+    /// Writes the counter and the histogram.
     pub fn write_to(&self, text: &mut Exposition) {
         let name = "copr_keygen_http_requests_total";
         text.family(name, "counter", "Requests answered since the service started.");
@@ -80,7 +80,7 @@ impl Counters {
     }
 }
 
-/// The last count of the keys, and whether a thread makes the next one.
+/// The last count of the keys, and whether a thread is making the next one.
 #[derive(Debug, Default)]
 pub struct CachedCounts {
     state: Mutex<CountState>,
@@ -90,23 +90,23 @@ pub struct CachedCounts {
 #[derive(Debug, Default)]
 struct CountState {
     counts: Option<KeyCounts>,
-    /// When the last count ended, well or not.
+    /// When the last count ended, successfully or not.
     ended: Option<Instant>,
     is_counting: bool,
     waiting: usize,
 }
 
-/// Ends a count, however the thread that makes it ends.
+/// A count in progress. Dropping it ends the count, even if its thread panics.
 struct Counting(Arc<CachedCounts>);
 
 impl CachedCounts {
-    /// Whether keys are being counted.
+    /// Whether the keys are being counted.
     pub fn is_counting(&self) -> bool {
         unpoisoned(self.state.lock()).is_counting
     }
 
-    /// The keys as they were at most five minutes ago; older ones, or none, when counting them takes
-    /// longer than a scrape can wait.
+    /// Returns a count of the keys that is at most five minutes old. If counting takes longer than a scrape can
+    /// wait, returns an older count, or `None` if there is none.
     pub fn get(self: &Arc<Self>, catalog: &Catalog, state_dir: &Path) -> Option<KeyCounts> {
         let mut state = unpoisoned(self.state.lock());
         if state.ended.is_some_and(|at| at.elapsed() < COUNT_TIME) {

@@ -1,29 +1,29 @@
-//! Every way in which a request can fail, and what each failure means to the HTTP client and the log.
+//! The errors with which a request can fail, and what each means to the HTTP client and in the log.
 
 use std::time::Duration;
 
-/// The result of everything here that can fail.
+/// The result of the fallible functions of this module.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong. `Display` is the sentence for the log; [`Error::client_text`] is the one for an HTTP client.
+/// An error. `Display` is the sentence for the log; [`Error::client_text`] is the one for the HTTP client.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The key store failed.
     #[error(transparent)]
     Keys(#[from] keystore::Error),
 
-    /// The request is not what HTTP or this service understands.
+    /// The request is not valid HTTP, or not valid for this service.
     #[error("{0}")]
     Malformed(String),
 
-    /// The request needs a token and has no right one. What is wrong with it is not said.
+    /// The request needs a token and has no valid one. The text does not say what is wrong with it.
     #[error(
         "this needs a token, as Authorization: Bearer TOKEN or as the password of HTTP Basic \
          authentication"
     )]
     Unauthorized,
 
-    /// The client is known, and may not ask for this.
+    /// The client is known, but may not do this.
     #[error("{0}")]
     Forbidden(String),
 
@@ -34,7 +34,7 @@ pub enum Error {
     )]
     NotFound,
 
-    /// The resource exists, the method does not fit.
+    /// The resource exists, but does not support the method.
     #[error("this path answers {allow} only")]
     MethodNotAllowed {
         /// The value of the `Allow` header.
@@ -45,11 +45,11 @@ pub enum Error {
     #[error("the request did not arrive within {} s", .0.as_secs())]
     RequestTimeout(Duration),
 
-    /// The announced body is over the limit.
+    /// The announced length of the body exceeds the limit.
     #[error("the body may be at most {0} bytes")]
     BodyTooLarge(usize),
 
-    /// Request line and headers are over the limit.
+    /// The request line and headers exceed a limit.
     #[error("request line and headers may be at most {bytes} bytes and {headers} headers")]
     HeadTooLarge {
         /// The limit in bytes.
@@ -71,22 +71,22 @@ impl Error {
         gpg::Error::io(doing, source).into()
     }
 
-    /// Too much is going on; the same request may succeed later.
+    /// Creates the error for an overloaded service. The same request may succeed later.
     pub fn busy(why: impl Into<String>) -> Self {
         gpg::Error::Busy(why.into()).into()
     }
 
-    /// A field of a request is missing or holds what it may not hold.
+    /// Creates the error for a field of a request that is missing or has an invalid value.
     pub fn field(field: &'static str, reason: impl Into<String>) -> Self {
         gpg::Error::Field { field, reason: reason.into() }.into()
     }
 
-    /// Whether too much is going on.
+    /// Whether the service is overloaded.
     pub fn is_busy(&self) -> bool {
         matches!(self, Self::Keys(keystore::Error::Gpg(gpg::Error::Busy(_))))
     }
 
-    /// The HTTP status this failure is answered with.
+    /// Returns the HTTP status of the answer.
     pub fn http_status(&self) -> u16 {
         match self {
             Self::Malformed(_) => 400,
@@ -101,8 +101,8 @@ impl Error {
         }
     }
 
-    /// The one line an HTTP client reads. What concerns the inside of the sign host stays in its
-    /// log, where `request_id` finds it.
+    /// Returns the line that the HTTP client is sent. Details of the sign host are only in its log, where
+    /// `request_id` finds them.
     pub fn client_text(&self, request_id: &str) -> String {
         match (self.http_status(), self) {
             (500, _) => format!("the sign host failed; its log has the reason under {request_id}"),
@@ -111,7 +111,7 @@ impl Error {
         }
     }
 
-    /// How loudly the log says it: a client's mistake is news, not a fault of the host.
+    /// Returns the priority of the error in the log. A client's mistake is not a fault of the host.
     pub fn priority(&self) -> log::Level {
         use keystore::Error::{Gpg, OldKeyring};
         match (self.http_status(), self) {
@@ -124,7 +124,7 @@ impl Error {
     }
 }
 
-/// The status of a failure of the key store.
+/// Returns the HTTP status for an error of the key store.
 fn status_of(error: &keystore::Error) -> u16 {
     use gpg::Error as Gpg;
     use keystore::Error as Keys;
@@ -152,7 +152,7 @@ fn status_of(error: &keystore::Error) -> u16 {
     }
 }
 
-/// What a client reads that may ask again later.
+/// Returns the text for a client that may try again later.
 fn unavailable(error: &keystore::Error) -> &'static str {
     match error {
         keystore::Error::Gpg(gpg::Error::NoSpace { .. }) => {

@@ -1,4 +1,4 @@
-//! One request and its answer, from the first byte of the connection to the line in the access log.
+//! Serves one request, from the first byte of the connection to the line in the access log.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,12 +12,12 @@ use super::service::{RequestContext, Service};
 use super::stream::SteadyWriter;
 use crate::server::{Admitted, Connection};
 
-/// From the first byte to the last but for the writing: the backend hangs up after 30 s.
+/// The time from the first byte until the answer is ready to be written. The backend hangs up after 30 s.
 const ANSWER_TIME: Duration = Duration::from_secs(24);
-/// How long writing an answer may take that is not a stream.
+/// How long writing an answer may take, unless it is a stream.
 const WRITE_TIME: Duration = Duration::from_secs(5);
 
-/// Reads the request, answers it, logs it.
+/// Reads the request, answers it and logs it.
 pub fn serve(service: &Service, admitted: &Admitted) {
     let started = Instant::now();
     let connection = admitted.connection();
@@ -25,7 +25,7 @@ pub fn serve(service: &Service, admitted: &Admitted) {
     let admit = |head: &mut Head| service.access.admit(head, connection.peer(), &mut log.caller);
     match request::read(&**connection, started, admit) {
         Ok(request) => {
-            // A request that was cut off when it was complete already has not been touched yet.
+            // The connection was cut off after the request had arrived. Nothing has been done for it yet.
             if !admitted.answering() {
                 return;
             }
@@ -37,7 +37,7 @@ pub fn serve(service: &Service, admitted: &Admitted) {
             let answer = result.unwrap_or_else(|error| log.failure(&error));
             send(service, connection, &log, answer);
             admitted.answered();
-            // One request a connection: what came behind it is not answered.
+            // A connection carries one request. Discard anything after it.
             if connection.discard_received() {
                 connection.linger();
             }
@@ -56,8 +56,9 @@ pub fn serve(service: &Service, admitted: &Admitted) {
     }
 }
 
-/// Answers a connection that got no place, from the accepting thread, which must not wait. Its request is
-/// on its way; the answer goes out in a moment, when that has been read and thrown away.
+/// Refuses a connection that got no place in the table. The accepting thread calls this, so it must not block.
+/// The request is still arriving; the answer is sent after a short delay, once the request has been read and
+/// discarded.
 pub fn turn_away(service: &Service, connection: Connection) {
     let connection = Arc::new(connection);
     let log = AccessLog::new(connection.peer(), Instant::now());
@@ -77,7 +78,7 @@ fn send(service: &Service, connection: &Connection, log: &AccessLog, answer: Ans
     log.record(&service.counters, &service.flood, status, reached);
 }
 
-/// Logs the answer, and has it sent after a delay.
+/// Logs the answer and queues it to be sent after a delay.
 fn send_later(
     service: &Service,
     connection: &Arc<Connection>,
@@ -123,7 +124,7 @@ mod tests {
         client.write_all(&[b'x'; 60_000]).unwrap();
         turn_away(&service, connection);
         let mut answer = String::new();
-        // Reset, the reading fails in the place of the end.
+        // If the connection were reset, reading would fail instead of reaching the end.
         client.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     }

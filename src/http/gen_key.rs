@@ -1,4 +1,4 @@
-//! `POST /gen_key`: a JSON object from outside becomes a [`KeyRequest`], and that a key.
+//! `POST /gen_key`: parses a JSON object into a [`KeyRequest`], and makes the key.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use super::error::{Error, Result};
 use super::response::Answer;
 use super::service::RequestContext;
 
-/// Makes sure that the key of the body exists: 201 when it was made, 200 when it was there.
+/// Makes sure that the key described in the body exists. Answers 201 if the key was made, 200 if it existed.
 pub fn answer(context: &RequestContext, subject: &mut Subject) -> Result<Answer<'static>> {
     let (service, started) = (context.service, Instant::now());
     let request = parse(context.body, service.key_length, service.lifetime)?;
@@ -29,7 +29,8 @@ pub fn answer(context: &RequestContext, subject: &mut Subject) -> Result<Answer<
     Ok(Answer::text(status, ""))
 }
 
-/// Parses the body. Absent fields and those that say nothing take their defaults, unknown ones are ignored.
+/// Parses the body. Fields that are absent, or whose value counts as absent, take their defaults. Unknown
+/// fields are ignored.
 pub fn parse(body: &[u8], length: KeyLength, lifetime: Lifetime) -> Result<KeyRequest> {
     if body.is_empty() {
         return Err(Error::Malformed(
@@ -61,19 +62,20 @@ fn text<'a>(fields: &'a Map<String, Value>, field: &'static str) -> Result<Optio
     }
 }
 
-/// What says nothing about a number. The service that was here before wrote `key_length or 2048` and
-/// `expire or 0`, so its clients may send any of it. (It also took `false` and empty arrays for
-/// nothing; those are mistakes here.)
+/// Whether the value of a number field counts as absent. The old service evaluated `key_length or 2048` and
+/// `expire or 0`, so its clients may send null or an empty string. (It also took `false` and empty arrays for
+/// absent; those are mistakes here.)
 fn says_nothing(value: &Value) -> bool {
     value.is_null() || value.as_str() == Some("")
 }
 
-/// As [`says_nothing`], and 0: no key is that long.
+/// Whether the value of `key_length` counts as absent: as in [`says_nothing`], and also 0, which is no length.
 fn is_no_length(value: &Value) -> bool {
     says_nothing(value) || value.as_f64() == Some(0.0)
 }
 
-/// A whole number, or a string that `T` parses; `None` when there is none, or `is_nothing` says so.
+/// Parses a field that is a whole number, or a string that `T` parses. Returns `None` if it is absent or if
+/// `is_nothing` is true of it.
 fn number<T: std::str::FromStr<Err = String>>(
     fields: &Map<String, Value>,
     field: &'static str,
@@ -92,7 +94,8 @@ fn number<T: std::str::FromStr<Err = String>>(
     text.parse().map(Some).map_err(|reason| Error::field(field, reason))
 }
 
-/// The digits of a whole number. JSON knows one kind of number: `2048.0` and `2048` are the same.
+/// Returns the digits of a number, or `None` if it is not whole. JSON has only one type of number: `2048.0` and
+/// `2048` are the same.
 fn whole(number: &Number) -> Option<String> {
     match number.as_f64() {
         Some(float) if number.is_f64() => {

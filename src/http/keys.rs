@@ -1,4 +1,4 @@
-//! `GET /keys` and what is below it: the list of keys, one key, its certificate. Nothing is changed.
+//! `GET /keys` and the paths below it: the list of keys, one key, its certificate. Changes nothing.
 
 use std::io::{self, Write};
 
@@ -15,10 +15,10 @@ const JSON: &str = "application/json";
 /// The media type of an armored certificate (RFC 3156, 7).
 const PGP_KEYS: &str = "application/pgp-keys";
 
-/// Unreadable keys of which each is logged by itself; of the others, only their number is.
+/// The maximum number of unreadable keys that are logged one by one for a list. The others are only counted.
 const COMPLAINTS_MAX: u64 = 10;
 
-/// What there is about one key.
+/// A representation of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyPart {
     /// The JSON object.
@@ -27,7 +27,8 @@ pub enum KeyPart {
     Pubkey,
 }
 
-/// The segment and the part that a path below `/keys/` means, if it means any.
+/// Splits a path below `/keys/` into the segment with the identity and the part of the key. Returns `None` if
+/// there is no such resource.
 pub fn resource(below: &str) -> Option<(&str, KeyPart)> {
     let (segment, part) = match below.split_once('/') {
         None => (below, KeyPart::Record),
@@ -37,7 +38,7 @@ pub fn resource(below: &str) -> Option<(&str, KeyPart)> {
     (!segment.is_empty()).then_some((segment, part))
 }
 
-/// One key, or its certificate.
+/// Answers with one key or its certificate.
 pub fn one(
     context: &RequestContext,
     segment: &str,
@@ -61,7 +62,8 @@ pub fn one(
     })
 }
 
-/// All keys that the client may see, or those of them that a query asks for, as they are read.
+/// Answers with all keys that the client may see, or with those among them that match the query. The answer is
+/// a stream: keys are sent while others are still being read.
 pub fn list<'s>(context: &RequestContext<'s, '_>) -> Result<Answer<'s>> {
     let (service, query) = (context.service, context.head.query.as_deref());
     let [changed_since, expires_before] =
@@ -75,13 +77,13 @@ pub fn list<'s>(context: &RequestContext<'s, '_>) -> Result<Answer<'s>> {
     }))
 }
 
-/// Writes a JSON array, one key a line. An error leaves it without an end: without the rest of the directory,
-/// nobody knows which keys are missing.
+/// Writes the keys as a JSON array, one per line. After an error the array is left without its end: if the
+/// directory cannot be read to the end, nobody knows which keys are missing.
 fn write_array(
     listing: impl Iterator<Item = keystore::Result<Listed>>,
     out: &mut StreamBody,
 ) -> io::Result<()> {
-    // The client hears at once that there is an answer.
+    // Send the first byte now, so that the client knows at once that it gets an answer.
     out.write_all(b"[")?;
     out.flush()?;
     let (mut between, mut unreadable) = ("\n", 0);
@@ -93,8 +95,8 @@ fn write_array(
                 between = ",\n";
             }
             Listed::PassedOver => {}
-            // Another moment this key could be read. A client that went by what is new since its last
-            // question would never hear of it.
+            // gpg was busy, and the key could have been read at another time. A client that asks only for
+            // changes since its last request would never learn of this key. Break off the list.
             Listed::Unreadable(_, error @ keystore::Error::Gpg(gpg::Error::Busy(_))) => {
                 return Err(io::Error::other(error));
             }

@@ -7,7 +7,7 @@ use crate::metrics::Exposition;
 /// The media type of the text format.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Answers a scrape. Without a count of the keys, their gauges are missing from it.
+/// Answers a scrape. Leaves out the gauges of the keys if they have not been counted.
 pub fn answer(service: &Service) -> Answer<'static> {
     let mut text = Exposition::default();
     let counts = service.key_counts.get(&service.catalog, &service.state_dir);

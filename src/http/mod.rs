@@ -1,5 +1,5 @@
-//! The HTTP interface: one request per connection, every read and write under a deadline, every
-//! resource bounded. Knows the key store; never runs gpg and never touches a key itself.
+//! The HTTP interface. A connection carries one request, every read and write has a deadline, and every
+//! resource is bounded. This module uses the key store; it never runs gpg or touches a key itself.
 
 mod access_log;
 pub mod auth;

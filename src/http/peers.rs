@@ -17,7 +17,7 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Looks the names up.
+    /// Looks up the users and groups of the settings.
     pub fn from_settings(settings: &Settings) -> Result<Self> {
         let user = |name: &String| users::user("allow_users", name);
         let group = |name: &String| users::group("allow_groups", name);
@@ -27,8 +27,8 @@ impl Peers {
         })
     }
 
-    /// Whether a peer needs no token. When the settings name no user and no group, the mode of the socket has
-    /// decided already.
+    /// Whether a peer needs no token. If the settings name no user and no group, this is true of every peer:
+    /// the mode of the socket has already decided who may connect.
     pub fn allow(&self, peer: UnixCredentials) -> bool {
         let (uid, gid) = (Uid::from_raw(peer.uid()), Gid::from_raw(peer.gid()));
         self.users.is_empty() && self.groups.is_empty()
@@ -38,8 +38,8 @@ impl Peers {
     }
 }
 
-/// The groups that the databases of this host give the user. (The peer's own list, SO_PEERGROUPS, is out
-/// of reach without `unsafe`.)
+/// Returns the groups of the user in the databases of this host. (The peer's own list, SO_PEERGROUPS, cannot be
+/// read without `unsafe`.)
 fn groups_of(uid: Uid) -> Vec<Gid> {
     let user = User::from_uid(uid).ok().flatten();
     let named = user.and_then(|user| Some((CString::new(user.name).ok()?, user.gid)));

@@ -1,4 +1,4 @@
-//! HTTP as a protocol of the server: what the accept loop asks of the service.
+//! Implements HTTP as a protocol for the accept loop.
 
 use std::time::Instant;
 
@@ -9,7 +9,8 @@ use super::service::Service;
 use super::stream::STREAMS_MAX;
 use crate::server::{Admitted, CONNECTIONS_MAX, Connection, Protocol};
 
-// A connection is not cut off while its request is answered. The requests that take long leave some free.
+// A connection is not cut off while its request is processed. Requests that take long must therefore never
+// occupy all connections.
 const _: () = assert!(INSIDE_MAX + LOOKS_MAX + STREAMS_MAX < CONNECTIONS_MAX);
 
 impl Protocol for Service {
@@ -30,14 +31,15 @@ impl Protocol for Service {
         )
     }
 
-    /// A count that takes longer than the idle time would never end otherwise.
+    /// Whether the keys are being counted. If the process exited as idle, a count that takes longer than the
+    /// idle timeout would never complete.
     fn is_busy(&self) -> bool {
         self.key_counts.is_counting()
     }
 
-    /// From now on, long answers are not waited for much longer.
+    /// Limits how much longer the streams in progress may take, and sends the delayed refusals.
     fn stop(&self) {
-        let _ = self.stopping.set(Instant::now()); // the first time counts
+        let _ = self.stopping.set(Instant::now()); // only the first call counts
         self.delayed_refusals.close();
         let left_out = self.flood.left_out();
         if left_out > 0 {

@@ -5,25 +5,26 @@ use std::time::{Duration, Instant};
 
 use gpg::locks::unpoisoned;
 
-/// A state directory that takes longer to be looked at does not answer: a network file system whose
-/// server is away makes everybody wait. So does an etcd without a leader.
+/// How long a check may take before the service reports that it gets no answer. A network file system whose
+/// server is away blocks forever, and so does an etcd without a leader.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What the last look has shown.
+/// The result of the last check.
 #[derive(Debug, Default)]
 pub struct Readiness(Mutex<LastLook>);
 
 #[derive(Debug, Default)]
 struct LastLook {
-    /// Since when a request looks.
+    /// When the check that is in progress began.
     looking: Option<Instant>,
-    /// Why no key could be made.
+    /// Why no key could be made, or `None` if one could.
     why_not: Option<String>,
 }
 
 impl Readiness {
-    /// Why no key could be made, if so. Of several requests at the same time one looks. The others are told
-    /// what the last look has shown, so that a look that never ends holds one thread and no more.
+    /// Returns why no key can be made, or `None` if one can. If several requests arrive at once, only one of
+    /// them runs `look`. The others get the result of the last check, so that a check that hangs blocks one
+    /// thread only.
     pub fn ask(&self, look: impl FnOnce() -> Result<(), String>) -> Option<String> {
         {
             let mut last = unpoisoned(self.0.lock());

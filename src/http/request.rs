@@ -1,5 +1,5 @@
-//! Reads one HTTP/1 request, with hostile bytes in mind: bounded in size and time, and refused
-//! where two readers could disagree on where it ends.
+//! Reads one HTTP/1 request from an untrusted client. Its size and time are bounded. A request is refused if
+//! two parsers could disagree on where it ends.
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
@@ -11,22 +11,22 @@ use super::error::Error;
 use crate::server::Connection;
 use crate::systemd::credentials::Secret;
 
-/// Request line and headers, in bytes.
+/// The maximum size of the request line and the headers, in bytes.
 const HEAD_MAX: usize = 16 * 1024;
-/// What nearly every head fits in, with a small body.
+/// The first capacity of the buffer, in bytes. Nearly every head fits, with a small body.
 const HEAD_COMMON: usize = 2048;
-/// Header lines.
+/// The maximum number of headers.
 const HEADERS_MAX: usize = 64;
-/// How long the head may take.
+/// How long the client may take to send the head.
 const HEAD_TIME: Duration = Duration::from_secs(5);
-/// The body, in bytes.
+/// The maximum size of the body, in bytes.
 const BODY_MAX: usize = 64 * 1024;
-/// How long head and body may take together.
+/// How long the client may take to send the head and the body together.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
-/// What a request arrives on, with reads and writes that end at a deadline.
+/// A connection that a request arrives on, with reads and writes that end at a deadline.
 pub trait Wire {
-    /// The same connection for reading and writing until `deadline`, which ends both with a time-out.
+    /// Returns a reader and writer whose calls fail with a timeout once `deadline` has passed.
     fn until(&self, deadline: Instant) -> impl Read + Write;
 }
 
@@ -39,45 +39,45 @@ impl Wire for Connection {
 /// A complete request.
 #[derive(Debug)]
 pub struct Request {
-    /// Its request line and headers.
+    /// The request line and the headers.
     pub head: Head,
-    /// Its body, of the announced length.
+    /// The body, of the announced length.
     pub body: Vec<u8>,
 }
 
-/// Request line and what matters of the headers.
+/// The request line, and the headers that matter.
 #[derive(Debug)]
 pub struct Head {
     /// The method.
     pub method: Method,
-    /// The target's path up to a `?`, as it was sent.
+    /// The path of the target, up to the first `?`, as it was sent.
     pub path: String,
-    /// What follows the `?`, as it was sent.
+    /// The query, which follows that `?`, as it was sent.
     pub query: Option<String>,
-    /// The version of HTTP that the client speaks.
+    /// The HTTP version of the client.
     pub version: HTTPVersion,
-    /// The value of the header `Authorization`.
+    /// The value of the `Authorization` header.
     pub authorization: Option<Secret>,
     content_length: usize,
     expects_continue: bool,
 }
 
-/// Why there is no request.
+/// The reason why no request could be read.
 #[derive(Debug)]
 pub enum NoRequest {
     /// The client left, or the connection was cut off.
     Gone,
-    /// The request is refused; the head is there if it could be read.
+    /// The request is refused. Contains the head if it could be read.
     Refused(Error, Option<Box<Head>>),
 }
 
-/// Reads a request that began to arrive at `started`; the body only when `admit` lets the head in.
+/// Reads a request that began to arrive at `started`. Reads its body only if `admit` accepts the head.
 pub fn read(
     stream: &impl Wire,
     started: Instant,
     admit: impl FnOnce(&mut Head) -> Result<(), Error>,
 ) -> Result<Request, NoRequest> {
-    // It may hold a token: wiped when dropped.
+    // The head may contain a token, so the buffer is wiped when dropped.
     let mut buffer = Zeroizing::new(Vec::with_capacity(HEAD_COMMON));
     let (mut head, head_length) = read_head(stream, started + HEAD_TIME, &mut buffer)?;
     let mut body = buffer.split_off(head_length);
@@ -108,13 +108,13 @@ fn read_head(
             empty_lines += fresh.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         }
         if buffer.len() + count > buffer.capacity() {
-            // Growing by itself, it would leave a copy behind.
+            // Do not let the vector grow by itself: that would leave a copy in memory.
             let mut larger = Zeroizing::new(Vec::with_capacity(HEAD_MAX + 1));
             larger.extend_from_slice(buffer);
             *buffer = larger;
         }
         buffer.extend_from_slice(fresh);
-        // Parsing with every byte that comes would take time that grows with their square.
+        // Parsing again after every byte would take quadratic time.
         let has_line = fresh.contains(&b'\n') && empty_lines < buffer.len();
         if !has_line && buffer.len() < 2 * parsed && buffer.len() <= HEAD_MAX {
             continue;
@@ -151,7 +151,7 @@ fn read_body(
     Ok(body)
 }
 
-/// Reads at least one byte.
+/// Reads at least one byte, waiting for it if necessary.
 fn read_some(
     stream: &impl Wire,
     deadline: Instant,
@@ -171,7 +171,7 @@ fn read_some(
     }
 }
 
-/// Parses the head at the start of `bytes`: it and its length, or `None` while it is incomplete.
+/// Parses the head at the start of `bytes`. Returns it and its length, or `None` if it is incomplete.
 fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Error> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut headers);
@@ -224,7 +224,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Error> {
     Ok(Some((head, length)))
 }
 
-/// Path and query of a target in origin or absolute form (RFC 9112, 3.2).
+/// Splits a target in origin or absolute form into path and query (RFC 9112, 3.2).
 fn split(target: &str) -> (&str, Option<&str>) {
     let resource = match target.split_once("://") {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
@@ -235,7 +235,7 @@ fn split(target: &str) -> (&str, Option<&str>) {
     resource.split_once('?').map_or((resource, None), |(path, query)| (path, Some(query)))
 }
 
-/// Digits only (RFC 9110, 8.6); a number too large for us stays too large.
+/// Parses digits only (RFC 9110, 8.6). A number that does not fit becomes `usize::MAX`, over any limit.
 fn parse_content_length(value: &[u8]) -> Result<usize, Error> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(Error::Malformed("Content-Length is no number".into()));
@@ -374,7 +374,7 @@ mod tests {
                 read_one(&format!("{endless}x")),
                 Err(NoRequest::Refused(Error::HeadTooLarge { .. }, None))
             ));
-            // Parsed with every byte, it takes several seconds here.
+            // Parsing again after every byte would take several seconds.
             let took = started.elapsed();
             println!("{took:?}");
             assert!(took < Duration::from_secs(1), "{took:?}");

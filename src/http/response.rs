@@ -1,5 +1,5 @@
-//! Answers. tiny_http writes their heads. It cannot write `Connection: close`, and it always writes a length
-//! where there are no chunks; both are corrected here.
+//! Answers. tiny_http writes their heads, with two flaws that are corrected here: it cannot write `Connection:
+//! close`, and it always writes a length if the body is not chunked.
 
 use std::io::{self, Write};
 
@@ -10,10 +10,10 @@ use super::stream::StreamBody;
 
 const TEXT: &str = "text/plain;charset=UTF-8";
 
-/// Seconds after which a client that was told 503 is welcome again.
+/// The number of seconds after which a client that got a 503 should try again.
 const RETRY_AFTER: &str = "5";
 
-/// What a request is answered with.
+/// An answer to a request.
 pub struct Answer<'a> {
     pub status: u16,
     content_type: &'static str,
@@ -22,33 +22,33 @@ pub struct Answer<'a> {
 }
 
 enum Body<'a> {
-    /// There before the head is sent, which tells its length.
+    /// A body that is complete before the head is sent. The head gives its length.
     Whole(String),
-    /// Made while it is sent. An error cuts it off.
+    /// A body that is produced while it is sent. An error cuts it off.
     Stream(MakeBody<'a>),
 }
 
 type MakeBody<'a> = Box<dyn FnOnce(&mut StreamBody) -> io::Result<()> + 'a>;
 
 impl<'a> Answer<'a> {
-    /// A text answer.
+    /// Creates a plain text answer.
     pub fn text(status: u16, body: impl Into<String>) -> Self {
         Self::whole(status, TEXT, body.into())
     }
 
-    /// An answer that is known as a whole.
+    /// Creates an answer with a complete body.
     pub fn whole(status: u16, content_type: &'static str, body: String) -> Self {
         Self { status, content_type, body: Body::Whole(body), headers: Vec::new() }
     }
 
-    /// The answer to OPTIONS for what has these methods besides.
+    /// Creates the answer to OPTIONS for a resource that has `methods` besides OPTIONS.
     pub fn options(methods: Option<&str>) -> Self {
         let methods = methods.into_iter().chain(["OPTIONS"]).collect::<Vec<_>>().join(", ");
         let headers = vec![("Allow", methods)];
         Self { status: 204, content_type: "", body: Body::Whole(String::new()), headers }
     }
 
-    /// An answer that `make` makes while it is sent; for `HEAD` it is not called.
+    /// Creates an answer whose body `make` writes while it is sent. `make` is not called for a `HEAD` request.
     pub fn stream(
         status: u16,
         content_type: &'static str,
@@ -57,12 +57,12 @@ impl<'a> Answer<'a> {
         Self { status, content_type, body: Body::Stream(Box::new(make)), headers: Vec::new() }
     }
 
-    /// The answer to a request that failed.
+    /// Creates the answer to a request that failed.
     pub fn error(error: &Error, request_id: &str) -> Self {
         let text = error.client_text(request_id);
         let mut answer = Self::text(error.http_status(), format!("{text}\n"));
         match error {
-            // Basic first: it is what the build backend can send.
+            // Basic comes first, because the build backend can send it.
             Error::Unauthorized => answer.headers.extend(
                 ["Basic", "Bearer"]
                     .map(|scheme| ("WWW-Authenticate", format!("{scheme} realm=\"copr-keygen\""))),
@@ -74,18 +74,18 @@ impl<'a> Answer<'a> {
         answer
     }
 
-    /// Tells the client when to ask again.
+    /// Adds a header that tells the client when to try again.
     pub fn repeatable(mut self) -> Self {
         self.headers.push(("Retry-After", RETRY_AFTER.into()));
         self
     }
 
-    /// Whether it is made while it is sent.
+    /// Whether the body is produced while it is sent.
     pub fn is_stream(&self) -> bool {
         matches!(self.body, Body::Stream(_))
     }
 
-    /// Writes the answer; to a `HEAD` request (`head_only`) without its body.
+    /// Writes the answer, or its head alone if the request was a `HEAD` (`head_only`).
     pub fn write(
         self,
         to: &mut dyn Write,
@@ -93,7 +93,7 @@ impl<'a> Answer<'a> {
         request_id: &str,
         head_only: bool,
     ) -> io::Result<()> {
-        // HTTP/1.0 knows no chunks: there, a stream ends with the connection.
+        // HTTP/1.0 has no chunks, so the end of the connection ends a stream.
         let is_chunked = self.is_stream() && version > HTTPVersion(1, 0);
         let mut bytes = self.head(version, request_id, is_chunked)?;
         match self.body {
@@ -115,7 +115,7 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Status line and headers.
+    /// Returns the status line and the headers.
     fn head(
         &self,
         version: HTTPVersion,
@@ -142,7 +142,8 @@ impl<'a> Answer<'a> {
         }
         let mut head = Vec::with_capacity(512);
         response.raw_print(&mut head, version, &[], true, None)?;
-        // A stream that ends with the connection has no length, nor has an answer without content (RFC 9110, 8.6).
+        // A stream that ends with the connection has no length, and neither has an answer without content (RFC
+        // 9110, 8.6).
         if self.status == 204 || (self.is_stream() && !is_chunked) {
             let kept = head.strip_suffix(b"Content-Length: 0\r\n\r\n").map(<[u8]>::len);
             head.truncate(kept.ok_or_else(|| io::Error::other("the head has another end"))?);
@@ -167,7 +168,7 @@ mod tests {
         let result = answer.write(&mut bytes, HTTPVersion(1, minor), "0123", head_only);
         assert!(result.is_ok());
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        // The date is the only part that changes.
+        // The date is the only part that varies.
         text.split_inclusive("\r\n").filter(|line| !line.starts_with("Date: ")).collect()
     }
 

@@ -1,4 +1,4 @@
-//! Which path answers what.
+//! Dispatches a request to the handler for its path.
 
 use tiny_http::Method;
 
@@ -9,7 +9,7 @@ use super::response::Answer;
 use super::service::{RequestContext, Service};
 use super::{gen_key, metrics};
 
-/// What a path means.
+/// The resource that a path names.
 enum Route<'a> {
     Ping,
     Ready,
@@ -34,7 +34,7 @@ impl<'a> Route<'a> {
         })
     }
 
-    /// Its methods besides OPTIONS.
+    /// Returns the methods of the resource, except for OPTIONS.
     fn methods(&self) -> &'static str {
         match self {
             Self::GenKey => "POST",
@@ -65,8 +65,8 @@ pub fn answer<'s>(context: &RequestContext<'s, '_>, subject: &mut Subject) -> Re
     }
 }
 
-/// The methods of a path besides OPTIONS, which is answered everywhere: load balancers ask it for `/` or
-/// `*`. Whether there is a key is not looked at.
+/// Returns the methods that a path supports besides OPTIONS, which every path answers: load balancers send it
+/// to `/` or `*`. Does not check whether a key exists.
 fn methods(path: &str, route: Option<Route>) -> Option<&'static str> {
     match path {
         "*" => Some("GET, HEAD, POST"),

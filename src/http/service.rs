@@ -1,4 +1,4 @@
-//! What every request is answered from, and what has happened since the service started.
+//! The state that requests are answered from, and counters since the start of the service.
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -15,24 +15,24 @@ use super::stream::StreamLimit;
 use crate::server::{DelayedRefusals, FloodLimit};
 use crate::settings::Settings;
 
-/// What requests are answered from.
+/// The HTTP service: the state shared by all requests.
 #[derive(Debug)]
 pub struct Service {
     pub(super) store: Store,
-    /// The rules by which clients are let in.
+    /// The rules that decide which clients are let in.
     pub(super) access: Access,
-    /// How many requests that were not let in get a line in the log.
+    /// Limits the log lines about clients that were not let in.
     pub(super) flood: FloodLimit,
-    /// The answers to those requests, which wait for a moment.
+    /// The answers to such clients, which are sent after a delay.
     pub(super) delayed_refusals: Arc<DelayedRefusals>,
-    /// The keys, to look at.
+    /// The keys, for read access.
     pub(super) catalog: Catalog,
     pub(super) state_dir: PathBuf,
-    /// Whether other hosts have these keys too.
+    /// Whether this host shares its keys with others.
     has_others: bool,
-    /// Length of a key whose request names none.
+    /// The length of a key whose request gives none.
     pub(super) key_length: KeyLength,
-    /// Lifetime of a key whose request names none.
+    /// The lifetime of a key whose request gives none.
     pub(super) lifetime: Lifetime,
     pub(super) counters: Counters,
     pub(super) key_counts: Arc<CachedCounts>,
@@ -43,7 +43,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service of the keys in `store`, for the clients that `access` lets in.
+    /// Creates a service for the keys in `store` and the clients that `access` lets in.
     pub fn new(store: Store, access: Access, settings: &Settings) -> Result<Self> {
         Ok(Self {
             access,
@@ -63,23 +63,24 @@ impl Service {
         })
     }
 
-    /// The keys.
+    /// Returns the key store.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// How far this host has followed the others, where there are others.
+    /// Returns how far this host has followed the other hosts. `None` if it shares no keys, or if nothing is
+    /// recorded.
     pub(super) fn followed(&self) -> Option<Followed> {
         self.has_others.then(|| Followed::read(&self.state_dir)).flatten()
     }
 }
 
-/// A request on its way to an answer.
+/// A request that is being answered.
 pub struct RequestContext<'s, 'r> {
     pub service: &'s Service,
     pub head: &'r Head,
     pub body: &'r [u8],
     pub caller: &'r Caller,
-    /// When the answer is due.
+    /// When the answer must be ready.
     pub deadline: Instant,
 }

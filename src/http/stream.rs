@@ -1,5 +1,5 @@
-//! A long answer, sent in chunks while it is made. A client may be slow, but may not stand still. Time and
-//! number of such answers are bounded. An answer that cannot be completed is cut off.
+//! Streams: long answers that are sent in chunks while they are produced. A client may be slow, but it must not
+//! stall. The duration and the number of streams are bounded. A stream that cannot be completed is cut off.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -9,35 +9,35 @@ use std::time::{Duration, Instant};
 use super::error::{Error, Result};
 use crate::server::Connection;
 
-/// Long answers at once.
+/// The maximum number of streams at a time.
 pub const STREAMS_MAX: usize = 16;
 
-/// How long the whole of an answer may take.
+/// How long a stream may take in total.
 const TOTAL_TIME: Duration = Duration::from_secs(300);
-/// How long a client may take nothing.
+/// How long a client may receive nothing before it counts as stalled.
 const STALL_TIME: Duration = Duration::from_secs(5);
-/// How long it may go on once the service is to stop.
+/// How long a stream may go on once the service is stopping.
 const STOP_TIME: Duration = Duration::from_secs(5);
-/// How often a waiting write looks whether the service is to stop. It also tries again to write: the kernel
-/// wakes a writer only when there is a lot of room.
+/// How often a blocked write checks whether the service is stopping. It also tries to write again, because the
+/// kernel wakes a writer only when there is plenty of room.
 const SLICE: Duration = Duration::from_millis(250);
 
-/// A chunk is sent when it is this long.
+/// The size in bytes at which a chunk is sent.
 const CHUNK: usize = 32 * 1024;
-/// A chunk is sent when it is this old, so that the client sees progress, and the service sees when the client
+/// The age at which a chunk is sent, so that the client sees progress, and the service notices when the client
 /// leaves.
 const PULSE: Duration = Duration::from_secs(2);
 
-/// How many long answers are being sent.
+/// Limits the number of streams at a time.
 #[derive(Debug, Default)]
 pub struct StreamLimit(AtomicUsize);
 
-/// Held while a long answer is sent.
+/// A permit to send a stream, held while it is sent.
 #[derive(Debug)]
 pub struct StreamPermit<'a>(&'a AtomicUsize);
 
 impl StreamLimit {
-    /// [`Error::busy`] when there are too many.
+    /// Takes a permit. Fails with [`Error::busy`] if all of them are taken.
     pub fn enter(&self) -> Result<StreamPermit<'_>> {
         let before = self.0.fetch_add(1, Ordering::SeqCst);
         let permit = StreamPermit(&self.0);
@@ -54,17 +54,17 @@ impl Drop for StreamPermit<'_> {
     }
 }
 
-/// Writes as long as the client takes something now and then.
+/// A writer that fails if the client stalls, if the stream takes too long, or if the service is stopping.
 pub struct SteadyWriter<'a> {
     connection: &'a Connection,
     end: Instant,
     stall_time: Duration,
-    /// Set when the service is to stop.
+    /// When the service began to stop.
     stopping: &'a OnceLock<Instant>,
 }
 
 impl<'a> SteadyWriter<'a> {
-    /// Begins now.
+    /// Creates a writer. The time limit of the stream starts now.
     pub fn new(connection: &'a Connection, stopping: &'a OnceLock<Instant>) -> Self {
         Self { connection, end: Instant::now() + TOTAL_TIME, stall_time: STALL_TIME, stopping }
     }
@@ -102,23 +102,23 @@ impl Write for SteadyWriter<'_> {
     }
 }
 
-/// The body of a long answer on its way.
+/// The body of a stream while it is sent.
 pub struct StreamBody<'a> {
     to: &'a mut dyn Write,
-    /// Whether chunks are marked as such (RFC 9112, 7.1); else the body ends with the connection.
+    /// Whether the body is sent in chunks (RFC 9112, 7.1). If not, the end of the connection ends the body.
     marked: bool,
     waiting: Vec<u8>,
     sent: Instant,
 }
 
 impl<'a> StreamBody<'a> {
-    /// A body that is written to `to`.
+    /// Creates a body that is written to `to`.
     pub fn new(to: &'a mut dyn Write, marked: bool) -> Self {
         Self { to, marked, waiting: Vec::with_capacity(CHUNK + 1024), sent: Instant::now() }
     }
 
-    /// To be called often, between two tokens of the body. Sends what has waited for long, or
-    /// `filler`, which means nothing there, when nothing has come.
+    /// Sends what is buffered if nothing has been sent for two seconds. If the buffer is empty, sends `filler`,
+    /// which must be insignificant at this point of the body. Call this often, between two tokens of the body.
     pub fn pulse(&mut self, filler: &[u8]) -> io::Result<()> {
         if self.sent.elapsed() < PULSE {
             return Ok(());
@@ -129,7 +129,7 @@ impl<'a> StreamBody<'a> {
         self.send()
     }
 
-    /// Ends the body. One that is not ended is seen to be cut off.
+    /// Ends the body. A client that gets chunks can tell a body without this end to be incomplete.
     pub fn finish(mut self) -> io::Result<()> {
         self.send()?;
         if self.marked { self.to.write_all(b"0\r\n\r\n") } else { Ok(()) }
@@ -138,7 +138,7 @@ impl<'a> StreamBody<'a> {
     fn send(&mut self) -> io::Result<()> {
         self.sent = Instant::now();
         if self.waiting.is_empty() {
-            return Ok(()); // an empty chunk would be the last
+            return Ok(()); // an empty chunk would end the body
         }
         if self.marked {
             let size = format!("{:x}\r\n", self.waiting.len());
@@ -186,7 +186,7 @@ mod tests {
         let stopping = OnceLock::new();
         let reader = thread::spawn(move || {
             let mut buffer = [0; 8 * 1024];
-            // A second and a half altogether, in steps that are no stall.
+            // This takes a second and a half in all, in steps too short to be a stall.
             for _ in 0..25 {
                 theirs.read_exact(&mut buffer).unwrap();
                 thread::sleep(Duration::from_millis(60));

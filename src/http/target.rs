@@ -1,5 +1,5 @@
-//! The variable parts of a request target: percent-encoded names and query parameters. Nothing decoded here is
-//! a path of a file; a name has still to become a `NameEmail`.
+//! Parses the variable parts of a request target: percent-encoded names and query parameters. Nothing decoded
+//! here is used as a file path; a name must first become a `NameEmail`.
 
 use gpg::hex;
 use gpg::text::printable_start;
@@ -7,10 +7,10 @@ use keystore::NameEmail;
 
 use super::error::{Error, Result};
 
-/// Characters of an unknown parameter that its refusal quotes.
+/// The maximum number of characters of an unknown parameter that its error quotes.
 const NAME_MAX: usize = 100;
 
-/// Reads a path segment as an identity. Any character may be percent-encoded. Those that RFC 3986 (3.3) does
+/// Parses a path segment as an identity. Any character may be percent-encoded. Those that RFC 3986 (3.3) does
 /// not allow in a segment must be: `#` is `%23`.
 pub fn name_email(segment: &str) -> Result<NameEmail> {
     let name = decode(segment)?;
@@ -43,13 +43,14 @@ fn decode(segment: &str) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| refused("is not UTF-8"))
 }
 
-/// `pchar` of RFC 3986 but for the percent sign.
+/// Whether `byte` may stand in a path segment without being encoded: `pchar` of RFC 3986 except the percent
+/// sign.
 fn is_path_character(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte)
 }
 
-/// The values of `parameters` in a query, in their order. Each may be there once, has to be a whole
-/// number in digits, and no other may be there.
+/// Returns the values of `parameters` in a query, in the given order. Each may occur once and must be a whole
+/// number in digits. Other parameters are errors.
 pub fn numbers<const N: usize>(
     query: Option<&str>,
     parameters: [&'static str; N],
@@ -69,7 +70,7 @@ pub fn numbers<const N: usize>(
         if found[index].is_some() {
             return refuse("may be there only once");
         }
-        // Of a str, `parse` would take a sign, too.
+        // `parse` alone would also accept a leading sign.
         let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
         match value.parse() {
             Ok(number) if digits => found[index] = Some(number),

@@ -1,5 +1,5 @@
-//! The tokens that let clients in: one line each, `NAME TOKEN SCOPES [PATTERN]`. Only their hashes are
-//! kept. No error says anything of what is in the file but the number of the line.
+//! The tokens of clients, one per line: `NAME TOKEN SCOPES [PATTERN]`. Only their hashes are kept in memory.
+//! Errors give the number of a line, but never any of its content.
 
 use std::fmt::Write as _;
 
@@ -15,28 +15,29 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Result};
 use crate::pattern::parse_pattern;
 
-/// What systemd is asked to call the credential that holds the tokens.
+/// The name of the systemd credential that holds the tokens.
 pub const CREDENTIAL: &str = "tokens";
 
-/// Shorter than any token, so that one in the wrong place never gets into a log as a name.
+/// The maximum length of a name. A token is always longer, so one that stands in the wrong column is never
+/// logged as a name.
 const NAME_MAX: usize = 31;
-/// Characters of a token. Each is worth six bits when it is random.
+/// The minimum length of a token. A random character is worth six bits.
 const TOKEN_MIN: usize = 32;
 const TOKEN_MAX: usize = 256;
-/// Different characters of a token: a placeholder has fewer, a random token never.
+/// The minimum number of different characters in a token. A placeholder has fewer; a random token never does.
 const DIFFERENT_MIN: usize = 8;
 
-/// What a token is good for.
+/// A permission that a token gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Having keys made.
+    /// To have keys made.
     Generate,
-    /// Looking at keys and metrics.
+    /// To look at keys and metrics.
     Read,
 }
 
 impl Scope {
-    /// As it is written in the file.
+    /// Returns the name of the scope in the file.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Generate => "generate",
@@ -45,12 +46,12 @@ impl Scope {
     }
 }
 
-/// One or both of the scopes.
+/// A non-empty set of scopes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scopes(Vec<Scope>);
 
 impl Scopes {
-    /// Whether `scope` is among them.
+    /// Whether `scope` is in the set.
     pub fn hold(&self, scope: Scope) -> bool {
         self.0.contains(&scope)
     }
@@ -72,27 +73,27 @@ impl std::str::FromStr for Scopes {
     }
 }
 
-/// A token as it is kept.
+/// A token as it is kept in memory.
 #[derive(Debug)]
 pub struct ClientToken {
-    /// What the log calls it.
+    /// The name of the token in the log.
     pub name: String,
-    /// What it is good for.
+    /// The scopes of the token.
     pub scopes: Scopes,
-    /// Which identities it is good for; `None` is all of them.
+    /// The identities for which the token is valid, or `None` for all of them.
     pub pattern: Option<Pattern>,
     hash: [u8; 32],
 }
 
-/// All tokens, at least one.
+/// All tokens; there is at least one.
 #[derive(Debug)]
 pub struct Tokens(Vec<ClientToken>);
 
 impl Tokens {
-    /// Reads the text of a file; the error is one sentence that quotes nothing.
+    /// Parses the contents of a token file. The error is one sentence that quotes nothing from it.
     pub fn parse(text: &[u8]) -> std::result::Result<Self, String> {
         let mut tokens: Vec<(usize, ClientToken)> = Vec::new();
-        // Some editors mark UTF-8, and end lines as Windows does.
+        // Some editors write a byte order mark, and end lines as Windows does.
         let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
         for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
             let refuse = |why: &str| Err(format!("line {number}: {why}"));
@@ -120,19 +121,20 @@ impl Tokens {
         Ok(Self(tokens.into_iter().map(|(_, token)| token).collect()))
     }
 
-    /// How many there are.
+    /// Returns the number of tokens.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// The token that a client presents. Takes equally long whichever it is, and whether it is one.
+    /// Returns the token that a client presents, or `None` if it is not valid. The time taken does not depend
+    /// on which token matches, or whether any does.
     pub fn find(&self, presented: &[u8]) -> Option<&ClientToken> {
         let hash = Sha256::digest(presented);
         let mut found = u32::MAX;
         for (index, token) in (0..).zip(&self.0) {
             found.conditional_assign(&index, token.hash.ct_eq(&hash));
         }
-        // Of a token that is stored as its hash nothing else tells that it is long enough.
+        // The length of a token stored as its hash is known only now.
         let fits = (TOKEN_MIN..=TOKEN_MAX).contains(&presented.len());
         self.0.get(usize::try_from(found).ok()?).filter(|_| fits)
     }
@@ -153,7 +155,7 @@ fn parse_line(line: &str) -> std::result::Result<ClientToken, &'static str> {
     })
 }
 
-/// What a token may be called.
+/// Parses the name of a token.
 pub fn parse_name(text: &str) -> std::result::Result<String, &'static str> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if text.len() > NAME_MAX || text.is_empty() || !text.chars().all(fits) {
@@ -162,19 +164,19 @@ pub fn parse_name(text: &str) -> std::result::Result<String, &'static str> {
     Ok(text.into())
 }
 
-/// The hash of a token that is written out, or written as its hash.
+/// Returns the hash of a token, which is written in clear or as `sha256:` and its hash.
 fn parse_token(text: &str) -> std::result::Result<[u8; 32], &'static str> {
     if let Some(digits) = text.strip_prefix("sha256:") {
         let decoded =
             hex::decode(digits.as_bytes()).and_then(|bytes| bytes.as_slice().try_into().ok());
         let hash: [u8; 32] = decoded.ok_or("after sha256: there must be 64 hexadecimal digits")?;
-        // What sha256sum says of a variable that is not set.
+        // This is what sha256sum prints if the variable that should hold the token is not set.
         if [&b""[..], b"\n"].iter().any(|nothing| hash == *Sha256::digest(nothing)) {
             return Err("the hash is that of no token at all; copr-keygen token makes one");
         }
         return Ok(hash);
     }
-    // What RFC 3986 (2.3) leaves as it is, because a token may travel in a URL.
+    // These are the unreserved characters of RFC 3986 (2.3), because a token may travel in a URL.
     let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(byte);
     let mut different = Zeroizing::new(text.as_bytes().to_vec());
     if !different.iter().all(fits) {
@@ -194,9 +196,9 @@ fn parse_token(text: &str) -> std::result::Result<[u8; 32], &'static str> {
     Ok(Sha256::digest(text).into())
 }
 
-/// A line for the file, with a new token of 255 random bits.
+/// Returns a line for the token file, with a new token of 255 random bits.
 ///
-/// The first of its 43 characters is a letter, so that no program takes a token for an option.
+/// The token has 43 characters. The first is a letter, so that no program takes a token for an option.
 pub fn new_line(
     name: &str,
     scopes: &Scopes,
@@ -205,7 +207,8 @@ pub fn new_line(
     let failed = |e: String| Error::io("making a token", std::io::Error::other(e));
     let mut bits = Zeroizing::new([0_u8; 32]);
     SysRng.try_fill_bytes(&mut *bits).map_err(|e| failed(e.to_string()))?;
-    // The alphabet begins with the letters, and `-` and `_` are its last two characters.
+    // Clear the highest bit: the first character is then one of the first 32 of the alphabet, all of them
+    // letters.
     bits[0] &= 0x7f;
     let mut buffer = Zeroizing::new([0_u8; 43]);
     let token =
@@ -252,7 +255,7 @@ mod tests {
         for wrong in ["", &FIRST[1..], &FIRST[..31], &format!("{FIRST}0"), &hash, "backend"] {
             assert!(tokens.find(wrong.as_bytes()).is_none(), "{wrong}");
         }
-        // A token that is too short lets nobody in, however its hash got there.
+        // A token that is too short is never accepted, even if the file has its hash.
         let short = format!("s sha256:{:x} read", Sha256::digest("short"));
         assert!(Tokens::parse(short.as_bytes()).unwrap().find(b"short").is_none());
         let shown = format!("{tokens:?}");
