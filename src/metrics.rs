@@ -1,5 +1,5 @@
-//! How many keys there are and how long they last, as Prometheus reads it (text format 0.0.4): for
-//! `GET /metrics`, and in a file for node_exporter. Names no key, and never changes one.
+//! Metrics in the text format of Prometheus (0.0.4): how many keys there are and how long they last. `GET
+//! /metrics` returns them, and a file has them for node_exporter. They contain no names of keys.
 
 use std::fmt::{Display, Write as _};
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -14,32 +14,32 @@ use keystore::{Catalog, Filter, rename};
 
 use crate::error::{Error, Result};
 
-/// The days ahead in which expiring keys are counted.
+/// The periods, in days from now, for which expiring keys are counted.
 const WITHIN_DAYS: [u64; 3] = [30, 90, 365];
 
-/// What the files of all versions begin with.
+/// The first bytes of a metrics file, in all versions of copr-keygen.
 const BEGINNING: &[u8] = b"# HELP copr_keygen_";
 
-/// How many keys there are.
+/// The numbers of keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyCounts {
-    /// Keys that can be read, expired ones among them.
+    /// The number of readable keys, including expired ones.
     pub keys: u64,
-    /// Keys that have not expired, but will within 30, 90 and 365 days.
+    /// The number of keys that expire within 30, 90 and 365 days and have not expired yet.
     pub expiring: [u64; WITHIN_DAYS.len()],
-    /// Keys that have expired.
+    /// The number of expired keys.
     pub expired: u64,
-    /// Homes whose key cannot be read.
+    /// The number of homes whose key cannot be read.
     pub unreadable: u64,
-    /// Keys made in advance, in the order of [`KeyLength::ALL`].
+    /// The number of keys made in advance, by length in the order of [`KeyLength::ALL`].
     pub pool: [u64; KeyLength::ALL.len()],
-    /// When they were counted (Unix time).
+    /// When the keys were counted (Unix time).
     pub counted: u64,
 }
 
 impl KeyCounts {
-    /// Looks at every key of the state directory. What makes a single key unreadable is logged,
-    /// once for all of them.
+    /// Counts the keys of the state directory by reading each of them. If some cannot be read, logs one line
+    /// with their number and the first error.
     pub fn count(catalog: &Catalog, state_dir: &Path, now: u64) -> Result<Self> {
         let mut counts = Self { counted: now, ..Self::default() };
         let mut first_trouble = None;
@@ -74,7 +74,7 @@ impl KeyCounts {
         }
     }
 
-    /// The gauges of keys and pool.
+    /// Writes the gauges of the keys and of the pool.
     pub fn write_to(&self, text: &mut Exposition) {
         text.gauge("copr_keygen_keys", "Keys, expired ones among them.", self.keys);
         let help = "Keys that expire within so many days and have not yet.";
@@ -93,7 +93,7 @@ impl KeyCounts {
     }
 }
 
-/// Entries of a directory of the pool; none when there is no such directory.
+/// Returns the number of entries in a directory of the pool, or 0 if it does not exist.
 fn entries(directory: &Path) -> Result<u64> {
     let failed = |e| Error::io(format!("reading {}", directory.display()), e);
     let found = match fs::read_dir(directory) {
@@ -104,25 +104,26 @@ fn entries(directory: &Path) -> Result<u64> {
     found.map(|entry| entry.map(|_| 1).map_err(failed)).sum()
 }
 
-/// How long things took.
+/// A histogram of durations.
 #[derive(Debug)]
 pub struct Histogram {
-    /// Upper bounds of the buckets, in seconds.
+    /// The upper bounds of the buckets, in seconds.
     bounds: &'static [f64],
-    /// Of each bucket: those that took at most as long as it says and longer than the one before.
+    /// The number of durations in each bucket: those at most its bound, and above the bound of the bucket
+    /// before.
     counts: Vec<u64>,
-    /// Those in any bucket, or longer than all.
+    /// The number of all durations, including those above the last bound.
     count: u64,
     sum: Duration,
 }
 
 impl Histogram {
-    /// Nothing has happened. `bounds` are in seconds, the least first.
+    /// Creates an empty histogram. `bounds` are in seconds, in ascending order.
     pub fn new(bounds: &'static [f64]) -> Self {
         Self { bounds, counts: vec![0; bounds.len()], count: 0, sum: Duration::ZERO }
     }
 
-    /// Something took so long.
+    /// Adds a duration.
     pub fn add(&mut self, took: Duration) {
         let bucket = self.bounds.iter().position(|bound| took.as_secs_f64() <= *bound);
         if let Some(bucket) = bucket {
@@ -132,23 +133,23 @@ impl Histogram {
         self.sum += took;
     }
 
-    /// How many there were.
+    /// Returns the number of durations.
     pub fn count(&self) -> u64 {
         self.count
     }
 }
 
-/// A text in the exposition format of Prometheus. Labels hold nothing that would need escaping.
+/// A text in the exposition format of Prometheus. Label values are not escaped; none of them needs it.
 #[derive(Debug, Default)]
 pub struct Exposition(String);
 
 impl Exposition {
-    /// Begins a family of samples; `kind` is `counter`, `gauge` or `histogram`.
+    /// Begins a family of samples. `kind` is `counter`, `gauge` or `histogram`.
     pub fn family(&mut self, name: &str, kind: &str, help: &str) {
         self.push(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
     }
 
-    /// A sample with its labels.
+    /// Appends a sample with its labels.
     pub fn sample(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
         self.push(format_args!("{name}"));
         for (number, (label, text)) in labels.iter().enumerate() {
@@ -157,13 +158,13 @@ impl Exposition {
         self.push(format_args!("{} {value}\n", if labels.is_empty() { "" } else { "}" }));
     }
 
-    /// A family of one gauge without labels.
+    /// Appends a family of one gauge without labels.
     pub fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
         self.family(name, "gauge", help);
         self.sample(name, &[], value);
     }
 
-    /// A histogram without labels.
+    /// Appends a histogram without labels.
     pub fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
         self.family(name, "histogram", help);
         let (bucket, mut below) = (format!("{name}_bucket"), 0);
@@ -176,7 +177,7 @@ impl Exposition {
         self.sample(&format!("{name}_count"), &[], histogram.count);
     }
 
-    /// The whole text.
+    /// Returns the text.
     pub fn into_text(self) -> String {
         self.0
     }
@@ -187,8 +188,8 @@ impl Exposition {
     }
 }
 
-/// Writes the gauges of keys and pool where the text-file collector of node_exporter reads them. `now` is when they
-/// were counted.
+/// Writes the gauges of the keys and of the pool to `path`, for the textfile collector of node_exporter. `now`
+/// (Unix time) is when the keys were counted; the file gives it as the time it was written.
 pub fn write_file(path: &Path, counts: &KeyCounts, now: u64) -> Result<()> {
     let mut text = Exposition::default();
     counts.write_to(&mut text);
@@ -197,18 +198,19 @@ pub fn write_file(path: &Path, counts: &KeyCounts, now: u64) -> Result<()> {
     write_text("metrics_file", path, text)
 }
 
-/// Writes a file for the text-file collector, with mode 0644, in place of the one or the link that was there, never
-/// half. `setting` names the file. What is not of ours is left alone.
+/// Atomically replaces a file for the textfile collector, with mode 0644. A symbolic link at `path` is
+/// replaced, not followed. Anything that copr-keygen has not written is left alone, and is an error. `setting`
+/// is the setting that gives `path`.
 pub fn write_text(setting: &str, path: &Path, text: Exposition) -> Result<()> {
     let Some(name) = path.file_name() else {
         return Err(Error::Settings(format!("{setting}: {} names no file", path.display())));
     };
-    // The collector passes over names that do not end in .prom.
+    // The collector ignores files whose names do not end in .prom.
     let fresh = format!(".{}.{}", name.to_string_lossy(), std::process::id());
     let fresh = path.with_file_name(fresh);
     let written = replace(path, &fresh, text.into_text().as_bytes());
     written.map_err(|e| {
-        let _ = fs::remove_file(&fresh); // may not be there at all
+        let _ = fs::remove_file(&fresh); // it may not exist
         Error::io(format!("writing the metrics to {}, the {setting}", path.display()), e)
     })
 }
@@ -216,15 +218,16 @@ pub fn write_text(setting: &str, path: &Path, text: Exposition) -> Result<()> {
 fn replace(path: &Path, fresh: &Path, text: &[u8]) -> io::Result<()> {
     match fs::remove_file(fresh) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {} // of a process that had the same number and died
+        _ => {} // left by a process that had the same PID and died
     }
-    // Others may write to this directory: a link that lies in wait is not followed.
+    // Other users may write to this directory. `create_new` follows no symbolic link that one of them has
+    // placed here.
     let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(fresh)?;
     file.write_all(text)?;
     file.set_permissions(Permissions::from_mode(0o644))?;
     file.sync_all()?;
     match fs::symlink_metadata(path) {
-        // Somebody reads from a pipe, or means something by a device.
+        // Leave special files alone: a pipe may have a reader, and a device a purpose.
         Ok(found) if !found.is_file() && !found.is_symlink() => {
             let why = "what is there is no regular file, and was left alone; name another file";
             Err(io::Error::other(why))
@@ -238,9 +241,10 @@ fn replace(path: &Path, fresh: &Path, text: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Whether a file has the beginning of ours, or nothing in it.
+/// Whether the file begins like one of ours, or is empty.
 fn is_ours(path: &Path) -> io::Result<bool> {
-    // Another kind of file may have come into its place; a pipe would be waited for.
+    // The file may have been replaced since it was examined: follow no symbolic link, and do not block on a
+    // named pipe.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let mut beginning = Vec::new();

@@ -1,6 +1,6 @@
-//! The settings in effect: flag, else environment, else configuration file, else default.
-//! Every value passes as text through one parser per setting, wherever it came from. A value that
-//! is wrong fails the modes that need it, and no other.
+//! The settings in effect. In order of precedence, they come from flags, environment variables, the
+//! configuration file and the defaults. Wherever a value comes from, it is parsed as text by the one parser of
+//! its setting. An invalid value fails only the modes that need it.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,8 @@ pub use table::{ClusterSettings, SETTINGS, Settings, SigndSettings};
 pub use value::Value;
 use values::{absolute_path, state_dir};
 
-/// The settings of the `gpg:` program of obs-signd. Signing needs no other, so no other is looked at.
+/// The settings of `gpg-copr`, the `gpg:` program of obs-signd. Signing needs no others, so no others are
+/// parsed.
 #[derive(Debug)]
 pub struct GpgSettings {
     /// The directory of the keys.
@@ -34,10 +35,10 @@ pub struct GpgSettings {
 }
 
 impl Settings {
-    /// Reads flags, environment and configuration file.
+    /// Loads the settings from flags, environment and configuration file.
     ///
-    /// Fails with [`Error::Settings`] on an unreadable file, an unknown key in it, and a value of
-    /// `state_dir` or `log_level` that cannot be. Of other values see [`Value::get`].
+    /// Fails with [`Error::Settings`] if the file is unreadable or has an unknown key, or if `state_dir` or
+    /// `log_level` is invalid. For other invalid values, see [`Value::get`].
     pub fn load(
         flags: Flags,
         environment: impl Iterator<Item = (OsString, OsString)>,
@@ -47,7 +48,8 @@ impl Settings {
         Self::parse(layers)
     }
 
-    /// What a configuration file of this text alone would set; all of it must be right.
+    /// Returns the settings that a configuration file with this text would give by itself. Fails if any of them
+    /// is invalid.
     pub fn of_file(path: &Path, text: &str) -> Result<Self> {
         let mut layers = Layers::defaults(SETTINGS);
         layers.add_text(path, text)?;
@@ -59,27 +61,27 @@ impl Settings {
         }
     }
 
-    /// What is wrong with values, each in a sentence that says where it was set.
+    /// Returns what is wrong with invalid values, each as a sentence that says where the value was set.
     pub fn faults(&self) -> &[String] {
         &self.faults
     }
 
-    /// Whether keys that are made now can expire as `expire` says. No client is to be told that a field is
-    /// wrong which it did not send.
+    /// Fails if a key made now could not have the lifetime given by `expire`. Without this check, clients would
+    /// be told that a field is wrong which they did not send.
     pub fn check_expire(&self) -> Result<()> {
         let expiry = self.expire.get()?.expiry(clock::now()?);
         expiry.map(drop).map_err(|why| Error::Settings(format!("expire: {why}")))
     }
 
-    /// Logs what is wrong with settings that this mode does without.
+    /// Logs what is wrong with settings that this mode does not need.
     pub fn warn_of_faults(&self) {
         for fault in &self.faults {
             log::warn!("{fault}; whatever needs this setting fails");
         }
     }
 
-    /// Takes the sealing key that this process was given, if it was. To be called before privileges are
-    /// given up, as root may be the only one who can read it.
+    /// Reads the sealing key, if this process was given one. Must be called before privileges are dropped, as
+    /// only root may be able to read it.
     pub fn find_sealing_key(&mut self) -> Result<()> {
         let file = self.passphrase_key_file.get()?.as_deref();
         let (given, source) = match (credentials::read(CREDENTIAL)?, file) {
@@ -96,14 +98,14 @@ impl Settings {
         Ok(())
     }
 
-    /// The GnuPG programs.
+    /// Returns the GnuPG programs to use.
     pub fn gnupg(&self) -> Result<Gpg> {
         let (gpg, agent) = (self.gpg.get()?.clone(), self.gpg_agent.get()?.clone());
         Ok(Gpg::new(gpg, agent, *self.gpg_timeout.get()?)?)
     }
 
-    /// What the key store is told. Only the modes that make keys need `queue_timeout` and `pool_max_age`, and
-    /// they have looked at both before.
+    /// Returns the options of the key store. `queue_timeout` and `pool_max_age` default to zero if invalid:
+    /// only modes that make keys need them, and those have checked both before.
     pub fn keystore(&self) -> Result<keystore::Options> {
         Ok(keystore::Options {
             state_dir: self.state_dir.clone(),
@@ -116,7 +118,7 @@ impl Settings {
         })
     }
 
-    /// What the key store is told by the mode that signs with keys and makes none.
+    /// Returns the options of the key store for the mode that signs and makes no keys.
     pub fn signing(&self) -> Result<keystore::Options> {
         Ok(keystore::Options {
             state_dir: self.state_dir.clone(),
@@ -131,7 +133,7 @@ impl Settings {
 }
 
 impl GpgSettings {
-    /// Reads them. Whatever else is in the configuration file is passed over.
+    /// Loads these settings. Ignores everything else in the configuration file.
     pub fn load(
         flags: Flags,
         environment: impl Iterator<Item = (OsString, OsString)>,
@@ -222,7 +224,7 @@ mod tests {
         let allow = "127.0.0.1 *, unix:no-such-user user#*@copr.example.org @group#*";
         assert_eq!(origin("signd.allow"), Some(allow));
         assert_eq!(origin("signd.listen"), Some("[::1]:2 unix:/x"));
-        // TOML has more than one way to write a table.
+        // TOML has several ways to write a table.
         for text in ["signd.jobs = 3", "signd = { jobs = 3 }", "'signd'.'jobs' = '3'"] {
             assert_eq!(*load_file(text)?.signd.jobs.get()?, 3, "{text}");
         }
@@ -338,7 +340,7 @@ mod tests {
             "listen = 2.5",
             "log_level = 'loud'",
             "[section]\ngpg = '/other'",
-            // Not TOML at all.
+            // These are not TOML at all.
             "listen = localhost:5003",
             "jobs = 1\njobs = 2",
             "hook = '/x",

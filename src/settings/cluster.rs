@@ -1,4 +1,4 @@
-//! What it takes to ask the other hosts, from the settings of the table `[cluster]` and from credentials.
+//! Sets up access to etcd, from the settings of the table `[cluster]` and from credentials.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 use crate::systemd::credentials;
 
 impl Settings {
-    /// Takes what this process needs to ask other hosts, where there are others: credentials, which may be
-    /// readable by root only, and a sealed state. Nothing is asked yet.
+    /// Sets up access to etcd if this host shares its keys with others. Reads credentials, which only root may
+    /// be able to read, and checks that the state is sealed. Does not contact etcd yet.
     pub fn find_cluster(&mut self) -> Result<()> {
         let endpoints = self.cluster.endpoints.get()?.clone();
         if endpoints.is_empty() {
@@ -48,7 +48,7 @@ impl Settings {
         Ok(())
     }
 
-    /// The secret key of this host's certificate.
+    /// Reads the secret key that belongs to this host's certificate.
     fn secret_key(&self) -> Result<Option<Vec<u8>>> {
         let secret = match (credentials::read("cluster-key")?, self.cluster.key_file.get()?) {
             (Some(secret), _) => secret,
@@ -61,7 +61,8 @@ impl Settings {
     }
 }
 
-/// A certificate, which is for everybody to read.
+/// Reads a certificate, from the credential or else from the file of the setting. It is not secret, so the
+/// owner and mode of the file do not matter.
 fn public(
     credential: &str,
     setting: &str,

@@ -1,5 +1,5 @@
-//! What was written about settings, as text, and where: defaults, the configuration file, the
-//! environment, flags. What is set later wins.
+//! The texts of the settings and where each was set: in the defaults, the configuration file, the environment
+//! or a flag. Later layers override earlier ones.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -11,26 +11,28 @@ use super::value::Value;
 use super::values::state_dir;
 use crate::error::{Error, Result};
 
-/// The configuration file that is read when no other is named. It need not exist.
+/// The configuration file that is read if no other is given. It need not exist.
 pub const CONFIG_FILE: &str = "/etc/copr-keygen/config.toml";
 
 const ENVIRONMENT_PREFIX: &str = "COPR_KEYGEN_";
 
-/// A setting as it is documented.
+/// The documentation and default of a setting.
 #[derive(Debug)]
 pub struct Setting {
-    /// Its name: its key in the configuration file, behind the name of its table and a dot if it is in one.
+    /// The name of the setting: its key in the configuration file. In a table, the key is preceded by the name
+    /// of the table and a dot.
     pub name: &'static str,
-    /// Its text when it is not set; empty for none.
+    /// The text that applies if the setting is not set; empty for none.
     pub default: &'static str,
-    /// What stands between the members of an array when they become one text.
+    /// The separator with which the members of an array are joined to one text.
     pub joint: &'static str,
-    /// What it holds and what it is for: a paragraph of the manual page.
+    /// What the setting holds and what it is for, as a paragraph of the manual page.
     pub about: &'static str,
 }
 
 impl Setting {
-    /// The environment variable, without `COPR_KEYGEN_`: the name in capitals, with `_` for a dot.
+    /// Returns the environment variable, without `COPR_KEYGEN_`: the name in capitals, with dots replaced by
+    /// `_`.
     pub fn variable(&self) -> String {
         variable_of(self.name)
     }
@@ -40,7 +42,7 @@ fn variable_of(name: &str) -> String {
     name.replace('.', "_").to_uppercase()
 }
 
-/// What the command line set. Empty and `None` mean: nothing.
+/// The settings given on the command line. Empty and `None` mean that a flag was not given.
 #[derive(Debug, Default)]
 pub struct Flags {
     /// `--config`
@@ -53,32 +55,32 @@ pub struct Flags {
     pub signd_listen: Vec<String>,
 }
 
-/// What a parser makes of a text: a value, or what the text must be.
+/// The result of a parser: the value, or what the text must be.
 type Parsed<T> = std::result::Result<T, String>;
 
-/// A setting as it was written last.
+/// A setting as the last layer gives it.
 struct Written {
     name: &'static str,
     joint: &'static str,
     /// The text, or a sentence that says why there is none.
     text: Parsed<String>,
-    /// Where it was written, for the operator who corrects it.
+    /// Where the text was written, for the operator who has to correct it.
     source: String,
 }
 
-/// Every setting as it was written last.
+/// The settings, each as the last layer gives it.
 pub struct Layers {
     written: Vec<Written>,
     /// A sentence for each unknown setting in the configuration file.
     unknown_keys: Vec<String>,
-    /// Environment variables that look like settings of ours and are none.
+    /// Environment variables that begin like settings of ours but name none.
     pub unknown_variables: Vec<String>,
-    /// What is wrong with the values of settings that only some modes need.
+    /// What is wrong with values of settings that only some modes need.
     pub faults: Vec<String>,
 }
 
 impl Layers {
-    /// The defaults alone.
+    /// Creates the layer of the defaults.
     pub fn defaults(settings: &[Setting]) -> Self {
         let default = |setting: &Setting| Written {
             name: setting.name,
@@ -94,9 +96,9 @@ impl Layers {
         }
     }
 
-    /// Reads flags, environment and configuration file. Fails only when the file cannot be read or is not
-    /// TOML. A caller that needs only the settings `only` can do with a file that is not TOML, as long as
-    /// their lines are.
+    /// Adds the configuration file, the environment and the flags. Fails if the file cannot be read or is not
+    /// TOML. If the caller needs only the settings in `only`, the file need not be TOML as a whole: the lines
+    /// that set these are enough.
     pub fn read(
         mut self,
         flags: Flags,
@@ -181,7 +183,7 @@ impl Layers {
         }
     }
 
-    /// Takes what a configuration file says.
+    /// Adds the settings in `text`, the contents of a configuration file.
     pub fn add_text(&mut self, path: &Path, text: &str) -> Result<()> {
         let table: toml::Table = text
             .parse()
@@ -213,7 +215,7 @@ impl Layers {
         self.set(name, text, file.into());
     }
 
-    /// Notes a key that is no setting, and where it would be one.
+    /// Records an error for a key that is no setting, and says which setting was probably meant.
     fn refuse_key(&mut self, file: &str, name: &str) {
         let key = name.rsplit('.').next().unwrap_or(name);
         let same_variable = |known: &&str| variable_of(known) == variable_of(name);
@@ -237,12 +239,12 @@ impl Layers {
         self.unknown_keys.push(format!("{file}: {}: {why}", printable(name)));
     }
 
-    /// Fails when the configuration file sets a setting that does not exist: most likely a slip in its name.
+    /// Fails if the configuration file has an unknown setting. Most likely its name is mistyped.
     pub fn refuse_unknown(&self) -> Result<()> {
         self.unknown_keys.first().map_or(Ok(()), |why| Err(Error::Settings(why.clone())))
     }
 
-    /// Every setting in the order of the defaults: its name, its text, its source.
+    /// Returns the name, text and source of every setting, in the order of the defaults.
     pub fn origins(&self) -> Vec<(String, String, String)> {
         let origin = |written: &Written| {
             let text = written.text.clone().unwrap_or_default();
@@ -251,13 +253,13 @@ impl Layers {
         self.written.iter().map(origin).collect()
     }
 
-    /// The value of a setting that every mode needs.
+    /// Returns the value of a setting that every mode needs. Fails if it is invalid.
     pub fn every_mode<T>(&self, name: &str, parser: impl Fn(&str) -> Parsed<T>) -> Result<T> {
         self.parse(name, parser).map_err(Error::Settings)
     }
 
-    /// The value of a setting that some modes need. What is wrong with it is added to the faults; it is no
-    /// error here.
+    /// Returns the value of a setting that only some modes need. If it is invalid, adds this to the faults and
+    /// does not fail.
     pub fn some_modes<T>(
         &mut self,
         name: &str,
@@ -268,7 +270,8 @@ impl Layers {
         Ok(Value::new(parsed))
     }
 
-    /// As [`Layers::some_modes`], for a file that is written anew: it must not be one of the state.
+    /// Does the same as [`Layers::some_modes`] for a file that will be replaced. It must not be in the state
+    /// directory.
     pub fn outside_state(
         &mut self,
         name: &str,
@@ -291,13 +294,14 @@ impl Layers {
     }
 }
 
-/// Whether a file that is written at `path` is below `directory`, also where links lead there.
+/// Whether a file at `path` is below `directory`, after resolving symbolic links.
 fn is_below(path: &Path, directory: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     path.parent().is_some_and(|parent| real(parent).starts_with(real(directory)))
 }
 
-/// The lines that set one of `names`, in the place where they were.
+/// Returns the lines of `text` that set one of `names`, with empty lines for the others, so that line numbers
+/// stay right. Stops at the first table.
 fn lines_of(text: &str, names: &[&str]) -> String {
     let sets = |line: &str| {
         let name = line.split('=').next().unwrap_or_default();

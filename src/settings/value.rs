@@ -1,18 +1,18 @@
-//! The value of one setting, which may be wrong without anybody needing it.
+//! The value of one setting. It may be invalid, which is an error only where it is needed.
 
 use crate::error::{Error, Result};
 
-/// A value, or what is wrong with it: only a mode that needs the setting fails.
+/// A parsed value, or the reason why it is invalid. Only modes that need the setting fail.
 #[derive(Clone, Debug)]
 pub struct Value<T>(std::result::Result<T, String>);
 
 impl<T> Value<T> {
-    /// What a parser made of a text.
+    /// Wraps the result of a parser.
     pub(super) fn new(parsed: std::result::Result<T, String>) -> Self {
         Self(parsed)
     }
 
-    /// The value, or [`Error::Settings`] with what is wrong with it.
+    /// Returns the value. Fails with [`Error::Settings`] if it is invalid.
     pub fn get(&self) -> Result<&T> {
         self.0.as_ref().map_err(|fault| Error::Settings(fault.clone()))
     }

@@ -1,4 +1,5 @@
-//! The values of settings: from the text that somebody wrote to what it means, or to what it must be.
+//! Parsers for the values of settings. Each takes the text as written, and returns the value or a sentence on
+//! what it must be.
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -11,26 +12,26 @@ use log::LevelFilter;
 use crate::access_rule::AccessRule;
 use crate::listen_address::ListenAddress;
 
-/// The most keys of one length that are made in advance.
+/// The maximum number of keys of one length that are made in advance.
 const POOL_MAX: usize = 10_000;
 
-/// The longest duration: a hundred years of 365.25 days. Added to the time of now it is still a time.
+/// The longest duration: a hundred years of 365.25 days. Adding it to the current time does not overflow.
 const DURATION_MAX: Duration = Duration::from_secs(100 * 31_557_600);
 
-/// Asked for once: the answer is in several files of the cgroups.
+/// The number of available cores. Determined once, because this reads several files of the cgroups.
 static CORES: LazyLock<usize> =
     LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
 
-/// A value, or what it must be.
+/// A value, or a sentence on what it must be.
 type Result<T> = std::result::Result<T, String>;
 
-/// Addresses, at least one.
+/// Parses one or more addresses.
 pub fn listen_addresses(text: &str) -> Result<Vec<ListenAddress>> {
     let addresses: Vec<_> = text.split_whitespace().map(str::parse).collect::<Result<_>>()?;
     if addresses.is_empty() { Err("must name at least one address".into()) } else { Ok(addresses) }
 }
 
-/// The state directory, as an absolute path.
+/// Parses the state directory. A relative path is made absolute.
 pub fn state_dir(text: &str) -> Result<PathBuf> {
     match text {
         text if text.trim().is_empty() => Err("must not be empty".into()),
@@ -38,12 +39,12 @@ pub fn state_dir(text: &str) -> Result<PathBuf> {
     }
 }
 
-/// An absolute path.
+/// Parses an absolute path.
 pub fn absolute_path(text: &str) -> Result<PathBuf> {
     optional_path(text)?.ok_or_else(|| "must not be empty".into())
 }
 
-/// An absolute path, or empty for none.
+/// Parses an absolute path; an empty text means none.
 pub fn optional_path(text: &str) -> Result<Option<PathBuf>> {
     match Path::new(text) {
         _ if text.is_empty() => Ok(None),
@@ -52,17 +53,17 @@ pub fn optional_path(text: &str) -> Result<Option<PathBuf>> {
     }
 }
 
-/// Words, or none.
+/// Parses words; there may be none.
 pub fn words(text: &str) -> Result<Vec<String>> {
     Ok(text.split_whitespace().map(str::to_owned).collect())
 }
 
-/// Members of etcd, or none.
+/// Parses members of etcd; there may be none.
 pub fn endpoints(text: &str) -> Result<Vec<Endpoint>> {
     text.split_whitespace().map(str::parse).collect()
 }
 
-/// What names in etcd begin with.
+/// Parses the prefix of names in etcd.
 pub fn prefix(text: &str) -> Result<String> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
     match text {
@@ -73,7 +74,7 @@ pub fn prefix(text: &str) -> Result<String> {
     }
 }
 
-/// The name of a host; that of this one where the text is empty.
+/// Parses the name of a host. An empty text means the name of this host.
 pub fn host_name(text: &str) -> Result<String> {
     let own = || nix::unistd::gethostname().ok()?.into_string().ok();
     let name = if text.is_empty() { own().unwrap_or_default() } else { text.to_owned() };
@@ -84,18 +85,18 @@ pub fn host_name(text: &str) -> Result<String> {
     }
 }
 
-/// Rules between commas or line breaks, or none.
+/// Parses access rules, separated by commas or line breaks; there may be none.
 pub fn access_rules(text: &str) -> Result<Vec<AccessRule>> {
     let rules = text.split([',', '\n']).filter(|rule| !rule.trim().is_empty());
     rules.map(str::parse).collect()
 }
 
-/// `true` or `false`.
+/// Parses `true` or `false`.
 pub fn yes_or_no(text: &str) -> Result<bool> {
     text.parse().map_err(|_| "must be true or false".into())
 }
 
-/// How many at once; one per core for 0.
+/// Parses a number of jobs to run at once; 0 means one per core.
 pub fn jobs(text: &str) -> Result<usize> {
     match text.parse() {
         Ok(0) => Ok(*CORES),
@@ -104,7 +105,7 @@ pub fn jobs(text: &str) -> Result<usize> {
     }
 }
 
-/// A duration, of which the clock can count as much as anybody waits.
+/// Parses a duration of at most a hundred years.
 pub fn duration(text: &str) -> Result<Duration> {
     match humantime::parse_duration(text) {
         Ok(duration) if duration <= DURATION_MAX => Ok(duration),
@@ -112,7 +113,7 @@ pub fn duration(text: &str) -> Result<Duration> {
     }
 }
 
-/// A duration longer than nothing.
+/// Parses a duration greater than zero.
 pub fn positive_duration(text: &str) -> Result<Duration> {
     match duration(text)? {
         Duration::ZERO => Err("must be longer than nothing".into()),
@@ -120,7 +121,7 @@ pub fn positive_duration(text: &str) -> Result<Duration> {
     }
 }
 
-/// `LENGTH:COUNT`, any number of them.
+/// Parses any number of words `LENGTH:COUNT`.
 pub fn stock(text: &str) -> Result<Vec<Stock>> {
     let parse = |word: &str| {
         let (length, count) = word.split_once(':')?;
@@ -136,7 +137,7 @@ pub fn stock(text: &str) -> Result<Vec<Stock>> {
     if stocks.iter().enumerate().any(twice) { Err(wrong()) } else { Ok(stocks) }
 }
 
-/// The least important level that is logged.
+/// Parses the log level, the least important one that is logged.
 pub fn log_level(text: &str) -> Result<LevelFilter> {
     text.parse().map_err(|_| "must be off, error, warn, info, debug or trace".into())
 }
