@@ -1,5 +1,5 @@
-//! Access rules as settings write them: which clients may ask for which identities. Parsing a rule looks up no
-//! user and no name; the program that uses the rule does so when it starts.
+//! Access rules as settings write them: which clients may ask for which identities. Parsing a rule does not
+//! look up its user; the service does so when it starts. Host names are not accepted.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

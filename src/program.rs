@@ -48,7 +48,7 @@ pub fn run_mode(common: Common, run: impl FnOnce(Result<Settings>) -> Result<()>
     end(interrupt::watch().and_then(|()| run(settings)))
 }
 
-/// Replaces this process by `copr-keygen-signd`, which takes the same command line. Returns only on failure.
+/// Replaces this process with `copr-keygen-signd`, which takes the same command line. Returns only on failure.
 pub fn become_signd(style: Style) -> ExitCode {
     let failure = exec_beside(SIGND);
     journal::init(LevelFilter::Error, style);
@@ -71,7 +71,7 @@ pub fn beside(name: &str) -> io::Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name(name))
 }
 
-/// Replaces this process by the program `name` in the same directory. Returns only on failure.
+/// Replaces this process with the program `name` in the same directory. Returns only on failure.
 fn exec_beside(name: &str) -> Result<()> {
     let program = beside(name).map_err(|e| Error::io("finding this program", e))?;
     let mut arguments = std::env::args_os();
@@ -83,7 +83,7 @@ fn exec_beside(name: &str) -> Result<()> {
 fn end(result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // A reader like that of `list | head` has closed the pipe because it has seen enough.
+        // The reader of our output has closed the pipe because it has seen enough, as in `list | head`.
         Err(Error::Gpg(gpg::Error::Io { source, .. }))
             if source.kind() == io::ErrorKind::BrokenPipe =>
         {
@@ -111,9 +111,8 @@ pub fn flags(common: Common) -> Flags {
     Flags { config: common.config, state_dir: common.state_dir, ..Flags::default() }
 }
 
-/// Restricts access to the process, its files and its memory. Files that it and its children create are
-/// readable by their owner only, and neither process leaves a core dump. Only root may read the memory of this
-/// process.
+/// Protects the secrets of this process. Files that it and its children create are accessible to their owner
+/// only, and none of them leaves a core dump. Only root may read the memory of this process.
 pub fn harden() {
     use nix::sys::prctl::set_dumpable;
     use nix::sys::resource::{Resource, setrlimit};

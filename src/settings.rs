@@ -66,8 +66,8 @@ impl Settings {
         &self.faults
     }
 
-    /// Fails if a key made now could not have the lifetime given by `expire`. Without this check, clients would
-    /// be told that a field is wrong which they did not send.
+    /// Fails if a key made now could not have the lifetime given by `expire`. Otherwise, clients would be told
+    /// that a field is wrong which they did not send.
     pub fn check_expire(&self) -> Result<()> {
         let expiry = self.expire.get()?.expiry(clock::now()?);
         expiry.map(drop).map_err(|why| Error::Settings(format!("expire: {why}")))

@@ -37,7 +37,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// Returns the name of the scope in the file.
+    /// Returns the scope as it is written in the file.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Generate => "generate",
@@ -164,7 +164,7 @@ pub fn parse_name(text: &str) -> std::result::Result<String, &'static str> {
     Ok(text.into())
 }
 
-/// Returns the hash of a token, which is written in clear or as `sha256:` and its hash.
+/// Parses a token, written in the clear or as `sha256:` and its hash. Returns the hash.
 fn parse_token(text: &str) -> std::result::Result<[u8; 32], &'static str> {
     if let Some(digits) = text.strip_prefix("sha256:") {
         let decoded =

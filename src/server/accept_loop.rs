@@ -27,7 +27,7 @@ const ACCEPT_BATCH: usize = 64;
 
 /// A protocol that is spoken over the connections, as far as the accept loop is concerned.
 pub trait Protocol: Send + Sync + 'static {
-    /// Serves a connection until it ends, in a thread that serves no other connection meanwhile.
+    /// Serves a connection, in a thread that serves no other one meanwhile.
     fn serve(&self, admitted: &Admitted);
 
     /// Refuses a connection that got no place in the table. Must not block, as the accepting thread calls this.

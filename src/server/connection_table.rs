@@ -91,7 +91,8 @@ impl ConnectionTable {
         self.lock().open.len()
     }
 
-    /// Returns when the last connection ended, or `None` while one is open.
+    /// Returns when the last connection ended (at first, when the table was created), or `None` while one is
+    /// open.
     pub fn idle_since(&self) -> Option<Instant> {
         let entries = self.lock();
         entries.open.is_empty().then_some(entries.last_end)

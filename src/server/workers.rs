@@ -32,7 +32,7 @@ struct WorkQueue {
 }
 
 impl Workers {
-    /// Creates an empty set of threads. `serve` is called with each connection and serves it until it ends.
+    /// Creates an empty set of threads. `serve` is called with each connection.
     pub fn new(serve: impl Fn(Admitted) + Send + Sync + 'static) -> Arc<Self> {
         let (queue, handed) = (Mutex::default(), Condvar::new());
         Arc::new(Self { serve: Box::new(serve), queue, handed })

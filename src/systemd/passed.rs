@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 /// The directories, in order, in which systemd looks for a credential whose source is not an absolute path
-/// (systemd.exec(5)). Before version 254, systemd looked for an unencrypted credential in the last three only.
+/// (systemd.exec(5)). Before version 254, systemd looked for an unencrypted credential only in those without
+/// `.encrypted`.
 const STORES: [&str; 8] = [
     "etc/credstore.encrypted",
     "run/credstore.encrypted",
