@@ -1,5 +1,5 @@
-//! Metrics in the text format of Prometheus (0.0.4): how many keys there are and how long they last. `GET
-//! /metrics` returns them, and a file has them for node_exporter. They contain no names of keys.
+//! Metrics in the text format of Prometheus (0.0.4): how many keys there are and how long they last.
+//! `GET /metrics` returns them, and a file has them for node_exporter. They contain no names of keys.
 
 use std::fmt::{Display, Write as _};
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -199,8 +199,8 @@ pub fn write_file(path: &Path, counts: &KeyCounts, now: u64) -> Result<()> {
 }
 
 /// Atomically replaces a file for the textfile collector, with mode 0644. A symbolic link at `path` is
-/// replaced, not followed. Anything that copr-keygen has not written is left alone, and is an error. `setting`
-/// is the setting that gives `path`.
+/// replaced, not followed. Fails and leaves a file alone if it is neither empty nor written by copr-keygen.
+/// `setting` is the setting that gives `path`.
 pub fn write_text(setting: &str, path: &Path, text: Exposition) -> Result<()> {
     let Some(name) = path.file_name() else {
         return Err(Error::Settings(format!("{setting}: {} names no file", path.display())));

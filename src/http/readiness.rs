@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use gpg::locks::unpoisoned;
 
 /// How long a check may take before the service reports that it gets no answer. A network file system whose
-/// server is away blocks forever, and so does an etcd without a leader.
+/// server is away makes everybody wait, and so does an etcd without a leader.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The result of the last check.

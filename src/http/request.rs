@@ -13,7 +13,7 @@ use crate::systemd::credentials::Secret;
 
 /// The maximum size of the request line and the headers, in bytes.
 const HEAD_MAX: usize = 16 * 1024;
-/// The first capacity of the buffer, in bytes. Nearly every head fits, with a small body.
+/// The initial capacity of the buffer, in bytes. Nearly every head fits, with a small body.
 const HEAD_COMMON: usize = 2048;
 /// The maximum number of headers.
 const HEADERS_MAX: usize = 64;

@@ -1,5 +1,5 @@
-//! Answers. tiny_http writes their heads, with two flaws that are corrected here: it cannot write `Connection:
-//! close`, and it always writes a length if the body is not chunked.
+//! Answers. tiny_http writes their heads, with two flaws that are corrected here. It cannot write
+//! `Connection: close`, and it always writes a length if the body is not chunked.
 
 use std::io::{self, Write};
 
@@ -142,8 +142,8 @@ impl<'a> Answer<'a> {
         }
         let mut head = Vec::with_capacity(512);
         response.raw_print(&mut head, version, &[], true, None)?;
-        // A stream that ends with the connection has no length, and neither has an answer without content (RFC
-        // 9110, 8.6).
+        // RFC 9110, 8.6: an answer without content has no length. Neither has a stream that ends with the
+        // connection.
         if self.status == 204 || (self.is_stream() && !is_chunked) {
             let kept = head.strip_suffix(b"Content-Length: 0\r\n\r\n").map(<[u8]>::len);
             head.truncate(kept.ok_or_else(|| io::Error::other("the head has another end"))?);

@@ -31,8 +31,7 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// Returns the environment variable, without `COPR_KEYGEN_`: the name in capitals, with dots replaced by
-    /// `_`.
+    /// Returns the environment variable, without `COPR_KEYGEN_`: the name in capitals, with `_` for dots.
     pub fn variable(&self) -> String {
         variable_of(self.name)
     }
