@@ -1,4 +1,4 @@
-//! `copr-keygen backup`: an encrypted archive of the keys. Nothing but gpg is given the archive in the clear.
+//! `copr-keygen backup`: writes an encrypted archive of the keys. The archive in the clear goes to gpg alone.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -20,16 +20,16 @@ use crate::cli::Backup;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 
-/// Longer than any certificate with a purpose here.
+/// The largest recipient file that is accepted, in bytes; any reasonable certificate is shorter.
 const RECIPIENT_MAX: u64 = 1024 * 1024;
 
-/// How long gpg may take to look at one certificate.
+/// The time limit for gpg to check one certificate.
 const LOOK_TIME: Duration = Duration::from_secs(10);
 
-/// A recipient's file and its content.
+/// The path of a recipient's certificate, and its content.
 pub type Recipient = (PathBuf, Vec<u8>);
 
-/// Reads the certificates the archive will be encrypted to.
+/// Reads the certificates to which the archive will be encrypted.
 pub fn read_recipients(files: &[PathBuf]) -> Result<Vec<Recipient>> {
     let read = |path: &PathBuf| {
         let failed = |e| Error::io(format!("reading the recipient {}", path.display()), e);
@@ -45,7 +45,7 @@ pub fn read_recipients(files: &[PathBuf]) -> Result<Vec<Recipient>> {
     files.iter().map(read).collect()
 }
 
-/// Writes the archive.
+/// Writes the archive and reports what is in it.
 pub fn run(settings: &Settings, options: &Backup, recipients: &[Recipient]) -> Result<()> {
     let to_stdout = options.to == Path::new("-");
     if to_stdout && options.json {
@@ -72,12 +72,12 @@ pub fn run(settings: &Settings, options: &Backup, recipients: &[Recipient]) -> R
     }
 }
 
-/// A finished archive, before it gets its name.
+/// What was written into a finished archive.
 struct Written {
     header: Header,
     archived: usize,
     unchanged: usize,
-    /// Keys that are not in the archive.
+    /// The keys that could not be read, as JSON entries; the archive lacks them.
     failed: Vec<Value>,
 }
 
@@ -118,8 +118,9 @@ fn write(
 ) -> Result<Written> {
     let now = clock::believed()?;
     let since = options.since.map(|moment| moment.before(now));
-    // A backup under a clock that was ahead prints such a time for the next one, which would leave out what is made
-    // until then. Clocks of a host are a day apart at most.
+    // If the clock was ahead during a backup, that backup suggests a `--since` in the future. The next
+    // increment would miss every key made before that time. Allow one day: no two clocks of a host differ by
+    // more.
     if let Some(since) = since.filter(|since| *since > now + clock::DAY) {
         return Err(Error::Usage(format!(
             "--since {} is still to come; if the clock was ahead then, back everything up, without --since",
@@ -145,8 +146,8 @@ fn write(
         })
     });
     let (encryption, _) = out.into_parts();
-    // Where gpg stopped reading, its own words explain why. Any other failure ends gpg early, and no tool takes
-    // the unfinished output for an archive.
+    // If gpg stopped reading, report its own message, which says why. After any other failure gpg ends early,
+    // and no tool accepts its unfinished output as an archive.
     let header = match header {
         Err(e) if !encryption.is_broken() => return Err(e),
         header => {
@@ -157,7 +158,7 @@ fn write(
     Ok(Written { header, archived, unchanged, failed })
 }
 
-/// Puts the certificates where gpg can read them, checked.
+/// Writes the certificates to files that gpg can read, and has gpg check each.
 fn put_recipients(work: &Workplace, recipients: &[Recipient]) -> Result<Vec<PathBuf>> {
     let put = |(number, (path, bytes)): (usize, &Recipient)| {
         let file = work.path().join(format!("recipient-{number}"));
@@ -171,10 +172,10 @@ fn put_recipients(work: &Workplace, recipients: &[Recipient]) -> Result<Vec<Path
     recipients.iter().enumerate().map(put).collect()
 }
 
-/// Where the archive goes: a file that has its name once it is whole, or stdout.
+/// The destination of the archive: stdout, or a file that gets its final name once it is complete.
 struct Target {
     path: PathBuf,
-    /// The name of the file until then.
+    /// The name of the file until it is complete; `None` for stdout.
     part: Option<PathBuf>,
     out: File,
 }
@@ -217,7 +218,7 @@ impl Target {
         Ok(Self { path: path.into(), part: Some(part), out })
     }
 
-    /// Where gpg writes to.
+    /// Returns the path that gpg writes to, or "stdout", for messages.
     fn name(&self) -> &Path {
         self.part.as_ref().unwrap_or(&self.path)
     }
@@ -227,7 +228,8 @@ impl Target {
         cloned.map(Stdio::from).map_err(|e| Error::io("handing the output to gpg", e))
     }
 
-    /// Gives the finished archive its name, durably; returns its size in bytes, where it has one.
+    /// Syncs the finished archive and gives it its final name, durably. Returns its size in bytes; `None` for
+    /// stdout.
     fn finish(self) -> Result<Option<u64>> {
         let Self { path, part: Some(part), out } = self else { return Ok(None) };
         let failed = |e| Error::io(format!("finishing {}", path.display()), e);

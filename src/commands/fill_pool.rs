@@ -1,5 +1,5 @@
-//! `copr-keygen fill-pool`: makes secret keys in advance, and stops at once when told to. Off systemd,
-//! `serve` does the same in a thread of its own.
+//! `copr-keygen fill-pool`: makes secret keys in advance, and stops as soon as a signal arrives. Without
+//! systemd, `serve` does the same in a thread.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use crate::error::{Error, Result};
 use crate::http::Service;
 use crate::settings::Settings;
 
-/// How often the thread looks whether keys have been taken, in milliseconds.
+/// The interval at which the thread checks whether keys were taken from the pool, in milliseconds.
 const LOOK_AGAIN: u16 = 1000;
 
-/// How long it waits after a failure.
+/// The pause of the thread after a failure, in milliseconds.
 const AFTER_FAILURE: u16 = 30_000;
 
-/// Fills the pool once.
+/// Fills the pool once and returns.
 pub fn run(settings: &Settings) -> Result<()> {
     settings.pool_max_age.get()?;
     let store = state::open(settings)?;
@@ -35,7 +35,7 @@ pub fn run(settings: &Settings) -> Result<()> {
     if is_full { Ok(()) } else { interrupt::check(|| "the pool is not full yet".into()) }
 }
 
-/// A thread that keeps the pool full until this is dropped.
+/// A thread that keeps the pool full until this value is dropped.
 #[derive(Debug)]
 pub struct Filler {
     stop: Arc<EventFd>,
@@ -43,7 +43,7 @@ pub struct Filler {
 }
 
 impl Filler {
-    /// Starts it.
+    /// Starts a thread that keeps the pool filled with `stock`.
     pub fn start(service: Arc<Service>, stock: Vec<Stock>) -> Result<Self> {
         let failed = |e| Error::io("starting the thread that fills the pool", e);
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
@@ -60,7 +60,7 @@ impl Filler {
 impl Drop for Filler {
     fn drop(&mut self) {
         if let (Ok(_), Some(thread)) = (self.stop.write(1), self.thread.take()) {
-            let _ = thread.join(); // a panic there has been printed
+            let _ = thread.join(); // a panic of the thread has been printed already
         }
     }
 }

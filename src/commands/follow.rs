@@ -1,5 +1,5 @@
-//! `copr-keygen follow`: this host has every key that other hosts make, change or remove. Here is when it asks etcd;
-//! what it does with the answers is in `take_over`.
+//! `copr-keygen follow`: keeps this host up to date with the keys that other hosts make, change or remove.
+//! This file decides when to ask etcd; `take_over` acts on the answers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,16 +18,16 @@ use crate::error::{Error, Result};
 use crate::settings::Settings;
 use crate::systemd::notify::Notifier;
 
-/// How often it is written how far this host has followed.
+/// The interval at which `cluster.json` records how far this host has followed.
 const WRITE: Duration = Duration::from_secs(15);
-/// How long to wait before etcd is asked again that has not answered.
+/// The pause before etcd is asked again after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How often keys are tried again that could not be taken over.
+/// The interval at which refused keys are tried again.
 const AGAIN: Duration = Duration::from_secs(60);
-/// How soon, when another process of this host had one in its hands.
+/// The pause before a key is tried again that another process of this host held.
 const SOON: Duration = Duration::from_millis(500);
 
-/// Follows until it is told to stop, or until this host is whole.
+/// Follows the other hosts until a signal; with `--once` or `--seed`, compares all keys once and returns.
 pub fn run(settings: &Settings, options: &Follow) -> Result<()> {
     let Some(directory) = settings.cluster_directory.clone() else {
         return Err(Error::Settings(
@@ -63,10 +63,11 @@ pub fn run(settings: &Settings, options: &Follow) -> Result<()> {
         return follower.conclude();
     }
     let _alone = Followed::hold(&settings.state_dir)?;
-    // The number comes back with a process that was killed.
+    // Write the number of this host first. A process that restarts after a kill then presents the same
+    // number, and can take over its own lease.
     follower.write()?;
     let directory = Arc::clone(&follower.directory);
-    // Whether etcd answers is no matter of this host.
+    // Report readiness before etcd has answered: whether it does is no matter of this host.
     follower.notifier.ready();
     loop {
         match follower.session(&directory, &host) {
@@ -88,7 +89,7 @@ pub fn run(settings: &Settings, options: &Follow) -> Result<()> {
     }
 }
 
-/// What follows.
+/// The state of a run of `follow`.
 struct Follower<'a> {
     settings: &'a Settings,
     store: Store,
@@ -96,18 +97,18 @@ struct Follower<'a> {
     jobs: usize,
     followed: Followed,
     notifier: Notifier,
-    /// Keys that could not be taken over.
+    /// The keys that could not be taken over, by name.
     refused: BTreeMap<String, Refused>,
-    /// Keys that another process of this host had in its hands, and the revisions of their values.
+    /// The keys that another process of this host held, with the revisions of their values in etcd.
     in_use: BTreeMap<NameEmail, u64>,
-    /// Keys that were made, changed or removed here.
+    /// The number of keys that this run made, changed or removed here.
     taken: usize,
-    /// Why it does not follow at the moment, as it was said.
+    /// The reason why this host does not follow at the moment, as it was last logged. Empty while it follows.
     waits_for: String,
 }
 
 impl Follower<'_> {
-    /// Follows until something fails.
+    /// Compares everything once, then watches etcd until a failure or a signal.
     fn session(&mut self, directory: &Directory, host: &str) -> Result<()> {
         directory.prove()?;
         let lease = self.take_host(directory, host)?;
@@ -126,7 +127,8 @@ impl Follower<'_> {
                 }
                 Err(e) => return Err(e.into()),
             };
-            // One that was restored while nobody watched says nothing before it has come as far as this host.
+            // An etcd that was restored from a snapshot while no watch was open is behind this host. A watch
+            // stays silent until its revision has caught up, so compare everything instead.
             if self.followed.is_ahead_of(&directory.now()?) {
                 lease.keep_while(|| self.compare())?;
                 continue;
@@ -138,7 +140,7 @@ impl Follower<'_> {
                 match watch.wait() {
                     Ok(Some(changes)) => self.take_changes(changes)?,
                     Ok(None) => {
-                        // Whoever ends it at once is not asked at once again.
+                        // Do not ask in a tight loop when a server ends every watch at once.
                         std::thread::sleep(PAUSE.saturating_sub(begun.elapsed()));
                         break;
                     }
@@ -156,7 +158,10 @@ impl Follower<'_> {
         self.write()
     }
 
-    /// Takes the name of this host. A host that was replaced by this one is waited out.
+    /// Takes the lease on the name of this host. When this host replaces another one, waits until the lease
+    /// of that one has expired.
+    ///
+    /// Fails with [`Error::Settings`] when the name is still taken then: another host uses it.
     fn take_host<'d>(&mut self, directory: &'d Directory, host: &str) -> Result<Lease<'d>> {
         let deadline = Instant::now() + LEASE_TIME + KEEP;
         loop {
@@ -174,7 +179,8 @@ impl Follower<'_> {
         }
     }
 
-    /// What is due now and then.
+    /// Does the periodic work: tells the watchdog, keeps the lease, writes `cluster.json`, retries refused
+    /// keys.
     fn keep(&mut self, lease: &Lease, clocks: &mut Clocks) -> Result<()> {
         self.notifier.alive(&self.words());
         if clocks.kept.elapsed() >= KEEP {
@@ -225,14 +231,14 @@ impl Follower<'_> {
     }
 }
 
-/// A key that could not be taken over.
+/// Why a key could not be taken over.
 struct Refused {
     why: String,
-    /// Of the value in etcd.
+    /// The revision of its value in etcd.
     revision: u64,
 }
 
-/// When something was done last.
+/// When each part of the periodic work was last done.
 struct Clocks {
     kept: Instant,
     written: Instant,

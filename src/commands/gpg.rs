@@ -1,6 +1,6 @@
-//! `copr-keygen gpg`, also called as `gpg-copr`: the `gpg:` program of obs-signd. Finds out whose
-//! key a gpg command line is about and becomes gpg with that key's keyring and the shared agent.
-//! Prints nothing of its own unless it refuses; a user from outside never becomes an option.
+//! `copr-keygen gpg`, also called as `gpg-copr`: the `gpg:` program of obs-signd. Finds the key that a gpg
+//! command line is about, then executes gpg with the keyring of that key and the shared agent. Prints nothing
+//! of its own unless it refuses the command line. A user from outside never becomes an option of gpg.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
@@ -19,11 +19,11 @@ use crate::error::{Error, Result};
 use crate::privileges;
 use crate::settings::GpgSettings;
 
-/// Names under which the binary is this mode and all arguments are gpg's.
+/// The names under which the program runs as this mode and takes all its arguments as those of gpg.
 pub const CALLED_AS: [&str; 2] = ["gpg-copr", "gpg_copr.sh"];
 
-/// Runs gpg with `arguments`. Where one key is meant, gpg takes this process over and nothing is
-/// returned but the failure to do so; else the first exit status that was not 0.
+/// Runs gpg with `arguments`. For a single key, gpg replaces this process, so only a failure to execute it
+/// returns. For several keys, gpg runs once for each; returns the first exit status that is not 0.
 pub fn run(settings: &GpgSettings, arguments: Vec<OsString>) -> Result<ExitCode> {
     let host = SignHost::new(settings);
     if host.is_foreign(std::env::var_os("GNUPGHOME")) {
@@ -33,14 +33,14 @@ pub fn run(settings: &GpgSettings, arguments: Vec<OsString>) -> Result<ExitCode>
     if old_keyring(host.agent_home.path())?.is_some() {
         privileges::become_owner(&settings.state_dir)?;
         if !host.has_taken_over(&arguments) {
-            // The old service signs with its keys: as its own gpg-copr did.
+            // The old service still signs with its own keys: call gpg as its gpg-copr did.
             let mut gpg = Command::new(&settings.gpg);
             gpg.arg("--homedir").arg(host.agent_home.path()).arg("--no-auto-check-trustdb");
             return Err(become_gpg(gpg.args(arguments)));
         }
     }
     let call = arguments::parse(&arguments).map_err(Error::Arguments)?;
-    // Where there is no state, every user would be one without a key.
+    // In a missing state, every user would seem to have no key.
     if !matches!(call, Call::AboutGpg) {
         state::require_state(&settings.state_dir)?;
     }
@@ -55,7 +55,7 @@ pub fn run(settings: &GpgSettings, arguments: Vec<OsString>) -> Result<ExitCode>
         }
         Call::Read { options, users } => {
             let of_signd = is_of_signd(&options);
-            // signd looks a key up in this way, and in no other, before its agent signs.
+            // signd looks up a key with this option, and only with this one, before its agent signs.
             if options.iter().any(|option| option == "--locate-key") {
                 host.check_agent_home()?;
             }
@@ -73,18 +73,18 @@ pub fn run(settings: &GpgSettings, arguments: Vec<OsString>) -> Result<ExitCode>
     }
 }
 
-/// The keys of this host as gpg is to see them.
+/// The keys of this host and the gpg that is to use them.
 struct SignHost<'a> {
     gpg: &'a Path,
     agent_home: AgentHome,
     homes: Homes,
 }
 
-/// A user of a gpg command line, found.
+/// What to tell gpg about a user of its command line.
 struct Selected {
-    /// The keyring of the user's key; `None` when there is no such key.
+    /// The keyring of the user's key; `None` if the user has no key.
     pubring: Option<PathBuf>,
-    /// What to tell gpg in place of the user: can neither be an option nor mean another key.
+    /// The word that replaces the user. It can neither be taken for an option nor match another key.
     selector: OsString,
 }
 
@@ -97,19 +97,20 @@ impl<'a> SignHost<'a> {
         }
     }
 
-    /// Whether the caller wants a GnuPG home that is not ours.
+    /// Whether GNUPGHOME names another GnuPG home than that of the shared agent.
     fn is_foreign(&self, gnupghome: Option<OsString>) -> bool {
         let same = |a: &Path, b: &Path| match (a.canonicalize(), b.canonicalize()) {
             (Ok(a), Ok(b)) => a == b,
             _ => a == b,
         };
-        // gpg takes an empty one for none.
+        // gpg treats an empty GNUPGHOME as unset.
         gnupghome
             .is_some_and(|home| !home.is_empty() && !same(Path::new(&home), self.agent_home.path()))
     }
 
-    /// Whether an agent can sign here. The sandbox of signd keeps the directory it was given: where that was
-    /// moved away and made anew, no agent can be started, and gpg's own words would not tell why.
+    /// Fails if no agent runs in the agent's home and none can be started. signd's sandbox keeps the
+    /// directory that was there when signd started. If that was moved away and created anew, no agent can
+    /// start, and gpg's own message would not say why.
     fn check_agent_home(&self) -> Result<()> {
         match self.agent_home.lacks_agent() {
             None => Ok(()),
@@ -122,8 +123,8 @@ impl<'a> SignHost<'a> {
         }
     }
 
-    /// Whether these arguments are about one key that signd has been given by us. A certificate that somebody
-    /// put into `gnupg/` by hand keeps no such key from signing.
+    /// Whether these arguments name a single user whose secret key is already linked from `gnupg/` into
+    /// `keys/`. Such a key must sign even if somebody put a certificate into `gnupg/` by hand.
     fn has_taken_over(&self, arguments: &[OsString]) -> bool {
         let user = match arguments::parse(arguments) {
             Ok(Call::Sign { user, .. }) => user,
@@ -139,9 +140,9 @@ impl<'a> SignHost<'a> {
         })
     }
 
-    /// The key `user` means: a `name_email`, with or without angle brackets, else a fingerprint or
-    /// key ID, unless obs-signd asks: no client of it may have every key looked at. For anybody else
-    /// gpg is to say itself that there is no key.
+    /// Finds the key of `user`: a `name_email`, with or without angle brackets, or a fingerprint or key ID. A
+    /// key ID is not looked up for obs-signd: that reads every key, which none of its clients may cause. If
+    /// there is no key, the selection makes gpg itself report that.
     fn select(&self, user: &OsStr, of_signd: bool) -> Result<Selected> {
         let text = user.to_str().unwrap_or_default();
         let bare = text.strip_prefix('<').and_then(|text| text.strip_suffix('>')).unwrap_or(text);
@@ -155,7 +156,7 @@ impl<'a> SignHost<'a> {
         Ok(match found {
             Some((name_email, record)) => self.selected(&name_email, &record.fingerprint),
             None => {
-                // "=" makes gpg look for exactly this user ID, in a keyring without any.
+                // "=" makes gpg look for exactly this user ID. Without a keyring it finds nothing.
                 let mut selector = OsString::from("=");
                 selector.push(user);
                 Selected { pubring: None, selector }
@@ -168,28 +169,29 @@ impl<'a> SignHost<'a> {
         Selected { pubring, selector: fingerprint.as_str().into() }
     }
 
-    /// Every key.
+    /// Yields every key of this host.
     fn all(&self) -> Result<impl Iterator<Item = Result<Selected>>> {
         let find = |name_email: Result<NameEmail>| {
             let found = name_email.and_then(|name_email| {
                 let record = self.homes.find(&name_email)?;
                 Ok(record.map(|record| self.selected(&name_email, &record.fingerprint)))
             });
-            found.transpose() // one that is gone since the directory was read is passed over
+            found.transpose() // skips a key that was removed since the directory was read
         };
         Ok(self.homes.identities()?.filter_map(find))
     }
 
-    /// gpg in the shared agent home, and nothing in its environment that could lead it elsewhere.
+    /// Returns the command for gpg in the home of the shared agent, with an environment that cannot lead it
+    /// elsewhere.
     fn gpg(&self) -> Command {
         let mut gpg = Command::new(self.gpg);
         gpg.env_clear().env("LC_ALL", "C.UTF-8").env("PATH", "/usr/bin:/bin");
         gpg.arg("--homedir").arg(self.agent_home.path());
-        // Keyrings are only read here, so locks would only be left behind; and a key that is not
-        // here is not to be looked for on the network.
+        // Keyrings are only read here, so locks would only be left behind. A key that this host does not have
+        // must not be looked up on the network.
         gpg.args(["--no-auto-check-trustdb", "--trust-model=always", "--lock-never"]);
         gpg.args(["--auto-key-locate=clear,local", "--disable-dirmngr"]);
-        // Whatever /etc/gnupg/gpg.conf says to every gpg of the host.
+        // Overrides /etc/gnupg/gpg.conf, which applies to every gpg of the host.
         gpg.arg("--default-sig-expire=0");
         gpg
     }
@@ -203,19 +205,20 @@ impl<'a> SignHost<'a> {
     }
 }
 
-/// Whether this is how obs-signd looks for a key and signs. (Its `--export -a` is what an operator
-/// writes, too.)
+/// Whether the command line is one that obs-signd uses to look up a key or to sign. Its `--export -a` does
+/// not count, as operators use that too.
 fn is_of_signd(options: &[OsString]) -> bool {
     options.iter().any(|option| option == "--locate-key" || option == "--files-are-digests")
 }
 
-/// Replaces this process by gpg; returns only the reason why that failed.
+/// Replaces this process with gpg; returns only the error if that fails.
 fn become_gpg(gpg: &mut Command) -> Error {
     let program = gpg.get_program().into();
     Error::Gpg(gpg::Error::Missing { program, setting: "gpg", source: unblock_signals(gpg).exec() })
 }
 
-/// Runs one gpg after the other. One that fails, or a damaged home, does not stop the rest.
+/// Runs the commands one after another. Neither a failing gpg nor a damaged home stops the rest. Returns the
+/// first exit status that is not 0.
 fn run_each(commands: impl Iterator<Item = Result<Command>>) -> Result<ExitCode> {
     let mut worst = 0;
     for command in commands {

@@ -1,5 +1,5 @@
-//! Tells the operator's program which certificates have changed. A time stamp keeps track of the names it has
-//! got: after a run that was cut off, or a hook that failed, the next run tells the same names again.
+//! Runs the operator's hook with the names whose certificates have changed. A stamp file records how far the
+//! hook has been told. After an interrupted run or a failed hook, the next run tells it the same names again.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -18,17 +18,20 @@ use nix::sys::signal::Signal;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 
-/// In the state directory. Its modification time is when the last hook that succeeded was started.
+/// The name of the stamp file in the state directory. Its mtime is the time at which the last successful hook
+/// was started.
 const STAMP: &str = "hook-stamp";
 
-/// `changed` of a key is set shortly before the key is published. A key that another run publishes now may so
-/// seem to have changed earlier. A name told twice does no harm; a name never told does.
+/// The number of seconds by which runs of the hook overlap. A key's `changed` is set shortly before the key
+/// is published. A key that another run publishes now may therefore seem to have changed before this run.
+/// Telling a name twice does no harm; never telling it does.
 const OVERLAP: u64 = 60;
 
-/// How long a hook that was told to end may take to do so.
+/// The time that a hook has to end after SIGTERM.
 const END_TIME: Duration = Duration::from_secs(5);
 
-/// Looks at the settings of the hook and sets the first time stamp, before the first certificate is changed.
+/// Checks the settings of the hook and creates the stamp file if it is missing. To be called before the first
+/// certificate is changed.
 pub fn prepare(settings: &Settings) -> Result<()> {
     if settings.hook.get()?.is_none() {
         return Ok(());
@@ -40,15 +43,17 @@ pub fn prepare(settings: &Settings) -> Result<()> {
     }
 }
 
-/// Runs the hook, if there is one, when certificates have changed since it last succeeded.
+/// Runs the hook, if one is configured and certificates have changed since it last succeeded.
 ///
-/// Keys that have just been made are left out: the client that asked for them knows about them.
+/// Leaves out keys that have not changed since they were made: the client that asked for such a key knows of
+/// it.
 pub fn tell(settings: &Settings, catalog: &Catalog) -> Result<()> {
     let Some(hook) = settings.hook.get()? else { return Ok(()) };
     let stamp = stamp(settings);
     let now = clock::now()?;
     let since = match told_until(&stamp)?.unwrap_or(now) {
-        // The clock was ahead when the stamp was set, and all that changed since has an earlier date.
+        // The clock was ahead when the stamp was set, so every later change has an earlier date. Tell all
+        // names.
         until if clock::is_behind(now, until) => 0,
         until => until.saturating_sub(OVERLAP),
     };
@@ -60,10 +65,11 @@ pub fn tell(settings: &Settings, catalog: &Catalog) -> Result<()> {
                 names.push_str(key.name_email.as_str());
                 names.push('\n');
             }
-            // Damaged keys have been reported by the run before, and cannot be published.
+            // This run has already reported damaged keys, which cannot be published anyway.
             Ok(_) | Err(Error::Gpg(gpg::Error::DamagedHome { .. } | gpg::Error::Failed { .. })) => {
             }
-            // Whether this one has changed is not known, so the next run has to tell all of them again.
+            // It is unknown whether this key has changed, so leave the stamp: the next run must tell all
+            // names again.
             Err(e) => unread = unread.or(Some(e)),
         }
     }
@@ -77,7 +83,7 @@ pub fn tell(settings: &Settings, catalog: &Catalog) -> Result<()> {
     }
 }
 
-/// Why a hook is waited for no longer.
+/// Why the wait for a hook ended.
 enum Because {
     Ended,
     TimedOut,
@@ -88,7 +94,7 @@ fn run(hook: &Path, names: &str, limit: Duration) -> Result<()> {
     let again = "the next run tells it the same names again";
     let failed =
         |why: String| Err(Error::Partly(format!("the hook {} {why}; {again}", hook.display())));
-    // The output of the hook belongs into the log, not between our JSON.
+    // The output of the hook belongs in the log, not amid the JSON on stdout.
     let ours = || io::stderr().as_fd().try_clone_to_owned();
     let stdout = ours().map_or_else(|_| Stdio::null(), Stdio::from);
     let mut command = process::command(hook, false);
@@ -96,7 +102,8 @@ fn run(hook: &Path, names: &str, limit: Duration) -> Result<()> {
         Ok(child) => Group::new(child),
         Err(e) => return failed(format!("could not be started: {e}")),
     };
-    // A hook may read slowly, and it may end without reading all of the names, which is no failure.
+    // Write the names in a thread: a hook may read slowly. A hook that ends without reading all of them is no
+    // failure, so the result of the write is ignored.
     let (stdin, names) = (group.child.stdin.take(), names.to_owned());
     let tell = move || stdin.map(|mut stdin| stdin.write_all(names.as_bytes()));
     if let Err(e) = thread::Builder::new().spawn(tell) {
@@ -110,7 +117,7 @@ fn run(hook: &Path, names: &str, limit: Duration) -> Result<()> {
         group.terminate();
         if let Ok(ended) = pidfd_open(&group.child) {
             let mut fds = [PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
-            let _ = wait_readable(&mut fds, END_TIME); // it is killed next, ended or not
+            let _ = wait_readable(&mut fds, END_TIME); // it is killed next in any case
         }
     }
     match (because, group.finish()) {
@@ -128,7 +135,7 @@ fn run(hook: &Path, names: &str, limit: Duration) -> Result<()> {
     }
 }
 
-/// Waits for the end of the hook, for the deadline or for a signal.
+/// Waits until the hook ends, the deadline passes or a signal arrives.
 fn attend(group: &Group, deadline: Instant) -> io::Result<Because> {
     let ended = pidfd_open(&group.child)?;
     let told = interrupt::event().map_err(io::Error::other)?;

@@ -1,4 +1,4 @@
-//! `copr-keygen list`, `show` and `pubkey`: looking at keys. Nothing is ever changed.
+//! `copr-keygen list`, `show` and `pubkey`: show keys. They never change anything.
 
 use std::fmt::Write as _;
 
@@ -13,7 +13,7 @@ use crate::cli::{List, Order, Pubkey, Show};
 use crate::error::Result;
 use crate::settings::Settings;
 
-/// Lists keys.
+/// Lists the keys that match the filters, in the chosen order.
 pub fn list(settings: &Settings, options: List) -> Result<()> {
     let now = clock::now()?;
     let names = Filter { pattern: options.pattern, ..Filter::default() };
@@ -53,7 +53,7 @@ pub fn list(settings: &Settings, options: List) -> Result<()> {
     })
 }
 
-/// Warns of a clock that cannot be right. Recorded dates are shown all the same.
+/// Warns if the clock cannot be right. Recorded dates are shown all the same.
 fn doubt_clock(evidence: Option<String>) {
     let doubt = evidence.or_else(|| Some(clock::believed().err()?.to_string()));
     if let Some(words) = doubt {
@@ -74,7 +74,7 @@ fn row(key: &Key, now: u64) -> [String; 5] {
     ]
 }
 
-/// When a key expires, in words.
+/// Returns in words when a key expires; `expires` and `now` are Unix times.
 pub fn expiry(expires: Option<u64>, now: u64) -> String {
     match expires {
         None => "never".into(),
@@ -83,7 +83,7 @@ pub fn expiry(expires: Option<u64>, now: u64) -> String {
     }
 }
 
-/// Shows keys. Of several, one that cannot be shown does not stop the others.
+/// Shows keys. Of several keys, one that cannot be shown does not stop the others.
 pub fn show(settings: &Settings, options: &Show) -> Result<()> {
     let catalog = catalog(settings)?;
     let as_text = output::is_for_people(options.json);

@@ -1,4 +1,4 @@
-//! `copr-keygen make`: what `POST /gen_key` does, for an operator.
+//! `copr-keygen make`: does for an operator what `POST /gen_key` does for a client.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use crate::cli::Make;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 
-/// How long it may take to make a key, on a host that is busy with other keys.
+/// The time limit for making a key, ample for a host that is busy with other keys.
 const MAKE_TIME: Duration = Duration::from_secs(120);
 
-/// Makes the key, or says that there is one.
+/// Makes the key of an identity, or reports the key that exists.
 pub fn run(settings: &Settings, options: &Make) -> Result<()> {
     let usage = |error| match error {
         Error::Gpg(gpg::Error::Field { .. }) => Error::Usage(format!("{error}; nothing was done")),

@@ -1,5 +1,5 @@
-//! One file per mode; each reads like a table of contents. `signd` and `check` are modes of the program with libcrypto, so
-//! nothing here leads to them.
+//! The modes of the command line, one file per mode; each reads like a table of contents. `run` does not
+//! dispatch to `signd` and `check`: only `copr-keygen-signd`, which links libcrypto, runs them.
 
 mod backup;
 pub mod check;
@@ -33,11 +33,11 @@ use crate::error::{Error, Result};
 use crate::privileges;
 use crate::settings::Settings;
 
-/// Runs a mode that does one thing and ends. Started as root, it becomes the owner of the state
-/// first, so that nothing in there ever belongs to root.
+/// Runs a mode that does one thing and ends. When started as root, the process first becomes the owner of the
+/// state directory, so that root never owns a file in it.
 pub fn run(settings: Result<Settings>, command: Command) -> Result<()> {
     if let Command::Token(options) = command {
-        return token::run(&options); // needs neither settings nor a state
+        return token::run(&options); // needs neither settings nor a state directory
     }
     let mut settings = settings?;
     let result = run_with(&mut settings, command);
@@ -57,12 +57,12 @@ fn run_with(settings: &mut Settings, command: Command) -> Result<()> {
     find_sealing_key(settings, &command)?;
     find_cluster(settings, &command)?;
     let settings = &*settings;
-    // Certificates of recipients may lie where only root can read them.
+    // The recipients' certificates may be readable by root only, so read them before privileges are dropped.
     let recipients = match &command {
         Command::Backup(options) => backup::read_recipients(&options.recipient)?,
         _ => Vec::new(),
     };
-    // Only root can look at all the places where something may be left to do.
+    // Only root can look everywhere the old service may have left something to do.
     let steps = match &command {
         Command::Import(Import { from: None, .. }) => {
             old_service::steps(Path::new("/"), &settings.state_dir)
@@ -99,8 +99,8 @@ fn run_with(settings: &mut Settings, command: Command) -> Result<()> {
     }
 }
 
-/// Reads the key of sealed passphrases, which may be readable by root only. A mode that needs passphrases ends
-/// here when the key is a wrong one, before it has touched anything.
+/// Reads the key that seals passphrases, while this process may still be root: only root may be able to read
+/// it. With the wrong key, a mode that needs passphrases fails here, before it has changed anything.
 fn find_sealing_key(settings: &mut Settings, command: &Command) -> Result<()> {
     match command {
         Command::FillPool
@@ -119,17 +119,18 @@ fn find_sealing_key(settings: &mut Settings, command: &Command) -> Result<()> {
             settings.find_sealing_key()?;
             let passphrases = Passphrases::new(&settings.keystore()?);
             match passphrases.key() {
-                Some(_) => passphrases.verify(), // these look at every passphrase
+                Some(_) => passphrases.verify(), // these modes look at every passphrase
                 None => passphrases.verify_state(&Homes::new(&settings.state_dir)),
             }
         }
-        // It does without the key, as far as it can.
+        // `remove` does without the key as far as it can.
         Command::Remove(_) => {
             if let Err(e) = settings.find_sealing_key() {
                 log::warn!("{e}");
             }
             match Passphrases::new(&settings.keystore()?).marker() {
-                // The phrase in memory would outlive its key.
+                // Without phrases_dir, `remove` cannot find the phrase in memory, which would outlive its
+                // key.
                 Ok(Some(_)) if settings.phrases_dir.get()?.is_none() => {
                     Err(keystore::needs_phrases_dir())
                 }
@@ -149,7 +150,8 @@ fn find_sealing_key(settings: &mut Settings, command: &Command) -> Result<()> {
     }
 }
 
-/// Finds what modes need that other hosts must agree to. What all hosts share stays sealed.
+/// Connects a mode that needs the agreement of other hosts to their etcd. Refuses, on a host with
+/// `cluster.endpoints`, the modes that only a host on its own may run. What the hosts share stays sealed.
 fn find_cluster(settings: &mut Settings, command: &Command) -> Result<()> {
     match command {
         Command::Make(_)
@@ -172,8 +174,8 @@ fn find_cluster(settings: &mut Settings, command: &Command) -> Result<()> {
     }
 }
 
-/// Whether a mode may make the state directory and its parts. With a mistyped directory, any other mode would
-/// find no key and call that success.
+/// Whether a mode may create the state directory and its parts. Every other mode must refuse a missing one:
+/// in a mistyped directory it would find no key and report success.
 fn may_make_a_state(command: &Command, settings: &Settings) -> bool {
     match command {
         Command::Serve(_) | Command::Import(_) | Command::Restore(_) => true,

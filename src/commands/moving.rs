@@ -1,5 +1,5 @@
-//! `copr-keygen import` and `export`: moving in from a GnuPG home that many keys share, and out into
-//! one.
+//! `copr-keygen import` and `export`: take keys over from a GnuPG home that many keys share, and write keys
+//! to such a home.
 
 use std::fmt::Write as _;
 use std::fs::DirBuilder;
@@ -18,8 +18,8 @@ use crate::cli::{Export, Import};
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 
-/// Imports keys from another home. It fails when a usable key was left out. A key that was there already is no
-/// failure.
+/// Imports the keys of the GnuPG home `from`. Fails if a key that can sign was left out. A key that this
+/// state already has is no failure.
 pub fn import(settings: &Settings, options: &Import, from: &Path) -> Result<()> {
     let source = ImportSource::open(from, options.phrases.as_deref(), &settings.state_dir)?;
     let store = state::open_with_gpg(settings)?;
@@ -31,7 +31,7 @@ pub fn import(settings: &Settings, options: &Import, from: &Path) -> Result<()> 
     end(report, missed)
 }
 
-/// Takes over the keys of the old service in the state directory itself, and prints what is left to do.
+/// Takes over the keys of the old service in the state directory itself, and prints the steps that are left.
 pub fn import_in_place(settings: &Settings, options: &Import, steps: &[Step]) -> Result<()> {
     let Some(layout) = OldLayout::find(settings.keystore()?)? else {
         return nothing_to_take_over(settings, options, steps);
@@ -53,7 +53,7 @@ pub fn import_in_place(settings: &Settings, options: &Import, steps: &[Step]) ->
         return end(report, missed);
     }
     let (report, kept) = with_bar(|at| layout.import(gpg, how, options.leave_out, at))?;
-    // Files that were not read can be imported from the directory that keeps them.
+    // Files that were not read can be imported later, from the trash entry that keeps the old directories.
     let way_out = kept.as_ref().and_then(|kept| {
         let [home, phrases] = ["gnupg", "phrases"].map(|part| kept.join(part));
         unread::way_out(&report, &home, Some(&phrases), settings, options)
@@ -67,7 +67,8 @@ pub fn import_in_place(settings: &Settings, options: &Import, steps: &[Step]) ->
     end(report, missed)
 }
 
-/// Says why there is nothing to take over, or that it has been done and what is left to do.
+/// Reports that the keys have already been taken over, with the steps that are left; otherwise fails with the
+/// reason why there is nothing to take over.
 fn nothing_to_take_over(settings: &Settings, options: &Import, steps: &[Step]) -> Result<()> {
     let state = settings.state_dir.display();
     if let Some(kept) = OldLayout::kept(&settings.state_dir)?.last() {
@@ -140,12 +141,13 @@ fn end(report: ImportReport, missed: usize) -> Result<()> {
     }
 }
 
-/// A directory for gpg's files during a dry run. Removed when dropped.
+/// A directory for the files of gpg during a dry run. Removed when dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
     fn make() -> Result<Self> {
-        // In memory, if possible: gpg copies secret keys there to choose between them.
+        // Use memory if possible: secret keys are copied there to see which key of an identity gpg signs
+        // with.
         let memory = Path::new("/dev/shm");
         let above = if memory.is_dir() { memory.into() } else { std::env::temp_dir() };
         let path = above.join(format!("copr-keygen-{:016x}", rand::random::<u64>()));
@@ -194,7 +196,7 @@ fn import_text(report: &ImportReport, dry_run: bool, way_out: Option<&str>) -> S
     text
 }
 
-/// Exports keys.
+/// Exports the keys that match a pattern to a GnuPG home that they share.
 pub fn export(settings: &Settings, options: &Export) -> Result<()> {
     let store = state::open_with_gpg(settings)?;
     let _work = interrupt::work();

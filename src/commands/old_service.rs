@@ -1,5 +1,5 @@
-//! What is left to do on a host of the old service once its keys have been taken over: its cron job, its
-//! sudo rule, its sign.conf. Each step is a command that works as it is printed.
+//! The steps left for the administrator of a host of the old service once its keys have been taken over: its
+//! cron job, its sudo rule, its sign.conf. Each step is a command that works as printed.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -12,23 +12,23 @@ use serde::Serialize;
 use super::gpg::CALLED_AS;
 use super::sign_conf::SignConf;
 
-/// The configuration of obs-signd.
+/// The configuration file of obs-signd.
 const SIGN_CONF: &str = "/etc/sign.conf";
-/// The drop-in for obs-signd, where it is not yet in place.
+/// The file to install as a drop-in for obs-signd.
 const DROP_IN: &str = "/usr/share/copr-keygen/10-copr-keygen.conf";
-/// Where units are.
+/// The directories that hold unit files.
 const UNITS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
-/// The names under which obs-signd runs.
+/// The names that units of obs-signd have.
 const SIGND_UNITS: [&str; 3] = ["signd", "obssignd", "signd-copr"];
 
-/// One step.
+/// A step left for the administrator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// Why it is needed.
+    /// Why the step is needed.
     why: String,
-    /// What to type, as root.
+    /// The command line to run as root.
     command: String,
-    /// Whether it is not for now.
+    /// Whether the step must wait until signing has been seen to work.
     later: bool,
 }
 
@@ -37,16 +37,17 @@ impl Step {
         Self { why: why.into(), command: command.into(), later: false }
     }
 
-    /// For a terminal: a comment and the command below it. The command of a later step is a comment too, so that
-    /// all lines can be typed in as they are.
+    /// Returns the step for a terminal: a comment with the command below it. The command of a later step is
+    /// commented out as well, so that all lines can be pasted into a shell as they are.
     pub fn text(&self) -> String {
         let now = if self.later { "#     " } else { "" };
         format!("# {}\n{now}{}\n", self.why, self.command)
     }
 }
 
-/// The steps that are left on this host. Call it as root, which can look everywhere. `root` is `/`. Steps about
-/// the host are given only for the state directory of the package: another one may be a copy for a rehearsal.
+/// Returns the steps that are left on this host. Must run as root, which can look everywhere. `root` is `/`
+/// outside of tests. Steps about the host are returned for the package's state directory only: another one
+/// may be a copy for a rehearsal.
 pub fn steps(root: &Path, state: &Path) -> Vec<Step> {
     let host = OldHost { root, state };
     let mut steps = Vec::new();
@@ -80,7 +81,7 @@ impl OldHost<'_> {
         fs::symlink_metadata(self.at(path)).is_ok()
     }
 
-    /// Files of the old package that work on the old keyring, or let others in.
+    /// Adds steps for files of the old package that work on the old keyring or grant access to others.
     fn files(&self, steps: &mut Vec<Step>) {
         for (path, why) in [
             ("/etc/cron.daily/copr-keygen", "it prolonged the keys of the old keyring"),
@@ -100,7 +101,7 @@ impl OldHost<'_> {
         }
     }
 
-    /// The old package gave the account of the keys a shell.
+    /// Adds a step if copr-signer still has the login shell that the old package gave it.
     fn account(&self, steps: &mut Vec<Step>) {
         let account = "copr-signer";
         let Ok(Some(user)) = User::from_name(account) else { return };
@@ -113,7 +114,7 @@ impl OldHost<'_> {
         }
     }
 
-    /// The programs that signd runs.
+    /// Adds steps for the programs that signd runs, if they are still those of the old package.
     fn programs(&self, steps: &mut Vec<Step>) {
         for name in CALLED_AS {
             let path = format!("/usr/bin/{name}");
@@ -128,7 +129,7 @@ impl OldHost<'_> {
         }
     }
 
-    /// The lines of sign.conf that lead to the keys.
+    /// Adds a step if the lines of sign.conf do not lead to the keys of this state yet.
     fn sign_conf(&self, steps: &mut Vec<Step>) {
         let Ok(conf) = SignConf::read(&self.at(SIGN_CONF)) else { return };
         let part = |name: &str| self.state.join(name);
@@ -162,7 +163,7 @@ impl OldHost<'_> {
         ));
     }
 
-    /// signd under our drop-in, and our own units.
+    /// Adds steps that put signd under the drop-in and start the units of copr-keygen.
     fn units(&self, steps: &mut Vec<Step>) {
         if !self.exists("/run/systemd/system") {
             return;
@@ -227,7 +228,7 @@ mod tests {
         let none = commands(root);
         let last = "copr-keygen purge --older-than 0d --old-service";
         assert_eq!(none, ["copr-keygen check", last]);
-        // Nothing of this host is touched for a copy of the state.
+        // For a copy of the state, no step touches the host.
         write(root, "/etc/cron.daily/copr-keygen", "");
         assert_eq!(steps(root, Path::new("/var/tmp/copy")).len(), 2);
         for path in [

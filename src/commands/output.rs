@@ -1,4 +1,4 @@
-//! What modes print on stdout: JSON for programs, tables and sentences for people.
+//! Output of the modes on stdout: JSON for programs, tables and sentences for people.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -10,20 +10,20 @@ use terminal_size::{Width, terminal_size_of};
 
 use crate::error::{Error, Result};
 
-/// Whether people read stdout and have not asked for JSON.
+/// Whether to write for people: stdout is a terminal and `--json` was not given.
 pub fn is_for_people(json: bool) -> bool {
     !json && io::stdout().is_terminal()
 }
 
-/// Whether `stream` is a terminal that understands more than plain lines: neither NO_COLOR nor TERM=dumb
-/// asks for plain ones (<https://no-color.org>).
+/// Whether `stream` is a terminal that takes colours and progress bars. A non-empty NO_COLOR
+/// (<https://no-color.org>), `TERM=dumb` or no TERM at all asks for plain lines.
 pub fn takes_more_than_lines(stream: &impl IsTerminal) -> bool {
     let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let is_dumb = std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
     stream.is_terminal() && !is_unwanted && !is_dumb
 }
 
-/// Prints what was done: `object` when JSON is asked for, else `text`.
+/// Prints the result of a mode: `object` if JSON was asked for, otherwise `text`.
 pub fn report(json_is_asked: bool, object: &impl Serialize, text: &str) -> Result<()> {
     if json_is_asked { json(object) } else { print(text) }
 }
@@ -35,23 +35,23 @@ pub fn json(value: &impl Serialize) -> Result<()> {
     print(&text)
 }
 
-/// A JSON value that can be added to.
+/// Returns `object` as a JSON value, to which the caller can add fields.
 pub fn value(object: &impl Serialize) -> Result<Value> {
     serde_json::to_value(object).map_err(json_failed)
 }
 
-/// A key that failed, with the reason, for a list in JSON.
+/// Returns the JSON entry for a key that failed: its name and the error.
 pub fn failure(name_email: &NameEmail, error: &Error) -> Value {
     json!({"name_email": name_email.as_str(), "error": error.to_string()})
 }
 
-/// Prints `text` as it is.
+/// Prints `text` unchanged and flushes stdout.
 pub fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(stdout_failed)
 }
 
-/// Prints a JSON array, one element a line, without ever holding it whole.
+/// Prints a JSON array with one element per line, without holding the whole array in memory.
 pub fn json_array<T: Serialize>(values: impl Iterator<Item = T>) -> Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut between = "[\n";
@@ -64,8 +64,8 @@ pub fn json_array<T: Serialize>(values: impl Iterator<Item = T>) -> Result<()> {
     out.write_all(end.as_bytes()).and_then(|()| out.flush()).map_err(stdout_failed)
 }
 
-/// Prints rows in columns on a terminal. Columns that it is not wide enough for are left out, the last one
-/// first, down to `least` columns. A first cell that is too long even then has a line of its own.
+/// Prints rows in columns, fitted to the width of the terminal. Drops columns that do not fit, the last one
+/// first, but keeps at least `least` columns. A first cell that is still too long gets a line of its own.
 pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]], least: usize) -> Result<()> {
     let room = terminal_size_of(io::stdout()).map_or(80, |(Width(width), _)| width.into());
     print(&columns(head, rows, least, room))

@@ -1,4 +1,4 @@
-//! How far a mode has come, on a terminal: on stderr, and nowhere else.
+//! Progress bars of the modes: on stderr, and only if that is a terminal.
 
 use std::fmt::Display;
 use std::io;
@@ -7,16 +7,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::takes_more_than_lines;
 
-/// What is shown while a mode works on many keys.
+/// A progress bar or counter for a mode that works on many keys.
 pub struct Progress(ProgressBar);
 
 impl Progress {
-    /// One more key is done.
+    /// Counts one more key as done.
     pub fn one(&self) {
         self.0.inc(1);
     }
 
-    /// So many of so many keys are done.
+    /// Shows that `done` of `total` keys are done.
     pub fn at(&self, done: usize, total: usize) {
         self.0.set_length(total as u64);
         self.0.set_position(done as u64);
@@ -27,25 +27,25 @@ impl Progress {
         self.suspend(|| log::error!("{words}"));
     }
 
-    /// Does what writes to the terminal above the bar.
+    /// Hides the bar while `write` writes to the terminal.
     pub fn suspend(&self, write: impl FnOnce()) {
         self.0.suspend(write);
     }
 }
 
-/// A bar for so many keys, and in words what is done to them.
+/// Returns a bar for `length` keys; `what` says what is done to them, like "restored".
 pub fn bar(length: usize, what: &'static str) -> ProgressBar {
     let bar = shown("{bar:40} keys {msg}: {pos}/{len}, {eta} left", what);
     bar.set_length(length as u64);
     bar
 }
 
-/// Shows a bar while `work` is done on keys, whose number it tells; `what` says in words what is done.
+/// Shows a bar during `work`, which tells it the number of keys; `what` says what is done to them.
 pub fn with_bar<T>(what: &'static str, work: impl FnOnce(&Progress) -> T) -> T {
     show(bar(0, what), work)
 }
 
-/// As [`with_bar`], for a number of keys that is not known.
+/// Shows a counter during `work`, like [`with_bar`], for an unknown number of keys.
 pub fn with_count<T>(what: &'static str, work: impl FnOnce(&Progress) -> T) -> T {
     show(shown("{spinner} keys {msg}: {pos}, {per_sec}", what), work)
 }

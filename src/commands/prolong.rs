@@ -1,5 +1,5 @@
-//! `copr-keygen prolong`: gives every key that expires soon a later expiry, on all cores, and runs the hook. A
-//! key that fails does not stop the others. After an interruption the next run goes on.
+//! `copr-keygen prolong`: gives every key that expires soon a later expiry, several keys at once, and runs
+//! the hook. A key that fails does not stop the others. After an interruption, the next run continues.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,7 +15,7 @@ use crate::metrics::{self, KeyCounts};
 use crate::settings::Settings;
 use crate::systemd::journal::event;
 
-/// Prolongs the keys that are due. Of several hosts that share keys, one does.
+/// Prolongs the keys that are due. If several hosts share keys, only one of them does so at a time.
 pub fn run(settings: &Settings, options: &cli::Prolong) -> Result<()> {
     let Some(cluster) = settings.cluster_directory.as_ref().filter(|_| !options.dry_run) else {
         return run_alone(settings, options);
@@ -34,13 +34,13 @@ pub fn run(settings: &Settings, options: &cli::Prolong) -> Result<()> {
 
 fn run_alone(settings: &Settings, options: &cli::Prolong) -> Result<()> {
     let store = state::open(settings)?;
-    // From here on a signal ends the run with its report.
+    // From here on, a signal ends the run in order, with its report.
     let _work = (!options.dry_run).then(interrupt::work);
     let plan = Plan::make(&store, Evidence::of(&settings.state_dir), options)?;
     if !options.dry_run {
         settings.metrics_file.get()?;
         hook::prepare(settings)?;
-        // A sign of life, by which a later run sees that the clock has not jumped.
+        // Leave a sign of life in staging/. By its time a later run can tell that the clock has not jumped.
         store.workplace().map(drop).unwrap_or_else(|e| log::warn!("{e}"));
     }
     let report = if options.dry_run {
@@ -61,7 +61,7 @@ fn run_alone(settings: &Settings, options: &cli::Prolong) -> Result<()> {
     all_of([report.result(&plan), told, written, shown])
 }
 
-/// The failure that ends the run, if there is one, with a signal in front; the others go to the log.
+/// Returns the first error, preferring an interruption, and logs the others.
 fn all_of<const N: usize>(results: [Result<()>; N]) -> Result<()> {
     let mut errors: Vec<_> = results.into_iter().filter_map(Result::err).collect();
     errors.sort_by_key(|error| !matches!(error, Error::Interrupted { .. }));
@@ -71,7 +71,7 @@ fn all_of<const N: usize>(results: [Result<()>; N]) -> Result<()> {
     first.map_or(Ok(()), Err)
 }
 
-/// Counts the keys for node_exporter, if it is to be told.
+/// Writes the counts of keys for node_exporter, if `metrics_file` is set.
 fn write_metrics(settings: &Settings, store: &Store) -> Result<()> {
     let Some(file) = settings.metrics_file.get()? else { return Ok(()) };
     let now = clock::now()?;
@@ -79,17 +79,17 @@ fn write_metrics(settings: &Settings, store: &Store) -> Result<()> {
     metrics::write_file(file, &counts, now)
 }
 
-/// The keys that are due, and how many are not.
+/// The keys that are due, and counts of the others.
 struct Plan {
-    /// Keys on this host.
+    /// The number of keys on this host that could be read.
     seen: usize,
-    /// Keys that cannot be read; each has been reported.
+    /// The number of keys that could not be read; each has been logged.
     unreadable: usize,
-    /// Those to be prolonged, with the ones that expire first in front.
+    /// The keys to be prolonged; those that expire first come first.
     due: Vec<Key>,
-    /// Keys that have expired and are left alone.
+    /// The number of keys that have expired and are left alone.
     expired: usize,
-    /// Which keys those are, and the new expiry.
+    /// Until when a key must expire to be due, and the new expiry.
     term: Term,
 }
 
@@ -138,9 +138,9 @@ struct Report {
     already: usize,
     in_use: usize,
     failed: Vec<(Key, Error)>,
-    /// Due keys that were not reached.
+    /// The number of due keys that the run did not get to.
     left: usize,
-    /// The signal because of which they were not.
+    /// The signal that interrupted the run.
     interrupted: Option<Signal>,
 }
 
@@ -175,7 +175,7 @@ impl Report {
             None => self.left += 1,
             Some(Ok(Prolonged::Done(now))) => self.prolonged.push((key.clone(), now)),
             Some(Ok(Prolonged::Already(_))) => self.already += 1,
-            // Another run has it, or it has been removed meanwhile.
+            // Another run works on the key, or it has been removed meanwhile.
             Some(Err(Error::InUse(_) | Error::NoKey(_))) => self.in_use += 1,
             Some(Err(e)) => self.failed.push((key.clone(), e)),
         }
@@ -208,7 +208,7 @@ fn prolong_all(store: &Store, plan: &Plan, jobs: usize) -> Report {
     report
 }
 
-/// Failures that every other key would meet as well.
+/// Whether every other key would fail in the same way.
 fn ends_the_run(error: &Error) -> bool {
     matches!(error, Error::Gpg(gpg::Error::NoSpace { .. } | gpg::Error::Missing { .. }))
 }
@@ -229,7 +229,8 @@ fn report_failure(key: &Key, error: &Error) {
     }
 }
 
-/// Prints what was done, and one line with the counts to the log. The counts add up to the keys there are.
+/// Logs a line with the counts and prints the JSON report if asked for. The counts add up to the number of
+/// keys on this host.
 fn show(plan: &Plan, report: &Report, options: &cli::Prolong) -> Result<()> {
     let until = clock::date(plan.term.until);
     let all = output::keys(plan.seen + plan.unreadable);
@@ -272,7 +273,7 @@ fn show(plan: &Plan, report: &Report, options: &cli::Prolong) -> Result<()> {
     }
 }
 
-/// Says of how many keys apt will not believe the new expiry.
+/// Warns about the keys whose new expiry apt will not accept.
 fn warn_of_short_keys(plan: &Plan, report: &Report, options: &cli::Prolong) {
     let keys: Vec<_> = match options.dry_run {
         true => plan.due.iter().collect(),

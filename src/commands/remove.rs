@@ -1,5 +1,5 @@
-//! `copr-keygen remove`, `undo` and `purge`: keys go out of use, come back, or are destroyed. A key is destroyed
-//! only after a yes.
+//! `copr-keygen remove`, `undo` and `purge`: keys go to the trash, come back from it, or are destroyed. Keys
+//! are removed and destroyed only after a confirmation.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -14,10 +14,10 @@ use crate::cli::{Purge, Remove, Undo};
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 
-/// Moves keys to the trash. Before the first one is moved, all of them must be there.
+/// Moves keys to the trash. Fails before the first move if one of the keys does not exist.
 pub fn remove(settings: &Settings, options: &Remove) -> Result<()> {
     let store = state::open(settings)?;
-    // A name that is given twice is one key, and not the next one of this name.
+    // Drop repeated names: after the first removal, a client may have made a new key of the same name.
     let mut seen = HashSet::new();
     let names: Vec<_> = options.names.iter().filter(|name| seen.insert(*name)).cloned().collect();
     for name_email in &names {
@@ -58,7 +58,7 @@ pub fn remove(settings: &Settings, options: &Remove) -> Result<()> {
     state::all_named(&failed, &names, "could not be removed")
 }
 
-/// Brings a key back.
+/// Brings a key back from the trash.
 pub fn undo(settings: &Settings, options: &Undo) -> Result<()> {
     let store = state::open(settings)?;
     let _work = interrupt::work();
@@ -88,7 +88,7 @@ pub fn purge(settings: &Settings, options: &Purge) -> Result<()> {
              `copr-keygen prolong --trust-clock` first, which leaves a sign of life"
         ))));
     }
-    // 0 is all, also a key that a wrong clock has dated into the future.
+    // An age of 0 selects everything, even a key that a wrong clock has dated into the future.
     let is_old = |at: u64| age == 0 || at.saturating_add(age) <= now;
     let mut doomed = store.removed()?;
     doomed.retain(|removed| !options.old_service && is_old(removed.at));
@@ -144,7 +144,8 @@ pub fn purge(settings: &Settings, options: &Purge) -> Result<()> {
     Ok(())
 }
 
-/// Asks on the terminal; `expected` or a yes lets it pass.
+/// Asks the user to confirm on the terminal, unless `yes` is set. Fails unless the answer is `expected`, `y`
+/// or `yes`.
 fn confirm(yes: bool, question: &str, expected: &str) -> Result<()> {
     if yes {
         return Ok(());

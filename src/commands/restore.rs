@@ -1,4 +1,4 @@
-//! `copr-keygen restore`: puts the keys of a decrypted archive back.
+//! `copr-keygen restore`: restores the keys of a decrypted archive.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
@@ -18,7 +18,7 @@ use crate::cli::Restore;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 
-/// Restores keys, and names each key that could not be restored.
+/// Restores the keys of an archive, and reports each key that could not be restored.
 pub fn run(settings: &Settings, options: &Restore) -> Result<()> {
     let input = open(&options.from)?;
     let store = state::open_to_fill(settings)?;
@@ -52,7 +52,8 @@ pub fn run(settings: &Settings, options: &Restore) -> Result<()> {
     conclude(summary, Passphrases::new(&settings.keystore()?).marker()?.is_some())
 }
 
-/// `is_sealed`: whether the state is.
+/// Logs how the restore ended and returns its result. `is_sealed` is whether this state seals its
+/// passphrases.
 fn conclude(summary: Summary, is_sealed: bool) -> Result<()> {
     let Summary { made, updated, kept, failed, unknown, whole } = summary;
     log::info!(
@@ -63,7 +64,8 @@ fn conclude(summary: Summary, is_sealed: bool) -> Result<()> {
     );
     let header = match whole {
         Ok(header) => header,
-        // Refused before the first key was looked at.
+        // These need no more words: with a wrong passphrase-key no key was looked at, and an interruption
+        // says itself that the restored keys stay.
         Err(e @ (Error::Settings(_) | Error::Interrupted { .. })) => return Err(e),
         Err(e) => {
             return Err(Error::Partly(format!(
@@ -96,7 +98,7 @@ fn conclude(summary: Summary, is_sealed: bool) -> Result<()> {
     })
 }
 
-/// An archive that may come from a program which takes its time; a signal ends the waiting.
+/// The archive as a reader. It may be a pipe from a slow program, so a signal ends the wait for data.
 struct Input(File);
 
 impl Read for Input {

@@ -1,5 +1,5 @@
-//! `copr-keygen seal`, `unseal` and `phrases`: encrypts the passphrases of a state under a key that is kept
-//! elsewhere, decrypts them again, and gives signd the passphrases that it reads.
+//! `copr-keygen seal`, `unseal` and `phrases`: encrypt the passphrases of a state under a key that is kept
+//! elsewhere, decrypt them again, and write the passphrases that signd reads.
 
 use keystore::{CREDENTIAL, Conversion, Form, Passphrases, Store, Talk, interrupt};
 use serde_json::json;
@@ -26,8 +26,9 @@ pub fn seal(settings: &Settings, options: &Seal) -> Result<()> {
         store.would_have_phrases_in_memory()?;
     } else {
         store.check_phrases_in_memory()?;
-        // signd can go on while its links lead to what it cannot read any more. A key whose phrase cannot
-        // be read has been named, and keeps no other from being sealed.
+        // Write the phrases for signd first, so that it goes on once its links lead to sealed files that it
+        // cannot read. A key whose phrase cannot be read has been reported, and does not keep the others from
+        // being sealed.
         match provide(&store) {
             Err(Error::Partly(_)) => {}
             provided => provided?,
@@ -39,7 +40,7 @@ pub fn seal(settings: &Settings, options: &Seal) -> Result<()> {
 /// Unseals all passphrases.
 pub fn unseal(settings: &Settings, options: &Seal) -> Result<()> {
     let store = state::open(settings)?;
-    // Without a marker there may still be sealed ones, from a backup of keys/ alone.
+    // With a key, go on even without sealing.json: a backup of keys/ alone brings back sealed passphrases.
     if settings.sealing_key.is_none() && Passphrases::new(&settings.keystore()?).marker()?.is_none()
     {
         return report(Form::Clear, &Conversion::default(), options);
@@ -99,7 +100,7 @@ fn report(to: Form, done: &Conversion, options: &Seal) -> Result<()> {
     })
 }
 
-/// Gives signd the phrase of every key.
+/// Writes the phrase of every key where signd reads it.
 pub fn phrases(settings: &Settings, _options: &Phrases) -> Result<()> {
     let store = state::open(settings)?;
     store.prepare_phrases()?;

@@ -1,4 +1,4 @@
-//! `copr-keygen serve`: answers HTTP requests for keys, on sockets of systemd or its own.
+//! `copr-keygen serve`: answers HTTP requests for keys, on sockets passed by systemd or on its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +16,9 @@ use crate::systemd::notify::Notifier;
 use crate::systemd::signals::Signals;
 use crate::systemd::sockets;
 
-/// Serves until it is told to stop, or, on sockets of systemd, until it has been idle for a while.
+/// Serves until a signal; on sockets passed by systemd, also ends after `idle_timeout` without a request.
 pub fn run(mut settings: Settings) -> Result<()> {
-    // Both may be root's only.
+    // Only root may be able to read these credentials, so read them before privileges are dropped.
     settings.find_sealing_key()?;
     settings.find_cluster()?;
     let access = Access::load(&settings)?;
@@ -32,7 +32,7 @@ pub fn run(mut settings: Settings) -> Result<()> {
     let signals = Signals::take()?;
     let mut notifier = Notifier::from_env();
     let passed = sockets::passed()?;
-    // Only sockets of systemd stay open while the service does not run.
+    // Only sockets held by systemd stay open while the service does not run.
     let alone = passed.is_empty();
     if alone {
         settings.listen.get()?;
@@ -64,7 +64,7 @@ pub fn run(mut settings: Settings) -> Result<()> {
     }
     let idle_timeout = (!idle_timeout.is_zero()).then_some(idle_timeout);
 
-    // And only systemd has a unit that fills the pool.
+    // Under systemd, a unit fills the pool; without it, a thread does.
     let filler = match &settings.pool.get()?[..] {
         stock if alone && !stock.is_empty() => {
             Some(Filler::start(Arc::clone(&service), stock.to_vec())?)
@@ -81,8 +81,8 @@ pub fn run(mut settings: Settings) -> Result<()> {
     end.told()
 }
 
-/// Before anything is touched: a key made with the wrong credential could never be used with the right
-/// one.
+/// Checks the key that seals passphrases before anything is changed. A signing key made with the wrong
+/// credential could never be used with the right one.
 fn check_sealing(settings: &Settings) -> Result<()> {
     let passphrases = Passphrases::new(&settings.keystore()?);
     passphrases.verify_state(&Homes::new(&settings.state_dir))?;

@@ -1,17 +1,17 @@
-//! `/etc/sign.conf`, the configuration of obs-signd, as signd reads it: lines of words, the first of
-//! which names the setting. Only what concerns us.
+//! `/etc/sign.conf`, the configuration of obs-signd, read as signd reads it: each line is a list of words,
+//! the first of which names the setting. Only the settings used here have methods.
 
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
-/// Longer than any sign.conf.
+/// The number of bytes that are read at most; no sign.conf is that long.
 const SIZE_MAX: u64 = 1 << 20;
 
-/// The port of signd when none is named.
+/// The default port of signd.
 const PORT: u16 = 5167;
 
-/// What sign.conf says: the words of each setting. Names end in a colon, as they do there.
+/// The words of each setting in sign.conf. The names include their trailing colon.
 #[derive(Debug)]
 pub struct SignConf(HashMap<String, Vec<String>>);
 
@@ -43,23 +43,23 @@ impl SignConf {
         Self(settings)
     }
 
-    /// The clients that may ask.
+    /// Returns the clients that may connect to signd (`allow:`).
     pub fn allow(&self) -> &[String] {
         self.0.get("allow:").map_or(&[], Vec::as_slice)
     }
 
-    /// The first word of a setting.
+    /// Returns the first word of a setting.
     pub fn word(&self, name: &str) -> Option<&str> {
         self.0.get(name)?.first().map(String::as_str)
     }
 
-    /// As [`SignConf::word`], of a setting that is a path.
+    /// Returns the first word of a setting as a path.
     pub fn path(&self, name: &str) -> Option<&Path> {
         self.word(name).map(Path::new)
     }
 
-    /// The port, or what stands in its place. signd listens at the proxy port, which is the port unless it is
-    /// named.
+    /// Returns the port at which signd listens: `proxyport:`, which defaults to `port:`. `Err` holds a word
+    /// that is not a port number.
     pub fn port(&self) -> Result<u16, &str> {
         let word = self.word("proxyport:").or_else(|| self.word("port:"));
         word.map_or(Ok(PORT), |word| word.parse().map_err(|_| word))

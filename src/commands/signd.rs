@@ -1,4 +1,4 @@
-//! `copr-keygen signd`: signs for obs-signd's clients, on sockets of systemd or its own.
+//! `copr-keygen signd`: signs for the clients of obs-signd, on sockets passed by systemd or on its own.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,19 +20,19 @@ use crate::systemd::notify::Notifier;
 use crate::systemd::signals::Signals;
 use crate::systemd::sockets;
 
-/// How often metrics are written.
+/// The interval at which metrics are written.
 const METRICS_PAUSE: Duration = Duration::from_secs(15);
 
-/// Signs until it is told to stop, or, on sockets of systemd, until it has been idle for a while.
+/// Signs until a signal; on sockets passed by systemd, also ends after `idle_timeout` without a request.
 pub fn run(mut settings: Settings) -> Result<()> {
-    // May be root's only.
+    // Only root may be able to read this credential, so read it before privileges are dropped.
     settings.find_sealing_key()?;
     let access = Access::load(&settings)?;
     let signd = &settings.signd;
     let policy = Policy { sha1: *signd.sha1.get()?, expired: *signd.expired.get()? };
     let metrics_file = signd.metrics_file.get()?.clone();
     state::require_mounted(&settings.state_dir)?;
-    // What is somebody else's cannot even be looked at.
+    // Another user's state directory cannot even be read, so name the wrong owner first.
     if !geteuid().is_root() {
         check_root(&settings.state_dir)?;
     }
@@ -45,7 +45,7 @@ pub fn run(mut settings: Settings) -> Result<()> {
     let signals = Signals::take()?;
     let mut notifier = Notifier::from_env();
     let passed = sockets::passed()?;
-    // Only sockets of systemd stay open while the process does not run.
+    // Only sockets held by systemd stay open while the process does not run.
     let alone = passed.is_empty();
     let (listeners, idle_timeout) = match alone {
         true => (Listener::bind("signd.listen", signd.listen.get()?)?, Duration::ZERO),
@@ -77,7 +77,7 @@ pub fn run(mut settings: Settings) -> Result<()> {
     end.told()
 }
 
-/// Writes metrics to a file, now and then and in the end.
+/// A thread that writes metrics to a file at intervals, and once more when this value is dropped.
 struct MetricsWriter {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,

@@ -1,4 +1,4 @@
-//! The beginnings and ends that modes share: opening the state, and saying that some of many things failed.
+//! The start and the end that modes share: opening the state, and reporting that some of many keys failed.
 
 use std::io;
 use std::path::Path;
@@ -14,29 +14,30 @@ use crate::error::{Error, Result};
 use crate::settings::Settings;
 use crate::systemd::systemctl;
 
-/// Opens the state for a mode that works on it.
+/// Opens the state for a mode that changes it.
 pub fn open(settings: &Settings) -> Result<Store> {
     Store::open(&settings.keystore()?, settings.gnupg()?)
 }
 
-/// As [`open`], for a mode that must not begin anything without a gpg that works.
+/// Opens the state like [`open`], but fails if gpg does not work. For a mode that must not begin without it.
 pub fn open_with_gpg(settings: &Settings) -> Result<Store> {
     Store::open(&settings.keystore()?, working_gpg(settings)?)
 }
 
-/// As [`open_with_gpg`], for a mode that brings keys back that are missing.
+/// Opens the state like [`open_with_gpg`], but accepts one that has lost its keys. For a mode that brings the
+/// missing keys back.
 pub fn open_to_fill(settings: &Settings) -> Result<Store> {
     Store::open_to_fill(&settings.keystore()?, working_gpg(settings)?)
 }
 
-/// gpg, after a look at its version.
+/// Returns gpg after checking that it is installed and what version it has.
 pub fn working_gpg(settings: &Settings) -> Result<Gpg> {
     let gpg = settings.gnupg()?;
     gpg.check_installed()?;
     Ok(gpg)
 }
 
-/// The keys that can be read. The others are logged and counted.
+/// Yields the keys that can be read. Logs each other one and counts it in `unreadable`.
 pub fn readable(
     keys: impl Iterator<Item = Result<Key>>,
     unreadable: &mut usize,
@@ -50,14 +51,14 @@ pub fn readable(
     })
 }
 
-/// Ends a mode that works on many things. Each of those that failed has been reported; `words` says how many
-/// there were.
+/// Returns the result of a mode that works on many keys: [`Error::Partly`] with `words` unless `is_so`. The
+/// mode has already reported each failure; `words` says how many there were.
 pub fn all_done(is_so: bool, words: impl FnOnce() -> String) -> Result<()> {
     if is_so { Ok(()) } else { Err(Error::Partly(words())) }
 }
 
-/// Does `work` for each of the names that an operator gave. The failure of a single name ends the mode. Of
-/// several names, each failure is logged and kept as it is reported in JSON.
+/// Does `work` for each name that the operator gave. With a single name, a failure ends the mode. With
+/// several, each failure is logged and returned as a JSON entry, and the others go on.
 pub fn each<T>(
     names: &[NameEmail],
     mut work: impl FnMut(&NameEmail) -> Result<T>,
@@ -76,13 +77,14 @@ pub fn each<T>(
     Ok((done, failed))
 }
 
-/// Ends a mode after [`each`]; `what` names the failure, like "could not be shown".
+/// Returns the result of a mode after [`each`]; `what` names the failure, like "could not be shown".
 pub fn all_named(failed: &[Value], names: &[NameEmail], what: &str) -> Result<()> {
     let (failed, all) = (failed.len(), names.len());
     all_done(failed == 0, || format!("{failed} of {all} keys {what}, see above"))
 }
 
-/// Whether there is a state: tmpfiles.d makes `keys/` on a new host, and nothing removes it.
+/// Fails if the directory `state` holds no state. `keys/` decides: tmpfiles.d creates it on a new host, and
+/// nothing removes it.
 pub fn require_state(state: &Path) -> Result<()> {
     let keys = state.join("keys");
     let why = match std::fs::metadata(&keys) {
@@ -97,7 +99,7 @@ pub fn require_state(state: &Path) -> Result<()> {
         }
         Err(e) => return Err(Error::io(format!("looking at {}", keys.display()), e)),
     };
-    // Keys of the old service explain more than a missing state.
+    // If the keys of the old service are there, say so: that explains more than a missing state.
     Store::check_is_ours(state)?;
     Err(Error::Settings(format!(
         "there is no state at {}: {why}; is the setting state_dir right? The modes serve, import and \
@@ -106,8 +108,9 @@ pub fn require_state(state: &Path) -> Result<()> {
     )))
 }
 
-/// Sees that the volume of the state is mounted, where systemd knows of one. Its units see to that themselves; this is for
-/// an operator. tmpfiles.d makes `keys/` below the mount point, and a key would be made there that exists elsewhere.
+/// Fails if systemd knows of a volume for the state that is not mounted. The units ensure the mount
+/// themselves; this check is for an operator. tmpfiles.d creates `keys/` below the mount point, and a key
+/// that exists on the volume would be made anew there.
 pub fn require_mounted(state: &Path) -> Result<()> {
     if !geteuid().is_root() || !Path::new("/run/systemd/system").is_dir() {
         return Ok(());

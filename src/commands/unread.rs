@@ -1,4 +1,4 @@
-//! Words for the parts of an old home that an import did not take: files it cannot read, phrases of no key.
+//! Text for what an import left behind in the old home: files that it cannot read, and phrases without a key.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -10,7 +10,8 @@ use keystore::remedy::{STATE, quote_path};
 use crate::cli::Import;
 use crate::settings::Settings;
 
-/// The commands after which everything that is not read now can be imported, if there are any.
+/// Returns the command line that copies the unread files into a readable form and imports them, if there is
+/// one.
 pub fn way_out(
     report: &ImportReport,
     home: &Path,
@@ -32,7 +33,7 @@ pub fn way_out(
     Some(command)
 }
 
-/// A line for every file that was not read and every key in it.
+/// Returns a line for each file that was not read and for each key in it.
 pub fn text(report: &ImportReport, way_out: Option<&str>) -> String {
     let mut text = String::new();
     for file in &report.unread {
@@ -53,7 +54,7 @@ pub fn text(report: &ImportReport, way_out: Option<&str>) -> String {
     text
 }
 
-/// A line for every phrase without a key of exactly its name.
+/// Returns a line for each phrase that has no key of exactly its name.
 pub fn keyless_text(report: &ImportReport) -> String {
     let mut text = String::new();
     for phrase in &report.keyless {

@@ -1,4 +1,5 @@
-//! Who may ask: the tokens can be read, and no address is open to other hosts without them.
+//! Checks who may request keys: the tokens must be readable, and without tokens no address may be open to
+//! other hosts.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,10 +21,10 @@ use crate::systemd::systemctl;
 const NAME: &str = "tokens";
 const USERS: &str = "users";
 
-/// How long systemd-creds may take; a TPM needs its time.
+/// The time limit for systemd-creds; a TPM is slow.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Looks at the tokens of the setting and, as root, at those that the unit is given.
+/// Checks the tokens of the setting `tokens_file` and, as root, those in the credential of the unit.
 pub fn section(host: &Host) -> Section {
     let mut section = Section::new("who may ask");
     let files = host.known_units().and_then(|_| systemctl::cat(systemctl::SERVICE).ok());
@@ -62,13 +63,13 @@ pub fn section(host: &Host) -> Section {
     section
 }
 
-/// Tokens that this process is handed, as the service is where no systemd runs.
+/// Returns the tokens in a credential that this process itself was given, as the service is without systemd.
 fn handed_tokens() -> Option<Result<Tokens>> {
     let text = credentials::read(CREDENTIAL).transpose()?;
     Some(text.and_then(|text| auth::tokens_in(&format!("the credential {CREDENTIAL}"), &text)))
 }
 
-/// Tokens that the unit is given.
+/// Checks the tokens in the credential of the unit.
 fn judge_passed(host: &Host, passed: &Passed, section: &mut Section) {
     match passed {
         Passed::Nothing => {}
@@ -95,7 +96,7 @@ fn judge_passed(host: &Host, passed: &Passed, section: &mut Section) {
     }
 }
 
-/// The command that makes the unit decrypt this file.
+/// Returns the command line that makes the unit decrypt this file.
 fn decrypting(path: &Path) -> Remedy {
     let source = path.file_name().unwrap_or_default().to_string_lossy();
     let directory = "/etc/systemd/system/copr-keygen.service.d";
@@ -110,7 +111,7 @@ fn decrypting(path: &Path) -> Remedy {
     ])
 }
 
-/// The tokens in a file that systemd decrypts for the service.
+/// Decrypts, with systemd-creds, the tokens in a file that systemd decrypts for the service.
 fn decrypted(path: &Path) -> Result<Tokens> {
     let name = format!("--name={CREDENTIAL}");
     let arguments = vec![name.into(), "decrypt".into(), path.into(), "-".into()];
@@ -151,7 +152,7 @@ fn judge_addresses(host: &Host, addresses: &[SocketAddr], has_tokens: bool, sect
     }
 }
 
-/// The addresses of TCP: those of systemd's socket, else those of the settings.
+/// Returns the TCP addresses of the socket unit, or without systemd those of the setting `listen`.
 fn addresses(host: &Host) -> Result<Vec<SocketAddr>> {
     if let Some(units) = host.known_units() {
         let socket = units.unit(systemctl::SOCKET);

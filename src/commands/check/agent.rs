@@ -1,6 +1,6 @@
-//! The agent that signs, in `gnupg/`: its configuration, whether the one that runs has read it, and whether
-//! signd still sees this directory. A sandbox keeps the directory it was given, even when that is moved away
-//! and another one has its name.
+//! Checks the agent that signs, in `gnupg/`: its configuration, whether the running agent has read it, and
+//! whether signd still sees this directory. A sandbox keeps the directory that was there when signd started,
+//! even after that is moved away and another one takes its name.
 
 use std::fs;
 use std::io;
@@ -19,10 +19,10 @@ use crate::systemd::systemctl;
 
 const NAME: &str = "the agent that signs";
 
-/// Where signd writes its process ID when sign.conf does not say it.
+/// Where signd writes its process ID unless sign.conf names another file.
 const PIDFILE: &str = "/run/signd.pid";
 
-/// The files of the agent's home, which are made, and brought up to date, when the service starts.
+/// Checks the files of the agent's home, which the service creates and updates when it starts.
 pub fn configuration(host: &Host, _: &Survey) -> Section {
     let mut section = Section::new(NAME);
     if !host.is_ours() {
@@ -48,7 +48,7 @@ pub fn configuration(host: &Host, _: &Survey) -> Section {
             section.failed(subject, message, write_there(host, &path, &lines));
         }
     }
-    // It tells signd of changes.
+    // This file tells signd that keys have changed.
     if !host.inspector.has_marker() {
         let message = "is missing: signd's keycache is stale";
         section.warning("gnupg/pubring.kbx", message, Mend::AgentHome);
@@ -60,7 +60,8 @@ pub fn configuration(host: &Host, _: &Survey) -> Section {
     section.of_obs_signd()
 }
 
-/// What adds lines to a configuration that is kept elsewhere, or puts away what is none.
+/// Returns the remedy for a gpg-agent.conf that copr-keygen does not write. If it is a symbolic link to a
+/// file, appends the missing lines there; otherwise moves it aside.
 fn write_there(host: &Host, path: &Path, lines: &[AgentOption]) -> Remedy {
     if path.is_symlink() && path.is_file() {
         let lines: Vec<_> = lines.iter().map(|option| option.line()).collect();
@@ -77,7 +78,7 @@ fn lacks(lines: &[AgentOption]) -> String {
     )
 }
 
-/// The agent and the signd that run.
+/// Checks the agent and the signd that are running.
 pub fn running(host: &Host, _: &Survey) -> Section {
     let mut section = Section::new(NAME);
     if !host.is_ours() {
@@ -96,7 +97,7 @@ pub fn running(host: &Host, _: &Survey) -> Section {
                 "the agent (process {pid}) was started before gpg-agent.conf was changed, and reads all of \
                  it only at its start"
             );
-            // The next signature starts another one.
+            // Killing the agent is enough: the next signature starts another one.
             let restart = systemctl::restart_signd_of(pid).unwrap_or_else(|| format!("kill {pid}"));
             section.warning(subject, message, Remedy::Command(restart));
         }
@@ -107,12 +108,12 @@ pub fn running(host: &Host, _: &Survey) -> Section {
     section.of_obs_signd()
 }
 
-/// The process of signd, if it can be found.
+/// Returns the process ID of signd, if it can be found.
 fn signd(host: &Host) -> Option<u32> {
     let conf = host.conf.as_ref().ok()?;
     let pidfile = conf.path("pidfile:").unwrap_or(Path::new(PIDFILE));
     let written = fs::read_to_string(pidfile).ok().and_then(|text| text.trim().parse().ok());
-    // A process that has ended may have left its number to another one.
+    // After signd has exited, another process may have the same ID.
     let is_signd = |pid: &u32| {
         fs::read(format!("/proc/{pid}/cmdline"))
             .is_ok_and(|words| words.windows(5).any(|word| word == b"signd"))
@@ -120,7 +121,7 @@ fn signd(host: &Host) -> Option<u32> {
     written.filter(is_signd).or_else(|| host.known_units()?.signd_process())
 }
 
-/// Whether a process of signd is the owner's, has the directory that is here now, and can write there.
+/// Checks that the process of signd does not run as root, sees the current `gnupg/`, and can write to it.
 fn view(host: &Host, pid: u32, section: &mut Section) {
     let process = Path::new("/proc").join(pid.to_string());
     let restart = || match systemctl::restart_signd_of(pid) {
@@ -143,13 +144,13 @@ fn view(host: &Host, pid: u32, section: &mut Section) {
         Err(e) if process.exists() => {
             section.note("gnupg", format!("signd (process {pid}) could not be looked at: {e}"));
         }
-        Ok(None) | Err(_) => {} // it has ended meanwhile
+        Ok(None) | Err(_) => {} // all is well, or signd has ended meanwhile
     }
 }
 
-/// What is wrong with `directory` as the process sees it, in its own tree of mounts.
+/// Returns what is wrong with `directory` as seen by the process, in its own mount namespace.
 fn look(directory: &Path, process: &Path) -> io::Result<Option<&'static str>> {
-    // An absolute link in it would lead back into our own tree.
+    // Resolve links here first: an absolute one below /proc/PID/root would lead back into our own namespace.
     let here = directory.canonicalize()?;
     let there = process.join("root").join(here.strip_prefix("/").unwrap_or(&here));
     let is_read_only = |path: &Path| -> io::Result<bool> {

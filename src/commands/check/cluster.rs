@@ -1,4 +1,4 @@
-//! Whether this host has what the others have, where several share keys through etcd.
+//! Checks whether this host has the same keys as the others, if several hosts share keys through etcd.
 
 use std::collections::HashSet;
 
@@ -11,14 +11,14 @@ use super::finding::Section;
 use super::host::Host;
 use super::survey::Survey;
 
-/// A host that follows writes how far it has come every few seconds.
+/// The age in seconds at which `cluster.json` is too old. A host that follows writes it every 15 seconds.
 const LATE: u64 = 60;
 
-/// The size of its database at which etcd takes nothing more, unless it is told otherwise.
+/// The default quota of etcd in bytes: with a larger database it accepts no more changes.
 const QUOTA: u64 = 2 << 30;
 
-/// Seconds between the clocks of two hosts, of which the measurement takes two. What one host signs or makes counts only
-/// later on a host whose clock is behind.
+/// The seconds that the clocks of two hosts may differ; two of them allow for the measurement. On a host
+/// whose clock is behind, a new key or signature of another host is not valid at once.
 const BETWEEN_CLOCKS: u64 = 5;
 
 const FOLLOW: &str = "start copr-keygen-follow.service, or look at its log (docs/cluster.md)";
@@ -106,7 +106,7 @@ fn followed(host: &Host, section: &mut Section) {
     }
 }
 
-/// Keys that only one side has.
+/// Checks for keys that only this host or only etcd has.
 fn compare(directory: &Directory, survey: &Survey, section: &mut Section) {
     let here: HashSet<&NameEmail> = survey.whole().map(|home| &home.name_email).collect();
     let (mut there, mut common) = (0_usize, 0_usize);

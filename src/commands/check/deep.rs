@@ -1,5 +1,5 @@
-//! `--deep`: gpg looks at every certificate, and every secret key makes a signature with its
-//! passphrase. All of it in staging, on all cores.
+//! `check --deep`: gpg reads every certificate, and every secret key makes a signature with its passphrase.
+//! All of it happens in staging, with several keys at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -36,11 +36,11 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     let whole: Vec<_> =
         survey.homes.iter().enumerate().filter(|(_, home)| home.is_whole()).collect();
     let keys = number(whole.len(), "key", "keys");
-    // A signal lets the keys at work finish and leaves staging empty.
+    // After a signal, finish the keys at work and leave staging empty.
     let _work = interrupt::work();
     let bar = progress::bar(whole.len(), "tried");
     let stop = AtomicBool::new(false);
-    // A page is shown only where every setting is right.
+    // This cannot fail: `check` comes here only if every setting is right.
     let jobs = host.settings.jobs.get().map_or(1, |jobs| *jobs);
     let found = parallel::map(whole, jobs, |(place, home)| {
         if stop.load(Ordering::Relaxed) || interrupt::signal().is_some() {
@@ -77,7 +77,7 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     section
 }
 
-/// Looks at one key. `Err` is why it cannot be used.
+/// Checks one key. `Err` is the reason why the key cannot be used.
 fn judge(host: &Host, place: usize, home: &Home, section: &mut Section) -> Result<(), Error> {
     let subject = host.name(&home.path);
     let certificate = host.inspector.certificate(home)?;
@@ -93,7 +93,7 @@ fn judge(host: &Host, place: usize, home: &Home, section: &mut Section) -> Resul
         );
     }
     if certificate.revoked {
-        // gpg does not sign with it.
+        // gpg does not sign with a revoked key, so it needs no trial signature.
         let remove = format!("remove {}", quote(home.name_email.as_str()));
         let message = "the key is revoked: nothing can be signed with it";
         section.warning(subject, message, Remedy::Command(host.command(&remove)));
@@ -106,7 +106,8 @@ fn judge(host: &Host, place: usize, home: &Home, section: &mut Section) -> Resul
     host.inspector.try_signature(home, &certificate)
 }
 
-/// Says why a key cannot be used, and tells whether no other one can for the same reason.
+/// Adds a line that says why a key cannot be used. Returns whether every other key would fail for the same
+/// reason.
 fn report(host: &Host, home: &Home, error: &Error, section: &mut Section) -> bool {
     let subject = host.name(&home.path);
     if let Error::Gpg(gpg::Error::Clock(words)) = error {
@@ -126,10 +127,10 @@ fn report(host: &Host, home: &Home, error: &Error, section: &mut Section) -> boo
     matches!(error, Error::Gpg(gpg::Error::NoSpace { .. }) | Error::Gpg(gpg::Error::Missing { .. }))
 }
 
-/// What `key.json` says otherwise than the certificate. One that is being prolonged may be behind for
-/// a moment, so it gets another look.
+/// Returns how `key.json` disagrees with the certificate. Looks again after a moment, as `key.json` may lag
+/// behind while the key is being prolonged.
 fn record_doubt(host: &Host, home: &Home, certificate: &Certificate) -> Option<String> {
-    // One that is missing or cannot be read has been told already.
+    // `homes` has already reported a `key.json` that is missing or unreadable.
     home.record.as_ref()?.disagreement(certificate)?;
     std::thread::sleep(Duration::from_millis(300));
     let again = host.inspector.examine(home.name_email.clone(), host.owner.uid.as_raw())?;

@@ -1,4 +1,4 @@
-//! Keys that have expired or will soon, as `key.json` knows it.
+//! Checks for keys that have expired or will soon, by their `key.json`.
 
 use gpg::clock;
 use keystore::Evidence;

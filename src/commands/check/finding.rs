@@ -1,5 +1,5 @@
-//! What `check` has found, as data: a section says it, `repair` carries out what can be mended, `page`
-//! words it.
+//! The findings of `check` as data: sections return them, `repair` carries out their repairs, and `page`
+//! prints them.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -13,57 +13,58 @@ use crate::error::Result;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// As it should be.
+    /// All is as it should be.
     Ok,
-    /// Worth knowing.
+    /// Nothing is wrong, but it is worth knowing.
     Note,
-    /// Will want a hand, or hides something.
+    /// Will need attention, or hides a problem.
     Warning,
-    /// Not well.
+    /// Something is wrong.
     Failed,
-    /// Was not well, and has been mended.
+    /// Something was wrong and has been repaired.
     Repaired,
 }
 
 /// What to do about a finding.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Remedy {
-    /// There is nothing to be done.
+    /// Nothing needs to be done.
     None,
-    /// Prose: nobody can type it in.
+    /// Prose, not a command line.
     Advice(String),
-    /// A command line that works when it is typed in as it stands.
+    /// A command line that works as printed.
     Command(String),
-    /// `check --repair` mends it.
+    /// A repair that `check --repair` carries out.
     Repair(Mend),
 }
 
-/// Something that is mended without a loss.
+/// A repair that loses nothing.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Mend {
-    /// The mode of a file or directory of the owner's own.
+    /// Sets the mode of a file or directory.
     Mode(PathBuf, u32),
-    /// A directory of the state that is missing.
+    /// Creates a missing directory of the state.
     Part(PathBuf),
-    /// `key.json` of the home at this place in the survey.
+    /// Rewrites `key.json` of the home at this index in the survey.
     Record(usize),
-    /// A link of obs-signd.
+    /// Corrects a link for obs-signd.
     Link(Box<LinkProblem>),
-    /// The files of the shared agent's home.
+    /// Creates or updates the files of the shared agent's home.
     AgentHome,
-    /// The trust database in that home.
+    /// Removes the trust database in the shared agent's home.
     TrustDatabase(PathBuf),
-    /// What processes that died have left in `staging/`.
+    /// Removes what dead processes have left in `staging/`.
     Staging,
 }
 
 impl Remedy {
-    /// A command line of these commands, each of which is only run when the one before succeeded.
+    /// Joins commands with `&&`, so that each runs only if the one before it succeeded.
     pub fn commands<const N: usize>(commands: [String; N]) -> Self {
         Self::Command(commands.join(" && "))
     }
 
-    /// The text of it, once it is known what becomes of [`Remedy::Repair`].
+    /// Returns the text of the remedy. [`Remedy::Repair`] has none: `repair::settle` replaces it before the
+    /// page is printed.
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Advice(text) | Self::Command(text) => Some(text),
@@ -94,11 +95,11 @@ impl From<Mend> for Remedy {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Finding {
     pub verdict: Verdict,
-    /// What it is about.
+    /// What the line is about.
     pub subject: String,
     pub message: String,
     pub remedy: Remedy,
-    /// Whether it only matters where obs-signd signs.
+    /// Whether the finding only matters where obs-signd signs.
     of_obs_signd: bool,
 }
 
@@ -108,7 +109,7 @@ impl Finding {
         Self { verdict, subject, message, remedy, of_obs_signd: false }
     }
 
-    /// What became of something that was mended.
+    /// Records the result of a repair: repaired, or failed with the reason.
     pub fn settle(&mut self, result: Result<()>) {
         (self.verdict, self.remedy) = match result {
             Ok(()) => (Verdict::Repaired, Remedy::None),
@@ -120,13 +121,13 @@ impl Finding {
         };
     }
 
-    /// Whether nothing is amiss.
+    /// Whether the verdict is `Ok` or `Note`.
     pub fn is_well(&self) -> bool {
         matches!(self.verdict, Verdict::Ok | Verdict::Note)
     }
 }
 
-/// Findings about one thing, under one heading.
+/// The findings about one thing, under one heading.
 #[derive(Debug)]
 pub struct Section {
     pub name: &'static str,
@@ -138,14 +139,14 @@ impl Section {
         Self { name, findings: Vec::new() }
     }
 
-    /// The same findings, all of which only matter where obs-signd signs.
+    /// Marks all findings so far as mattering only where obs-signd signs.
     pub fn of_obs_signd(mut self) -> Self {
         self.findings.iter_mut().for_each(|finding| finding.of_obs_signd = true);
         self
     }
 
-    /// Nothing fails here for lack of what obs-signd needs. `--repair` mends that all the same, so that the host can be
-    /// given to it.
+    /// Turns failures and warnings that only matter to obs-signd into notes. `--repair` still repairs such
+    /// things, so that obs-signd can take over signing on this host.
     pub fn excuse_obs_signd(&mut self) {
         let needs_it = |finding: &&mut Finding| {
             finding.of_obs_signd && matches!(finding.verdict, Verdict::Warning | Verdict::Failed)
@@ -182,7 +183,7 @@ impl Section {
         self.add(Verdict::Failed, subject, message, remedy);
     }
 
-    /// What was looked at; that it could not be is a finding.
+    /// Returns the value of `found`, or adds its error as a failed finding.
     pub fn look<T, E: Display>(
         &mut self,
         subject: impl AsRef<str>,
@@ -192,7 +193,7 @@ impl Section {
         found.map_err(|e| self.failed(subject, e.to_string(), remedy)).ok()
     }
 
-    /// What was mended while it was looked at, and how that ended.
+    /// Adds a finding about something that was repaired at once, with the result of the repair.
     pub fn settled(&mut self, subject: &str, message: &str, result: Result<()>) {
         self.failed(subject, message, Remedy::None);
         if let Some(last) = self.findings.last_mut() {
@@ -211,7 +212,7 @@ impl Section {
         self.findings.push(Finding::new(verdict, subject, message, remedy.into()));
     }
 
-    /// Whether nothing is amiss so far.
+    /// Whether every finding so far is `Ok` or `Note`.
     pub fn is_well(&self) -> bool {
         self.findings.iter().all(Finding::is_well)
     }

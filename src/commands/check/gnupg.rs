@@ -1,5 +1,5 @@
-//! gpg and gpg-agent: found, new enough, of one version, and not told by a file of the host to keep
-//! keys elsewhere.
+//! Checks gpg and gpg-agent: both must be installed, new enough and of one version. No system-wide file may
+//! make them keep keys elsewhere.
 
 use std::fs;
 use std::path::Path;
@@ -10,20 +10,21 @@ use keystore::remedy::quote_path;
 use super::finding::{Remedy, Section, Verdict};
 use super::host::Host;
 
-/// The oldest version that is known to work, and the one before which batch parameters differ.
+/// The oldest version that is known to work, and the oldest that can: batch parameters differ before it.
 const OLDEST_KNOWN: [u32; 3] = [2, 2, 20];
 const OLDEST_POSSIBLE: [u32; 3] = [2, 1, 13];
 /// The first version that reads [`COMMON`].
 const READS_COMMON: [u32; 3] = [2, 3, 0];
 
-/// What every program of GnuPG reads before the files of its home. No option of ours wins against it.
+/// The file that every GnuPG program reads before those of its home. No command line option overrides it.
 const COMMON: &str = "/etc/gnupg/common.conf";
 
-/// What every gpg reads first, also with --no-options.
+/// The file that every gpg reads first, even with --no-options.
 const GLOBAL: &str = "/etc/gnupg/gpg.conf";
-/// Options in it that have no effect here, as each gpg of ours is told otherwise.
+/// The options in that file that have no effect here: each gpg that copr-keygen runs has them on its command
+/// line.
 const OVERRULED: [&str; 2] = ["default-sig-expire", "trust-model"];
-/// Options in it with which something fails here: a key is not made, not prolonged, or does not sign.
+/// The options in that file that make an operation fail: a key is not made, not prolonged, or does not sign.
 const BREAKING: [&str; 11] = [
     "agent-program",
     "dry-run",
@@ -86,7 +87,8 @@ fn version(section: &mut Section, program: &str, version: gpg::Result<Version>) 
     }
 }
 
-/// Whether gpg is told to keep certificates in the database of keyboxd, and to ignore the keyrings of homes.
+/// Checks whether `common` tells gpg to keep certificates in keyboxd's database and ignore the keyrings of
+/// homes. `is_read` is whether the installed version reads that file.
 fn keyboxd(common: &Path, is_read: bool, section: &mut Section) {
     let text = fs::read(common).unwrap_or_default();
     let mut lines = text.split(|byte| *byte == b'\n');
@@ -107,7 +109,7 @@ fn keyboxd(common: &Path, is_read: bool, section: &mut Section) {
     section.add(verdict, common.to_string_lossy(), message, Remedy::Command(command));
 }
 
-/// The options that every gpg of the host is told, as far as ours do not overrule them.
+/// Checks the options that `path` sets for every gpg of the host, except those in [`OVERRULED`].
 fn global_options(path: &Path, section: &mut Section) {
     let text = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

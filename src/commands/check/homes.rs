@@ -1,4 +1,5 @@
-//! Every home: complete, and `key.json` in agreement with the names of the files. No gpg is run.
+//! Checks every home: it must be complete, and `key.json` must agree with the names of the files. Runs no
+//! gpg.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,12 +14,12 @@ use super::host::Host;
 use super::survey::Survey;
 use crate::commands::output::number;
 
-/// The remedy for a key that cannot be used. What is left of it may be the only copy.
+/// The remedy for a key that cannot be used. It keeps the rest of the home, which may be the only copy.
 pub const RESTORE: &str = "stop the socket and the service, keep what is left of its home outside of \
                            keys/, then put the key back from a backup with copr-keygen restore \
                            (docs/backup.md)";
 
-/// The remedy for what may be the only good passphrase.
+/// The remedy for a file that may hold the only good passphrase of a key.
 const TRY_FIRST: &str = "it may be the only good one: the passphrase of the home does not open its key, or that cannot \
                          be seen here; see what check --deep says of it first";
 
@@ -69,18 +70,18 @@ fn report(host: &Host, home: &Home, fault: &Fault, section: &mut Section) {
         Fault::Strange(path) => {
             section.note(host.name(path), "does not belong into a home; it does no harm");
         }
-        // These are told elsewhere.
+        // Reported elsewhere: `Record` by `section`, the others by `owners` and `trust`.
         Fault::Record(_) | Fault::Owner(..) | Fault::Mode(..) | Fault::TrustDatabase(_) => {}
     }
 }
 
-/// Whether a file is called like a copy of the passphrase, as editors and backup tools make them.
+/// Whether the name of a file is like that of a passphrase copy made by an editor or a backup tool.
 fn may_hold_phrase(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.is_file() && name.trim_start_matches(['.', '#']).starts_with("passphrase")
 }
 
-/// Whether the passphrase of a home opens its secret key: then nobody needs another one.
+/// Whether the passphrase of a home opens its secret key. If so, no copy of the passphrase is needed.
 fn passphrase_opens(host: &Host, home: &Home) -> bool {
     let Some(keygrip) = &home.keygrip else { return false };
     let secret = host.inspector.secret_key(home, keygrip);
@@ -88,10 +89,10 @@ fn passphrase_opens(host: &Host, home: &Home) -> bool {
     matches!((secret, phrase), (Ok(secret), Ok(phrase)) if key_file::open(&secret, &phrase).is_ok())
 }
 
-/// What is wrong with a `key.json` that was last written under a clock that was ahead. That of the
-/// certificate is another matter.
+/// Returns what is wrong with a `key.json` whose `changed` is in the future: it was last written under a
+/// clock that was ahead. A certificate dated in the future is another matter.
 fn changed_ahead(home: &Home) -> Option<String> {
-    // A clock that cannot be right has a line of its own.
+    // A clock that cannot be right has a line of its own in `expiry`.
     let now = clock::believed().ok()?;
     let record = home.record.as_ref().filter(|record| record.was_changed_ahead(now))?;
     Some(format!(
@@ -101,13 +102,14 @@ fn changed_ahead(home: &Home) -> Option<String> {
     ))
 }
 
-/// A `key.json` that is wrong because of `why`, of the home at this place in the survey.
+/// Adds a line for a `key.json` that is wrong for the reason `why`. `place` is the index of its home in the
+/// survey.
 pub fn record(host: &Host, home: &Home, why: &str, place: usize, section: &mut Section) {
     section.failed(format!("{}/key.json", host.name(&home.path)), why, Mend::Record(place));
 }
 
-/// A secret key that several identities have: a home was copied, and what one of them signs is signed with the
-/// key of the other.
+/// Checks for a secret key that several identities hold. That happens when a home is copied: one identity
+/// then signs with the key of the other.
 fn shared_keys(host: &Host, survey: &Survey, section: &mut Section) {
     let mut owners: BTreeMap<&str, Vec<&Home>> = BTreeMap::new();
     for home in survey.whole() {

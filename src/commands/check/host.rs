@@ -1,4 +1,4 @@
-//! What every section needs to know: which state, whose, whether to mend, and the units around it.
+//! What every section needs to know of the host: the state and its owner, whether to repair, and the units.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::systemd::systemctl::Units;
 /// The account of the package (sysusers.d/copr-keygen.conf).
 pub const ACCOUNT: &str = "copr-signer";
 
-/// Where obs-signd reads its configuration.
+/// The configuration file of obs-signd.
 const SIGN_CONF: &str = "/etc/sign.conf";
 
 /// The host that is checked.
@@ -26,11 +26,12 @@ pub struct Host<'a> {
     pub settings: &'a Settings,
     pub options: &'a Check,
     pub inspector: Inspector,
-    /// Who is to own the state.
+    /// The user who must own the state.
     pub owner: Owner,
     /// Whether this was started as root.
     pub as_root: bool,
-    /// The units that work on this state, or why systemd could not be asked. `None` where there are none.
+    /// The units that work on this state, or why systemd could not be asked. `None` with `--no-units`,
+    /// without systemd, or for a state that no unit works on.
     pub units: Option<std::result::Result<Units, String>>,
     /// The configuration of obs-signd.
     pub conf: io::Result<SignConf>,
@@ -70,32 +71,33 @@ impl<'a> Host<'a> {
         &self.settings.state_dir
     }
 
-    /// A part of the state.
+    /// Returns the path of `name` in the state directory.
     pub fn part(&self, name: &str) -> PathBuf {
         self.state().join(name)
     }
 
-    /// The units, where there are some and systemd could be asked.
+    /// Returns the units that work on this state, if systemd could be asked.
     pub fn known_units(&self) -> Option<&Units> {
         self.units.as_ref()?.as_ref().ok()
     }
 
-    /// The file of that configuration.
+    /// Returns the path of the configuration of obs-signd.
     pub fn sign_conf(&self) -> &Path {
         sign_conf(self.options)
     }
 
-    /// Whether obs-signd has to be here: not for a state that somebody tries something with.
+    /// Whether this host must have obs-signd. It need not for a state that was named for this run only,
+    /// unless `--sign-conf` is given.
     pub fn needs_signd(&self) -> bool {
         self.options.sign_conf.is_some() || !is_another_state(self.settings)
     }
 
-    /// Whether `gnupg/` and `phrases/` are ours, and not those of the old service.
+    /// Whether `gnupg/` and `phrases/` belong to copr-keygen rather than to the old service.
     pub fn is_ours(&self) -> bool {
         matches!(keystore::old_keyring(&self.part("gnupg")), Ok(None))
     }
 
-    /// A path as it is shown: below the state directory without that.
+    /// Returns a path as it is shown: one below the state directory is relative to that.
     pub fn name(&self, path: &Path) -> String {
         let path = match path.strip_prefix(self.state()) {
             Ok(rest) if !rest.as_os_str().is_empty() => rest,
@@ -104,25 +106,25 @@ impl<'a> Host<'a> {
         path.to_string_lossy().into_owned()
     }
 
-    /// Whether passphrases are sealed, and this process cannot open them.
+    /// Whether passphrases are sealed and this process lacks the key to open them.
     pub fn lacks_sealing_key(&self) -> bool {
         let passphrases = self.inspector.passphrases();
         passphrases.key().is_none() && matches!(passphrases.marker(), Ok(Some(_)))
     }
 
-    /// A command line of this program about this state.
+    /// Returns a command line that runs copr-keygen on this state.
     pub fn command(&self, words: &str) -> String {
         remedy::command(self.state(), words)
     }
 
-    /// The remedy for whatever `--repair` mends.
+    /// Returns the remedy for everything that `--repair` mends.
     pub fn repair(&self) -> Remedy {
-        // What only --deep finds is not mended without it.
+        // What only --deep finds is repaired only with --deep.
         let words = if self.options.deep { "check --repair --deep" } else { "check --repair" };
         Remedy::Command(self.command(words))
     }
 
-    /// The remedy for what belongs to somebody else, which only root can give back.
+    /// Returns the remedy for a file with the wrong owner, which only root can correct.
     pub fn give_back(&self) -> Remedy {
         match self.as_root {
             true => self.repair(),
@@ -130,7 +132,8 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// The remedy for what stands where something of ours has to be, and may be somebody's only copy.
+    /// Returns the remedy for a file in the place of one that copr-keygen needs. Moves it aside, as it may be
+    /// somebody's only copy.
     pub fn keep_aside(&self, path: &Path) -> Remedy {
         let aside = remedy::keep_aside(self.state(), path);
         Remedy::commands([aside, self.command("check --repair")])
@@ -141,7 +144,8 @@ fn sign_conf(options: &Check) -> &Path {
     options.sign_conf.as_deref().unwrap_or(Path::new(SIGN_CONF))
 }
 
-/// Whether the state was named for this one time, so that the units work on another one.
+/// Whether the state directory was set for this run only, by a flag or the environment. The units then work
+/// on another state.
 fn is_another_state(settings: &Settings) -> bool {
     let is_for_this_run =
         |source: &String| ["--", "environment"].iter().any(|it| source.starts_with(it));
@@ -155,8 +159,8 @@ fn sets_signd_listen(settings: &Settings) -> bool {
     origins.any(|(name, _, source)| name == "signd.listen" && source != "the default")
 }
 
-/// Who is to own the state: the account of the package when the state is where the package has it, else
-/// whoever owns it, as every mode becomes that user.
+/// Returns the user who must own the state. The package's state directory must belong to the package's
+/// account. Any other must belong to whoever owns it now, as every mode becomes that user.
 fn owner(settings: &Settings) -> Owner {
     let of_user = |user: User| Owner { uid: user.uid, gid: user.gid, name: user.name };
     if settings.state_dir == Path::new(STATE) {
@@ -166,7 +170,7 @@ fn owner(settings: &Settings) -> Owner {
     }
     let (uid, gid) = match keystore::owner_of(&settings.state_dir) {
         Ok(Some((uid, gid))) => (Uid::from_raw(uid), Gid::from_raw(gid)),
-        // The page says what is wrong with the directory, and goes no further.
+        // `owners` reports what is wrong with the directory, and the page goes no further.
         Ok(None) | Err(_) => (geteuid(), getegid()),
     };
     match User::from_uid(uid) {

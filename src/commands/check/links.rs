@@ -1,5 +1,5 @@
-//! What obs-signd sees: a link to every secret key, a link to every passphrase, and nothing else. It
-//! takes each entry of `phrases/` for a user who can sign.
+//! Checks what obs-signd sees: a link to every secret key, a link to every passphrase, and nothing else.
+//! obs-signd takes each entry of `phrases/` for a user who can sign.
 
 use keystore::{LinkFault, LinkProblem};
 
@@ -34,7 +34,7 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     }
     let odd = host.inspector.odd_links(&survey.homes);
     let odd = section.look("gnupg, phrases", odd, host.give_back());
-    // Of a secret key that lies there, whoever signs must hear.
+    // A secret key that lies among the links may be the only one, so it fails whichever signer this host has.
     let (keys, odd): (Vec<_>, Vec<_>) =
         odd.unwrap_or_default().into_iter().partition(LinkProblem::may_be_an_only_key);
     odd.into_iter().for_each(|odd| report(host, odd, &mut section));
@@ -47,7 +47,7 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     section
 }
 
-/// The remedy for phrases that have to be opened for signd.
+/// Returns the remedy for phrases that must be opened for signd.
 fn open_phrases(host: &Host) -> Remedy {
     Remedy::Command(match host.units.is_some() || host.lacks_sealing_key() {
         true => format!("systemctl restart {}", systemctl::PHRASES),
@@ -64,7 +64,7 @@ fn report(host: &Host, odd: LinkProblem, section: &mut Section) {
             "take it over from a GnuPG home that has its certificate too (import --from)".into()
         }
         (LinkFault::Content, _) | (_, true) => host.keep_aside(&odd.path),
-        // signd takes these for users, in the other directory they mean nothing.
+        // In `phrases/` signd takes such an entry for a user; here, among the secret keys, it does no harm.
         (_, false) => return section.note(subject, message),
     };
     section.failed(subject, message, remedy);

@@ -1,9 +1,9 @@
-//! `copr-keygen check`: one page that says whether this sign host is well, in the order in which an
-//! operator would look, each failing line with its remedy. Without `--repair` nothing is changed; trial
-//! signatures are made in staging, which is empty again afterwards.
+//! `copr-keygen check`: prints one page that says whether this sign host is well. The lines are in the order
+//! in which an operator would look, and each failing line has a remedy. Without `--repair` nothing is
+//! changed; trial signatures are made in staging, which is empty again afterwards.
 //!
-//! A section looks and judges, and returns findings. `repair` mends what they name as mendable, `page` words
-//! them.
+//! Each section inspects one thing and returns findings. `repair` carries out the repairs that findings name,
+//! and `page` prints the findings.
 
 mod access;
 mod agent;
@@ -43,7 +43,8 @@ use crate::cli::Check;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 
-/// What is to be said of the keys, by those who own them. What one section mends, the next one finds mended.
+/// The sections about keys, which run as the owner of the state. What one section repairs, the next one finds
+/// repaired.
 const OF_KEYS: &[fn(&Host, &Survey) -> Section] = &[
     space::section,
     homes::section,
@@ -58,7 +59,8 @@ const OF_KEYS: &[fn(&Host, &Survey) -> Section] = &[
     trust::section,
 ];
 
-/// Checks this host. What cannot be had is a line of the page, and so is a user who may not be one.
+/// Checks this host and prints the page. Something that cannot be inspected becomes a line of the page, and
+/// so does being started as the wrong user.
 pub fn run(settings: Result<Settings>, options: &Check) -> Result<()> {
     let mut settings = match settings {
         Err(error) => return unconfigured(&[error], options),
@@ -78,10 +80,10 @@ pub fn run(settings: Result<Settings>, options: &Check) -> Result<()> {
     report(&Host::new(&settings, options)?, options)
 }
 
-/// Shows the page. As root it looks at the system and gives the state back to its owner, then it becomes that owner for
-/// everything about keys.
+/// Collects and prints the page. As root, it inspects the system, and with `--repair` gives the state back to
+/// its owner. It then becomes that owner for all sections about keys.
 fn report(host: &Host, options: &Check) -> Result<()> {
-    // What only root may see or do. Nothing is written as root but owners.
+    // Only root may see or do these things. As root, nothing but the owners of files is changed.
     let (units, access) = (units::section(host), access::section(host));
     let mut survey = Survey::default();
     let (owners, can_look) = owners::section(host, &mut survey)?;
@@ -112,15 +114,15 @@ fn report(host: &Host, options: &Check) -> Result<()> {
         page.add(keys);
     }
     let shown = page.show(options);
-    // What the page says is true, but whether the host is well is not known.
+    // After an interruption the page is true, but it does not show whether the host is well.
     interrupt::check(|| "not every key was tried, see above; run it again".into()).and(shown)
 }
 
-/// The page of a host whose settings are wrong: no other line could be trusted.
+/// Prints the page of a host whose settings are wrong. It has no other section, as none could be trusted.
 fn unconfigured(errors: &[Error], options: &Check) -> Result<()> {
     let mut page = Page::default();
     page.add(settings::failed(errors));
-    // That the page has failing lines is said with an exit status of its own.
+    // Wrong settings have an exit status of their own, in place of that for failing lines.
     match page.show(options) {
         Err(Error::Partly(_)) | Ok(()) => {
             let all: Vec<_> = errors.iter().map(Error::to_string).collect();

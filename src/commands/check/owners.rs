@@ -1,5 +1,5 @@
-//! Owners and modes: the "permission denied" case. Everything in the state belongs to its owner,
-//! directories are 0700 and files 0600.
+//! Checks owners and modes: the "permission denied" case. Everything in the state must belong to its owner,
+//! with mode 0700 for directories and 0600 for files.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -21,15 +21,16 @@ use crate::privileges;
 
 const NAME: &str = "owners and modes";
 
-/// The remedies for a link in place of the keys, and for keys that are somewhere else.
+/// The remedies for a symbolic link in place of `keys/`, and for keys that are elsewhere.
 const MOVE_BACK: &str = "rm the link, and mv -T the directory that it leads to into its place";
 const PUT_BACK: &str = "put the keys back in their place first; nothing else was looked at";
 
-/// How often everything is looked at: what was closed to its owner can be looked into when it is mended.
+/// The number of surveys at most. Repairing a mode can open a directory that the survey before could not
+/// read.
 const ROUNDS: usize = 4;
 
-/// Looks at owners and modes and at every home. This process is the owner of the state from then on.
-/// Whether it can look at the keys is told beside the findings.
+/// Checks owners and modes, and surveys every home. Afterwards this process runs as the owner of the state.
+/// The flag beside the findings is whether it can read the keys.
 pub fn section(host: &Host, survey: &mut Survey) -> Result<(Section, bool)> {
     let mut section = Section::new(NAME);
     if !state_exists(host, &mut section) {
@@ -39,7 +40,7 @@ pub fn section(host: &Host, survey: &mut Survey) -> Result<(Section, bool)> {
         give_back(host, &mut section);
         privileges::become_owner(host.state())?;
     }
-    // Root looks, but what is mended is mended by the owner.
+    // Without --repair, root surveys. With it, this process is the owner by now and repairs as that.
     let only_looks = host.as_root && !host.options.repair;
     let mut is_sound = only_looks || is_owner(host, &mut section);
     if is_sound {
@@ -57,7 +58,7 @@ pub fn section(host: &Host, survey: &mut Survey) -> Result<(Section, bool)> {
     Ok((section, can_look))
 }
 
-/// Whether there is a state directory; else the line that says so is added. It is never made here.
+/// Whether there is a state directory; adds a line if not. Never creates it.
 fn state_exists(host: &Host, section: &mut Section) -> bool {
     let state = host.state().to_string_lossy();
     if matches!(keystore::owner_of(host.state()), Ok(None)) {
@@ -67,7 +68,7 @@ fn state_exists(host: &Host, section: &mut Section) -> bool {
     }
     let is_missing =
         |part: &&str| fs::symlink_metadata(host.part(part)).is_err_and(|e| is_not_there(&e));
-    // Making it would hide that the directory was mistyped, or that what was mounted there is gone.
+    // Creating it would hide that the directory was mistyped or that its volume is not mounted.
     let make = "mount its volume, or correct the setting state_dir; on a new host, systemd-tmpfiles --create \
                 copr-keygen.conf makes the directory of the package";
     let (message, advice) = match fs::metadata(host.state()) {
@@ -83,7 +84,7 @@ fn state_exists(host: &Host, section: &mut Section) -> bool {
     false
 }
 
-/// As root: gives back what belongs to somebody else.
+/// As root, gives files that belong to other users back to the owner.
 fn give_back(host: &Host, section: &mut Section) {
     let strangers = keystore::give_back(host.state(), &host.owner);
     let state = host.name(host.state());
@@ -94,7 +95,7 @@ fn give_back(host: &Host, section: &mut Section) {
     }
 }
 
-/// Whether this process is the owner by now and gets there; else the line that says so is added.
+/// Whether this process runs as the owner and can reach the state directory; adds a line if not.
 fn is_owner(host: &Host, section: &mut Section) -> bool {
     let (state, owner) = (host.name(host.state()), &host.owner.name);
     if geteuid() == host.owner.uid {
@@ -110,7 +111,7 @@ fn is_owner(host: &Host, section: &mut Section) -> bool {
         return reached.is_ok();
     }
     if section.is_well() {
-        // As root, whose it is has a line already, with its remedy.
+        // If root has surveyed, the wrong owner has a line with a remedy already.
         let me = user(geteuid().as_raw());
         let message = format!("belongs to {owner}, but this is run by {me}");
         section.failed(state, message, run_as(host));
@@ -118,7 +119,8 @@ fn is_owner(host: &Host, section: &mut Section) -> bool {
     false
 }
 
-/// What is found at last, and all that was mended until then. `false` when no section may look further.
+/// Surveys and repairs until nothing is left to repair. Adds every repair and the findings of the last
+/// survey. Returns `false` if no section may look further.
 fn look_and_mend(host: &Host, survey: &mut Survey, section: &mut Section) -> bool {
     for round in 1.. {
         let mut found = Section::new(NAME);
@@ -140,18 +142,18 @@ fn look_and_mend(host: &Host, survey: &mut Survey, section: &mut Section) -> boo
     false
 }
 
-/// The directories of the state, and what is directly in those that hold no homes. `false` when one of
-/// them is something else: a link in its place would lead every look, and every repair, out of the
-/// state.
+/// Checks the directories of the state and the entries of those that hold no homes. Returns `false` if
+/// something else is in the place of a directory: a link there would lead every check and every repair out of
+/// the state.
 fn parts(host: &Host, section: &mut Section) -> bool {
     let owner = host.owner.uid.as_raw();
-    // The units run as that account. A container has neither.
+    // The units run under this account. A container has neither units nor the account.
     let has_units = host.state() == Path::new(STATE) && host.units.is_some();
     if has_units && matches!(User::from_name(ACCOUNT), Ok(None)) {
         let command = Remedy::Command("systemd-sysusers copr-keygen.conf".into());
         section.failed(ACCOUNT, "there is no such account, which is to own the keys", command);
     }
-    // The state directory itself may be told by a link.
+    // The state directory itself may be given as a symbolic link.
     let state = fs::canonicalize(host.state());
     match state.and_then(|state| Ok((fs::symlink_metadata(&state)?, state))) {
         Ok((found, state)) if keystore::is_volume(&found) && found.uid() != owner => {
@@ -165,9 +167,9 @@ fn parts(host: &Host, section: &mut Section) -> bool {
             section.note(state.to_string_lossy(), message);
         }
         Ok((found, state)) => report(host, section, &keystore::judge(&state, &found, owner)),
-        Err(_) => return false, // is_owner says why
+        Err(_) => return false, // is_owner reports the reason
     }
-    // Nothing is mended around keys that are somewhere else: their links say that they were here.
+    // Repair nothing while the keys are elsewhere: the links to them show that they were here.
     let lost = lost_keys::check(host.state()).err().filter(|_| host.is_ours());
     if let Some(e) = lost {
         section.failed("keys", e.to_string(), PUT_BACK);
@@ -183,7 +185,7 @@ fn parts(host: &Host, section: &mut Section) -> bool {
             Ok(found) => {
                 let message =
                     "is not a directory: the service does not start, and keys were not looked at";
-                // It may lead to all keys: an empty directory in its place would hide them.
+                // The link may lead to all keys: an empty directory in its place would hide them.
                 let remedy = match found.is_symlink() {
                     true if part == "keys" => MOVE_BACK.into(),
                     true if path.is_dir() => Remedy::Command(remedy::replace_link(&path)),
@@ -204,7 +206,7 @@ fn parts(host: &Host, section: &mut Section) -> bool {
     true
 }
 
-/// Reports what is in a directory of the state. Links have neither owner nor mode that mean anything,
+/// Checks the entries of a directory of the state. Skips symbolic links: their owner and mode mean nothing,
 /// and there are many.
 fn entries(host: &Host, section: &mut Section, directory: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(directory).is_ok_and(|found| found.is_dir()) {
@@ -221,7 +223,7 @@ fn entries(host: &Host, section: &mut Section, directory: &Path) -> io::Result<(
                 let faults = keystore::judge(&entry.path(), &found, host.owner.uid.as_raw());
                 report(host, section, &faults);
             }
-            Err(e) if is_not_there(&e) => {} // it is done with by now
+            Err(e) if is_not_there(&e) => {} // the entry is gone by now
             Err(e) => return Err(e),
         }
     }
@@ -229,7 +231,7 @@ fn entries(host: &Host, section: &mut Section, directory: &Path) -> io::Result<(
 }
 
 fn may_write(section: &mut Section, part: &str, path: &Path) {
-    // A mode that forbids it has a line of its own.
+    // EACCES: the mode forbids it, which has a line of its own.
     let Some(errno) = access(path, AccessFlags::W_OK).err().filter(|it| *it != Errno::EACCES)
     else {
         return;
@@ -241,7 +243,7 @@ fn may_write(section: &mut Section, part: &str, path: &Path) {
     section.failed(part, format!("cannot be written: {errno}"), remedy);
 }
 
-/// Adds a line for every owner and mode among the faults.
+/// Adds a line for each wrong owner and mode among the faults.
 fn report(host: &Host, section: &mut Section, faults: &[Fault]) {
     for fault in faults {
         match fault {

@@ -1,4 +1,4 @@
-//! Words findings for people or as JSON, and decides the exit status by them.
+//! Prints findings for people or as JSON, and derives the exit status from them.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -11,10 +11,10 @@ use crate::cli::Check;
 use crate::commands::output::{self, number, takes_more_than_lines};
 use crate::error::{Error, Result};
 
-/// So many findings that say the same are shown to people.
+/// The number of findings with the same message that are shown to people.
 const SHOWN: usize = 10;
 
-/// All of it.
+/// The page: all sections in order.
 #[derive(Debug, Default)]
 pub struct Page(Vec<Section>);
 
@@ -25,14 +25,14 @@ struct Line<'a> {
     level: Verdict,
     subject: &'a str,
     message: &'a str,
-    /// What to do; `null` when there is nothing to be done.
+    /// What to do; `null` if there is nothing to do.
     remedy: Option<&'a str>,
-    /// Whether the remedy is a command line, and no prose.
+    /// Whether the remedy is a command line rather than prose.
     is_command: bool,
 }
 
 impl Page {
-    /// Adds a section; one of the same name goes on.
+    /// Adds a section. If the last section has the same name, the findings are appended to that.
     pub fn add(&mut self, section: Section) {
         match self.0.last_mut() {
             Some(last) if last.name == section.name => last.findings.extend(section.findings),
@@ -40,7 +40,8 @@ impl Page {
         }
     }
 
-    /// Prints the page, or with `--quiet` only what is wrong; an error when a line failed.
+    /// Prints the page, with `--quiet` only the lines that are not well. Fails with [`Error::Partly`] if a
+    /// line failed.
     pub fn show(mut self, options: &Check) -> Result<()> {
         if options.quiet {
             self.0.iter_mut().for_each(|section| section.findings.retain(|f| !f.is_well()));
@@ -101,12 +102,12 @@ impl Page {
     }
 }
 
-/// Findings that say the same of different things, in the order of the first of each.
+/// Groups findings with the same verdict and message, in the order of the first finding of each group.
 fn groups(findings: &[Finding]) -> Vec<Vec<&Finding>> {
     let mut places = HashMap::new();
     let mut groups: Vec<Vec<&Finding>> = Vec::new();
     for finding in findings {
-        // What is well is a list of different things.
+        // Lines that are well are not grouped: they are a list of different things.
         let alike =
             (finding.verdict != Verdict::Ok).then_some((finding.verdict as u8, &finding.message));
         let place = match alike {
@@ -121,7 +122,8 @@ fn groups(findings: &[Finding]) -> Vec<Vec<&Finding>> {
     groups
 }
 
-/// Writes findings that say the same; a remedy that several have stands behind the last of them.
+/// Writes a group of findings. A remedy shared by consecutive findings is written once, after the last of
+/// them.
 fn write_group(text: &mut String, group: &[&Finding], colour: bool) {
     let shown = &group[..group.len().min(SHOWN)];
     for (index, finding) in shown.iter().enumerate() {
@@ -140,7 +142,7 @@ fn write_group(text: &mut String, group: &[&Finding], colour: bool) {
     }
 }
 
-/// Ten columns wide.
+/// Returns the verdict as a label ten columns wide.
 fn label(verdict: Verdict, colour: bool) -> String {
     let (word, code) = match verdict {
         Verdict::Ok => ("ok", 32),

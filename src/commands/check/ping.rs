@@ -1,4 +1,4 @@
-//! `GET /ping`, for a host where systemd does not hold the socket.
+//! Sends `GET /ping` to the service, for a host where systemd does not hold the socket.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -9,12 +9,12 @@ use crate::listen_address::{ListenAddress, is_not_here};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Whether copr-keygen answers at `address`.
+/// Fails unless copr-keygen answers at `address`.
 pub fn ping(address: &ListenAddress) -> io::Result<()> {
     match address {
         ListenAddress::Tcp(host_port) => {
             let (mut answered, mut missing) = (false, None);
-            // Clients of a name may take any of its addresses that this host has.
+            // A client may use any address that the name resolves to and this host has, so each must answer.
             for address in host_port.addresses("listen").map_err(io::Error::other)? {
                 match TcpStream::connect_timeout(&address, PATIENCE) {
                     Ok(stream) => {

@@ -1,5 +1,4 @@
-//! Carries out `--repair`, for every section: what a finding names as mendable is mended here, and nowhere
-//! else.
+//! Carries out `--repair` for every section. The repairs that findings name are made here and nowhere else.
 
 use std::fs;
 
@@ -28,7 +27,8 @@ fn carry_out(mend: Mend, host: &Host, survey: &mut Survey) -> Result<()> {
     }
 }
 
-/// Mends what the findings name as mendable. Without `--repair`, says that this would.
+/// Carries out the repairs that the findings name. Without `--repair`, makes `check --repair` their remedy
+/// instead.
 pub fn settle(host: &Host, survey: &mut Survey, mut section: Section) -> Section {
     for finding in &mut section.findings {
         if !matches!(finding.remedy, Remedy::Repair(_)) {
@@ -41,7 +41,7 @@ pub fn settle(host: &Host, survey: &mut Survey, mut section: Section) -> Section
             continue;
         }
         match carry_out(mend, host, survey) {
-            // The certificate itself is dated ahead.
+            // The date of the certificate itself is in the future, so setting the clock is the remedy.
             Err(Error::Gpg(gpg::Error::Clock(words))) => {
                 (finding.message, finding.remedy) = (words, SET_CLOCK.into());
             }

@@ -1,5 +1,5 @@
-//! Whether passphrases are sealed, and each of them opens. What there is to be known without the key is
-//! told without it, as a terminal has none.
+//! Checks whether passphrases are sealed and whether each of them opens. A terminal usually lacks the key, so
+//! the section reports what can be known without it.
 
 use keystore::remedy;
 use keystore::{CREDENTIAL, Form, Home, Sealing};
@@ -79,7 +79,8 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     section
 }
 
-/// The command line of a mode that is to have the key, which units are given by systemd.
+/// Returns the command line for a mode that needs the sealing key. Systemd gives the key to the units only,
+/// so without `passphrase_key_file` the mode runs under systemd-run.
 fn with_key(host: &Host, words: &str) -> Remedy {
     let command = host.command(words);
     Remedy::Command(match host.settings.passphrase_key_file.get() {
@@ -100,7 +101,8 @@ fn look(host: &Host, home: &Home, state: Sealing, has_key: bool, section: &mut S
     section.look(subject, opened, RESTORE);
 }
 
-/// Keys in the pool will sign, and removed ones may come back.
+/// Checks the passphrases of the pool, whose keys will sign later, and of the trash, whose keys may come
+/// back.
 fn look_apart(host: &Host, section: &mut Section) {
     let apart = section.look("pool, trash", host.inspector.passphrases_apart(), host.give_back());
     for (home, form) in apart.unwrap_or_default() {
@@ -110,7 +112,8 @@ fn look_apart(host: &Host, section: &mut Section) {
     }
 }
 
-/// Which can be told from other files only by who can open passphrases.
+/// Checks for copies of passphrases in the clear. They can be told from other files only with the key that
+/// opens passphrases.
 fn look_for_copies(host: &Host, section: &mut Section) {
     let strays = section.look("the state", host.inspector.plaintext_copies(), host.give_back());
     for path in strays.unwrap_or_default() {

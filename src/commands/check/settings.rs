@@ -1,4 +1,4 @@
-//! The settings that somebody has set, and where.
+//! Lists the settings that are not at their defaults, and where each was set.
 
 use keystore::check_path_length;
 
@@ -29,7 +29,7 @@ pub fn section(host: &Host) -> Section {
     section
 }
 
-/// The section of a host whose settings could not be loaded.
+/// Returns the section for a host whose settings could not be loaded.
 pub fn failed(errors: &[Error]) -> Section {
     let mut section = Section::new(NAME);
     for error in errors {

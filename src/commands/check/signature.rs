@@ -1,4 +1,5 @@
-//! One signature, made by what signs here and verified apart: all other sections only look.
+//! Makes one signature with the signer of this host and verifies it separately. Without `--deep`, all other
+//! sections only inspect.
 
 use gpg::{Certificate, clock};
 use keystore::interrupt;
@@ -14,12 +15,12 @@ use super::survey::Survey;
 use crate::error::{Error, Result};
 use crate::systemd::systemctl;
 
-/// So many keys are looked at for one that can sign.
+/// The number of keys that are tried at most to find one that can sign.
 const CANDIDATES: usize = 8;
 
 pub fn section(host: &Host, survey: &Survey) -> Section {
     let mut section = Section::new("signature");
-    // What keeps keys from signing then has been told.
+    // A clock that cannot be right has a line of its own in `expiry`.
     let Ok(now) = clock::believed() else { return section };
     let ours = host.who_signs.ours;
     if !ours && (!host.is_ours() || host.inspector.check_phrases_are_ours().is_err()) {
@@ -33,10 +34,10 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
         home.record.as_ref().is_some_and(|record| record.expires.is_none_or(|at| at > now))
     };
     let mut homes: Vec<_> = survey.whole().filter(is_current).collect();
-    // The newest first: it was made with the GnuPG and under the settings of today.
+    // Try the newest key first: it was made with the current GnuPG and the current settings.
     let made = |home: &&Home| home.record.as_ref().map(|record| record.created);
     homes.sort_by_key(|home| std::cmp::Reverse(made(home)));
-    // No signal leaves something in staging.
+    // Let the trial finish after a signal, so that nothing stays in staging.
     let _work = interrupt::work();
     let is_seen = |home: &Home| match ours {
         true => home.path.exists(),
@@ -50,7 +51,7 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
             true => sign(host, home, &certificate),
             false => host.inspector.sign_as_signd(home, &certificate),
         })?;
-        // A key that has been removed meanwhile says nothing.
+        // A failure with a key that was removed meanwhile proves nothing.
         (signed.is_ok() || is_seen(home)).then_some((home, signed))
     });
     match tried {
@@ -59,7 +60,7 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
             let by = if ours { "as copr-keygen signd does" } else { "by the agent in gnupg/" };
             section.ok(host.name(&home.path), format!("signs {by}, verified apart"));
         }
-        Some((_, Err(Error::Gpg(gpg::Error::Missing { .. })))) => {} // it has a line of its own
+        Some((_, Err(Error::Gpg(gpg::Error::Missing { .. })))) => {} // a missing gpg has its own line
         Some((home, Err(e))) => {
             let remedy = match (&e, host.inspector.agent_home().agent()) {
                 (Error::Gpg(gpg::Error::NoSpace { .. }), _) => "make room, then try again".into(),
@@ -79,12 +80,12 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     section
 }
 
-/// Makes a signature with the key of a home by the code of `copr-keygen signd`; gpg verifies it.
+/// Signs with the key of a home, through the code of `copr-keygen signd`; gpg verifies the signature.
 fn sign(host: &Host, home: &Home, certificate: &Certificate) -> Result<()> {
     let keys = SigningKeys::new(&host.settings.keystore()?, host.settings.gnupg()?);
     let signer = Signer::new(keys, Policy::default());
     let now = u32::try_from(clock::now()?).unwrap_or(u32::MAX).to_be_bytes();
-    // Of binary data, now. That belongs to what a signature of version 3 is over.
+    // A version 3 signature also hashes its class (0: binary data) and its creation time.
     let class_and_time = [&[0][..], &now].concat();
     let digest = sha2::Sha256::digest([gpg::SAMPLE, &class_and_time].concat());
     let digest =

@@ -1,4 +1,5 @@
-//! obs-signd: its configuration leads to our keys, and it answers. The "signing fails" case.
+//! Checks obs-signd: its configuration must lead to the keys of this state, and it must answer. The "signing
+//! fails" case.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -18,10 +19,11 @@ use crate::commands::sign_conf::SignConf;
 use crate::program;
 use crate::systemd::systemctl::Units;
 
-/// How long signd may take to accept a connection.
+/// The time limit for signd to accept a connection.
 const CONNECT_TIME: Duration = Duration::from_secs(2);
 
-/// The only `server:` under which signd says "unknown key", which the backend waits for.
+/// The only `server:` with which signd itself answers "unknown key". The backend needs that answer to have a
+/// missing key made.
 const LOCAL: &str = "127.0.0.1";
 
 pub fn section(host: &Host) -> Section {
@@ -47,7 +49,7 @@ pub fn section(host: &Host) -> Section {
             section.note(file, "is not there, and this state is of no unit: nothing is signed");
             return section;
         }
-        // That nothing signs here is told with the units.
+        // `units` reports that nothing signs here.
         Err(_) if host.known_units().is_some() && !host.who_signs.obs_signd => return section,
         Err(e) => {
             let remedy = "start copr-keygen signd, or install obs-signd, then copy \
@@ -79,7 +81,7 @@ pub fn section(host: &Host) -> Section {
     section
 }
 
-/// sign.conf, line by line. Of two lines of one name, signd takes the last.
+/// The checks of sign.conf, line by line. Of two lines with the same name, signd uses the last.
 struct Lines<'a> {
     host: &'a Host<'a>,
     conf: &'a SignConf,
@@ -87,7 +89,7 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    /// The remedy that adds lines, and has signd read them.
+    /// Returns the remedy that adds lines to sign.conf and restarts signd.
     fn add(&self, lines: &[String]) -> Remedy {
         self.then_restart(remedy::append(self.host.sign_conf(), lines))
     }
@@ -132,7 +134,7 @@ impl Lines<'_> {
             }
         };
         let remedy = match self.conf.path("gpg:") {
-            // The line is right, and would be the same again.
+            // The line is already right: what is missing or wrong is the program.
             Some(gpg) if *gpg == ours => "install copr-keygen again, which has this program".into(),
             _ => self.add(&[format!("gpg: {}", ours.display())]),
         };
@@ -156,7 +158,8 @@ impl Lines<'_> {
         }
     }
 
-    /// Where signd writes. Below /run the unit makes the directory, so it may be gone while signd is.
+    /// Checks the directories that signd writes to. Below /run the unit creates them, so they may be missing
+    /// while signd does not run.
     fn directories(&self, section: &mut Section) {
         let lines = ["tmpdir: /run/signd", "pidfile: /run/signd/signd.pid"].map(str::to_owned);
         let owner = &self.host.owner.name;
@@ -213,7 +216,8 @@ fn answers(host: &Host, port: u16, section: &mut Section) {
     }
 }
 
-/// signd listens a moment after systemctl has started it: its refusal counts only when that moment is over.
+/// Connects to signd. While its unit is active, a refused connection is retried for a moment: signd starts to
+/// listen shortly after systemctl returns.
 fn connect(host: &Host, address: &SocketAddr) -> io::Result<TcpStream> {
     let signd = host.known_units().and_then(Units::signd);
     let until = Instant::now() + CONNECT_TIME;
@@ -231,7 +235,7 @@ fn connect(host: &Host, address: &SocketAddr) -> io::Result<TcpStream> {
     }
 }
 
-/// Where this program is to be found as gpg-copr: beside itself, else where the package has it.
+/// Returns the path of gpg-copr: beside this program if it exists there, otherwise that of the package.
 fn gpg_copr() -> PathBuf {
     match program::beside(CALLED_AS[0]) {
         Ok(beside) if beside.exists() => beside,
@@ -239,7 +243,7 @@ fn gpg_copr() -> PathBuf {
     }
 }
 
-/// Whether two paths lead to the same place.
+/// Whether two paths resolve to the same place.
 fn is_same(a: &Path, b: &Path) -> bool {
     match (a.canonicalize(), b.canonicalize()) {
         (Ok(a), Ok(b)) => a == b,

@@ -1,4 +1,4 @@
-//! `copr-keygen signd`: it answers, and its rules let in whom they are meant for.
+//! Checks `copr-keygen signd`: it must answer, and its rules must admit the intended clients only.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::users;
 const ALLOW: &str = "signd.allow";
 const RESERVED_PORTS: &str = "signd.reserved_ports";
 
-/// The first port that every user may take (ip(7)).
+/// The file with the first port that any user may bind (ip(7)).
 const FIRST_FREE_PORT: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 const RESERVED: u32 = 1024;
 
@@ -39,7 +39,7 @@ pub fn section(host: &Host) -> Section {
     section
 }
 
-/// The rules, each as it was written.
+/// Checks the rules of `signd.allow`, each as it was written.
 fn rules(host: &Host, section: &mut Section) {
     let Some((_, text, source)) = host.settings.origins.iter().find(|(name, ..)| name == ALLOW)
     else {
@@ -57,7 +57,7 @@ fn rules(host: &Host, section: &mut Section) {
             Ok(Clients::Network(_)) | Err(_) => {}
         }
     }
-    // Without any rule, this host may have everything signed.
+    // Never suggest removing the last rule: with no rules, this host may have everything signed.
     let others_stay = unknown.len() < rules.len();
     for (rule, why) in unknown {
         let command = take_out(host, rule, Path::new(source)).filter(|_| others_stay);
@@ -85,12 +85,13 @@ fn rules(host: &Host, section: &mut Section) {
     }
 }
 
-/// What takes a rule out of an array in the configuration file, when it stands there once and as it is.
+/// Returns the command line that removes a rule from an array in the configuration file. `None` unless the
+/// rule is there exactly once, as it was written.
 fn take_out(host: &Host, rule: &str, file: &Path) -> Option<Remedy> {
     let text = fs::read_to_string(file).ok()?;
     let quoted = ['"', '\''].map(|mark| format!("{mark}{rule}{mark}"));
     let member = quoted.iter().find(|member| text.matches(*member).count() == 1)?;
-    // Only an array has something else beside it than an equals sign.
+    // Only in an array does a bracket or a comma precede the rule; otherwise it is an equals sign.
     let before = text.split(member.as_str()).next()?.trim_end();
     if !before.ends_with(['[', ',']) {
         return None;
@@ -124,7 +125,7 @@ fn reserved_ports(host: &Host, section: &mut Section) {
     }
 }
 
-/// Where it listens: at the sockets of systemd, else where the settings say.
+/// Returns the addresses of the socket unit, or without systemd those of the setting `signd.listen`.
 fn addresses(host: &Host) -> Vec<ListenAddress> {
     let Some(units) = host.known_units() else {
         return host.settings.signd.listen.get().cloned().unwrap_or_default();
@@ -163,7 +164,7 @@ fn answers(host: &Host, address: &ListenAddress, section: &mut Section) {
     }
 }
 
-/// Whether systemd drops the packets that this host sends from an address to that same address.
+/// Whether the IP filter of the socket unit drops packets that this host sends to its own address.
 fn keeps_this_host_away(host: &Host, address: &ListenAddress) -> bool {
     let (Some(units), ListenAddress::Tcp(here)) = (host.known_units(), address) else {
         return false;
@@ -179,7 +180,7 @@ fn keeps_this_host_away(host: &Host, address: &ListenAddress) -> bool {
     here.iter().any(|here| is_in(&denied, here.ip()) && !is_in(&allowed, here.ip()))
 }
 
-/// Where `sign` asks that is called on this host.
+/// Checks that `sign`, when run on this host, reaches `copr-keygen signd`.
 fn clients_of_this_host(host: &Host, addresses: &[ListenAddress], section: &mut Section) {
     let Ok(conf) = &host.conf else { return };
     let file = host.sign_conf().to_string_lossy();

@@ -1,4 +1,4 @@
-//! What it takes to make more keys: room, one file system for all of the state, and random numbers.
+//! Checks what new keys need: free space, a single file system for the whole state, and random numbers.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,10 +11,11 @@ use super::finding::Section;
 use super::host::Host;
 use super::survey::Survey;
 
-/// With room for fewer keys it is time to do something.
+/// `check` warns when the disk has room for fewer keys than this.
 const FEW_KEYS: u64 = 1000;
 
-/// Has something to read once the kernel's generator is initialised, from Linux 5.6 on for good (random(4)).
+/// The device that becomes readable once the kernel's random number generator is initialised. From Linux 5.6
+/// on it stays readable (random(4)).
 const RANDOM: &str = "/dev/random";
 
 pub fn random_numbers() -> Section {

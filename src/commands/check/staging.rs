@@ -1,4 +1,4 @@
-//! What processes that died have left in `staging/`.
+//! Checks `staging/` for what dead processes have left there.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::host::Host;
 use super::survey::Survey;
 use crate::commands::output::number;
 
-/// Names at most so many directories of one other host.
+/// The number of directories of another host that are named at most.
 const NAMED_MAX: usize = 10;
 
 pub fn section(host: &Host, _: &Survey) -> Section {
@@ -24,7 +24,7 @@ pub fn section(host: &Host, _: &Survey) -> Section {
             StagingWork::Alive => alive += 1,
             StagingWork::Dead => {
                 dead += 1;
-                // All of it is cleared at once.
+                // With --repair, one line below stands for all of them, as they are cleared together.
                 if !host.options.repair {
                     let message = "was left behind by a process that ended early";
                     section.warning(host.name(path), message, Mend::Staging);

@@ -1,4 +1,4 @@
-//! What is in `keys/`, looked at once for all sections.
+//! The survey of `keys/`, made once for all sections.
 
 use std::ffi::OsString;
 
@@ -10,9 +10,9 @@ use crate::error::Error;
 
 #[derive(Default)]
 pub struct Survey {
-    /// Every home, by name.
+    /// Every home, ordered by name.
     pub homes: Vec<Home>,
-    /// Names in `keys/` that no identity has.
+    /// The names in `keys/` that are not names of identities.
     pub strange: Vec<OsString>,
     /// Why `keys/` could not be read.
     pub failure: Option<Error>,
@@ -31,7 +31,7 @@ impl Survey {
         Self { homes, strange, failure: None }
     }
 
-    /// The homes that hold all it takes to sign.
+    /// Yields the homes that hold every file that signing needs.
     pub fn whole(&self) -> impl Iterator<Item = &Home> {
         self.homes.iter().filter(|home| home.is_whole())
     }

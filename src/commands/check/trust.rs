@@ -1,5 +1,5 @@
-//! No trust database is in the way, no keyring that many keys share, and no other state: what an older
-//! service, a gpg run by hand, or `mv` has left.
+//! Checks for what an older service, a gpg run by hand, or `mv` has left: a trust database, a keyring that
+//! many keys share, or another state.
 
 use std::fs;
 
@@ -14,13 +14,14 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     let mut section = Section::new("leftovers of a shared keyring");
     let database = host.part("gnupg").join(TRUST_DATABASE);
     if host.is_ours() && fs::symlink_metadata(&database).is_ok() {
-        // gpg opens one that is there, whatever the trust model: a corrupt one ends every call.
+        // gpg opens an existing trust database whatever the trust model, so a corrupt one makes every call
+        // fail.
         let message =
             "a trust database, which nothing here needs; once it is corrupt, signing fails";
         section.failed(host.name(&database), message, Mend::TrustDatabase(database));
     }
     for fault in survey.homes.iter().flat_map(|home| &home.faults) {
-        // A published home is not written to for so little.
+        // Leave the removal to the operator: this is too little a reason to write to a published home.
         if let Fault::TrustDatabase(path) = fault {
             let message = "a trust database, made by a gpg that was run by hand; it can be deleted";
             let remove = Remedy::Command(format!("rm {}", quote_path(path)));
@@ -35,7 +36,8 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     section
 }
 
-/// The keyring of another service, in whose place ours would be.
+/// Checks for the keyring of another service in the place of `gnupg/`, and for the directories kept after an
+/// import.
 fn old_service(host: &Host, section: &mut Section) {
     let import = || Remedy::Command(host.command("import"));
     let importing = host.part(keystore::IMPORTING);
@@ -59,14 +61,14 @@ fn old_service(host: &Host, section: &mut Section) {
     }
 }
 
-/// States that `mv` has put into this one, or beside it: the one in use may be the wrong one.
+/// Checks for states that `mv` has put inside or beside this one: the state in use may be the wrong one.
 fn other_states(host: &Host, survey: &Survey, section: &mut Section) {
     let message = "is a state with keys inside of this one: it was moved there, and nobody uses it";
     for inner in nested::states(host.state()).unwrap_or_default() {
         let command = Remedy::Command(nested::put_in_place(host.state(), &inner));
         let (verdict, remedy) = match survey.homes.is_empty() {
             true => (Verdict::Failed, command),
-            // Where both have keys, no command can tell which of them count.
+            // If both states have keys, no command can decide which keys count.
             false => (Verdict::Warning, "see which keys only it has, and move it elsewhere".into()),
         };
         section.add(verdict, host.name(&inner), message, remedy);

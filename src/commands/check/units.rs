@@ -1,5 +1,5 @@
-//! The units of systemd: the socket listens, the timer is set, signd runs, and each runs as it must.
-//! Nothing is started, and where systemd does not run, that is no failure.
+//! Checks the systemd units: the socket listens, the timer is set, signd runs, and each service has its user
+//! and sandbox. Starts nothing. A host without systemd is no failure.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::systemd::systemctl::{
     Unit, Units,
 };
 
-/// Where `make install` keeps what signd's units need, for units of any name.
+/// Where `make install` puts the drop-in for signd, to be copied for a unit of any name.
 const SIGND_DROP_IN: &str = "/usr/share/copr-keygen/10-copr-keygen.conf";
 
 pub fn section(host: &Host) -> Section {
@@ -44,7 +44,7 @@ pub fn section(host: &Host) -> Section {
     for name in [SERVICE, PROLONG, FILL_POOL, PHRASES, SIGND_SERVICE] {
         judge_sandbox(name, &units.unit(name), owner, "10-sandbox.conf", &mut section);
     }
-    // The old service signs as root.
+    // Skip this for the old service, which signs as root.
     if let Some((name, unit)) = units.signd().filter(|_| host.is_ours()) {
         judge_sandbox(name, &unit, owner, "10-copr-keygen.conf", &mut section);
     }
@@ -78,7 +78,7 @@ fn judge_socket(socket: &Unit, section: &mut Section) {
     }
 }
 
-/// Without it keys are made on the spot, which only takes longer.
+/// Warns if the pool unit does not run. Keys are then made on request, which only takes longer.
 fn judge_pool(pool: &Unit, section: &mut Section) {
     if pool.is_active() {
         section.ok(POOL, "has keys made in advance");
@@ -88,7 +88,8 @@ fn judge_pool(pool: &Unit, section: &mut Section) {
     }
 }
 
-/// Without it signd knows no user after the next boot, until each key is asked for.
+/// Checks the unit that writes the phrases at boot. Without it, signd knows no user after the next boot,
+/// until each key is requested again.
 fn judge_phrases(phrases: &Unit, section: &mut Section) {
     if !phrases.is_active() {
         section.failed(PHRASES, "has not given signd its phrases", enable(PHRASES));
@@ -141,13 +142,14 @@ fn judge_timer(timer: &Unit, prolong: &Unit, section: &mut Section) {
     }
 }
 
-/// Exactly one of the two is to sign. `has_conf` is whether obs-signd has its configuration.
+/// Checks that exactly one of the two signers is enabled or runs. `has_conf` is whether obs-signd has its
+/// configuration.
 fn judge_signers(units: &Units, who: WhoSigns, has_conf: bool, section: &mut Section) {
     let (socket, signd) = (units.unit(SIGND_SOCKET), units.signd());
     match (who.ours, who.obs_signd) {
         (true, true) => {
             let theirs = signd.as_ref().map_or(SIGND[0], |(name, _)| name);
-            // The one that runs is the one that was chosen last.
+            // Keep the signer that runs: it was chosen last.
             let loser = if socket.is_active() { theirs } else { SIGND_SOCKET };
             let message = format!(
                 "is enabled or runs beside {theirs}: each stops the other, and the next boot decides who signs"
@@ -194,7 +196,8 @@ fn judge_signd(signd: Option<&(&str, Unit)>, section: &mut Section) {
     }
 }
 
-/// A unit gets its user and its sandbox from a drop-in. When that is gone, it works all the same: as root.
+/// Checks that a unit has its user and its sandbox. Both come from a drop-in; without that, the unit still
+/// works, but as root.
 fn judge_sandbox(name: &str, unit: &Unit, owner: &str, drop_in: &str, section: &mut Section) {
     let user = if unit.get("User").is_empty() { "root" } else { unit.get("User") };
     let has_sandbox = unit.get("NoNewPrivileges") == "yes" && unit.get("ProtectSystem") == "strict";
@@ -221,7 +224,8 @@ fn enable(units: &str) -> Remedy {
     Remedy::Command(format!("systemctl enable --now {units}"))
 }
 
-/// The journal knows the reason; a unit that still has it fails again.
+/// Returns a remedy that shows the journal of a unit before it runs `systemctl WORD`. The journal has the
+/// reason of the failure; while that persists, the unit fails again.
 fn say_why_and(word: &str, unit: &str) -> Remedy {
     let journal = format!("journalctl --no-pager -n 20 -u {unit}");
     Remedy::commands([journal, format!("systemctl {word} {unit}")])

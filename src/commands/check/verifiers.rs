@@ -1,4 +1,5 @@
-//! Keys that apt will refuse while rpm takes them, as `key.json` knows them, and whether new keys are such.
+//! Checks for keys that apt will refuse although rpm accepts them, by their `key.json`, and whether new keys
+//! will be of that kind.
 
 use gpg::clock;
 use gpg::short_rsa::{APT_ENDS, ends_early};
@@ -9,20 +10,21 @@ use super::host::Host;
 use super::survey::Survey;
 use crate::commands::output::number;
 
-/// So many of these keys are named.
+/// The number of these keys that are named at most.
 const NAMED: usize = 3;
-/// How long before that day new keys of this kind are a mistake. apt warns its user for as long.
+/// The seconds before [`APT_ENDS`] within which making such keys is a mistake. apt warns its users during the
+/// same time.
 const NEAR: u64 = 365 * clock::DAY;
 
 pub fn section(host: &Host, survey: &Survey) -> Section {
     let mut section = Section::new("verifiers");
-    // A clock or a setting that is wrong has a line elsewhere.
+    // A wrong clock or a wrong setting has a line elsewhere.
     let (Ok(now), Ok(length)) = (clock::believed(), host.settings.key_length.get()) else {
         return section;
     };
     let day = clock::date(APT_ENDS);
     if ends_early(&length.to_string(), None) {
-        // It is the default, and right for rpm: for years, no host is unwell by it.
+        // This length is the default and right for rpm, so it is only a note until the day is near.
         let verdict = if now >= APT_ENDS - NEAR { Verdict::Warning } else { Verdict::Note };
         let bits = length.bits();
         let message = format!(

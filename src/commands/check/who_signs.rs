@@ -1,4 +1,5 @@
-//! Which of the two signs here, `copr-keygen signd` or obs-signd: as systemd has it, else as something answers.
+//! Finds out which signer this host has, `copr-keygen signd` or obs-signd: from the systemd units, or without
+//! systemd by asking the program that answers.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -12,12 +13,13 @@ use crate::listen_address::{ListenAddress, is_not_here};
 use crate::settings::Settings;
 use crate::systemd::systemctl::{SIGND, SIGND_SOCKET, Units};
 
-/// How long it may take to connect, and to answer.
+/// The time limit for connecting, and for the answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Longer than the answer.
+/// The number of bytes that are read at most; the answer is shorter.
 const ANSWER_MAX: u64 = 4096;
 
-/// Who signs here. Both is a mistake, and so is neither, except for a state that somebody tries something with.
+/// Which signers this host has. Having both or neither is a mistake, but a state for a trial may have
+/// neither.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WhoSigns {
     /// `copr-keygen signd`.
@@ -27,7 +29,7 @@ pub struct WhoSigns {
 }
 
 impl WhoSigns {
-    /// As the units say: one that runs, or will after the next boot.
+    /// Decides by the units: a signer counts if its unit is active or enabled.
     pub fn by_units(units: &Units) -> Self {
         let signs = |name: &str| {
             let unit = units.unit(name);
@@ -36,8 +38,9 @@ impl WhoSigns {
         Self { ours: signs(SIGND_SOCKET), obs_signd: SIGND.into_iter().any(signs) }
     }
 
-    /// As something answers: ours where the setting `signd.listen` says, or at the port in `conf`. That obs-signd is
-    /// configured is enough, unless it is ours that has its port.
+    /// Decides by what answers: at the addresses of the setting `signd.listen`, and at the port in `conf`.
+    /// obs-signd counts if anything but `copr-keygen signd` answers at its port. It also counts if it does
+    /// not answer but is configured, unless `copr-keygen signd` answers.
     pub fn by_answers(settings: &Settings, conf: Option<&SignConf>) -> Self {
         let listen = settings.signd.listen.get().into_iter().flatten();
         let mut ours = false;
@@ -53,24 +56,25 @@ impl WhoSigns {
         Self { ours, obs_signd }
     }
 
-    /// Whether ours signs, and what only obs-signd needs does not matter.
+    /// Whether only `copr-keygen signd` signs, so that what only obs-signd needs does not matter.
     pub fn is_only_ours(self) -> bool {
         self.ours && !self.obs_signd
     }
 }
 
-/// As [`who_answers`], at a port of this host.
+/// Asks who answers at a port of this host, like [`who_answers`].
 pub fn who_answers_at_port(port: u16) -> io::Result<bool> {
     ask_tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
 }
 
-/// Whether it is `copr-keygen signd` that answers at this address. Whatever accepts a connection and answers
-/// something else, or too late, is taken for obs-signd.
+/// Whether it is `copr-keygen signd` that answers at this address. A program that accepts the connection but
+/// gives another answer, or answers too late, is taken for obs-signd. Fails if nothing accepts the
+/// connection.
 pub fn who_answers(address: &ListenAddress) -> io::Result<bool> {
     match address {
         ListenAddress::Tcp(host_port) => {
             let mut found = Err(io::ErrorKind::NotFound.into());
-            // Of a name, ours listens at each address that this host has.
+            // `copr-keygen signd` listens at every address that the name resolves to and this host has.
             for address in host_port.addresses("signd.listen").map_err(io::Error::other)? {
                 match ask_tcp(address) {
                     Err(e) if is_not_here(&e) && found.is_ok() => {}

@@ -1,5 +1,6 @@
-//! Takes over what other hosts have agreed on, compares what is here with what is there, and offers what only this host
-//! has.
+//! Takes over the keys in etcd, compares the keys of this host with those in etcd, and offers the keys that
+//! only
+//! this host has.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -14,11 +15,12 @@ use keystore::{Adopted, Followed, NameEmail, Offered, interrupt, parallel};
 use super::{Follower, Refused, SOON, output};
 use crate::error::{Error, Result};
 
-/// How often keys are tried at the start that another process of this host has in its hands.
+/// How often `compare` retries the keys that another process of this host holds.
 const USES: usize = 20;
 
 impl Follower<'_> {
-    /// Takes over what counts now for the identities that have changed: what a change says may have been changed since.
+    /// Takes over the current values of the identities in `changes`. Fetches each value again, as the one in
+    /// a change may be outdated by now.
     pub(super) fn take_changes(&mut self, changes: Vec<Change>) -> Result<()> {
         let revision = changes.iter().map(Change::revision).max().unwrap_or_default();
         let (mut names, mut nameless) = (BTreeSet::new(), Vec::new());
@@ -55,7 +57,8 @@ impl Follower<'_> {
         fs::symlink_metadata(self.store.catalog().homes().path(name_email)).is_ok()
     }
 
-    /// Has this host keep what counts for these identities.
+    /// Adopts the values of these keys from etcd on this host, `jobs` at once. Keys that cannot be adopted
+    /// now go to `refused` or `in_use`.
     fn take(&mut self, keys: Vec<SharedKey>) -> Result<()> {
         if keys.is_empty() {
             return Ok(());
@@ -106,7 +109,7 @@ impl Follower<'_> {
             }
         }
         interrupt::check(stopped)?;
-        // Nothing that was not taken over counts as followed.
+        // When the disk is full, fail: the revision must not advance past keys that were not taken over.
         match is_full {
             true => Err(Error::NoAgreement(format!(
                 "{} has no room for more keys of other hosts",
@@ -116,7 +119,8 @@ impl Follower<'_> {
         }
     }
 
-    /// Takes over every change since this host has followed last, and every key that it does not have.
+    /// Takes over every change since the revision that this host has followed up to, and every key that it
+    /// lacks.
     pub(super) fn compare(&mut self) -> Result<()> {
         let directory = Arc::clone(&self.directory);
         let now = directory.now()?;
@@ -134,7 +138,7 @@ impl Follower<'_> {
         }
         self.followed.lead = now.lead.0;
         let since = self.followed.revision;
-        // By their hashes: the names themselves are ten megabytes of a hundred thousand keys.
+        // Keep hashes of the names: the names of a hundred thousand keys take ten megabytes.
         let hashes = RandomState::new();
         let names = self.store.catalog().homes().identities()?;
         let mut only_here = names
@@ -170,13 +174,13 @@ impl Follower<'_> {
         Ok(())
     }
 
-    /// Takes over the keys of these identities.
+    /// Fetches the keys of these identities from etcd and takes them over.
     fn fetch(&mut self, names: &[NameEmail]) -> Result<()> {
         let directory = Arc::clone(&self.directory);
         directory.of(names, |keys| self.take(keys))
     }
 
-    /// Takes over the keys that another process of this host had in its hands, if it is done with them.
+    /// Retries the keys that another process of this host held, after a pause.
     pub(super) fn take_used(&mut self) -> Result<()> {
         if self.in_use.is_empty() {
             return Ok(());
@@ -185,12 +189,12 @@ impl Follower<'_> {
         let waiting = std::mem::take(&mut self.in_use);
         let names: Vec<_> = waiting.keys().cloned().collect();
         self.fetch(&names).inspect_err(|_| {
-            // The changes of these keys count as followed already.
+            // Keep these keys in the list: the revision has already advanced past their changes.
             self.in_use.extend(waiting);
         })
     }
 
-    /// Tries keys again that could not be taken over.
+    /// Retries the keys that were refused, and warns about those still held by another process.
     pub(super) fn retry(&mut self) -> Result<()> {
         for name_email in self.in_use.keys() {
             log::warn!(
@@ -203,7 +207,7 @@ impl Follower<'_> {
         self.fetch(&names)
     }
 
-    /// Offers every key of this host.
+    /// Offers every key of this host to the other hosts.
     pub(super) fn seed(&mut self) -> Result<()> {
         let names = self.store.catalog().homes().identities()?;
         let names = names.collect::<keystore::Result<Vec<_>>>()?;
@@ -233,7 +237,8 @@ impl Follower<'_> {
     pub(super) fn write(&mut self) -> Result<()> {
         self.followed.time = clock::now()?;
         self.followed.refused = self.refused.len();
-        // What is not here yet is not forgotten with this process.
+        // Record a revision before the oldest key that is still missing here, so that the next process
+        // fetches it.
         let waiting = self.refused.values().map(|refused| &refused.revision);
         let oldest = waiting.chain(self.in_use.values()).min();
         let complete = oldest.map_or(u64::MAX, |revision| revision.saturating_sub(1));
