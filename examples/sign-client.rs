@@ -1,16 +1,17 @@
-//! Speaks obs-signd's protocol, as its client `sign` does, for the tests:
+//! A client for the tests that speaks the protocol of obs-signd, as its client `sign` does:
 //!
 //!     sign-client ADDRESS ping
 //!     sign-client ADDRESS pubkey USER             the certificate, to stdout
 //!     sign-client ADDRESS sign USER FILE          a detached signature of version 4, to stdout
-//!     sign-client ADDRESS load USER SECONDS       signs all the time, each over a connection of its own
+//!     sign-client ADDRESS load USER SECONDS       signs repeatedly, over a new connection each time
 //!
-//! ADDRESS is HOST:PORT or unix:PATH. A refusal goes to stderr as the server words it, and the exit status is 1.
-//! `load` goes on after failures, and prints how many signatures it got and how many it did not get.
+//! ADDRESS is HOST:PORT or unix:PATH. The server's message for a refusal goes to stderr, and the exit status
+//! is 1. `load` goes on after failures, and prints how many signatures it got and how many failed.
 //!
-//! The server signs digests and answers packets of version 3. For one of version 4, a client first asks for a
-//! signature of the digest 0404..., whose answer tells algorithm and fingerprint. With these it knows the fields that
-//! the digest of a version 4 signature has at its end, and puts the numbers of the answer into a packet of its own.
+//! The server signs digests and answers with version 3 signature packets. For a version 4 signature, the
+//! client first asks for a signature of the digest 0404...; the answer reveals the algorithm and the
+//! fingerprint. With these it can hash the fields that end the digest of a version 4 signature. It then
+//! copies the MPIs of the second answer into a version 4 packet of its own.
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -25,7 +26,7 @@ use sha2::{Digest, Sha256};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const SHA256: u8 = 8;
-/// Types of subpackets.
+/// The signature subpacket types.
 const CREATED: u8 = 2;
 const ISSUER: u8 = 16;
 const ISSUER_FINGERPRINT: u8 = 33;
@@ -96,7 +97,7 @@ fn one(mut strings: Vec<Vec<u8>>) -> Result<Vec<u8>> {
     }
 }
 
-/// A detached signature of `data`.
+/// Makes a detached version 4 signature of `data`.
 fn sign(address: &str, user: &str, data: &[u8]) -> Result<Vec<u8>> {
     let user = format!("SHA256:{user}");
     let probe = format!("{}@0000000000", "04".repeat(32));
@@ -114,7 +115,8 @@ fn sign(address: &str, user: &str, data: &[u8]) -> Result<Vec<u8>> {
     let asked = format!("{digest:x}@00{now:08x}");
     let packet = one(ask(address, &["sign", &user, &asked])?)?;
 
-    // Version, a length, class, time, key ID, algorithm, hash, the first bytes of the digest, numbers.
+    // A version 3 packet: version, length of the hashed part, class, time, key ID, public key algorithm, hash
+    // algorithm, the first two bytes of the digest, MPIs.
     let mut answer = Reader(contents(&packet)?);
     let head = answer.take(19)?;
     if head[..3] != [3, 5, 0] || head[15..17] != [algorithm, SHA256] || head[17..] != digest[..2] {
@@ -126,7 +128,7 @@ fn sign(address: &str, user: &str, data: &[u8]) -> Result<Vec<u8>> {
     Ok([&[0x89][..], &u16::try_from(body.len())?.to_be_bytes(), &body].concat())
 }
 
-/// Signs for a while, whatever happens, and says what did.
+/// Signs for `seconds`, going on after failures. Returns a line with the numbers of successes and failures.
 fn load(address: &str, user: &str, seconds: u64) -> Vec<u8> {
     let end = Instant::now() + Duration::from_secs(seconds);
     let (mut made, mut missed) = (0, 0);
@@ -142,7 +144,7 @@ fn load(address: &str, user: &str, seconds: u64) -> Vec<u8> {
     format!("{made} {missed}\n").into_bytes()
 }
 
-/// Algorithm and fingerprint in a signature packet of version 4.
+/// Returns the public key algorithm and the issuer fingerprint in a version 4 signature packet.
 fn issuer(packet: &[u8]) -> Result<(u8, Vec<u8>)> {
     let mut body = Reader(contents(packet)?);
     let &[4, _, algorithm, _] = body.take(4)? else { return Err("not of version 4".into()) };
@@ -157,7 +159,7 @@ fn issuer(packet: &[u8]) -> Result<(u8, Vec<u8>)> {
     Err("the answer has no fingerprint".into())
 }
 
-/// What is in a signature packet of the old format.
+/// Returns the body of a signature packet with an old format header.
 fn contents(packet: &[u8]) -> Result<&[u8]> {
     let (length, body) = match packet {
         [0x88, length, body @ ..] => (usize::from(*length), body),
@@ -174,12 +176,12 @@ fn subpacket(kind: u8, body: &[u8]) -> Result<Vec<u8>> {
     Ok([&[u8::try_from(body.len() + 1)?, kind], body].concat())
 }
 
-/// Subpackets with their length in front.
+/// Prefixes subpackets with their total length in two octets.
 fn area(subpackets: &[u8]) -> Result<Vec<u8>> {
     Ok([&u16::try_from(subpackets.len())?.to_be_bytes(), subpackets].concat())
 }
 
-/// Reads from the front of bytes.
+/// A cursor over bytes that takes from the front.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {

@@ -1,9 +1,9 @@
-//! Does what obs-signd does in agent mode, call for call and argument for argument, without being
-//! obs-signd: `signd-client pubkey USER` and `signd-client sign USER FILE` (detached, to stdout).
-//! `signd-client sign-at-once USER FILE COUNT` is that many clients of one agent, which has a key opened for
-//! each of them before it signs for any; all signatures go to stdout.
+//! Imitates obs-signd in agent mode, call for call and argument for argument: `signd-client pubkey USER` and
+//! `signd-client sign USER FILE` (a detached signature, to stdout).
+//! `signd-client sign-at-once USER FILE COUNT` opens COUNT connections to one agent. The agent has read the
+//! key for each of them before it signs for any; all signatures go to stdout.
 //!
-//! Environment, in place of sign.conf: GNUPGHOME, SIGND_PHRASES (`phrases:`), SIGND_GPG (`gpg:`).
+//! Environment variables replace sign.conf: GNUPGHOME, SIGND_PHRASES (`phrases:`), SIGND_GPG (`gpg:`).
 
 use std::error::Error;
 use std::fs::File;
@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// SHA-256 and RSA as OpenPGP and gpg-agent number them.
+/// The algorithm numbers of SHA-256 and RSA in OpenPGP and gpg-agent.
 const SHA256: u8 = 8;
 const RSA: u8 = 1;
 
@@ -30,7 +30,7 @@ fn main() -> Result<()> {
     if !phrase.exists() {
         return Err(format!("unknown key: {user}").into());
     }
-    // signd's questions at start.
+    // signd calls this when it starts.
     gpg(&["--pinentry-mode=loopback", "--version"])?;
     let output = match words[..] {
         ["pubkey", user] => gpg(&["--export", "-a", user])?,
@@ -57,7 +57,7 @@ fn stdout_of(output: Output) -> Result<Vec<u8>> {
     Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)).into())
 }
 
-/// Fingerprint and keygrip of the first key of `user` that can sign.
+/// Returns the fingerprint and the keygrip of the first key of `user` that can sign.
 fn find_key(user: &str) -> Result<(String, String)> {
     let listing = gpg(&[
         "--locate-key",
@@ -83,8 +83,8 @@ fn find_key(user: &str) -> Result<(String, String)> {
     Err(format!("no key for {user}").into())
 }
 
-/// Detached OpenPGP signatures, version 4, over the bytes of `file` (RFC 9580, 5.2.3 and 5.2.4), made by
-/// `count` clients at once.
+/// Makes detached version 4 OpenPGP signatures over the bytes of `file` (RFC 9580, 5.2.3 and 5.2.4), over
+/// `count` connections at once.
 fn sign(user: &str, phrase: &Path, file: &Path, count: usize) -> Result<Vec<u8>> {
     let (fingerprint, keygrip) = find_key(user)?;
     let fingerprint = from_hex(&fingerprint)?;
@@ -110,7 +110,7 @@ fn sign(user: &str, phrase: &Path, file: &Path, count: usize) -> Result<Vec<u8>>
     Ok(signatures)
 }
 
-/// The signature packet: what was hashed, and the value over it.
+/// Assembles the signature packet from the hashed fields and the signature value.
 fn signature(hashed: &[u8], fingerprint: &[u8], digest: &[u8], value: &[u8]) -> Result<Vec<u8>> {
     let mut packet = hashed.to_vec();
     let unhashed = subpacket(16, &fingerprint[12..]);
@@ -120,7 +120,7 @@ fn signature(hashed: &[u8], fingerprint: &[u8], digest: &[u8], value: &[u8]) -> 
     let bits = u16::try_from(value.len() * 8)? - u16::try_from(value[0].leading_zeros())?;
     packet.extend(bits.to_be_bytes());
     packet.extend(value);
-    // Tag 2 in the old format with a length of two octets.
+    // Packet type 2 in the old format, with a length of two octets.
     let mut signature = vec![0x89];
     signature.extend(u16::try_from(packet.len())?.to_be_bytes());
     signature.extend(packet);
@@ -133,8 +133,8 @@ fn subpacket(kind: u8, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// RSA signatures of a SHA-256 digest, as signd gets them from the agent. It has read the secret key for
-/// every client, and waits for the passphrase of every one, before it gets the first.
+/// Gets RSA signatures of a SHA-256 digest from the agent, as signd does, over `count` connections. Sends the
+/// first passphrase only after the agent has asked for it on every connection.
 fn sign_with_agent(
     keygrip: &str,
     digest: &[u8],
@@ -154,7 +154,7 @@ fn sign_with_agent(
     File::open(phrase)?.read_to_string(&mut text)?;
     let first = text.lines().next().unwrap_or_default();
     if let [agent] = &mut agents[..] {
-        // A key of the old service is not protected, and then the agent does not ask.
+        // A key of the old service is not protected, so the agent does not ask for a passphrase.
         return Ok(vec![rsa_value(&agent.answer(Some(first))?)?]);
     }
     let mut errors = Vec::new();
@@ -180,7 +180,7 @@ fn sign_with_agent(
     }
 }
 
-/// The number in what the agent answers to PKSIGN.
+/// Returns the RSA signature value in the agent's answer to PKSIGN, without leading zeros.
 fn rsa_value(answer: &[u8]) -> Result<Vec<u8>> {
     // (7:sig-val(3:rsa(1:s256:...)))
     let marker = b"(1:s";
@@ -191,11 +191,11 @@ fn rsa_value(answer: &[u8]) -> Result<Vec<u8>> {
     Ok(value.iter().copied().skip_while(|b| *b == 0).collect())
 }
 
-/// A connection to gpg-agent in the Assuan protocol.
+/// A connection to gpg-agent that speaks the Assuan protocol.
 struct Agent(BufReader<UnixStream>);
 
 impl Agent {
-    /// Connects to the agent of GNUPGHOME and starts it where none answers.
+    /// Connects to the agent of GNUPGHOME; starts one if none answers.
     fn connect() -> Result<Self> {
         let socket = agent_socket()?;
         let stream = match UnixStream::connect(&socket) {
@@ -212,7 +212,7 @@ impl Agent {
     }
 
     fn send(&mut self, command: &str) -> Result<()> {
-        // In one piece: the agent may answer, or hang up, between two.
+        // Write in one piece: between two writes the agent may answer or hang up.
         Ok(self.0.get_mut().write_all(format!("{command}\n").as_bytes())?)
     }
 
@@ -244,7 +244,7 @@ impl Agent {
         Ok(line)
     }
 
-    /// The data up to `OK`; an inquiry for the passphrase is answered with `phrase`.
+    /// Reads the data lines up to `OK`. Answers an inquiry for the passphrase with `phrase`.
     fn answer(&mut self, phrase: Option<&str>) -> Result<Vec<u8>> {
         let mut data = Vec::new();
         loop {
@@ -271,7 +271,7 @@ fn agent_socket() -> Result<PathBuf> {
     Ok(line.ok_or("gpgconf names no agent socket")?.into())
 }
 
-/// Undoes the percent-escapes of Assuan's data lines.
+/// Decodes the percent escapes of an Assuan data line.
 fn unescape(text: &[u8]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut rest = text;

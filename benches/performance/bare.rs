@@ -1,4 +1,4 @@
-//! Bare gpg, the baseline: as it would be called by hand, in a fresh home, with nothing around it.
+//! Bare gpg, the baseline: called as by hand, in a fresh home, with nothing around it.
 
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Seek, Write};
@@ -15,20 +15,21 @@ use crate::Result;
 use crate::samples::timed;
 use crate::state::private_directory;
 
-/// A passphrase of 256 random bits needs no stretching.
+/// The option for a low S2K count: a passphrase of 256 random bits needs no stretching.
 pub const S2K: &str = "--s2k-count=65536";
 
-/// Lines of stderr that an error shows.
+/// The number of lines of stderr that an error shows.
 const WORDS: usize = 8;
 
-/// An empty directory that is gone when dropped; its agent, if one was started by itself, is ended.
+/// An empty directory for a GnuPG home. When dropped, an agent that gpg started in it is
+/// ended, and the directory is removed.
 #[derive(Debug)]
 pub struct Scratch(TempDir);
 
 impl Scratch {
     pub fn new(below: &Path) -> Result<Self> {
         let mut builder = tempfile::Builder::new();
-        // gpg warns of a home that others can look into.
+        // gpg warns about a home that others can read.
         builder.prefix("g").rand_bytes(8).permissions(Permissions::from_mode(0o700));
         Ok(Self(builder.tempdir_in(below)?))
     }
@@ -44,13 +45,13 @@ impl Drop for Scratch {
     }
 }
 
-/// Ends the agent of a home, if it has one, and removes the directory of its sockets, which users who
-/// are logged in have below `/run/user`.
+/// Ends the agent of a home, if one runs, and removes its socket directory, which is below `/run/user` for
+/// users who are logged in.
 pub fn end_agent(home: &Path) {
     for ending in [&["--kill", "gpg-agent"][..], &["--remove-socketdir"]] {
         let mut command = Command::new("gpgconf");
         command.arg("--homedir").arg(home).args(ending);
-        // Fails where there is neither.
+        // Fails if there is no agent or no socket directory.
         let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
 }
@@ -58,9 +59,9 @@ pub fn end_agent(home: &Path) {
 /// How gpg gets its agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Agent {
-    /// `gpg-agent --daemon -- gpg`
+    /// gpg runs under the agent: `gpg-agent --daemon -- gpg`.
     Daemon,
-    /// gpg starts one.
+    /// gpg starts its agent itself.
     Autostart,
 }
 
@@ -74,7 +75,7 @@ impl Agent {
         }
     }
 
-    /// A gpg on `home` that has such an agent.
+    /// Returns a gpg command on `home` that gets its agent in this way.
     pub fn gpg(self, home: &Path, s2k: &str) -> Command {
         match self {
             Self::Autostart => gpg(home),
@@ -94,28 +95,29 @@ impl Agent {
 const OPTIONS: [&str; 4] =
     ["--batch", "--no-tty", "--no-auto-check-trustdb", "--trust-model=always"];
 
-/// gpg on `home`.
+/// Returns a gpg command on `home`.
 pub fn gpg(home: &Path) -> Command {
     let mut command = Command::new("gpg");
     command.arg("--homedir").arg(home).args(OPTIONS);
     command
 }
 
-/// Runs a command to its end and ends what it leaves in its process group; what it printed.
+/// Runs a command to its end and kills what it leaves in its process group. Returns its stdout.
 pub fn run(command: &mut Command, stdin: &[u8]) -> Result<Vec<u8>> {
     Ok(run_loudly(command, stdin)?.0)
 }
 
-/// As [`run`]; what it printed, and its last words on stderr, which are an error when it fails.
+/// Runs a command like [`run`]. Returns its stdout and its last lines on stderr; if it
+/// fails, those lines are the error.
 pub fn run_loudly(command: &mut Command, stdin: &[u8]) -> Result<(Vec<u8>, String)> {
     let (mut child, words) = start(command, Stdio::piped())?;
     let mut input = child.0.stdin.take().ok_or("no pipe")?;
     let stdin = stdin.to_vec();
-    // Its own thread: gpg may print before it has read all.
+    // Write in a thread: gpg may print before it has read all of its input.
     let writer = std::thread::spawn(move || input.write_all(&stdin));
     let mut output = Vec::new();
     let mut printed = child.0.stdout.take().ok_or("no pipe")?;
-    // An agent may hold the pipe open, so its end does not tell; gpg's does.
+    // Wait for gpg, not for the end of the pipe: an agent may hold it open.
     let reader = std::thread::spawn(move || printed.read_to_end(&mut output).map(|_| output));
     let status = child.0.wait()?;
     drop(child);
@@ -124,8 +126,8 @@ pub fn run_loudly(command: &mut Command, stdin: &[u8]) -> Result<(Vec<u8>, Strin
     Ok((output, judge(command, status, words)?))
 }
 
-/// Starts a command in a process group of its own, and the file that its stderr goes to: the end of a
-/// pipe would not come before that of an agent, and nobody needs to read it meanwhile.
+/// Starts a command in a process group of its own. Also returns the file that its stderr goes to. A pipe
+/// would not end before an agent that holds it, and nobody needs to read stderr meanwhile.
 fn start(command: &mut Command, stdout: Stdio) -> Result<(Group, File)> {
     let words = tempfile::tempfile()?;
     command.env("LC_ALL", "C.UTF-8").process_group(0);
@@ -134,7 +136,7 @@ fn start(command: &mut Command, stdout: Stdio) -> Result<(Group, File)> {
     Ok((Group(child), words))
 }
 
-/// The last words of a command that succeeded. Those of one that failed are an error.
+/// Returns the last lines on stderr of a command that succeeded. Fails with those lines if it failed.
 fn judge(command: &Command, status: ExitStatus, mut words: File) -> Result<String> {
     let mut all = Vec::new();
     words.rewind()?;
@@ -145,19 +147,19 @@ fn judge(command: &Command, status: ExitStatus, mut words: File) -> Result<Strin
     if status.success() { Ok(last) } else { Err(format!("{command:?}: {status}: {last}").into()) }
 }
 
-/// A process group that ends with this value.
+/// A process group that is killed when this value is dropped.
 struct Group(Child);
 
 impl Drop for Group {
     fn drop(&mut self) {
         if let Ok(pid) = i32::try_from(self.0.id()) {
-            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL); // fails when nobody is left
+            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL); // fails if the group is empty
         }
         let _ = self.0.wait();
     }
 }
 
-/// A fresh home for one key, and what gpg is to be told.
+/// A fresh home for one key, and the batch parameters for gpg.
 #[derive(Debug)]
 pub struct Fresh {
     home: Scratch,
@@ -165,7 +167,7 @@ pub struct Fresh {
 }
 
 impl Fresh {
-    /// For a new RSA key.
+    /// Prepares a home for a new RSA key.
     pub fn new(scratch: &Path, bits: u16) -> Result<Self> {
         let home = Scratch::new(scratch)?;
         fs::write(home.path().join("passphrase"), passphrase() + "\n")?;
@@ -173,7 +175,7 @@ impl Fresh {
         Self { home, parameters }.configured()
     }
 
-    /// For a key around the secret key of `entry`, a directory of the pool.
+    /// Prepares a home for a certificate of the secret key in `entry`, a directory of the pool.
     pub fn with_secret_key(scratch: &Path, entry: &Path) -> Result<Self> {
         let home = Scratch::new(scratch)?;
         let keygrip = entry.file_name().and_then(|name| name.to_str()).ok_or("a strange name")?;
@@ -186,13 +188,13 @@ impl Fresh {
         Self { home, parameters }.configured()
     }
 
-    /// An agent that gpg starts reads the count from its configuration.
+    /// Writes the S2K count to gpg-agent.conf, where an agent that gpg starts reads it.
     fn configured(self) -> Result<Self> {
         fs::write(self.home.path().join("gpg-agent.conf"), "s2k-count 65536\ndisable-scdaemon\n")?;
         Ok(self)
     }
 
-    /// Makes the key; how long gpg took, in milliseconds.
+    /// Makes the key. Returns how long gpg took, in milliseconds.
     pub fn generate(&self, agent: Agent) -> Result<f64> {
         let home = self.home.path();
         let mut command = agent.gpg(home, S2K);
@@ -202,7 +204,8 @@ impl Fresh {
     }
 }
 
-/// Runs gpg until it ends, which is not when its agent ends; that is killed where it is of its group.
+/// Runs gpg and discards its stdout. Waits for gpg, not for its agent, and kills what is
+/// left of its process group.
 pub fn quiet(command: &mut Command, stdin: &[u8]) -> Result<()> {
     let (mut child, words) = start(command, Stdio::null())?;
     let sent = child.0.stdin.take().ok_or("no pipe")?.write_all(stdin);
@@ -221,12 +224,12 @@ fn parameters(key: &str) -> String {
     )
 }
 
-/// 64 random hexadecimal digits.
+/// Returns a passphrase of 64 random hexadecimal digits.
 pub fn passphrase() -> String {
     (0..4).map(|_| format!("{:016x}", rand::random::<u64>())).collect()
 }
 
-/// What the old service told gpg.
+/// Returns the batch parameters of the old service: an RSA-2048 key without a passphrase.
 pub fn unprotected(owner: &str) -> String {
     format!(
         "%no-protection\nKey-Type: RSA\nKey-Length: 2048\nExpire-Date: 0\nName-Real: {owner}\n\

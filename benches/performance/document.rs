@@ -1,5 +1,5 @@
-//! Writes docs/performance.json, .md and .svg: the whole of them, so that prose and numbers are of one
-//! run.
+//! Writes docs/performance.json, .md and .svg. All of the text is generated, so that
+//! prose and numbers are of the same run.
 
 use std::fs;
 
@@ -308,7 +308,7 @@ fn place(results: &Results) -> String {
     .replace("| \n|", "|\n|")
 }
 
-/// One row per number of keys; the growth is beside the first.
+/// Returns one row per number of keys. The last column is the growth over the first row.
 fn size_rows(what: &str, figures: &[&Figure]) -> Vec<Vec<String>> {
     let first = figures.first().map_or(f64::NAN, |figure| figure.p50());
     let row = |figure: &&Figure| {
@@ -342,7 +342,7 @@ fn section(title: &str, about: &str, head: &[&str], rows: Vec<Vec<String>>) -> S
     text
 }
 
-/// Three digits that count.
+/// Formats a value with three significant digits; from 1000 on as a whole number, below 1 with three decimals.
 pub fn number(value: f64) -> String {
     match value {
         v if v.is_nan() => "–".into(),
@@ -359,7 +359,7 @@ fn thousands_of(value: f64) -> String {
     thousands(value.round() as usize)
 }
 
-/// 100000 as `100,000`.
+/// Formats a number with separators, 100000 as `100,000`.
 pub fn thousands(value: usize) -> String {
     let digits = value.to_string();
     let mut text = String::new();

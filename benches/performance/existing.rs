@@ -1,17 +1,17 @@
-//! A request for a key that exists: how long it takes, and how many of them a second, beside a request
-//! that does nothing (`/ping`). The keys were asked for before, as on a host at work: what has not been
-//! read for long costs reads of the disk first.
+//! Measures requests for keys that exist: their latency and their rate, beside a request
+//! that does nothing (`/ping`). Each key was requested once before, as on a host in use:
+//! a key that has not been read for long costs disk reads first.
 
 use crate::samples::{Contender, Figure, alternate, timed};
 use crate::service::{self, Service};
 use crate::throughput::sure_rate;
 use crate::{Bench, Result, Site, identities};
 
-/// Requests of one round of four clients.
+/// The number of requests in one round of the four clients.
 const REQUESTS: usize = 4000;
 const CLIENTS: usize = 4;
 const ROUNDS: usize = 8;
-/// Keys that are asked for, of each state.
+/// The number of keys in each state that are requested.
 const SAMPLE: usize = 20_000;
 const LATENCY_ROUNDS: usize = 1500;
 
@@ -21,7 +21,8 @@ pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
     first.service.expect(&service::gen_key(&ours, 2048, 0), 201)?;
     let samples: Result<Vec<_>> = sites.iter().map(|site| Sample::take(site, &ours)).collect();
     let samples = samples?;
-    // A process of its own: one that is asked twice a round is warmer than the others.
+    // Send `/ping` to a process of its own: a service with two requests per round would
+    // be warmer than the others.
     let other = Service::start(&first.state)?;
     let ping = service::get("/ping");
     let count = bench.options.rounds(REQUESTS).min(REQUESTS);
@@ -53,11 +54,11 @@ pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Names that are asked for.
+/// The names that are requested.
 struct Sample(Vec<String>);
 
 impl Sample {
-    /// Asks for each of them once.
+    /// Chooses names and requests each key once. A state without identities uses the name `only`.
     fn take(site: &Site, only: &str) -> Result<Self> {
         let any = |_| identities::name_email(rand::random_range(0..site.size));
         let names = match site.size {

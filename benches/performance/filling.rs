@@ -1,5 +1,5 @@
-//! Whether filling the pool slows down those who take from it: pool hits on a quiet machine and while
-//! `fill-pool` works, in turn.
+//! Measures whether filling the pool slows down requests that take from it: pool hits on a quiet machine and
+//! while `fill-pool` runs, in turn.
 
 use std::process::{Child, Stdio};
 use std::thread::sleep;
@@ -11,10 +11,10 @@ use crate::service::{mode, terminate};
 use crate::{Bench, Result, Site};
 
 const ROUNDS: usize = 8;
-/// Requests in one round.
+/// The number of requests in one round.
 const HITS: usize = 12;
 
-/// Ends with this value.
+/// A running `fill-pool`, which is terminated when this value is dropped.
 struct Filler(Child);
 
 impl Drop for Filler {

@@ -1,11 +1,12 @@
-//! How long one new key takes: through the service with a secret key in the pool and without, and
+//! Measures how long a new key takes: through the service, with and without a secret key in the pool, and
 //! with bare gpg in a fresh home.
 
 use crate::bare::{Agent, Fresh};
 use crate::samples::{Contender, Figure, alternate, timed};
 use crate::{Bench, Result, Site, service};
 
-/// Lengths, and rounds; the search for primes varies much, so the shortest gets the most.
+/// Key lengths in bits, and their rounds. The time of the search for primes varies much, so the shortest
+/// length gets the most rounds.
 const LENGTHS: [(u16, usize); 3] = [(2048, 60), (3072, 24), (4096, 16)];
 
 pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
@@ -34,7 +35,7 @@ pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// A request that finds a secret key in the pool, in milliseconds.
+/// Measures a request that finds a secret key in the pool, in milliseconds.
 pub fn pool_hit(bench: &Bench, site: &Site, bits: u16) -> Result<f64> {
     let name = bench.names.next();
     bench.shelf.lend(&site.state, bits)?;
@@ -44,7 +45,7 @@ pub fn pool_hit(bench: &Bench, site: &Site, bits: u16) -> Result<f64> {
     Ok(took)
 }
 
-/// A request that finds none, in milliseconds.
+/// Measures a request that finds the pool empty, in milliseconds.
 fn pool_empty(bench: &Bench, site: &Site, bits: u16) -> Result<f64> {
     let name = bench.names.next();
     let request = service::gen_key(&name, bits, 0);

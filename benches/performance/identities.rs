@@ -1,5 +1,6 @@
-//! Makes the identities of a state, each with an Ed25519 key and a passphrase of its own. gpg makes 115 a
-//! second on two cores, so they are made here, byte for byte as gpg would; gpg proves some of them.
+//! Makes the identities of a state, each with an Ed25519 key and a passphrase of its own.
+//! gpg makes only 115 per second on two cores, so they are made here, byte for byte as
+//! gpg would make them. gpg checks some of them.
 
 use std::fs;
 use std::io::Write;
@@ -18,22 +19,22 @@ use crate::openpgp::{self, Certificate, hex};
 use crate::state::{State, private_directory};
 use crate::{Result, bare, keybox, proof, secret_key, service};
 
-/// Identities that gpg proves after some were made.
+/// The number of new identities that gpg checks.
 const PROVED: usize = 5;
-/// Lines of progress are this many identities apart.
+/// The number of identities after which a line of progress is printed.
 const PROGRESS: usize = 50_000;
 
-/// The name of an identity of the store.
+/// Returns the name of identity `number` of a state.
 pub fn name_email(number: usize) -> String {
     format!("user{number}#project@copr.example.org")
 }
 
-/// The user ID of its key.
+/// Returns the user ID of the key of an identity.
 pub fn user_id(name_email: &str) -> String {
     format!("user <{name_email}>")
 }
 
-/// Makes the identities that `state` lacks to hold `size`, on all cores.
+/// Makes the identities that `state` lacks to hold `size`, on `cores` threads.
 pub fn grow(state: &State, size: usize, scratch: &Path, cores: usize) -> Result<()> {
     let missing: Vec<usize> =
         (0..size).filter(|number| !state.home(&name_email(*number)).exists()).collect();
@@ -71,7 +72,7 @@ pub fn grow(state: &State, size: usize, scratch: &Path, cores: usize) -> Result<
     Ok(())
 }
 
-/// What one core does: makes the next of the missing ones until there is none.
+/// Makes missing identities until none is left. Every thread runs this.
 fn make_all(
     state: &State,
     missing: &[usize],
@@ -90,10 +91,10 @@ fn make_all(
     }
 }
 
-/// When all of a batch are created.
+/// The creation time of all keys of a batch.
 struct Now {
     unix: u32,
-    /// As gpg-agent writes it, like `20261123T011033`.
+    /// The time as gpg-agent writes it, like `20261123T011033`.
     iso: String,
 }
 
@@ -107,7 +108,7 @@ impl Now {
     }
 }
 
-/// Lays out a home as the service does, and the links to it.
+/// Makes an identity: its home as the service lays it out, and the links to it.
 fn make(state: &State, name: &str, scratch: &Path, now: &Now) -> Result<()> {
     let key = SigningKey::from_bytes(&rand::random());
     let certificate = Certificate::new(&key, &user_id(name), now.unix);

@@ -1,42 +1,43 @@
-//! The keybox, GnuPG's file of certificates: one for a single certificate, and where the certificates
-//! of another begin and end. Written as gpg 2.2 writes it (kbx/keybox-blob.c of GnuPG).
+//! The keybox, the file in which GnuPG keeps certificates: writes one with a single certificate as gpg 2.2
+//! does (kbx/keybox-blob.c of GnuPG), and splits one into its blobs.
 
 use sha1::{Digest, Sha1};
 
 use crate::Result;
 use crate::openpgp::Certificate;
 
-/// The first blob of a file, which says what the file is.
+/// The length in bytes of the first blob, which identifies the file as a keybox.
 pub const HEADER: usize = 32;
-/// Type of a blob with an OpenPGP certificate.
+/// The type of a blob with an OpenPGP certificate.
 const OPENPGP: u8 = 2;
 
-/// Size of what a blob says of a key, of a user ID and of a signature.
+/// The sizes in bytes of the entries that a blob has for a key, a user ID and a signature.
 const KEY_INFO: u16 = 28;
 const USER_ID_INFO: u16 = 12;
 const SIGNATURE_INFO: u16 = 4;
-/// Where the fingerprint is in a blob, and where the keyblock begins: there is always one key, one
-/// user ID, one signature, and no serial number.
+/// The offsets of the fingerprint and of the keyblock in a blob. They are fixed, as there is always one key,
+/// one user ID, one signature and no serial number.
 const FINGERPRINT: u32 = 20;
 const KEYBLOCK: u32 = 94;
 
-/// gpg's own packet behind each packet of a keybox: nothing is known of trust in a key.
+/// The trust packet that gpg puts after a key: nothing is known about trust in it. gpg puts a trust packet
+/// after each packet in a keybox.
 const KEY_TRUST: &[u8] = b"\xb0\x0c\0\0gpg\x01\0\0\0\0\0\0";
-/// Nor of the validity of a user ID.
+/// The trust packet after a user ID: nothing is known about its validity.
 const USER_ID_TRUST: &[u8] = b"\xb0\x0c\0\0gpg\x02\0\0\0\0\0\0";
-/// The signature has not been checked yet.
+/// The trust packet after a signature: it has not been checked yet.
 const SIGNATURE_TRUST: &[u8] = b"\xb0\x06\0\0gpg\0";
 
-/// A whole `pubring.kbx` that holds one certificate.
+/// Returns a complete `pubring.kbx` with one certificate.
 pub fn file(certificate: &Certificate) -> Vec<u8> {
     let created = certificate.created.to_be_bytes();
     let mut file = Vec::with_capacity(512);
     file.extend(32_u32.to_be_bytes());
-    // Type, version, and that it is for OpenPGP.
+    // Blob type, version, and the flags, which say that the file holds OpenPGP certificates.
     file.extend([1, 1, 0, 2]);
     file.extend(b"KBXf\0\0\0\0");
-    file.extend(created); // of the file
-    file.extend(created); // of the last maintenance
+    file.extend(created); // creation time of the file
+    file.extend(created); // time of the last maintenance
     file.extend([0; 8]);
     file.extend(blob(certificate));
     file
@@ -75,19 +76,20 @@ fn blob(certificate: &Certificate) -> Vec<u8> {
     blob
 }
 
-/// How many there are, and the size of what is said of it.
+/// Returns the header of a table with one entry: the count, then the size of the entry.
 fn one_of(size: u16) -> [u8; 4] {
     let [high, low] = size.to_be_bytes();
     [0, 1, high, low]
 }
 
-/// A length or an offset; none of a blob of one certificate is near four gigabytes.
+/// Encodes a length or an offset. In a blob with one certificate, all are far below 4 GiB.
 #[allow(clippy::cast_possible_truncation)]
 fn long(number: usize) -> [u8; 4] {
     (number as u32).to_be_bytes()
 }
 
-/// The header of a keybox, and its certificates: each blob begins with its length in four bytes.
+/// Splits a keybox into its header and the blobs of its certificates. Each blob begins
+/// with its length in four bytes.
 pub fn split(keybox: &[u8]) -> Result<(&[u8], Vec<&[u8]>)> {
     let (header, mut rest) = keybox.split_at_checked(HEADER).ok_or("a short keybox")?;
     if header.get(8..12) != Some(b"KBXf") {
@@ -97,7 +99,7 @@ pub fn split(keybox: &[u8]) -> Result<(&[u8], Vec<&[u8]>)> {
     while let Some(length) = rest.first_chunk::<4>() {
         let length = usize::try_from(u32::from_be_bytes(*length))?;
         let (blob, tail) = rest.split_at_checked(length.max(5)).ok_or("a cut keybox")?;
-        // Type 0 is what is left of a deleted one.
+        // A deleted certificate leaves a blob of type 0 behind.
         if blob[4] == OPENPGP {
             blobs.push(blob);
         }

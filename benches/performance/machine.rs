@@ -1,4 +1,4 @@
-//! Where it was measured: machine, kernel and the versions of what took part.
+//! What the measurements ran on: machine, file system, kernel, and the versions of the software.
 
 use std::fs;
 use std::path::Path;
@@ -44,7 +44,7 @@ impl Machine {
                 .first()
                 .map_or(String::new(), |line| line.trim_start_matches("gpg (GnuPG) ").into()),
             libgcrypt: libgcrypt.into(),
-            // One that runs only for somebody else must not end the benchmark.
+            // A rustc that does not run for this user must not end the benchmark.
             rustc: first_lines("rustc", &["--version"], 1).map_or("unknown".into(), |l| l.concat()),
             version: env!("CARGO_PKG_VERSION").into(),
             date: first_lines("date", &["-u", "+%Y-%m-%d %H:%M UTC"], 1)?.concat(),
@@ -64,7 +64,7 @@ impl Machine {
     }
 }
 
-/// The load averages over 1, 5 and 15 minutes.
+/// Returns the load averages over 1, 5 and 15 minutes.
 pub fn load() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")

@@ -1,5 +1,5 @@
-//! `make bench`: what a key costs, beside bare gpg and beside the old way of one shared keyring, with
-//! few identities and with many. Writes docs/performance.json, .md and .svg. Needs no root.
+//! `make bench`: measures the cost of keys against bare gpg and against the old way of one shared keyring,
+//! with few identities and with many. Writes docs/performance.json, .md and .svg. Needs no root.
 
 #![allow(missing_docs)]
 
@@ -38,19 +38,19 @@ use results::Results;
 use service::Service;
 use state::{Names, Shelf, State};
 
-/// Whatever goes wrong ends the benchmark with a sentence.
+/// Any error ends the benchmark with a message.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// What every part needs.
+/// What every part of the benchmark needs.
 pub struct Bench {
     pub options: Options,
     pub shelf: Shelf,
     pub names: Names,
-    /// For homes that live for one measurement; on the file system of the states.
+    /// The directory for homes that live for one measurement, on the file system of the states.
     pub scratch: PathBuf,
 }
 
-/// A state of some size and the service on it.
+/// A state with `size` identities, and a service that runs on it.
 pub struct Site {
     pub size: usize,
     pub state: State,
@@ -70,7 +70,7 @@ impl Bench {
         Ok(Self { options, shelf, names: Names::default(), scratch })
     }
 
-    /// The states of all sizes, those that are missing made, and a service on each.
+    /// Opens the states of all sizes, creates missing identities, and starts a service on each state.
     fn open_sites(&self) -> Result<Vec<Site>> {
         let mut sites = Vec::new();
         for size in &self.options.sizes {

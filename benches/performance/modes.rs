@@ -1,5 +1,5 @@
-//! The modes that look at every key: `prolong` with nothing to do and with keys that are due, `list`,
-//! `check`.
+//! Measures the modes that read every key: `prolong` with nothing to do and with keys
+//! that are due, `list`, `check`.
 
 use std::cell::RefCell;
 use std::fs;
@@ -16,10 +16,10 @@ use crate::throughput::sure_rate;
 use crate::{Bench, Result, Site};
 
 const ROUNDS: usize = 9;
-/// So many keys that a round takes minutes.
+/// The number of keys from which on a round takes minutes, so that only [`LARGE_ROUNDS`] are made.
 const LARGE: usize = 500_000;
 const LARGE_ROUNDS: usize = 2;
-/// RSA-2048 keys that expire within 30 days.
+/// The number of RSA-2048 keys that expire in 30 days and are due.
 const DUE: usize = 40;
 const DUE_ROUNDS: usize = 5;
 
@@ -67,13 +67,13 @@ fn run_mode(command: &mut Command) -> Result<()> {
     }
 }
 
-/// Whether this build has the mode: it ends with 0 or 1 and prints what it found.
+/// Whether `check` works in this build: it exits with 0 or 1 and prints its page.
 fn can_check(state: &State) -> Result<bool> {
     let output = mode(state, ["check"]).output()?;
     Ok(matches!(output.status.code(), Some(0 | 1)) && !output.stdout.is_empty())
 }
 
-/// The peak resident memory of a run in MB, as far as it was seen before the end.
+/// Returns the peak resident memory of a run in MB, as last sampled before its end.
 fn peak_memory(command: &mut Command) -> Result<f64> {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     let mut peak: f64 = 0.0;
@@ -84,7 +84,7 @@ fn peak_memory(command: &mut Command) -> Result<f64> {
     Ok(peak)
 }
 
-/// A key that is due, and its files as they were before.
+/// A key that is due, and the contents of its files before it was prolonged.
 struct Due {
     name: String,
     pubring: Vec<u8>,
@@ -135,7 +135,7 @@ fn due(bench: &Bench) -> Result<Vec<Figure>> {
     ];
     let rounds = bench.options.rounds(DUE_ROUNDS);
     let mut figures = alternate(&format!("prolong, {count} keys due"), rounds, contenders)?;
-    let processor = processor.into_inner().split_off(1); // the first round warmed up
+    let processor = processor.into_inner().split_off(1); // drop the warm-up round
     figures.push(Figure::new("prolong/processor", Some(count), "ms", processor));
     for key in &keys {
         state.forget(&key.name)?;
@@ -162,7 +162,7 @@ impl Due {
         fs::read(state.home(&self.name).join("key.json")).is_ok_and(|now| now != self.record)
     }
 
-    /// A home of its own for bare gpg.
+    /// Copies the key to a home of its own, for bare gpg.
     fn copy(&self, state: &State, bench: &Bench) -> Result<Scratch> {
         let (home, from) = (Scratch::new(&bench.scratch)?, state.home(&self.name));
         let secret = "private-keys-v1.d";
@@ -178,7 +178,7 @@ impl Due {
     }
 }
 
-/// What one `--quick-set-expire` costs without checks, copies and syncs.
+/// Runs one bare `--quick-set-expire`, without checks, copies and syncs.
 fn prolong_bare(home: &Scratch, fingerprint: &str) -> Result<()> {
     let mut command = Agent::Daemon.gpg(home.path(), S2K);
     command.args(["--pinentry-mode=loopback", "--passphrase-file"]);
@@ -186,7 +186,7 @@ fn prolong_bare(home: &Scratch, fingerprint: &str) -> Result<()> {
     quiet(&mut command, b"")
 }
 
-/// Processor time of all children waited for so far, and of theirs, in milliseconds.
+/// Returns the processor time of all descendants that were waited for so far, in milliseconds.
 #[allow(clippy::cast_precision_loss)]
 fn processor_time() -> Result<f64> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;

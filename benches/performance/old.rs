@@ -1,5 +1,5 @@
-//! The old way: bare gpg on one keyring that all keys share, made of the certificates of the store.
-//! Flattered a little: its trust database is never checked, and only its own keys have secret keys.
+//! The old way: bare gpg on one keyring that all keys share, made of the certificates of the largest state.
+//! This flatters it a little: its trust database is never checked, and only a few of its keys have secret keys.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,9 @@ use crate::{Bench, Result, Site, identities, keybox};
 
 const SIZES: [usize; 3] = [1_000, 10_000, 50_000];
 const ROUNDS: usize = 7;
-/// Keys in the largest keyring that is listed whole.
+/// The number of keys in the largest keyring that is listed as a whole.
 const LIST_MAX: usize = 10_000;
-/// Keys with a secret key, in the middle of the keyring.
+/// The number of keys that have secret keys; their certificates are in the middle of the keyring.
 const OWN: usize = 8;
 
 pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
@@ -43,7 +43,7 @@ pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
             timed(|| bare::quiet(home.gpg().args(["--armor", "--export", &name]), b""))
         };
         contenders.push(Contender::new("old/export", keys, "ms", export));
-        // gpg verifies every self-signature on the way: a minute for the largest.
+        // gpg verifies every self-signature as it lists the keyring, which takes a minute for the largest.
         if home.size <= LIST_MAX {
             let list = ["--with-colons", "--list-keys"];
             let list = move || timed(|| bare::quiet(home.gpg().args(list), b""));
@@ -63,17 +63,17 @@ pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
     alternate("the old way", bench.options.rounds(ROUNDS), contenders)
 }
 
-/// A GnuPG home that many keys share.
+/// A GnuPG home that many keys share. When dropped, its agent is ended.
 #[derive(Debug)]
 pub struct Home {
     pub size: usize,
     path: PathBuf,
-    /// Fingerprints of the keys with a secret key.
+    /// The fingerprints of the keys that have secret keys.
     own: Vec<String>,
 }
 
 impl Home {
-    /// The homes of all sizes that the largest state has certificates for.
+    /// Opens homes of all sizes for which the largest state has enough certificates.
     pub fn open_all(bench: &Bench, sites: &[Site]) -> Result<Vec<Self>> {
         let Some(largest) = sites.last() else { return Ok(Vec::new()) };
         let sizes = SIZES.into_iter().filter(|size| *size <= largest.size);
@@ -111,7 +111,7 @@ impl Home {
         Ok(self.own.get(index).ok_or("no key of its own")?)
     }
 
-    /// Times what changes the keyring, and changes it back.
+    /// Times `work`, which changes the keyring, then restores the keyring.
     fn changing(&self, work: impl FnOnce() -> Result<()>) -> Result<f64> {
         let took = timed(work)?;
         self.restore()?;
@@ -121,7 +121,7 @@ impl Home {
     fn restore(&self) -> Result<()> {
         fs::copy(self.path.join("pristine.kbx"), self.path.join("pubring.kbx"))?;
         for leftover in ["pubring.kbx~", "trustdb.gpg"] {
-            let _ = fs::remove_file(self.path.join(leftover)); // may not be there
+            let _ = fs::remove_file(self.path.join(leftover)); // may not exist
         }
         Ok(())
     }
@@ -133,7 +133,7 @@ impl Drop for Home {
     }
 }
 
-/// The name of a key of the shared keyring that can sign.
+/// Returns the name of a key in the shared keyring that has a secret key.
 pub fn own_name(number: usize) -> String {
     format!("old{number}#project@copr.example.org")
 }

@@ -1,6 +1,6 @@
-//! OpenPGP certificates of Ed25519 keys, packet for packet as gpg 2.2 makes them (RFC 4880, and algorithm
-//! 22 of RFC 9580): a key that signs and certifies, one user ID, no expiry. For the benchmark only, which
-//! needs a million keys before gpg could make them; the service has gpg make everything.
+//! Makes OpenPGP certificates of Ed25519 keys, packet for packet as gpg 2.2 does (RFC 4880, and algorithm 22 of
+//! RFC 9580). Each has a primary key that signs and certifies, one user ID, and no expiry. For the benchmark
+//! only, which needs a million keys sooner than gpg could make them; the service has gpg make every key.
 
 use std::fmt::Write;
 
@@ -10,30 +10,30 @@ use ed25519_dalek::{Signer, SigningKey};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-/// Packets, with a header of the old format as gpg writes it.
+/// The first octets of packet headers, in the old format with a length of one octet, as gpg writes them.
 const SIGNATURE: u8 = 0x88;
 const PUBLIC_KEY: u8 = 0x98;
 const USER_ID: u8 = 0xb4;
 
-/// Types of signature.
+/// The signature types.
 const POSITIVE_CERTIFICATION: u8 = 0x13;
 const KEY_REVOCATION: u8 = 0x20;
 
-/// Public key algorithm and hash algorithm.
+/// The public key algorithm and the hash algorithm.
 const EDDSA: u8 = 22;
 const SHA256: u8 = 8;
 
-/// Ed25519 as an object identifier with its length (1.3.6.1.4.1.11591.15.1).
+/// The object identifier of Ed25519 (1.3.6.1.4.1.11591.15.1), with its length in front.
 const CURVE: [u8; 10] = [9, 0x2b, 6, 1, 4, 1, 0xda, 0x47, 0x0f, 1];
 
-/// Key flags (certifies, signs), preferences and features, in gpg's order.
+/// The subpackets for key flags (certifies, signs), preferences and features, in the order of gpg.
 const CAPABILITIES: &[u8] = b"\x02\x1b\x03\x05\x0b\x09\x08\x07\x02\x06\x15\x0a\x09\x08\x0b\x02\
     \x04\x16\x02\x03\x01\x02\x1e\x01\x02\x17\x80";
-/// Reason for revocation: none is given.
+/// The subpacket for the reason for revocation: no reason is given.
 const NO_REASON: &[u8] = &[2, 29, 0];
 
-/// What a keygrip is a hash of, but for the key: the parameters of the curve as libgcrypt names them, each
-/// with its length; a and b are negative, which it does not say.
+/// The data that a keygrip hashes before the public key: the parameters of the curve by their libgcrypt
+/// names, each with its length. a and b are negative; libgcrypt hashes them without the sign.
 const CURVE_PARAMETERS: &[u8] = b"\
     (1:p32:\x7f\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\
     \xff\xff\xff\xff\xff\xff\xff\xed)\
@@ -46,18 +46,18 @@ const CURVE_PARAMETERS: &[u8] = b"\
     (1:n32:\x10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x14\xde\xf9\xde\xa2\xf7\x9c\xd6\x58\x12\x63\x1a\x5c\xf5\xd3\
     \xed)(1:q32:";
 
-/// A certificate in the parts that a keybox needs.
+/// A certificate, in the parts that a keybox needs.
 pub struct Certificate {
-    /// Packet of the primary key.
+    /// The packet of the primary key.
     pub public_key: Vec<u8>,
-    /// Packet of the user ID.
+    /// The packet of the user ID.
     pub user_id: Vec<u8>,
-    /// Packet of the self-signature.
+    /// The packet of the self-signature.
     pub certification: Vec<u8>,
-    /// Armored, for `openpgp-revocs.d/`.
+    /// The text of the revocation certificate file for `openpgp-revocs.d/`.
     pub revocation: String,
     pub fingerprint: [u8; 20],
-    /// Unix time.
+    /// The creation time of the key (Unix time).
     pub created: u32,
 }
 
@@ -68,7 +68,7 @@ impl Certificate {
         public_key.extend(created.to_be_bytes());
         public_key.push(EDDSA);
         public_key.extend(CURVE);
-        public_key.extend([1, 7, 0x40]); // 263 bits: a point that is not compressed in the usual way
+        public_key.extend([1, 7, 0x40]); // 263 bits; 0x40 is the prefix of a native Ed25519 point
         public_key.extend(key.verifying_key().as_bytes());
 
         let hashed_key = [&[0x99, 0, low(&public_key)], &public_key[..]].concat();
@@ -89,13 +89,13 @@ impl Certificate {
     }
 }
 
-/// The keygrip of a key: the name of its secret key.
+/// Returns the keygrip of a key, after which the file of its secret key is named.
 pub fn keygrip(key: &SigningKey) -> [u8; 20] {
     let hash = Sha1::new().chain_update(CURVE_PARAMETERS);
     hash.chain_update(key.verifying_key().as_bytes()).chain_update(b")").finalize().into()
 }
 
-/// Who signs, and when.
+/// The key that signs, and the time of its signatures.
 struct Issuer<'a> {
     key: &'a SigningKey,
     fingerprint: [u8; 20],
@@ -103,7 +103,8 @@ struct Issuer<'a> {
 }
 
 impl Issuer<'_> {
-    /// A signature packet over `data`; its hashed subpackets are issuer, time and `subpackets`.
+    /// Makes a signature packet over `data`. Its hashed subpackets are the issuer
+    /// fingerprint, the creation time and `subpackets`.
     fn sign(&self, kind: u8, data: &[u8], subpackets: &[u8]) -> Vec<u8> {
         let mut hashed = vec![22, 33, 4];
         hashed.extend(self.fingerprint);
@@ -117,7 +118,7 @@ impl Issuer<'_> {
         let hash = hash.finalize();
         let signature = self.key.sign(&hash);
 
-        body.extend([0, 10, 9, 16]); // not hashed: the key ID
+        body.extend([0, 10, 9, 16]); // the unhashed subpacket: the key ID
         body.extend(&self.fingerprint[12..]);
         body.extend(&hash[..2]);
         body.extend(mpi(signature.r_bytes()));
@@ -126,7 +127,7 @@ impl Issuer<'_> {
     }
 }
 
-/// A number of any length: how many bits it has, and the bytes from the first that is not zero.
+/// Encodes an MPI: the number of bits, and the bytes without leading zeros.
 fn mpi(bytes: &[u8]) -> Vec<u8> {
     let start = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len());
     let number = &bytes[start..];
@@ -140,7 +141,7 @@ fn packet(header: u8, body: &[u8]) -> Vec<u8> {
     [&[header, low(body)], body].concat()
 }
 
-/// The length of something that is shorter than 256 bytes, as all is here.
+/// Returns a length as one octet. Everything here is shorter than 256 bytes.
 #[allow(clippy::cast_possible_truncation)]
 fn low(bytes: impl AsRef<[u8]>) -> u8 {
     bytes.as_ref().len() as u8
@@ -154,7 +155,7 @@ pub fn hex(bytes: &[u8]) -> String {
     text
 }
 
-/// The text of a `.rev` file. The colon keeps gpg from importing it as it is.
+/// Returns the text of a `.rev` file. The colon before the armor header keeps gpg from importing it unedited.
 fn revocation_file(revocation: &[u8], fingerprint: &[u8], user_id: &str) -> String {
     let base64 = BASE64_STANDARD.encode(revocation);
     let mut file = format!(
@@ -176,7 +177,7 @@ fn revocation_file(revocation: &[u8], fingerprint: &[u8], user_id: &str) -> Stri
     file + "\n-----END PGP PUBLIC KEY BLOCK-----\n"
 }
 
-/// The checksum of an armor (RFC 4880, 6.1).
+/// Returns the checksum of ASCII armor (RFC 4880, 6.1).
 fn crc24(bytes: &[u8]) -> u32 {
     let mut crc: u32 = 0x00b7_04ce;
     for byte in bytes {

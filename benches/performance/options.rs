@@ -1,4 +1,4 @@
-//! What the person at the keyboard chose: `BENCH_KEYS`, `BENCH_RUNS`, `BENCH_FULL`, `BENCH_STORE`,
+//! The options of a run, from the environment: `BENCH_KEYS`, `BENCH_RUNS`, `BENCH_FULL`, `BENCH_STORE`,
 //! `BENCH_OUT`, `BENCH_ONLY`.
 
 use std::env;
@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 
 use crate::Result;
 
-/// The longest path of the store, so that sockets of gpg-agent fit below it.
+/// The longest path of the store in bytes: the socket paths of gpg-agents below it have a limit.
 const STORE_MAX: usize = 50;
 
-/// The choices, and what follows from them.
+/// The options of a run, and what follows from them.
 #[derive(Debug)]
 pub struct Options {
-    /// Numbers of identities, ascending.
+    /// The sizes of the states in identities, ascending.
     pub sizes: Vec<usize>,
-    /// Where states and scratch homes are made; kept between runs.
+    /// The directory for states and scratch homes, an absolute path. States are kept between runs.
     pub store: PathBuf,
-    /// Where the documents are written.
+    /// The directory for the documents.
     pub out: PathBuf,
     pub cores: usize,
     scale: f64,
@@ -62,18 +62,18 @@ impl Options {
         })
     }
 
-    /// How many rounds to make where `normal` is enough on a quiet machine.
+    /// Returns `normal` rounds, which are enough on a quiet machine, times `BENCH_RUNS`; at least 2.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
     pub fn rounds(&self, normal: usize) -> usize {
         ((normal as f64 * self.scale).round() as usize).max(2)
     }
 
-    /// Whether a part is to be measured.
+    /// Whether `part` is to be measured: all parts are, unless `BENCH_ONLY` names some.
     pub fn wants(&self, part: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == part)
     }
 
-    /// The largest number of identities.
+    /// Returns the largest number of identities.
     pub fn largest(&self) -> usize {
         self.sizes.last().copied().unwrap_or_default()
     }

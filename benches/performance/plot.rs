@@ -1,5 +1,5 @@
-//! docs/performance.svg: latency of gen_key against the number of keys, both axes logarithmic. Drawn by
-//! hand; shows medians, with a whisker up to p95.
+//! Draws docs/performance.svg: the latency of gen_key against the number of keys, on logarithmic axes. Shows
+//! medians with whiskers up to p95. Writes the SVG without a library.
 
 use std::fmt::Write;
 
@@ -14,7 +14,7 @@ const RIGHT: f64 = 220.0;
 const TOP: f64 = 46.0;
 const BOTTOM: f64 = 56.0;
 
-/// Figure, label, colour, dashes.
+/// The lines: figure, label, colour, dashes.
 const LINES: [(&str, &str, &str, &str); 5] = [
     ("old/generate", "old way: new key", "#b03030", "7 4"),
     ("empty/2048", "new key, empty pool", "#b07a10", ""),
@@ -23,7 +23,7 @@ const LINES: [(&str, &str, &str, &str); 5] = [
     ("exists", "the key exists", "#2a8a4a", ""),
 ];
 
-/// Where zero keys stand on an axis that has no zero.
+/// The place of zero keys on the logarithmic axis, which has no zero.
 const ZERO: f64 = 100.0;
 
 struct Axes {
@@ -78,7 +78,7 @@ pub fn svg(results: &Results) -> String {
     out + "</svg>\n"
 }
 
-/// The next height at which a label touches no other.
+/// Returns the first height from `wanted` downwards at which a label touches no other.
 fn free_height(wanted: f64, taken: &mut Vec<f64>) -> f64 {
     let mut at = wanted;
     while taken.iter().any(|other: &f64| (other - at).abs() < 15.0) {

@@ -1,5 +1,5 @@
-//! Has gpg prove an identity that was not made by it: the certificate is what `key.json` says, its
-//! self-signature is good, the secret key signs with the passphrase, and the revocation revokes.
+//! Has gpg check an identity that gpg did not make. The certificate must agree with `key.json` and have a
+//! good self-signature. The secret key must sign with the passphrase, and the revocation must revoke the key.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::bare::{self, Agent, Scratch};
 use crate::identities::user_id;
 use crate::state::{State, private_directory};
 
-/// Looks at a copy of the home, as gpg leaves traces in one.
+/// Checks a copy of the home, as gpg leaves files in a home that it uses.
 pub fn prove(state: &State, name_email: &str, scratch: &Path) -> Result<()> {
     let original = state.home(name_email);
     let record: Value = serde_json::from_slice(&fs::read(original.join("key.json"))?)?;
@@ -33,13 +33,14 @@ pub fn prove(state: &State, name_email: &str, scratch: &Path) -> Result<()> {
     sign(copy, fingerprint)?;
     let revocation = original.join("openpgp-revocs.d").join(format!("{fingerprint}.rev"));
     let revocation = fs::read_to_string(revocation)?.replace(":-----BEGIN", "-----BEGIN");
-    // With the trust model of the rest, gpg misses a trust database.
+    // With the trust model of the other calls, gpg would miss a trust database.
     let mut import = bare::gpg(copy);
     bare::quiet(import.args(["--trust-model=pgp", "--import"]), revocation.as_bytes())?;
     list(copy, &[("pub", 1, "r"), ("rev", 1, "!")])
 }
 
-/// Checks fields of a listing: there is one line of that kind, and it says that.
+/// Checks fields of a listing with colons. Each entry of `expected` is a record type, the index of a field,
+/// and its value; there must be exactly one record of that type.
 fn list(home: &Path, expected: &[(&str, usize, &str)]) -> Result<()> {
     let mut gpg = bare::gpg(home);
     gpg.args(["--no-autostart", "--with-colons", "--with-keygrip", "--check-sigs"]);
@@ -56,7 +57,7 @@ fn list(home: &Path, expected: &[(&str, usize, &str)]) -> Result<()> {
     if complaints.is_empty() { Ok(()) } else { Err(format!("gpg complains: {complaints}").into()) }
 }
 
-/// Signs with the secret key, and verifies that.
+/// Signs with the secret key and verifies the signature.
 fn sign(home: &Path, fingerprint: &str) -> Result<()> {
     let mut gpg = Agent::Daemon.gpg(home, bare::S2K);
     gpg.args(["--pinentry-mode=loopback", "--passphrase-file"]).arg(home.join("passphrase"));

@@ -1,4 +1,4 @@
-//! Memory of the service at rest and under load, and how quickly a connection wakes it.
+//! Measures the memory of the service at rest and under load, and how quickly a connection starts it.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -18,7 +18,7 @@ const ROUNDS: usize = 3;
 const CLIENTS: usize = 4;
 const KEYS: usize = 16;
 const STARTS: usize = 60;
-/// Moves the socket to where systemd would put it.
+/// A shell command that moves the socket from stdin to file descriptor 3, where systemd would pass it.
 const PASS_SOCKET: &str = r#"exec "$@" 3<&0 </dev/null"#;
 
 pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
@@ -48,7 +48,8 @@ struct Seen {
     jobs: f64,
 }
 
-/// A fresh service, four clients that make keys, and the most gpg jobs seen at once.
+/// Starts a service and has [`CLIENTS`] clients make keys. Returns its memory before that, its peak memory,
+/// and the largest number of its child processes seen at once.
 #[allow(clippy::cast_precision_loss)]
 fn under_load(bench: &Bench, site: &Site) -> Result<Seen> {
     let service = Service::start(&site.state)?;
@@ -96,7 +97,7 @@ fn activation(bench: &Bench, ends: &[&Site]) -> Result<Vec<Figure>> {
     alternate("cold activation", bench.options.rounds(STARTS), contenders)
 }
 
-/// A service that was started because a client has connected and sent its request.
+/// A service that was started for a client that has already connected and sent its request.
 struct Activation {
     client: TcpStream,
     notify: UnixDatagram,
@@ -125,7 +126,7 @@ impl Activation {
         Ok(Self { client, notify, notify_path, started, process })
     }
 
-    /// From before the fork to `READY=1`, in milliseconds; a shell is part of it.
+    /// Returns the time from before the fork to `READY=1`, in milliseconds. It includes the start of a shell.
     fn ready(self) -> Result<f64> {
         let mut message = [0; 512];
         loop {
@@ -136,7 +137,7 @@ impl Activation {
         }
     }
 
-    /// From before the fork to the first byte of the answer.
+    /// Returns the time from before the fork to the first byte of the answer, in milliseconds.
     fn first_byte(mut self) -> Result<f64> {
         self.client.read_exact(&mut [0])?;
         Ok(milliseconds(self.started.elapsed()))
@@ -146,6 +147,6 @@ impl Activation {
 impl Drop for Activation {
     fn drop(&mut self) {
         terminate(&mut self.process);
-        let _ = std::fs::remove_file(&self.notify_path); // its directory is emptied at the next start
+        let _ = std::fs::remove_file(&self.notify_path); // the next run empties its directory
     }
 }

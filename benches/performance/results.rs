@@ -1,4 +1,4 @@
-//! All figures of one run, and how to find one again.
+//! The figures of one run, and how to look them up.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use crate::machine::Machine;
 use crate::options::Options;
 use crate::samples::Figure;
 
-/// Everything that was measured, and where.
+/// Everything that was measured, and the machine that it was measured on.
 #[derive(Debug)]
 pub struct Results {
     pub machine: Machine,
     pub sizes: Vec<usize>,
-    /// How long making the states took, and measuring.
+    /// How long it took to make the states, and to measure.
     pub prepared: Duration,
     pub measured: Duration,
     figures: Vec<Figure>,
@@ -36,30 +36,30 @@ impl Results {
         self.machine.load_after = crate::machine::load();
     }
 
-    /// The figure `id` with this number of keys.
+    /// Returns the figure `id` for this number of keys.
     pub fn get(&self, id: &str, keys: Option<usize>) -> Option<&Figure> {
         self.figures.iter().find(|figure| figure.id == id && figure.keys == keys)
     }
 
-    /// The figure `id` for every number of keys, ascending.
+    /// Returns the figures `id` for all numbers of keys, ascending.
     pub fn all(&self, id: &str) -> Vec<&Figure> {
         let mut found: Vec<_> = self.figures.iter().filter(|figure| figure.id == id).collect();
         found.sort_by_key(|figure| figure.keys);
         found
     }
 
-    /// The largest median of a figure.
+    /// Returns the largest median of the figures `id`.
     pub fn most(&self, id: &str) -> Option<f64> {
         self.all(id).into_iter().map(Figure::p50).reduce(f64::max)
     }
 
-    /// Both ways to run bare gpg.
+    /// Returns the figures `id` for both ways to run bare gpg.
     pub fn all_ways(&self, id: &str) -> Vec<&Figure> {
         let ways = ["daemon", "autostart"].map(|way| self.get(&format!("{id}/{way}"), None));
         ways.into_iter().flatten().collect()
     }
 
-    /// The faster of the two ways to run bare gpg.
+    /// Returns the figure `id` for the faster of the two ways to run bare gpg.
     pub fn faster(&self, id: &str) -> Option<&Figure> {
         self.all_ways(id).into_iter().min_by(|a, b| a.p50().total_cmp(&b.p50()))
     }

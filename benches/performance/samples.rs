@@ -1,5 +1,5 @@
-//! Samples and their percentiles, and how they are taken: all contenders of a comparison in turn, so
-//! that whatever else the machine does meets each of them alike.
+//! Samples, their percentiles, and how they are taken: all contenders of a comparison run in turn, so that
+//! other load on the machine affects all of them alike.
 
 use std::time::{Duration, Instant};
 
@@ -7,16 +7,16 @@ use serde_json::{Value, json};
 
 use crate::Result;
 
-/// Measured values of one thing.
+/// The samples of one measurement.
 #[derive(Clone, Debug)]
 pub struct Figure {
-    /// What was measured, like `hit/2048`.
+    /// The name of the measurement, like `hit/2048`.
     pub id: String,
-    /// Identities in the state, or keys in the keyring; `None` where there are none.
+    /// The number of identities in the state, or of keys in the keyring; `None` if neither matters.
     pub keys: Option<usize>,
-    /// `ms`, `keys/s`, `MB` and so on.
+    /// The unit: `ms`, `keys/s`, `MB` and so on.
     pub unit: &'static str,
-    /// Ascending.
+    /// The samples, ascending.
     values: Vec<f64>,
 }
 
@@ -35,8 +35,8 @@ impl Figure {
         self.values.len()
     }
 
-    /// The value that `percent` of all are not above (nearest rank); the median is the mean of the
-    /// middle two when there are two.
+    /// Returns a percentile by nearest rank. The median of an even number of samples is
+    /// the mean of the middle two.
     pub fn percentile(&self, percent: usize) -> f64 {
         let count = self.values.len();
         let at = |index: usize| self.values.get(index).copied().unwrap_or(f64::NAN);
@@ -71,7 +71,7 @@ impl Figure {
     }
 }
 
-/// One that is measured: does its work once and returns the value.
+/// One side of a comparison. `measure` does the work once and returns the sample.
 pub struct Contender<'a> {
     id: String,
     keys: Option<usize>,
@@ -90,8 +90,8 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// Measures all contenders once a round, in an order that chance makes anew each time: whoever comes
-/// before may leave caches warm or the disk busy. A first round warms up and does not count.
+/// Measures all contenders once per round, in a new random order each round: the one before may leave caches
+/// warm or the disk busy. An additional first round warms up and is not counted.
 pub fn alternate(
     what: &str,
     rounds: usize,
@@ -123,7 +123,7 @@ pub fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// How long `work` took, in milliseconds.
+/// Returns how long `work` took, in milliseconds.
 pub fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<f64> {
     let started = Instant::now();
     work()?;

@@ -1,4 +1,4 @@
-//! Secret key files as gpg-agent keeps them, protected by a passphrase (agent/protect.c and
+//! Makes secret key files as gpg-agent keeps them, protected by a passphrase (agent/protect.c and
 //! agent/keyformat.txt of GnuPG).
 
 use aes::Aes128;
@@ -11,15 +11,16 @@ use sha1::{Digest, Sha1};
 use crate::Result;
 use crate::openpgp::hex;
 
-/// How many bytes are hashed to make a key of the passphrase: as for gpg, see [`crate::bare::S2K`].
+/// The number of bytes that are hashed to derive a key from the passphrase; the same as
+/// for gpg, see [`crate::bare::S2K`].
 const S2K_COUNT: usize = 65536;
 
-/// The text of a file below `private-keys-v1.d/`; `created` as in `20261123T011033`.
+/// Returns the text of a file in `private-keys-v1.d/`. `created` has the form `20261123T011033`.
 pub fn file(key: &SigningKey, passphrase: &str, created: &str) -> Result<String> {
     let (salt, nonce): ([u8; 8], [u8; 12]) = (rand::random(), rand::random());
     let public = [&[0x40], key.verifying_key().as_bytes().as_slice()].concat();
     let secret = [b"(((1:d32:", key.as_bytes().as_slice(), b")))"].concat();
-    // The rest of the key, which is not secret, is authenticated as it would be without white space.
+    // The public rest of the key is authenticated in its canonical form, without white space.
     let protected_at = format!("(12:protected-at15:{created})");
     let rest = [
         b"(3:ecc(5:curve7:Ed25519)(5:flags5:eddsa)(1:q33:",
@@ -46,7 +47,7 @@ pub fn file(key: &SigningKey, passphrase: &str, created: &str) -> Result<String>
     ))
 }
 
-/// The iterated and salted hash of OpenPGP (RFC 4880, 3.7.1.3) for a key of 16 bytes.
+/// Derives a key of 16 bytes with the iterated and salted S2K of OpenPGP (RFC 4880, 3.7.1.3).
 fn stretch(passphrase: &str, salt: [u8; 8]) -> [u8; 16] {
     let round = [&salt, passphrase.as_bytes()].concat();
     let mut all = round.repeat(S2K_COUNT.div_ceil(round.len()));

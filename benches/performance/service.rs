@@ -1,4 +1,4 @@
-//! A real `copr-keygen serve`, the plainest client there is, and what the kernel says of a process.
+//! A real `copr-keygen serve`, a minimal HTTP client for it, and what the kernel reports about a process.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -18,14 +18,14 @@ use crate::state::State;
 /// The program that is measured.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_copr-keygen");
 
-/// A service on a state; ended when dropped.
+/// A service on a state, terminated when dropped.
 pub struct Service {
     process: Child,
     address: SocketAddr,
 }
 
 impl Service {
-    /// Starts it without a pool of its own and waits until it answers.
+    /// Starts a service that does not fill its pool, and waits until it answers.
     pub fn start(state: &State) -> Result<Self> {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let path = state.path().with_extension("log");
@@ -44,7 +44,7 @@ impl Service {
         Ok(service)
     }
 
-    /// Sends a request over a connection of its own; status and body of the answer.
+    /// Sends a request over a new connection. Returns the status and the body of the answer.
     pub fn ask(&self, request: &[u8]) -> Result<(u16, Vec<u8>)> {
         let mut stream = TcpStream::connect(self.address)?;
         stream.set_read_timeout(Some(Duration::from_secs(40)))?;
@@ -56,7 +56,7 @@ impl Service {
         Ok((status, answer.split_off(end + 4)))
     }
 
-    /// As [`Service::ask`]; anything but `status` is an error.
+    /// Sends a request like [`Service::ask`] and returns the body. Fails unless the status is `status`.
     pub fn expect(&self, request: &[u8], status: u16) -> Result<Vec<u8>> {
         match self.ask(request)? {
             (found, body) if found == status => Ok(body),
@@ -78,15 +78,15 @@ impl Drop for Service {
     }
 }
 
-/// Tells a process to end and waits for it.
+/// Sends SIGTERM to a process and waits for it.
 pub fn terminate(process: &mut Child) {
     if let Ok(pid) = i32::try_from(process.id()) {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM); // fails only when it has ended
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM); // fails only if it has ended
     }
     let _ = process.wait();
 }
 
-/// A mode of the program on `state`, with no pool.
+/// Returns the command for a mode of the program on `state`, with no pool to fill.
 pub fn mode<A: AsRef<OsStr>>(state: &State, arguments: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new(BINARY);
     command.args(arguments);
@@ -94,14 +94,14 @@ pub fn mode<A: AsRef<OsStr>>(state: &State, arguments: impl IntoIterator<Item = 
     command
 }
 
-/// Makes `command` know the state and nothing else.
+/// Sets an environment for `command` that names the state and no other configuration.
 pub fn environment(command: &mut Command, state: &State) {
     command.env_clear().env("PATH", "/usr/bin:/bin").env("COPR_KEYGEN_CONFIG", "/dev/null");
     command.env("COPR_KEYGEN_STATE_DIR", state.path()).env("COPR_KEYGEN_POOL", "");
     command.stdin(Stdio::null());
 }
 
-/// Runs a command that must succeed; what it printed.
+/// Runs a command and returns its stdout. Fails unless it exits with 0.
 pub fn stdout_of(command: &mut Command) -> Result<Vec<u8>> {
     let output = command.output();
     let program = Path::new(command.get_program()).display();
@@ -116,7 +116,7 @@ pub fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: sign-host\r\n\r\n").into_bytes()
 }
 
-/// `POST /gen_key`; `expire` in days.
+/// Returns a request `POST /gen_key`; `expire` is in days, 0 for never.
 pub fn gen_key(name_email: &str, bits: u16, expire: u32) -> Vec<u8> {
     let body = json!({
         "name_real": "user_project", "name_email": name_email, "key_length": bits, "expire": expire,
@@ -130,7 +130,7 @@ pub fn gen_key(name_email: &str, bits: u16, expire: u32) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A field of `/proc/PID/status` in MB; `None` when the process is gone.
+/// Returns a field of `/proc/PID/status` in MB; `None` if the process is gone.
 pub fn memory(pid: u32, field: &str) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
@@ -138,7 +138,7 @@ pub fn memory(pid: u32, field: &str) -> Option<f64> {
     Some(kilobytes / 1024.0)
 }
 
-/// How many children a process has now.
+/// Returns the number of children that a process has now.
 pub fn children(pid: u32) -> usize {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let of_task = |task: fs::DirEntry| fs::read_to_string(task.path().join("children")).ok();

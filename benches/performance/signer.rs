@@ -1,5 +1,6 @@
-//! Signing by `copr-keygen signd`, beside the agent of obs-signd (examples/signd-client.rs) and `openssl speed`: with
-//! few clients and many, few keys and many. The load generator speaks the protocol and does nothing else.
+//! Measures signing by `copr-keygen signd`, beside the agent of obs-signd
+//! (examples/signd-client.rs) and `openssl speed`: with few clients and many, few keys
+//! and many. The load generator speaks the protocol and does nothing else.
 
 use std::cell::RefCell;
 use std::fs;
@@ -22,13 +23,14 @@ use crate::{Bench, Result, Site, bare};
 pub const BITS: [u16; 2] = [2048, 4096];
 pub const CLIENTS: [usize; 3] = [1, 8, 64];
 const ROUNDS: usize = 8;
-/// Signatures in one round: the kernel counts hundredths of a second of the processor.
+/// The number of signatures in one round. It must be large, as the kernel counts
+/// processor time in hundredths of a second.
 const SIGNATURES: usize = 400;
-/// By the agent, which takes that much longer.
+/// The number of signatures in one round by the agent, which takes much longer.
 const SIGNATURES_BY_AGENT: usize = 64;
-/// Keys that sign in turn.
+/// The number of keys that sign in turn.
 const KEYS: usize = 8;
-/// How long `openssl speed` works for one figure, in seconds.
+/// How long `openssl speed` runs for one value, in seconds.
 const OPENSSL_TIME: &str = "1";
 
 pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
@@ -42,7 +44,7 @@ pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Signatures a second, the processors' time that they take, and memory.
+/// Measures signatures per second, their processor time, and the memory of the signer.
 #[allow(clippy::cast_precision_loss)]
 fn by_clients(bench: &Bench, site: &Site, bits: u16) -> Result<Vec<Figure>> {
     let names: Vec<_> = (0..KEYS).map(|_| bench.names.next()).collect();
@@ -71,7 +73,7 @@ fn by_clients(bench: &Bench, site: &Site, bits: u16) -> Result<Vec<Figure>> {
                 spent.borrow_mut().push(by_signer);
             }
             if clients == 64 {
-                // What the processors could do at best, with nothing in between.
+                // The best that the processors could do, if signer and clients never waited.
                 let limit = bench.options.cores as f64 * 1000.0 / (by_signer + by_client);
                 limits.borrow_mut().push(limit / rate);
             }
@@ -109,7 +111,7 @@ fn by_clients(bench: &Bench, site: &Site, bits: u16) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// One client, with few identities and with many.
+/// Measures one client, with few identities and with many.
 fn by_size(bench: &Bench, ends: &[&Site]) -> Result<Vec<Figure>> {
     let name = bench.names.next();
     let mut signers = Vec::new();
@@ -130,7 +132,7 @@ fn by_size(bench: &Bench, ends: &[&Site]) -> Result<Vec<Figure>> {
     figures
 }
 
-/// `copr-keygen signd` on a state; ended when dropped.
+/// A `copr-keygen signd` on a state, terminated when dropped.
 struct Signer {
     process: Child,
     address: SocketAddr,
@@ -155,7 +157,7 @@ impl Signer {
         Ok(signer)
     }
 
-    /// Has one digest signed, over a connection of its own.
+    /// Has one digest signed, over a new connection.
     fn sign(&self, name: &str) -> Result<()> {
         let digest: [u8; 32] = rand::random();
         let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -182,7 +184,7 @@ impl Signer {
         Ok(answer)
     }
 
-    /// The time that it has had of processors, in milliseconds: fields 14 and 15 of `/proc/PID/stat`.
+    /// Returns the processor time of the signer in milliseconds: fields 14 and 15 of `/proc/PID/stat`.
     fn processor_time(&self) -> Result<f64> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
         let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
@@ -204,7 +206,7 @@ impl Drop for Signer {
     }
 }
 
-/// The time that this process has had of processors, in milliseconds.
+/// Returns the processor time of this process in milliseconds.
 #[allow(clippy::cast_precision_loss)]
 fn own_time() -> Result<f64> {
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
@@ -212,13 +214,13 @@ fn own_time() -> Result<f64> {
     Ok(time.num_microseconds() as f64 / 1000.0)
 }
 
-/// Milliseconds of a signature, as `openssl speed` measures them.
+/// Returns the time of one RSA signature in milliseconds, as `openssl speed` measures it.
 fn openssl(bits: u16) -> Result<f64> {
     let mut command = Command::new("openssl");
     command.args(["speed", "-mr", "-seconds", OPENSSL_TIME]).arg(format!("rsa{bits}"));
     let output = command.stderr(Stdio::null()).output().map_err(|e| format!("openssl: {e}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    // `+F2:2:2048:SIGN:VERIFY`, both in operations a second of the processor.
+    // `+F2:2:2048:SIGN:VERIFY`, both in operations per second of processor time.
     let line = text.lines().find(|line| line.starts_with("+F2:"));
     let rate: Option<f64> = line.and_then(|line| line.split(':').nth(3)?.parse().ok());
     rate.map(|rate| 1000.0 / rate).ok_or_else(|| format!("openssl speed said {text:?}").into())

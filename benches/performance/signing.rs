@@ -1,4 +1,4 @@
-//! Signing as obs-signd does it, call for call (examples/signd-client.rs), with few keys and with many,
+//! Measures signing as obs-signd does it, call for call (examples/signd-client.rs): with few keys, with many,
 //! and on a shared keyring with plain gpg.
 
 use std::fs;
@@ -48,7 +48,7 @@ pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
     figures
 }
 
-/// Signs as obs-signd does, with the keys of a site.
+/// A client that signs as obs-signd does, with the keys of a site.
 pub struct AgentClient<'a> {
     client: PathBuf,
     gpg_copr: PathBuf,
@@ -65,7 +65,7 @@ impl<'a> AgentClient<'a> {
         Ok(Self { client: client()?, gpg_copr, file: package(bench)?, state: &site.state })
     }
 
-    /// Signs with the key of an identity.
+    /// Makes one signature with the key of the identity `name`.
     pub fn sign(&self, name: &str) -> Result<()> {
         let mut command = Command::new(&self.client);
         service::environment(&mut command, self.state);
@@ -75,14 +75,14 @@ impl<'a> AgentClient<'a> {
     }
 }
 
-/// The file that is signed.
+/// Writes the file to be signed and returns its path.
 fn package(bench: &Bench) -> Result<PathBuf> {
     let file = bench.scratch.join("package");
     fs::write(&file, [b'x'; 4096])?;
     Ok(file)
 }
 
-/// The client, which cargo builds with the examples.
+/// Returns the path of the signing client, which cargo builds with the examples.
 fn client() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
     let directory = program.parent().and_then(Path::parent).ok_or("a strange path")?;

@@ -1,5 +1,5 @@
-//! A state directory of a given size, and the shelf of secret keys that requests find in its pool. A
-//! key that served one measurement goes back to the shelf, so that few are enough.
+//! State directories, and the shelf of secret keys that are lent to their pools. After a measurement, the key
+//! goes back to the shelf, so that a few keys are enough.
 
 use std::cell::Cell;
 use std::fs::{self, DirBuilder, File};
@@ -14,7 +14,8 @@ use crate::service;
 pub struct State(PathBuf);
 
 impl State {
-    /// The state directory `path`, made if missing, without what an earlier run may have left.
+    /// Opens the state directory `path`, creating it if it is missing. Removes what an
+    /// earlier run may have left.
     pub fn open(path: &Path) -> Result<Self> {
         for part in ["keys", "gnupg/private-keys-v1.d", "phrases", "pool", "staging"] {
             private_directory(&path.join(part))?;
@@ -48,7 +49,7 @@ impl State {
         self.0.join(format!("pool/rsa{bits}"))
     }
 
-    /// Removes a key, its home last.
+    /// Removes a key. Its home goes last.
     pub fn forget(&self, name_email: &str) -> Result<()> {
         self.unlink(name_email)?;
         fs::remove_dir_all(self.home(name_email))?;
@@ -61,7 +62,7 @@ impl State {
             _ => Ok(()),
         };
         gone(self.0.join("phrases").join(name_email))?;
-        // It may be gone when an earlier run was ended amid this.
+        // The directory may be gone, if an earlier run was ended in the middle of this.
         let keys = fs::read_dir(self.home(name_email).join("private-keys-v1.d"));
         for key in keys.into_iter().flatten().flatten() {
             gone(self.0.join("gnupg/private-keys-v1.d").join(key.file_name()))?;
@@ -69,18 +70,18 @@ impl State {
         Ok(())
     }
 
-    /// Has the file system write its journal now and not within the next measurement.
+    /// Makes the file system write its journal now rather than during the next measurement.
     fn settle(&self) -> Result<()> {
         Ok(File::open(self.0.join("keys"))?.sync_all()?)
     }
 }
 
-/// A state directory whose pool holds secret keys to lend.
+/// A state directory whose pool holds the secret keys to lend.
 #[derive(Debug)]
 pub struct Shelf(State);
 
 impl Shelf {
-    /// Opens the shelf and has `fill-pool` make what is missing: `count` keys of each length.
+    /// Opens the shelf and has `fill-pool` fill it up to `count` keys of each length.
     pub fn open(path: &Path, count: usize) -> Result<Self> {
         for part in ["keys", "gnupg/private-keys-v1.d", "phrases", "pool", "staging"] {
             private_directory(&path.join(part))?;
@@ -91,7 +92,7 @@ impl Shelf {
         Ok(Self(state))
     }
 
-    /// Puts a key into the pool of `state`.
+    /// Moves a key into the pool of `state`.
     pub fn lend(&self, state: &State, bits: u16) -> Result<()> {
         let entry = self.any(bits)?;
         let name = entry.file_name().unwrap_or_default();
@@ -99,13 +100,15 @@ impl Shelf {
         state.settle()
     }
 
-    /// A secret key with its passphrase: directory and keygrip.
+    /// Returns the pool directory of some secret key and its passphrase. The directory is
+    /// named after the keygrip.
     pub fn any(&self, bits: u16) -> Result<PathBuf> {
         let entry = fs::read_dir(self.0.pool(bits))?.next().ok_or("the shelf is empty")?;
         Ok(entry?.path())
     }
 
-    /// Takes back the key that became the one of `name_email`, which must have come from the pool.
+    /// Takes back the secret key that became the key of `name_email`. Fails if the key
+    /// did not come from the pool.
     pub fn take_back(&self, state: &State, name_email: &str, bits: u16) -> Result<()> {
         if fs::read_dir(state.pool(bits))?.next().is_some() {
             return Err("the key of the pool was not taken".into());
@@ -124,12 +127,12 @@ impl Shelf {
     }
 }
 
-/// Makes a directory, and those above it, for the owner only.
+/// Creates a directory and those above it, with mode 0700.
 pub fn private_directory(path: &Path) -> Result<()> {
     Ok(DirBuilder::new().recursive(true).mode(0o700).create(path)?)
 }
 
-/// Names of identities that are made by measurements.
+/// A source of names for the identities that measurements make.
 #[derive(Debug, Default)]
 pub struct Names(Cell<u64>);
 

@@ -1,5 +1,5 @@
-//! What the service is to achieve, as ratios to what was measured beside it wherever there is such a
-//! thing, and whether it did.
+//! The performance targets of the service, and whether they were met. A target is a ratio to something
+//! measured beside it where possible.
 
 use std::fmt;
 
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use crate::results::Results;
 
-/// The growth targets hold up to this many identities.
+/// The number of identities up to which the growth targets hold.
 const GROWTH_KEYS: usize = 100_000;
 
-/// One thing to achieve.
+/// A performance target.
 #[derive(Debug)]
 pub struct Target {
     pub name: String,
-    /// `None` when it was not measured.
+    /// The measured value; `None` if it was not measured.
     pub value: Option<f64>,
     pub limit: f64,
     pub at_least: bool,
@@ -53,7 +53,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// All targets.
+/// Returns all targets with their measured values.
 pub fn judge(results: &Results) -> Vec<Target> {
     let median = |id: &str| results.all(id).first().map(|figure| figure.p50());
     let faster = |id: &str| results.faster(id).map(|figure| figure.p50());
@@ -170,7 +170,8 @@ pub fn judge(results: &Results) -> Vec<Target> {
     targets
 }
 
-/// How much longer it takes with many keys than with the fewest, and how many those are.
+/// Returns the largest measured number of keys, in words, and the ratio of the time with that many keys to
+/// the time with the fewest. The ratio is `None` if there is only one size.
 fn growth(results: &Results, id: &str, is_rate: bool) -> (String, Option<f64>) {
     let mut found = results.all(id);
     found.retain(|figure| figure.keys.is_some_and(|keys| keys <= GROWTH_KEYS + 1));

@@ -1,5 +1,5 @@
-//! New keys a second with an empty pool: the service, gpg processes in homes of their own (what the
-//! cores can do at best), and gpg processes in one shared home (the old way).
+//! Measures new keys per second with an empty pool, by the service and by bare gpg. gpg runs in a home for
+//! each key, the best that the cores can do, and in one shared home, the old way.
 
 use std::cell::RefCell;
 use std::fs;
@@ -12,7 +12,8 @@ use crate::samples::{Contender, Figure, alternate};
 use crate::{Bench, Result, Site, service};
 
 const CLIENTS: [usize; 3] = [1, 2, 4];
-/// Keys made in one round; more where a target is, as the search for primes is a matter of luck.
+/// The number of keys in one round. A round that a target judges makes more, as the
+/// search for primes is a matter of luck.
 const KEYS: usize = 16;
 const KEYS_JUDGED: usize = 32;
 const ROUNDS: usize = 8;
@@ -27,7 +28,7 @@ pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
         let shared = SharedHome::new(bench)?;
         let failures = RefCell::new(Vec::new());
         let mut contenders = Vec::new();
-        // That the size does not matter needs to be seen once.
+        // With two clients, measure all sizes, to show once that the size does not matter.
         let ends = [sites.first(), sites.last()].into_iter().flatten();
         let mut chosen: Vec<&Site> =
             if clients == 2 { sites.iter().collect() } else { ends.collect() };
@@ -59,7 +60,8 @@ pub fn measure(bench: &Bench, sites: &[Site]) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Does `count` jobs with `clients` threads; jobs a second that succeeded, and how many did not.
+/// Does `count` jobs on `clients` threads. Returns the successful jobs per second, and
+/// the errors of the others.
 #[allow(clippy::cast_precision_loss)]
 pub fn rate(
     clients: usize,
@@ -89,7 +91,7 @@ pub fn rate(
     Ok(((count - failures.len()) as f64 / took, failures))
 }
 
-/// As [`rate`] where nothing may fail.
+/// Measures like [`rate`], but fails if a job fails.
 pub fn sure_rate(
     clients: usize,
     count: usize,
@@ -117,7 +119,7 @@ fn separate_homes(bench: &Bench, agent: Agent, clients: usize, keys: usize) -> R
     sure_rate(clients, keys, |index| homes[index].generate(agent).map(drop))
 }
 
-/// The home of the old service: one keyring, one agent, secret keys without protection.
+/// A home like that of the old service: one keyring, one agent, secret keys without protection.
 struct SharedHome(Scratch);
 
 impl SharedHome {
@@ -128,7 +130,7 @@ impl SharedHome {
         Ok(Self(home))
     }
 
-    /// Keys a second that were made, and how many of a hundred failed.
+    /// Makes keys. Returns the keys made per second, and the percentage of failures.
     #[allow(clippy::cast_precision_loss)]
     fn run(&self, clients: usize, keys: usize) -> Result<(f64, f64)> {
         let parameters = bare::unprotected("old");
