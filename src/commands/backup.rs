@@ -118,9 +118,9 @@ fn write(
 ) -> Result<Written> {
     let now = clock::believed()?;
     let since = options.since.map(|moment| moment.before(now));
-    // If the clock was ahead during a backup, that backup suggests a `--since` in the future. The next
-    // increment would miss every key made before that time. Allow one day: no two clocks of a host differ by
-    // more.
+    // If the clock was ahead during a backup, that backup suggests a `--since` in the
+    // future. The next increment would miss every key made before that time. Allow one
+    // day: no two clocks of a host differ by more.
     if let Some(since) = since.filter(|since| *since > now + clock::DAY) {
         return Err(Error::Usage(format!(
             "--since {} is still to come; if the clock was ahead then, back everything up, without --since",
@@ -228,8 +228,8 @@ impl Target {
         cloned.map(Stdio::from).map_err(|e| Error::io("handing the output to gpg", e))
     }
 
-    /// Syncs the finished archive and gives it its final name, durably. Returns its size in bytes; `None` for
-    /// stdout.
+    /// Syncs the finished archive and gives it its final name, durably. Returns its size
+    /// in bytes; `None` for stdout.
     fn finish(self) -> Result<Option<u64>> {
         let Self { path, part: Some(part), out } = self else { return Ok(None) };
         let failed = |e| Error::io(format!("finishing {}", path.display()), e);

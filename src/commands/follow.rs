@@ -179,8 +179,8 @@ impl Follower<'_> {
         }
     }
 
-    /// Does the periodic work: tells the watchdog, keeps the lease, writes `cluster.json`, retries refused
-    /// keys.
+    /// Does the periodic work: tells the watchdog, keeps the lease, writes
+    /// `cluster.json`, retries refused keys.
     fn keep(&mut self, lease: &Lease, clocks: &mut Clocks) -> Result<()> {
         self.notifier.alive(&self.words());
         if clocks.kept.elapsed() >= KEEP {

@@ -181,8 +181,8 @@ impl<'a> SignHost<'a> {
         Ok(self.homes.identities()?.filter_map(find))
     }
 
-    /// Returns the command for gpg in the home of the shared agent, with an environment that cannot lead it
-    /// elsewhere.
+    /// Returns the command for gpg in the home of the shared agent, with an environment
+    /// that cannot lead it elsewhere.
     fn gpg(&self) -> Command {
         let mut gpg = Command::new(self.gpg);
         gpg.env_clear().env("LC_ALL", "C.UTF-8").env("PATH", "/usr/bin:/bin");

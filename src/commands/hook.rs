@@ -18,8 +18,8 @@ use nix::sys::signal::Signal;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 
-/// The name of the stamp file in the state directory. Its mtime is the time at which the last successful hook
-/// was started.
+/// The name of the stamp file in the state directory. Its mtime is the time at which the
+/// last successful hook was started.
 const STAMP: &str = "hook-stamp";
 
 /// The number of seconds by which runs of the hook overlap. A key's `changed` is set shortly before the key
@@ -30,8 +30,8 @@ const OVERLAP: u64 = 60;
 /// The time that a hook has to end after SIGTERM.
 const END_TIME: Duration = Duration::from_secs(5);
 
-/// Checks the settings of the hook and creates the stamp file if it is missing. To be called before the first
-/// certificate is changed.
+/// Checks the settings of the hook and creates the stamp file if it is missing. To be
+/// called before the first certificate is changed.
 pub fn prepare(settings: &Settings) -> Result<()> {
     if settings.hook.get()?.is_none() {
         return Ok(());
@@ -45,15 +45,15 @@ pub fn prepare(settings: &Settings) -> Result<()> {
 
 /// Runs the hook, if one is configured and certificates have changed since it last succeeded.
 ///
-/// Leaves out keys that have not changed since they were made: the client that asked for such a key knows of
-/// it.
+/// Leaves out keys that have not changed since they were made: the client that asked for
+/// such a key knows of it.
 pub fn tell(settings: &Settings, catalog: &Catalog) -> Result<()> {
     let Some(hook) = settings.hook.get()? else { return Ok(()) };
     let stamp = stamp(settings);
     let now = clock::now()?;
     let since = match told_until(&stamp)?.unwrap_or(now) {
-        // The clock was ahead when the stamp was set, so every later change has an earlier date. Tell all
-        // names.
+        // The clock was ahead when the stamp was set, so every later change has an
+        // earlier date. Tell all names.
         until if clock::is_behind(now, until) => 0,
         until => until.saturating_sub(OVERLAP),
     };
@@ -68,8 +68,8 @@ pub fn tell(settings: &Settings, catalog: &Catalog) -> Result<()> {
             // This run has already reported damaged keys, which cannot be published anyway.
             Ok(_) | Err(Error::Gpg(gpg::Error::DamagedHome { .. } | gpg::Error::Failed { .. })) => {
             }
-            // It is unknown whether this key has changed, so leave the stamp: the next run must tell all
-            // names again.
+            // It is unknown whether this key has changed, so leave the stamp: the next
+            // run must tell all names again.
             Err(e) => unread = unread.or(Some(e)),
         }
     }

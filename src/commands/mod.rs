@@ -129,8 +129,7 @@ fn find_sealing_key(settings: &mut Settings, command: &Command) -> Result<()> {
                 log::warn!("{e}");
             }
             match Passphrases::new(&settings.keystore()?).marker() {
-                // Without phrases_dir, `remove` cannot find the phrase in memory, which would outlive its
-                // key.
+                // Without phrases_dir, `remove` cannot find the phrase in memory, which would outlive its key.
                 Ok(Some(_)) if settings.phrases_dir.get()?.is_none() => {
                     Err(keystore::needs_phrases_dir())
                 }
@@ -179,7 +178,7 @@ fn find_cluster(settings: &mut Settings, command: &Command) -> Result<()> {
 fn may_make_a_state(command: &Command, settings: &Settings) -> bool {
     match command {
         Command::Serve(_) | Command::Import(_) | Command::Restore(_) => true,
-        // On a new host, before the first key is made or restored.
+        // An empty directory: `seal` may run on a new host before the first key is made or restored.
         Command::Seal(options) => {
             let found = std::fs::read_dir(&settings.state_dir);
             !options.dry_run && found.is_ok_and(|mut found| found.next().is_none())

@@ -1,5 +1,5 @@
-//! `copr-keygen import` and `export`: take keys over from a GnuPG home that many keys share, and write keys
-//! to such a home.
+//! `copr-keygen import` and `export`: take keys over from a GnuPG home that many keys
+//! share, and write keys to such a home.
 
 use std::fmt::Write as _;
 use std::fs::DirBuilder;
@@ -146,8 +146,7 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn make() -> Result<Self> {
-        // Use memory if possible: secret keys are copied there to see which key of an identity gpg signs
-        // with.
+        // Use memory if possible: secret keys are copied there to see which key of an identity gpg signs with.
         let memory = Path::new("/dev/shm");
         let above = if memory.is_dir() { memory.into() } else { std::env::temp_dir() };
         let path = above.join(format!("copr-keygen-{:016x}", rand::random::<u64>()));

@@ -28,7 +28,7 @@ pub fn report(json_is_asked: bool, object: &impl Serialize, text: &str) -> Resul
     if json_is_asked { json(object) } else { print(text) }
 }
 
-/// Prints one JSON value and a line break.
+/// Prints one JSON value and a line feed.
 pub fn json(value: &impl Serialize) -> Result<()> {
     let mut text = serde_json::to_string_pretty(value).map_err(json_failed)?;
     text.push('\n');

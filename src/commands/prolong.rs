@@ -229,8 +229,8 @@ fn report_failure(key: &Key, error: &Error) {
     }
 }
 
-/// Logs a line with the counts and prints the JSON report if asked for. The counts add up to the number of
-/// keys on this host.
+/// Logs a line with the counts and prints the JSON report if asked for. The counts add up
+/// to the number of keys on this host.
 fn show(plan: &Plan, report: &Report, options: &cli::Prolong) -> Result<()> {
     let until = clock::date(plan.term.until);
     let all = output::keys(plan.seen + plan.unreadable);

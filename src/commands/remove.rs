@@ -144,8 +144,8 @@ pub fn purge(settings: &Settings, options: &Purge) -> Result<()> {
     Ok(())
 }
 
-/// Asks the user to confirm on the terminal, unless `yes` is set. Fails unless the answer is `expected`, `y`
-/// or `yes`.
+/// Asks the user to confirm on the terminal, unless `yes` is set. Fails unless the answer
+/// is `expected`, `y` or `yes`.
 fn confirm(yes: bool, question: &str, expected: &str) -> Result<()> {
     if yes {
         return Ok(());

@@ -52,8 +52,7 @@ pub fn run(settings: &Settings, options: &Restore) -> Result<()> {
     conclude(summary, Passphrases::new(&settings.keystore()?).marker()?.is_some())
 }
 
-/// Logs how the restore ended and returns its result. `is_sealed` is whether this state seals its
-/// passphrases.
+/// Logs how the restore ended and returns its result. `is_sealed` is whether this state seals its passphrases.
 fn conclude(summary: Summary, is_sealed: bool) -> Result<()> {
     let Summary { made, updated, kept, failed, unknown, whole } = summary;
     log::info!(

@@ -26,9 +26,9 @@ pub fn seal(settings: &Settings, options: &Seal) -> Result<()> {
         store.would_have_phrases_in_memory()?;
     } else {
         store.check_phrases_in_memory()?;
-        // Write the phrases for signd first, so that it goes on once its links lead to sealed files that it
-        // cannot read. A key whose phrase cannot be read has been reported, and does not keep the others from
-        // being sealed.
+        // Write the phrases for signd first, so that it goes on once its links lead to
+        // sealed files that it cannot read. A key whose phrase cannot be read has been
+        // reported, and does not keep the others from being sealed.
         match provide(&store) {
             Err(Error::Partly(_)) => {}
             provided => provided?,

@@ -94,7 +94,7 @@ fn check_sealing(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// Checks the settings that requests need later, before anything is touched.
+/// Checks the settings that requests need later, before anything is changed.
 fn check_values(settings: &Settings) -> Result<()> {
     settings.jobs.get()?;
     settings.queue_timeout.get()?;

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::settings::Settings;
 use crate::systemd::systemctl;
 
-/// Opens the state for a mode that changes it.
+/// Opens the state for a mode that works on its keys.
 pub fn open(settings: &Settings) -> Result<Store> {
     Store::open(&settings.keystore()?, settings.gnupg()?)
 }
@@ -24,8 +24,8 @@ pub fn open_with_gpg(settings: &Settings) -> Result<Store> {
     Store::open(&settings.keystore()?, working_gpg(settings)?)
 }
 
-/// Opens the state like [`open_with_gpg`], but accepts one that has lost its keys. For a mode that brings the
-/// missing keys back.
+/// Opens the state like [`open_with_gpg`], but accepts one that has lost its keys. For a
+/// mode that brings the missing keys back.
 pub fn open_to_fill(settings: &Settings) -> Result<Store> {
     Store::open_to_fill(&settings.keystore()?, working_gpg(settings)?)
 }
@@ -83,8 +83,8 @@ pub fn all_named(failed: &[Value], names: &[NameEmail], what: &str) -> Result<()
     all_done(failed == 0, || format!("{failed} of {all} keys {what}, see above"))
 }
 
-/// Fails if the directory `state` holds no state. `keys/` decides: tmpfiles.d creates it on a new host, and
-/// nothing removes it.
+/// Fails if the directory `state` holds no state. `keys/` decides: tmpfiles.d creates it
+/// on a new host, and nothing removes it.
 pub fn require_state(state: &Path) -> Result<()> {
     let keys = state.join("keys");
     let why = match std::fs::metadata(&keys) {

@@ -10,8 +10,8 @@ use keystore::remedy::{STATE, quote_path};
 use crate::cli::Import;
 use crate::settings::Settings;
 
-/// Returns the command line that copies the unread files into a readable form and imports them, if there is
-/// one.
+/// Returns the command line that makes a copy of the home with all files in a readable form and imports from
+/// it. `None` if no command can do that.
 pub fn way_out(
     report: &ImportReport,
     home: &Path,

@@ -1,5 +1,5 @@
-//! Checks who may request keys: the tokens must be readable, and without tokens no address may be open to
-//! other hosts.
+//! Checks who may request keys: the tokens must be readable, and without tokens no
+//! address may be open to other hosts.
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -106,8 +106,8 @@ fn judge(host: &Host, place: usize, home: &Home, section: &mut Section) -> Resul
     host.inspector.try_signature(home, &certificate)
 }
 
-/// Adds a line that says why a key cannot be used. Returns whether every other key would fail for the same
-/// reason.
+/// Adds a line that says why a key cannot be used. Returns whether every other key would
+/// fail for the same reason.
 fn report(host: &Host, home: &Home, error: &Error, section: &mut Section) -> bool {
     let subject = host.name(&home.path);
     if let Error::Gpg(gpg::Error::Clock(words)) = error {

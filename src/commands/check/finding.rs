@@ -1,5 +1,5 @@
-//! The findings of `check` as data: sections return them, `repair` carries out their repairs, and `page`
-//! prints them.
+//! The findings of `check` as data: sections return them, `repair` carries out their
+//! repairs, and `page` prints them.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -63,8 +63,8 @@ impl Remedy {
         Self::Command(commands.join(" && "))
     }
 
-    /// Returns the text of the remedy. [`Remedy::Repair`] has none: `repair::settle` replaces it before the
-    /// page is printed.
+    /// Returns the text of the remedy. [`Remedy::Repair`] has none: `repair::settle`
+    /// replaces it before the page is printed.
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Advice(text) | Self::Command(text) => Some(text),

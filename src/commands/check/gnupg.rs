@@ -21,8 +21,8 @@ const COMMON: &str = "/etc/gnupg/common.conf";
 
 /// The file that every gpg reads first, even with --no-options.
 const GLOBAL: &str = "/etc/gnupg/gpg.conf";
-/// The options in that file that have no effect here: each gpg that copr-keygen runs has them on its command
-/// line.
+/// The options in that file that have no effect here: each gpg that copr-keygen runs has
+/// them on its command line.
 const OVERRULED: [&str; 2] = ["default-sig-expire", "trust-model"];
 /// The options in that file that make an operation fail: a key is not made, not prolonged, or does not sign.
 const BREAKING: [&str; 11] = [

@@ -1,5 +1,4 @@
-//! Checks every home: it must be complete, and `key.json` must agree with the names of the files. Runs no
-//! gpg.
+//! Checks every home: it must be complete, and `key.json` must agree with the names of the files. Runs no gpg.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -102,8 +101,8 @@ fn changed_ahead(home: &Home) -> Option<String> {
     ))
 }
 
-/// Adds a line for a `key.json` that is wrong for the reason `why`. `place` is the index of its home in the
-/// survey.
+/// Adds a line for a `key.json` that is wrong for the reason `why`. `place` is the index
+/// of its home in the survey.
 pub fn record(host: &Host, home: &Home, why: &str, place: usize, section: &mut Section) {
     section.failed(format!("{}/key.json", host.name(&home.path)), why, Mend::Record(place));
 }

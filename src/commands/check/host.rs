@@ -48,7 +48,7 @@ impl<'a> Host<'a> {
         let conf = SignConf::read(sign_conf(options));
         let who_signs = match &units {
             Some(Ok(units)) => WhoSigns::by_units(units),
-            // The signers of this host are for another state.
+            // The signers of this host work on another state, so neither counts.
             None if conf.is_err() && is_another_state(settings) && !sets_signd_listen(settings) => {
                 WhoSigns { ours: false, obs_signd: false }
             }
@@ -66,7 +66,7 @@ impl<'a> Host<'a> {
         })
     }
 
-    /// The state directory.
+    /// Returns the state directory.
     pub fn state(&self) -> &Path {
         &self.settings.state_dir
     }
@@ -132,8 +132,8 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// Returns the remedy for a file in the place of one that copr-keygen needs. Moves it aside, as it may be
-    /// somebody's only copy.
+    /// Returns the remedy for a file in the place of one that copr-keygen needs. Moves it
+    /// aside, as it may be somebody's only copy.
     pub fn keep_aside(&self, path: &Path) -> Remedy {
         let aside = remedy::keep_aside(self.state(), path);
         Remedy::commands([aside, self.command("check --repair")])
@@ -144,8 +144,8 @@ fn sign_conf(options: &Check) -> &Path {
     options.sign_conf.as_deref().unwrap_or(Path::new(SIGN_CONF))
 }
 
-/// Whether the state directory was set for this run only, by a flag or the environment. The units then work
-/// on another state.
+/// Whether the state directory was set for this run only, by a flag or the environment.
+/// The units then work on another state.
 fn is_another_state(settings: &Settings) -> bool {
     let is_for_this_run =
         |source: &String| ["--", "environment"].iter().any(|it| source.starts_with(it));

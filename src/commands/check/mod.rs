@@ -43,8 +43,8 @@ use crate::cli::Check;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 
-/// The sections about keys, which run as the owner of the state. What one section repairs, the next one finds
-/// repaired.
+/// The sections about keys, which run as the owner of the state. What one section
+/// repairs, the next one finds repaired.
 const OF_KEYS: &[fn(&Host, &Survey) -> Section] = &[
     space::section,
     homes::section,

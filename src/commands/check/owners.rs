@@ -25,8 +25,7 @@ const NAME: &str = "owners and modes";
 const MOVE_BACK: &str = "rm the link, and mv -T the directory that it leads to into its place";
 const PUT_BACK: &str = "put the keys back in their place first; nothing else was looked at";
 
-/// The number of surveys at most. Repairing a mode can open a directory that the survey before could not
-/// read.
+/// The number of surveys at most. Repairing a mode can open a directory that the survey before could not read.
 const ROUNDS: usize = 4;
 
 /// Checks owners and modes, and surveys every home. Afterwards this process runs as the owner of the state.
@@ -142,9 +141,9 @@ fn look_and_mend(host: &Host, survey: &mut Survey, section: &mut Section) -> boo
     false
 }
 
-/// Checks the directories of the state and the entries of those that hold no homes. Returns `false` if
-/// something else is in the place of a directory: a link there would lead every check and every repair out of
-/// the state.
+/// Checks the directories of the state and the entries of those that hold no homes.
+/// Returns `false` if something else is in the place of a directory: a link there would
+/// lead every check and every repair out of the state.
 fn parts(host: &Host, section: &mut Section) -> bool {
     let owner = host.owner.uid.as_raw();
     // The units run under this account. A container has neither units nor the account.
@@ -206,8 +205,8 @@ fn parts(host: &Host, section: &mut Section) -> bool {
     true
 }
 
-/// Checks the entries of a directory of the state. Skips symbolic links: their owner and mode mean nothing,
-/// and there are many.
+/// Checks the entries of a directory of the state. Skips symbolic links: their owner and
+/// mode mean nothing, and there are many.
 fn entries(host: &Host, section: &mut Section, directory: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(directory).is_ok_and(|found| found.is_dir()) {
         return Ok(());

@@ -40,8 +40,8 @@ impl Page {
         }
     }
 
-    /// Prints the page, with `--quiet` only the lines that are not well. Fails with [`Error::Partly`] if a
-    /// line failed.
+    /// Prints the page, with `--quiet` only the lines that are not well. Fails with
+    /// [`Error::Partly`] if a line failed.
     pub fn show(mut self, options: &Check) -> Result<()> {
         if options.quiet {
             self.0.iter_mut().for_each(|section| section.findings.retain(|f| !f.is_well()));
@@ -122,8 +122,7 @@ fn groups(findings: &[Finding]) -> Vec<Vec<&Finding>> {
     groups
 }
 
-/// Writes a group of findings. A remedy shared by consecutive findings is written once, after the last of
-/// them.
+/// Writes a group of findings. A remedy shared by consecutive findings is written once, after the last of them.
 fn write_group(text: &mut String, group: &[&Finding], colour: bool) {
     let shown = &group[..group.len().min(SHOWN)];
     for (index, finding) in shown.iter().enumerate() {

@@ -27,8 +27,8 @@ fn carry_out(mend: Mend, host: &Host, survey: &mut Survey) -> Result<()> {
     }
 }
 
-/// Carries out the repairs that the findings name. Without `--repair`, makes `check --repair` their remedy
-/// instead.
+/// Carries out the repairs that the findings name. Without `--repair`, makes
+/// `check --repair` their remedy instead.
 pub fn settle(host: &Host, survey: &mut Survey, mut section: Section) -> Section {
     for finding in &mut section.findings {
         if !matches!(finding.remedy, Remedy::Repair(_)) {

@@ -52,7 +52,7 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     if let Some((message, words)) = unfinished {
         section.failed("sealing.json", message, with_key(host, words));
     }
-    // A directory that is not ours is named with the links.
+    // `links` reports a phrases_dir that is not of this state.
     if !host.who_signs.is_only_ours() && host.inspector.check_phrases_are_ours().is_ok() {
         section.look("phrases_dir", host.inspector.would_provide_phrases(), READ_MORE);
     }
@@ -79,8 +79,8 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     section
 }
 
-/// Returns the command line for a mode that needs the sealing key. Systemd gives the key to the units only,
-/// so without `passphrase_key_file` the mode runs under systemd-run.
+/// Returns the command line for a mode that needs the sealing key. Only units get the key from systemd, so
+/// without `passphrase_key_file` the mode runs under systemd-run.
 fn with_key(host: &Host, words: &str) -> Remedy {
     let command = host.command(words);
     Remedy::Command(match host.settings.passphrase_key_file.get() {
@@ -101,8 +101,7 @@ fn look(host: &Host, home: &Home, state: Sealing, has_key: bool, section: &mut S
     section.look(subject, opened, RESTORE);
 }
 
-/// Checks the passphrases of the pool, whose keys will sign later, and of the trash, whose keys may come
-/// back.
+/// Checks the passphrases of the pool, whose keys will sign later, and of the trash, whose keys may come back.
 fn look_apart(host: &Host, section: &mut Section) {
     let apart = section.look("pool, trash", host.inspector.passphrases_apart(), host.give_back());
     for (home, form) in apart.unwrap_or_default() {
@@ -112,8 +111,8 @@ fn look_apart(host: &Host, section: &mut Section) {
     }
 }
 
-/// Checks for copies of passphrases in the clear. They can be told from other files only with the key that
-/// opens passphrases.
+/// Checks for copies of passphrases in the clear. They can be told from other files only
+/// with the key that opens passphrases.
 fn look_for_copies(host: &Host, section: &mut Section) {
     let strays = section.look("the state", host.inspector.plaintext_copies(), host.give_back());
     for path in strays.unwrap_or_default() {

@@ -1,5 +1,5 @@
-//! Makes one signature with the signer of this host and verifies it separately. Without `--deep`, all other
-//! sections only inspect.
+//! Makes one signature with the signer of this host and verifies it separately. Without
+//! `--deep`, all other sections only inspect.
 
 use gpg::{Certificate, clock};
 use keystore::interrupt;

@@ -1,5 +1,5 @@
-//! Checks obs-signd: its configuration must lead to the keys of this state, and it must answer. The "signing
-//! fails" case.
+//! Checks obs-signd: its configuration must lead to the keys of this state, and it must
+//! answer. The "signing fails" case.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -22,8 +22,8 @@ use crate::systemd::systemctl::Units;
 /// The time limit for signd to accept a connection.
 const CONNECT_TIME: Duration = Duration::from_secs(2);
 
-/// The only `server:` with which signd itself answers "unknown key". The backend needs that answer to have a
-/// missing key made.
+/// The only `server:` with which signd itself answers "unknown key". The backend needs
+/// that answer to have a missing key made.
 const LOCAL: &str = "127.0.0.1";
 
 pub fn section(host: &Host) -> Section {

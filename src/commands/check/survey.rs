@@ -19,7 +19,7 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Looks at every home.
+    /// Surveys every home.
     pub fn take(host: &Host) -> Self {
         let (names, strange) = match host.inspector.names() {
             Ok(found) => found,

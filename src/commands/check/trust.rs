@@ -14,8 +14,8 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     let mut section = Section::new("leftovers of a shared keyring");
     let database = host.part("gnupg").join(TRUST_DATABASE);
     if host.is_ours() && fs::symlink_metadata(&database).is_ok() {
-        // gpg opens an existing trust database whatever the trust model, so a corrupt one makes every call
-        // fail.
+        // gpg opens an existing trust database whatever the trust model, so a corrupt one
+        // makes every call fail.
         let message =
             "a trust database, which nothing here needs; once it is corrupt, signing fails";
         section.failed(host.name(&database), message, Mend::TrustDatabase(database));
@@ -36,8 +36,8 @@ pub fn section(host: &Host, survey: &Survey) -> Section {
     section
 }
 
-/// Checks for the keyring of another service in the place of `gnupg/`, and for the directories kept after an
-/// import.
+/// Checks for the keyring of another service in the place of `gnupg/`, and for the
+/// directories kept after an import.
 fn old_service(host: &Host, section: &mut Section) {
     let import = || Remedy::Command(host.command("import"));
     let importing = host.part(keystore::IMPORTING);

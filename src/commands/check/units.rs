@@ -142,8 +142,8 @@ fn judge_timer(timer: &Unit, prolong: &Unit, section: &mut Section) {
     }
 }
 
-/// Checks that exactly one of the two signers is enabled or runs. `has_conf` is whether obs-signd has its
-/// configuration.
+/// Checks that exactly one of the two signers is enabled or runs. `has_conf` is whether
+/// obs-signd has its configuration.
 fn judge_signers(units: &Units, who: WhoSigns, has_conf: bool, section: &mut Section) {
     let (socket, signd) = (units.unit(SIGND_SOCKET), units.signd());
     match (who.ours, who.obs_signd) {
@@ -196,8 +196,8 @@ fn judge_signd(signd: Option<&(&str, Unit)>, section: &mut Section) {
     }
 }
 
-/// Checks that a unit has its user and its sandbox. Both come from a drop-in; without that, the unit still
-/// works, but as root.
+/// Checks that a unit has its user and its sandbox. Both come from a drop-in; without
+/// that, the unit still works, but as root.
 fn judge_sandbox(name: &str, unit: &Unit, owner: &str, drop_in: &str, section: &mut Section) {
     let user = if unit.get("User").is_empty() { "root" } else { unit.get("User") };
     let has_sandbox = unit.get("NoNewPrivileges") == "yes" && unit.get("ProtectSystem") == "strict";

@@ -1,5 +1,5 @@
-//! Checks for keys that apt will refuse although rpm accepts them, by their `key.json`, and whether new keys
-//! will be of that kind.
+//! Checks for keys that apt will refuse although rpm accepts them, by their `key.json`,
+//! and whether new keys will be of that kind.
 
 use gpg::clock;
 use gpg::short_rsa::{APT_ENDS, ends_early};
@@ -12,8 +12,8 @@ use crate::commands::output::number;
 
 /// The number of these keys that are named at most.
 const NAMED: usize = 3;
-/// The seconds before [`APT_ENDS`] within which making such keys is a mistake. apt warns its users during the
-/// same time.
+/// The seconds before [`APT_ENDS`] within which making such keys is a mistake. apt warns
+/// its users during the same time.
 const NEAR: u64 = 365 * clock::DAY;
 
 pub fn section(host: &Host, survey: &Survey) -> Section {

@@ -18,13 +18,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The number of bytes that are read at most; the answer is shorter.
 const ANSWER_MAX: u64 = 4096;
 
-/// Which signers this host has. Having both or neither is a mistake, but a state for a trial may have
-/// neither.
+/// Which signers this host has. Having both or neither is a mistake, but a state for a trial may have neither.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WhoSigns {
-    /// `copr-keygen signd`.
+    /// Whether `copr-keygen signd` signs.
     pub ours: bool,
-    /// obs-signd.
+    /// Whether obs-signd signs.
     pub obs_signd: bool,
 }
 
@@ -68,8 +67,7 @@ pub fn who_answers_at_port(port: u16) -> io::Result<bool> {
 }
 
 /// Whether it is `copr-keygen signd` that answers at this address. A program that accepts the connection but
-/// gives another answer, or answers too late, is taken for obs-signd. Fails if nothing accepts the
-/// connection.
+/// gives another answer, or answers too late, is taken for obs-signd. Fails if nothing accepts the connection.
 pub fn who_answers(address: &ListenAddress) -> io::Result<bool> {
     match address {
         ListenAddress::Tcp(host_port) => {

@@ -1,6 +1,5 @@
-//! Takes over the keys in etcd, compares the keys of this host with those in etcd, and offers the keys that
-//! only
-//! this host has.
+//! Takes over the keys in etcd, compares the keys of this host with those in etcd, and
+//! offers the keys that only this host has.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -119,8 +118,8 @@ impl Follower<'_> {
         }
     }
 
-    /// Takes over every change since the revision that this host has followed up to, and every key that it
-    /// lacks.
+    /// Takes over every change since the revision that this host has followed up to, and
+    /// every key that it lacks.
     pub(super) fn compare(&mut self) -> Result<()> {
         let directory = Arc::clone(&self.directory);
         let now = directory.now()?;
@@ -237,8 +236,8 @@ impl Follower<'_> {
     pub(super) fn write(&mut self) -> Result<()> {
         self.followed.time = clock::now()?;
         self.followed.refused = self.refused.len();
-        // Record a revision before the oldest key that is still missing here, so that the next process
-        // fetches it.
+        // Record a revision before the oldest key that is still missing here, so that the
+        // next process fetches it.
         let waiting = self.refused.values().map(|refused| &refused.revision);
         let oldest = waiting.chain(self.in_use.values()).min();
         let complete = oldest.map_or(u64::MAX, |revision| revision.saturating_sub(1));
