@@ -1,4 +1,4 @@
-//! Looking at keys without touching them: one, or all that a filter lets through.
+//! Reads keys without changing anything: one key, or every key that matches a filter.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,92 +16,92 @@ use crate::layout::GNUPG;
 use crate::make::gpg_read_limit::{GpgRead, GpgReadLimit};
 use crate::parallel::map_ahead;
 
-/// How long gpg may take to show one certificate.
+/// The time limit for gpg to show one certificate.
 const LOOK_TIME: Duration = Duration::from_secs(10);
 
-/// A key of this host: whose it is, and what is known of it. In JSON all that is one object, and times are Unix
-/// times.
+/// A key of this host: its identity and its cached facts. In JSON both are fields of one object, and times are
+/// Unix times.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Key {
-    /// Whose it is.
+    /// The identity that owns the key.
     #[serde(serialize_with = "as_text")]
     pub name_email: NameEmail,
-    /// What is known of it.
+    /// The facts about the key that are known without gpg.
     #[serde(flatten)]
     pub record: KeyRecord,
 }
 
-/// What a listing has come to.
+/// One step of a listing.
 #[derive(Debug)]
 pub enum Listed {
-    /// A key that the filter lets through.
+    /// A key that matches the filter.
     Key(Key),
-    /// Another key, or a home that has gone since the directory was read.
+    /// A key that does not match, or a home that was removed after the directory was read.
     PassedOver,
-    /// A home whose key cannot be read, and why.
+    /// The identity of a home whose key cannot be read, and the error.
     Unreadable(NameEmail, Error),
 }
 
-/// Which keys are meant. The default is all.
+/// A selection of keys. The default selects all keys.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Shell pattern of the name.
+    /// A shell pattern that the name of the identity must match.
     pub pattern: Option<glob::Pattern>,
-    /// Keys that expire before this Unix time, those that have expired already among them.
+    /// Selects keys that expire before this Unix time, including those that have expired already.
     pub expires_before: Option<u64>,
-    /// Keys whose certificate became what it is at this Unix time or later.
+    /// Selects keys whose certificate last changed at this Unix time or later.
     pub changed_since: Option<u64>,
 }
 
 impl Filter {
-    /// Whether it lets a key of this name through, whatever its record.
+    /// Whether a key of this name can match. The record is not considered.
     fn takes_name(&self, name_email: &NameEmail) -> bool {
         self.pattern.as_ref().is_none_or(|pattern| pattern.matches(name_email.as_str()))
     }
 
-    /// Whether it lets a key with this record through, whatever its name.
+    /// Whether a key with this record matches. The name is not considered.
     pub fn takes(&self, record: &KeyRecord) -> bool {
         self.expires_before.is_none_or(|before| record.expires.is_some_and(|at| at < before))
             && self.changed_since.is_none_or(|since| record.changed >= since)
     }
 }
 
-/// The keys of this host, to look at. Nothing is ever written.
+/// Read-only access to the keys of this host.
 #[derive(Clone, Debug)]
 pub struct Catalog {
     homes: Homes,
     gpg: Gpg,
-    /// A GnuPG home for gpg to read keyrings with.
+    /// The GnuPG home that is passed to gpg when it reads a keyring.
     agent_home: PathBuf,
-    /// Whom to ask before gpg runs.
+    /// The limit on concurrent gpg runs. `None` means that there is no limit.
     reads: Option<Arc<GpgReadLimit>>,
-    /// When an answer is due.
+    /// The time by which the client needs its answer.
     deadline: Option<Instant>,
 }
 
 impl Catalog {
-    /// The keys of the state directory `root`.
+    /// Opens the keys of the state directory `root`.
     pub fn new(root: &Path, gpg: Gpg) -> Self {
         let agent_home = root.join(GNUPG);
         Self { homes: Homes::new(root), gpg, agent_home, reads: None, deadline: None }
     }
 
-    /// The same keys; gpg looks at them when `reads` lets it.
+    /// Returns a catalog of the same keys that asks `reads` for permission before each gpg run.
     pub(crate) fn under(&self, reads: &Arc<GpgReadLimit>) -> Self {
         Self { reads: Some(Arc::clone(reads)), ..self.clone() }
     }
 
-    /// The same keys for a client that waits until `deadline` only.
+    /// Returns a catalog of the same keys for a client that waits no longer than `deadline`.
     pub fn until(&self, deadline: Instant) -> Self {
         Self { deadline: Some(deadline), ..self.clone() }
     }
 
-    /// The homes.
+    /// The published homes.
     pub fn homes(&self) -> &Homes {
         &self.homes
     }
 
-    /// The key of an identity; [`Error::NoKey`] when there is none.
+    /// Returns the key of an identity. Fails with [`Error::NoKey`] if it has no key.
     pub fn find(&self, name_email: &NameEmail) -> Result<Key> {
         let found = self.homes.find(name_email)?;
         let record = found.ok_or_else(|| Error::NoKey(name_email.clone()))?;
@@ -109,8 +109,8 @@ impl Catalog {
         Ok(Key { name_email: name_email.clone(), record })
     }
 
-    /// All keys that `filter` lets through, in the order of the directory. What `key.json` says is
-    /// taken as it is. A key that cannot be read is an error, and the next one comes after it.
+    /// Returns all keys that match `filter`, in directory order. The content of `key.json` is used without
+    /// verification. A key that cannot be read yields an error, and the iteration goes on with the next key.
     pub fn keys(&self, filter: Filter) -> Result<impl Iterator<Item = Result<Key>>> {
         Ok(self.listing(filter)?.filter_map(|listed| match listed {
             Ok(Listed::Key(key)) => Some(Ok(key)),
@@ -119,15 +119,16 @@ impl Catalog {
         }))
     }
 
-    /// As [`Catalog::keys`], home by home, for a caller that says how far it is. An error means that the rest
-    /// of the directory is not known.
+    /// Like [`Catalog::keys`], but yields an item for every home, so that the caller can show progress. If an
+    /// item is an error, the rest of the directory is unknown.
     pub fn listing(&self, filter: Filter) -> Result<impl Iterator<Item = Result<Listed>>> {
         let by_name = filter.clone();
         let names = self.homes.identities()?;
         let names = names.filter(move |name_email| {
             name_email.as_ref().map_or(true, |name| by_name.takes_name(name))
         });
-        // Under a limit, gpg looks at one key after the other: a listing is one request.
+        // A listing is one request, so under a limit it may run only one gpg at a time. The threads then read
+        // files only, and `complete` runs gpg later, key by key.
         let look = |name_email: Result<NameEmail>| {
             let name_email = name_email?;
             let found = match self.reads {
@@ -150,13 +151,14 @@ impl Catalog {
         }))
     }
 
-    /// What is known of the key of an identity, if there is one. What `key.json` says is taken as it is.
+    /// Returns the facts about the key of an identity, or `None` if it has no key. The content of `key.json` is
+    /// used without verification.
     fn look(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
         let record = self.read(name_email)?;
         record.map(|record| self.complete(name_email, record)).transpose()
     }
 
-    /// As [`Catalog::look`], without gpg: what only the certificate says may be missing.
+    /// Like [`Catalog::look`], but without gpg. The record may lack facts that only the certificate holds.
     fn read(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
         match KeyRecord::read(&self.homes.path(name_email)) {
             Some(record) => Ok(Some(record)),
@@ -164,23 +166,23 @@ impl Catalog {
         }
     }
 
-    /// The certificate of an identity as gpg sees it, to decide something by it.
+    /// Returns the certificate of an identity as gpg sees it, for use in a decision.
     ///
-    /// [`gpg::Error::Clock`] when the clock says less than the certificate.
+    /// Fails with [`gpg::Error::Clock`] if the certificate is dated later than the clock.
     pub fn certificate(&self, name_email: &NameEmail) -> Result<Certificate> {
         let file = self.homes.pubring(name_email);
         let _look = self.may_look()?;
         Ok(self.gpg.inspect_one(self.keyring(&file), self.look_time())?)
     }
 
-    /// As [`Catalog::certificate`], to show it whatever the clock says.
+    /// Like [`Catalog::certificate`], but for display only: it succeeds whatever the clock says.
     pub fn view(&self, name_email: &NameEmail) -> Result<Certificate> {
         let file = self.homes.pubring(name_email);
         let _look = self.may_look()?;
         Ok(self.gpg.view_one(self.keyring(&file), self.look_time())?)
     }
 
-    /// The armored certificate of a key, with all its signatures.
+    /// Returns the armored certificate of a key, with all its signatures.
     pub fn pubkey(&self, key: &Key) -> Result<String> {
         let file = self.homes.pubring(&key.name_email);
         let _look = self.may_look()?;
@@ -190,7 +192,7 @@ impl Catalog {
             .map_err(|e| Error::io(format!("exporting {}", file.display()), io::Error::other(e)))
     }
 
-    /// Asks gpg for what the record does not know.
+    /// Fills in the facts that the record lacks by asking gpg.
     fn complete(&self, name_email: &NameEmail, mut record: KeyRecord) -> Result<KeyRecord> {
         if record.created == 0 {
             record.learn(&self.view(name_email)?);
@@ -202,7 +204,7 @@ impl Catalog {
         self.reads.as_deref().map(|reads| reads.take(self.deadline)).transpose()
     }
 
-    /// When a gpg that starts now must have looked.
+    /// The deadline for a gpg that starts now.
     fn look_time(&self) -> Instant {
         let own = Instant::now() + LOOK_TIME;
         self.deadline.map_or(own, |deadline| deadline.min(own))

@@ -1,5 +1,6 @@
-//! Seals every passphrase of a state in place, or unseals it, while everything else goes on: each by one
-//! rename, after what is to be there has been read back. Can be killed at any time and run again.
+//! Seals or unseals every passphrase of a state in place, while all other work goes on. Each new passphrase
+//! file is read back and compared, and then replaces the old one by one rename. The conversion can be killed at
+//! any time and run again.
 
 use std::fs::{self, File, FileTimes};
 use std::path::{Path, PathBuf};
@@ -24,48 +25,50 @@ use crate::secrets::passphrase::{self, Form};
 use crate::secrets::sealing_key::CREDENTIAL;
 use crate::secrets::sealing_marker::{Marker, Sealing, no_key};
 
-/// How long keys that are in the making, or in use by others, are waited for: longer than any takes.
+/// How long to wait for keys that are being made, or that other processes have locked. It is longer than such
+/// work ever takes.
 const WAIT_MAX: Duration = Duration::from_secs(900);
-/// How often they are looked at.
+/// The interval between two looks at such keys.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// What sealing or unsealing has done, or would do.
+/// The result of sealing or unsealing, or of a dry run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Conversion {
-    /// Passphrases there are, those of keys in the pool and in the trash among them.
+    /// The number of passphrases in the state, including those of keys in the pool and in the trash.
     pub passphrases: usize,
-    /// Passphrases that have, or would get, the new form.
+    /// The number of passphrases that got the new form, or would get it.
     pub converted: usize,
-    /// Passphrases that could not be read; each has been logged.
+    /// The number of passphrases that could not be converted. Each failure has been logged, except for homes
+    /// that stayed locked by another process.
     pub failed: usize,
-    /// Copies of them in the clear that were found elsewhere in the state; each has been logged.
+    /// The number of cleartext passphrases that were found elsewhere in the state. Each has been logged.
     #[serde(rename = "strays")]
     pub copies: usize,
-    /// Whether it was told to stop.
+    /// Whether the caller stopped the conversion early.
     pub stopped: bool,
 }
 
-/// How a conversion talks to its caller.
+/// The callbacks through which a conversion talks to its caller.
 pub struct Talk<'a> {
-    /// Called with how many are done and how many there are.
+    /// Called with the number of passphrases done and the total.
     pub progress: &'a (dyn Fn(usize, usize) + Sync),
-    /// Whether it is to stop.
+    /// Returns whether the conversion must stop.
     pub stop: &'a (dyn Fn() -> bool + Sync),
 }
 
-/// What became of one passphrase.
+/// The outcome for one passphrase.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PassphraseFate {
     Converted,
     Right,
     Failed,
     Busy,
-    /// Not there, or not there any more.
+    /// There is no passphrase, or it has gone since.
     None,
 }
 
 impl Store {
-    /// How many passphrases [`Store::convert`] would convert.
+    /// Counts the passphrases that [`Store::convert`] would convert.
     pub fn count_passphrases(&self, to: Form) -> Result<Conversion> {
         let mut report = Conversion::default();
         for location in self.locations()? {
@@ -76,8 +79,10 @@ impl Store {
         Ok(report)
     }
 
-    /// Gives every passphrase the form `to`, those that are made meanwhile too. Fails only before the
-    /// first one is touched, or when the marker could not be written.
+    /// Gives every passphrase the form `to`, including those that are made in the meantime. A passphrase that
+    /// fails is logged and counted. The call itself fails if a setting is wrong, the disk is full, other work
+    /// does not end in time, a directory cannot be read, or the marker cannot be written. It can then be
+    /// repeated.
     pub fn convert(&self, to: Form, jobs: usize, talk: &Talk) -> Result<Conversion> {
         let keys = self.homes.directory();
         let in_use = || Error::busy("another process seals or unseals this state");
@@ -94,7 +99,7 @@ impl Store {
             (Form::Clear, Some(_)) => self.mark(&Marker::new(Sealing::Unsealing, key)?)?,
             (Form::Sealed, _) => self.mark(&Marker::new(Sealing::Sealing, key)?)?,
         }
-        // A process that has asked for the form before may still write the old one.
+        // A process that asked for the form before the marker was written may still write the old form.
         if !self.wait_for_work(talk)? {
             return Ok(Conversion { stopped: true, ..Conversion::default() });
         }
@@ -114,7 +119,8 @@ impl Store {
         Ok(report)
     }
 
-    /// Without a marker, what is sealed already must open with this key: another one would lock it up.
+    /// Fails unless every sealed passphrase opens with the key of this process. Called when there is no marker:
+    /// a marker that names another key would lock these passphrases up.
     fn check_sealed_open(&self) -> Result<()> {
         for location in self.locations()? {
             if location.form()? != Some(Form::Sealed) {
@@ -139,7 +145,8 @@ impl Store {
         marker.write(&self.passphrases.marker_path(), self.staging.create()?.scratch())
     }
 
-    /// Waits until all work that goes on now has ended; `false` when it was told to stop.
+    /// Waits until all work in `staging/` that is in progress now has ended. Returns `false` if the caller
+    /// stopped it.
     fn wait_for_work(&self, talk: &Talk) -> Result<bool> {
         let began = Instant::now();
         let works = |wanted: StagingWork| -> Result<Vec<PathBuf>> {
@@ -167,8 +174,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Converts until a whole round finds nothing more to convert: homes move from the pool to keys/, and
-    /// from there to the trash and back.
+    /// Repeats rounds until one finds nothing to convert. One round is not enough, because homes move from the
+    /// pool to `keys/`, and from there to the trash and back.
     fn convert_all(&self, to: Form, jobs: usize, talk: &Talk) -> Result<Conversion> {
         let began = Instant::now();
         let mut converted = 0;
@@ -262,7 +269,8 @@ impl Store {
         };
         match self.replace_passphrase(home, to, staged) {
             Ok(()) => Ok(PassphraseFate::Converted),
-            // Claimed from the pool: the process that has it now gives it the form that is due.
+            // If the home is gone, it was claimed from the pool. The process that claimed it gives the
+            // passphrase its new form.
             Err(e) => gone_or(home, e),
         }
     }
@@ -278,7 +286,8 @@ impl Store {
         let fresh = staged.path().join(PASSPHRASE);
         remove_file(&fresh)?;
         write_new(&fresh, &content)?;
-        // The phrase stays the same. The owner of a copy, such as phrases_dir, can tell by the time.
+        // The passphrase itself stays the same. A copy of it, as in `phrases_dir`, is recognised as current by
+        // the modification time of this file, so that time must stay too.
         let times = FileTimes::new().set_modified(modified.map_err(failed)?);
         File::open(&fresh).and_then(|file| file.set_times(times)).map_err(failed)?;
         if *self.passphrases.read(staged.path(), &keygrip)? != *phrase {
@@ -290,7 +299,7 @@ impl Store {
         replace(&fresh, &path)
     }
 
-    /// Says where there are passphrases in the clear that are not where a conversion would find them.
+    /// Logs and counts the cleartext passphrases that lie where a conversion does not find them.
     fn name_copies(&self) -> Result<usize> {
         let mut count = 0;
         for path in self.plaintext_copies()? {
@@ -315,18 +324,19 @@ impl Store {
         Ok(count)
     }
 
-    /// Where copies of passphrases in the clear lie about in the state, as far as passphrases can be opened.
+    /// Returns the paths of stray cleartext copies of passphrases in the state. A copy of a passphrase that
+    /// cannot be opened is not recognised.
     pub(crate) fn plaintext_copies(&self) -> Result<Vec<PathBuf>> {
         plaintext_copies::find(self.passphrases.root(), &self.locations()?, &self.passphrases)
     }
 
-    /// Every home with a passphrase.
+    /// Returns every home with a passphrase.
     fn locations(&self) -> Result<Vec<PassphraseLocation>> {
         passphrase_locations::all(&self.homes, self.pool.directory(), &self.trash)
     }
 }
 
-/// What a failure with a home means: nothing when the home is gone.
+/// Returns `error` if the home still exists. A failure is of no concern if the home is gone.
 fn gone_or(home: &Path, error: Error) -> Result<PassphraseFate> {
     if is_there(home)? { Err(error) } else { Ok(PassphraseFate::None) }
 }

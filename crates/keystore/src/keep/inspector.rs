@@ -1,5 +1,5 @@
-//! What `check` does with the keys: looks at all that is there, and mends what can be mended. It makes
-//! and clears nothing by being opened, unlike [`crate::Store`].
+//! What `check` does with the keys: it inspects everything in the state, and repairs what can be repaired.
+//! Unlike [`crate::Store`], opening an [`Inspector`] neither makes nor clears anything.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -32,22 +32,23 @@ use crate::secrets::passphrase::{self, Form, Passphrases};
 use crate::view::agent_home::{AgentHome, SOCKET};
 use crate::view::link_problems::{LinkProblem, Links};
 
-/// The keys of a state directory, for looking at them.
+/// The keys of a state directory, for inspection.
 #[derive(Debug)]
 pub struct Inspector(Store);
 
 impl Inspector {
-    /// The keys of the state directory in `options`, which need not exist.
+    /// Opens the state directory that `options` name. It need not exist.
     pub fn new(options: &Options, gpg: Gpg) -> Self {
         Self(Store::unchecked(options, gpg, &options.state_dir, |signd| signd))
     }
 
-    /// The file of the secret key of a home.
+    /// Reads the secret key file of a home.
     pub fn secret_key(&self, home: &Home, keygrip: &Keygrip) -> Result<Zeroizing<Vec<u8>>> {
         read_file(&home.path.join(SECRET_KEYS).join(keygrip.file_name()), SECRET_KEY_MAX)
     }
 
-    /// The identities in `keys/`, and the names there that no identity has, both ordered.
+    /// Returns the identities in `keys/`, and the names there that are not names of an identity. Both lists are
+    /// sorted.
     pub fn names(&self) -> Result<(Vec<NameEmail>, Vec<OsString>)> {
         let (mut names, mut strange) = (Vec::new(), Vec::new());
         for path in entries(self.0.homes.directory())? {
@@ -62,12 +63,12 @@ impl Inspector {
         Ok((names, strange))
     }
 
-    /// The files of one home; see [`Home::examine`].
+    /// Examines the files of one home; see [`Home::examine`].
     pub fn examine(&self, name_email: NameEmail, owner: u32) -> Option<Home> {
         Home::examine(&self.0.homes, name_email, owner)
     }
 
-    /// The certificate of a whole home. It must be one of the secret key beside it.
+    /// Returns the certificate of a whole home. Fails unless it belongs to the secret key of that home.
     pub fn certificate(&self, home: &Home) -> Result<Certificate> {
         let certificate = self.0.catalog.certificate(&home.name_email)?;
         if certificate.keygrip != home.keygrip {
@@ -79,33 +80,33 @@ impl Inspector {
         Ok(certificate)
     }
 
-    /// How passphrases are read.
+    /// The reader of passphrases.
     pub fn passphrases(&self) -> &Passphrases {
         &self.0.passphrases
     }
 
-    /// Whether there is a place in memory for the phrases of a sealed state.
+    /// Fails unless there is a directory in memory for the phrases of a sealed state, or one can be made.
     pub fn would_provide_phrases(&self) -> Result<()> {
         match self.0.signd.phrase_files() {
-            // What is above it is made by the unit, at every boot.
+            // The unit makes the parent directory at every boot, so a missing one is not an error.
             Some(files) if !files.directory().parent().is_some_and(Path::exists) => Ok(()),
             Some(files) => files.would_be_in_memory(),
             None => Err(passphrase::needs_directory()),
         }
     }
 
-    /// Fails when the directory for phrases holds what is not of this state.
+    /// Fails if the directory for phrases holds files that do not belong to this state.
     pub fn check_phrases_are_ours(&self) -> Result<()> {
         self.0.signd.check_phrases_are_ours()
     }
 
-    /// In which form the passphrase of a whole home is kept.
+    /// Returns the form in which the passphrase of a whole home is stored.
     pub fn passphrase_form(&self, home: &Home) -> Result<Form> {
         passphrase::form_in(&home.path)
     }
 
-    /// The homes of the pool and of the trash, and in which form the passphrase of each is kept. One that
-    /// is gone by now, or has none that can be read, is left out.
+    /// Returns the homes of the pool and of the trash, each with the form of its passphrase. A home that has
+    /// gone, or whose passphrase cannot be read, is left out.
     pub fn passphrases_apart(&self) -> Result<Vec<(PathBuf, Form)>> {
         let mut locations = passphrase_locations::in_pool(self.0.pool.directory())?;
         locations.extend(passphrase_locations::in_trash(&self.0.trash)?);
@@ -116,12 +117,13 @@ impl Inspector {
         Ok(forms)
     }
 
-    /// Where copies of passphrases in the clear lie about in the state, as far as passphrases can be opened.
+    /// Returns the paths of stray cleartext copies of passphrases in the state. A copy of a passphrase that
+    /// cannot be opened is not recognised.
     pub fn plaintext_copies(&self) -> Result<Vec<PathBuf>> {
         self.0.plaintext_copies()
     }
 
-    /// Tries whether the passphrase of a whole home opens.
+    /// Fails unless the passphrase of a whole home can be read and, if sealed, opened.
     pub fn open_passphrase(&self, home: &Home) -> Result<()> {
         match &home.keygrip {
             Some(keygrip) => self.0.passphrases.read(&home.path, keygrip).map(drop),
@@ -129,7 +131,7 @@ impl Inspector {
         }
     }
 
-    /// Makes a signature in staging with the secret key and the passphrase of a home, and verifies it.
+    /// Signs in staging with the secret key and the passphrase of a home, and verifies the signature.
     pub fn try_signature(&self, home: &Home, certificate: &Certificate) -> Result<()> {
         let Some(keygrip) = &home.keygrip else {
             return Err(Error::NoKey(home.name_email.clone()));
@@ -141,21 +143,21 @@ impl Inspector {
         try_copy(gpg, staging, [&files[0], &files[1]], &phrase, &key, None, deadline)
     }
 
-    /// Whether signd is given what it takes to sign with a whole home: its secret key and its phrase.
+    /// Whether signd can find both the secret key and the phrase of a whole home.
     pub fn is_seen(&self, home: &Home) -> bool {
         let phrase = self.0.signd.phrases().join(home.name_email.as_str());
         let link = |grip: &Keygrip| self.0.signd.secret_keys().join(grip.file_name());
         phrase.exists() && home.keygrip.as_ref().is_some_and(|grip| link(grip).exists())
     }
 
-    /// Makes a signature as signd does: with the phrase and the link to the secret key that it is given, by the
-    /// agent that runs in its home, else by one that is configured as that. A home of staging, which holds the
-    /// certificate, verifies it.
+    /// Makes a signature as signd does: with the phrase file and the secret key link that signd is given. The
+    /// agent that runs in signd's home signs; if none runs there, a temporary agent with the same configuration
+    /// does. A home in staging, which holds the certificate, verifies the signature.
     pub fn sign_as_signd(&self, home: &Home, certificate: &Certificate) -> Result<()> {
         self.without_sign_of_life(|| self.sign_in_staging(home, certificate))
     }
 
-    /// Verifies a signature over [`gpg::SAMPLE`] that something else made with the key of a home. A home of
+    /// Verifies a signature over [`gpg::SAMPLE`] that other code made with the key of a home. A home in
     /// staging, which holds nothing but the certificate, verifies it.
     pub fn verify_apart(
         &self,
@@ -177,7 +179,8 @@ impl Inspector {
             Ok((opened, modified))
         });
         let result = work();
-        // Who only looks gives no sign of life, by which the clock is judged.
+        // Restore the modification time of `staging/`. It counts as a sign of life when the clock is judged,
+        // and an inspection must not leave one.
         if let Err(e) = directory.and_then(|(opened, modified)| opened.set_modified(modified)) {
             log::debug!("{}: {e}", self.0.staging.directory().display());
         }
@@ -207,7 +210,7 @@ impl Inspector {
             }
         }
         let phrase = self.0.signd.phrases().join(home.name_email.as_str());
-        // In phrases/ it is a link to the passphrase.
+        // In `phrases/` the entry is a link to the passphrase file, and `read_file` follows no link.
         let phrase = read_file(&phrase.canonicalize().map_err(failed)?, passphrase::FILE_MAX)?;
         let phrase = passphrase::first_line(&phrase);
         let at = time_of_signature(clock::now()?, certificate.created, certificate.expires);
@@ -223,17 +226,17 @@ impl Inspector {
         )?)
     }
 
-    /// Writes `key.json` anew from what gpg says, under the lock of the home.
+    /// Rewrites `key.json` from the certificate, under the lock of the home.
     ///
-    /// [`Error::InUse`] when another process works on this key.
+    /// Fails with [`Error::InUse`] if another process works on this key.
     pub fn rewrite_record(&self, home: &Home) -> Result<KeyRecord> {
         let _held = hold_key(&home.path, &home.name_email)?;
-        // It may have become another one until the lock was there.
+        // The certificate may have been replaced before the lock was taken, so read it now.
         let certificate = self.certificate(home)?;
         let Some(keygrip) = certificate.keygrip.clone() else {
             return Err(Error::NoKey(home.name_email.clone()));
         };
-        // A client that asks for changes may have been told something else until now.
+        // Date the change now: a client that asks for changes may have been given the wrong record before.
         let changed = clock::believed()?.max(certificate.created);
         let record = KeyRecord::of_certificate(&certificate, keygrip, changed);
         let staged = self.0.staging.create()?;
@@ -242,12 +245,12 @@ impl Inspector {
         Ok(record)
     }
 
-    /// The links for obs-signd that are not as they should be; `homes` is what is in `keys/`.
+    /// Returns the links for obs-signd that are wrong or missing; `homes` are the homes in `keys/`.
     pub fn odd_links(&self, homes: &[Home]) -> Result<Vec<LinkProblem>> {
         self.links().survey(homes)
     }
 
-    /// Puts a link right.
+    /// Repairs a link.
     pub fn mend_link(&self, odd: &LinkProblem) -> Result<()> {
         self.links().mend(odd)
     }
@@ -261,39 +264,39 @@ impl Inspector {
         self.0.signd.agent_home()
     }
 
-    /// Whether signd has its marker for changes.
+    /// Whether the file exists by which signd notices changed keys.
     pub fn has_marker(&self) -> bool {
         self.0.signd.has_marker()
     }
 
-    /// Files in that agent's home that we have not written and that matter; see
-    /// [`SigndView::misleading_files`].
+    /// Returns files in that agent's home that copr-keygen did not write and that affect signing; see
+    /// `SigndView::misleading_files`.
     pub fn misleading_files(&self) -> Vec<(PathBuf, &'static str)> {
         self.0.signd.misleading_files()
     }
 
-    /// Makes the files of that home that are missing, and adds what the agent's configuration lacks.
+    /// Makes the missing files of that home, and adds the lines that the agent's configuration lacks.
     pub fn prepare(&self) -> Result<()> {
         self.0.signd.prepare(self.0.staging.create()?.scratch())
     }
 
-    /// Where the directories of the old service are kept.
+    /// Returns the trash entries that hold the directories of the old service.
     pub fn old_services(&self) -> Result<Vec<PathBuf>> {
         Ok(old_services(&self.0.trash)?.into_iter().map(|(_, entry)| entry).collect())
     }
 
-    /// What is in `staging/`, ordered.
+    /// Returns the entries of `staging/`, sorted, and what each one is.
     pub fn work(&self) -> Result<Vec<(PathBuf, StagingWork)>> {
         self.0.staging.survey()
     }
 
-    /// Removes the work of dead processes of this host; returns how many homes that were.
+    /// Removes what dead processes left in `staging/`. Returns the number of homes removed.
     pub fn clear_staging(&self) -> Result<usize> {
         self.0.staging.clear(self.0.signd.secret_keys())
     }
 }
 
-/// Whether the sockets of gpg-agents fit below the state directory `root`.
+/// Fails if the path of the state directory `root` is too long for the sockets of gpg-agent below it.
 pub fn check_path_length(root: &Path) -> Result<()> {
     staging::check_path_length(root)
 }

@@ -1,4 +1,4 @@
-//! Everywhere a passphrase is kept: beside the keys of identities, in the pool, in the trash.
+//! Finds every place where a passphrase is stored: with the keys of identities, in the pool, and in the trash.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,16 +12,17 @@ use crate::home::record::{self, KeyRecord};
 use crate::identity::NameEmail;
 use crate::secrets::passphrase::{Form, form_in};
 
-/// A home with a passphrase, and the directory whose lock keeps others from moving it.
+/// A home with a passphrase, and the directory whose lock keeps other processes from moving the home.
 pub struct PassphraseLocation {
     /// The home.
     pub home: PathBuf,
-    /// That directory. A home of the pool has none: it is claimed by a rename, not by a lock.
+    /// The directory to lock. A home of the pool has none: it is claimed by a rename, not by a lock.
     pub lock: Option<PathBuf>,
 }
 
 impl PassphraseLocation {
-    /// In which form the passphrase is kept; `None` when there is none that can be read, or no home any more.
+    /// Returns the form in which the passphrase is stored. Returns `None` if the file is not usable, or the
+    /// home has gone.
     pub fn form(&self) -> Result<Option<Form>> {
         match form_in(&self.home) {
             Err(e) if e.is_damage() => Ok(None),
@@ -30,7 +31,8 @@ impl PassphraseLocation {
     }
 }
 
-/// All of them, in the order in which homes move on: from the pool to keys/, and to the trash.
+/// Returns all locations, in the order in which homes move: from the pool to `keys/`, and from there to the
+/// trash.
 pub fn all(homes: &Homes, pool: &Path, trash: &Path) -> Result<Vec<PassphraseLocation>> {
     let mut locations = in_pool(pool)?;
     locations.extend(in_keys(homes)?);
@@ -38,7 +40,7 @@ pub fn all(homes: &Homes, pool: &Path, trash: &Path) -> Result<Vec<PassphraseLoc
     Ok(locations)
 }
 
-/// The homes of the pool: secret keys without an identity.
+/// Returns the homes of the pool: secret keys without an identity.
 pub fn in_pool(pool: &Path) -> Result<Vec<PassphraseLocation>> {
     let mut locations = Vec::new();
     for length in entries_if_there(pool)? {
@@ -51,7 +53,7 @@ pub fn in_pool(pool: &Path) -> Result<Vec<PassphraseLocation>> {
     Ok(locations)
 }
 
-/// The homes of identities.
+/// Returns the homes of identities.
 fn in_keys(homes: &Homes) -> Result<Vec<PassphraseLocation>> {
     let mut locations = Vec::new();
     for home in entries_if_there(homes.directory())? {
@@ -63,7 +65,7 @@ fn in_keys(homes: &Homes) -> Result<Vec<PassphraseLocation>> {
     Ok(locations)
 }
 
-/// The homes of removed keys.
+/// Returns the homes of removed keys.
 pub fn in_trash(trash: &Path) -> Result<Vec<PassphraseLocation>> {
     let mut locations = Vec::new();
     for entry in entries_if_there(trash)? {
@@ -75,7 +77,8 @@ pub fn in_trash(trash: &Path) -> Result<Vec<PassphraseLocation>> {
     Ok(locations)
 }
 
-/// The secret key that the passphrase in `home` opens.
+/// Returns the keygrip of the secret key that the passphrase in `home` opens. Returns `None` if `key.json` does
+/// not name it and the home does not hold exactly one secret key.
 pub fn keygrip(home: &Path) -> Result<Option<Keygrip>> {
     if let Some(record) = KeyRecord::of(home)? {
         return Ok(Some(record.keygrip));

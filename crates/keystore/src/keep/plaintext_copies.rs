@@ -1,6 +1,6 @@
-//! Copies of passphrases in the clear that lie about in a state: made by an administrator, a backup tool, or
-//! left where a link was replaced by what it led to. They are named, never removed: where nothing of ours
-//! should be, it is not for us to tell what is worth to be kept.
+//! Finds stray cleartext copies of passphrases in a state. An administrator or a backup tool made them, or a
+//! link was replaced by the file that it led to. They are reported and never removed: this program cannot know
+//! whether a foreign file is worth keeping.
 
 use std::collections::HashSet;
 use std::fs;
@@ -16,8 +16,8 @@ use crate::secrets::passphrase::{Passphrases, beginning_of, first_line};
 use crate::secrets::sealing_key::is_sealed;
 use crate::state::foreign_files::DEPTH_MAX;
 
-/// Files below the state directory `root`, ordered, whose first line is the passphrase of one of `locations`,
-/// other than where it belongs.
+/// Returns the files below the state directory `root` whose first line is the passphrase of one of `locations`,
+/// sorted. The passphrase files of these locations themselves are not included.
 pub fn find(
     root: &Path,
     locations: &[PassphraseLocation],
@@ -27,7 +27,7 @@ pub fn find(
     for PassphraseLocation { home, .. } in locations {
         known.homes.insert(home.join(PASSPHRASE));
         let Some(keygrip) = keygrip(home)? else { continue };
-        // What cannot be read has been named already.
+        // A passphrase that cannot be read has been reported already.
         if let Ok(phrase) = passphrases.read(home, &keygrip) {
             known.phrases.insert(Sha256::digest(&*phrase).into());
         }
@@ -39,16 +39,16 @@ pub fn find(
 }
 
 struct KnownPhrases {
-    /// Hashes of all passphrases.
+    /// The SHA-256 of every passphrase.
     phrases: HashSet<[u8; 32]>,
-    /// Where they are to be.
+    /// The passphrase files of the homes.
     homes: HashSet<PathBuf>,
 }
 
 impl KnownPhrases {
     fn walk(&self, directory: &Path, depth: usize, copies: &mut Vec<PathBuf>) -> Result<()> {
         let failed = Error::at("reading", directory);
-        // It may be gone, as work in staging is at any time.
+        // The directory may have gone, as work in staging may at any time.
         let entries = if_there(fs::read_dir(directory)).map_err(failed)?;
         for entry in entries.into_iter().flatten() {
             let entry = entry.map_err(failed)?;
@@ -63,7 +63,8 @@ impl KnownPhrases {
         Ok(())
     }
 
-    /// Whether this is no place for a copy: a passphrase where it belongs, or what every home has.
+    /// Whether the file need not be searched: it is the passphrase file of a home, or has the name of a file
+    /// that every home holds.
     fn is_ours(&self, path: &Path) -> bool {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let is_of_home = [PUBRING, RECORD].contains(&name);

@@ -1,5 +1,5 @@
 //! Gives a key a later expiry. The new certificate is made and checked in staging, holds every earlier
-//! signature, and is renamed over the old one; whatever fails, the old one stays.
+//! signature, and is renamed over the old one. If anything fails, the old one stays.
 
 use std::time::Instant;
 
@@ -16,35 +16,37 @@ use crate::make::limits::KEY_TIME;
 use crate::shared::change::{Base, TRIES};
 use crate::{Key, Store};
 
-/// Which keys are to expire when.
+/// Which keys to prolong, and the new expiry.
 #[derive(Clone, Copy, Debug)]
 pub struct Term {
-    /// Keys that expire by then (Unix time) are prolonged.
+    /// Keys that expire at this Unix time or earlier are prolonged.
     pub due: u64,
-    /// Until then (Unix time).
+    /// The new expiry (Unix time).
     pub until: u64,
 }
 
 impl Term {
-    /// Whether a key that expires at `expires` needs it. One that lasts longer does not.
+    /// Whether to prolong a key that expires at `expires`. A key that expires later than the new expiry keeps
+    /// its own.
     pub fn is_for(self, expires: Option<u64>) -> bool {
         expires.is_some_and(|at| at <= self.due && at < self.until)
     }
 }
 
-/// What became of a key that was to be prolonged.
+/// The outcome for one key.
 #[derive(Debug)]
 pub enum Prolonged {
-    /// It has the new expiry, on the disk.
+    /// The key has the new expiry, and the new certificate is on the disk.
     Done(Key),
-    /// It needed nothing, being prolonged already or revoked; `key.json` says so now.
+    /// The certificate needed no change: it is revoked, or [`Term::is_for`] is false for its expiry. `key.json`
+    /// agrees with it now.
     Already(Key),
 }
 
 impl Store {
-    /// Makes the key of an identity expire later, if that is due.
+    /// Prolongs the key of an identity, if that is due.
     ///
-    /// [`Error::InUse`] when another process works on this key.
+    /// Fails with [`Error::InUse`] if another process works on this key, or other hosts keep changing it.
     pub fn prolong(&self, name_email: &NameEmail, term: Term) -> Result<Prolonged> {
         for _ in 0..TRIES {
             let base = self.catch_up(name_email)?;
@@ -55,7 +57,8 @@ impl Store {
         Err(Error::InUse(name_email.clone()))
     }
 
-    /// Prolongs the certificate that counts since `base`. `None` when another host has changed it meanwhile.
+    /// Prolongs the certificate of `base`, the state on which the hosts have agreed. Returns `None` if another
+    /// host has changed the certificate in the meantime.
     fn prolong_from(
         &self,
         name_email: &NameEmail,
@@ -77,9 +80,11 @@ impl Store {
         let keyring = Keyring { home: work, file: &pubring };
         let before = self.gpg.view_one(keyring, deadline)?;
         let what = format!("the key of {name_email}");
-        // When `key.json` was changed does not count: that clock may have been ahead, and gpg did not sign.
+        // Check the clock against the creation of the key. `changed` in `key.json` proves nothing: it may come
+        // from a clock that was ahead, and gpg did not sign it.
         clock::check(&what, before.created)?;
-        // gpg signs only later than the key has signed before, by its own clock.
+        // gpg signs only at a time later than the newest self-signature, by its own clock. So if gpg fails and
+        // the clock is behind that signature, blame the clock.
         let by_clock = |error| clock::check(&what, before.dated()).err().map_or(error, Error::from);
         if before.fingerprint != record.fingerprint {
             return Err(Error::damaged(
@@ -131,7 +136,8 @@ impl Store {
     }
 }
 
-/// Whether `after` is `before` with a new expiry, and nothing lost.
+/// Fails unless `after` is `before` with the expiry `until` and a valid new self-signature, and has lost no
+/// user ID and no signature.
 fn check(before: &Certificate, after: &Certificate, until: u64) -> std::result::Result<(), String> {
     if after.fingerprint != before.fingerprint || after.created != before.created {
         return Err(format!("it is of {} now", after.fingerprint));
@@ -168,7 +174,8 @@ fn check(before: &Certificate, after: &Certificate, until: u64) -> std::result::
     Ok(())
 }
 
-/// What makes a signature the same one, wherever its user ID stands.
+/// What identifies a signature: the user ID it is on, the issuer, the time, the class, and whether gpg verified
+/// it. The position of the user ID in the certificate does not matter.
 pub(crate) type SignatureIdentity<'a> = (&'a str, &'a str, u64, &'a str, bool);
 
 pub(crate) fn signatures(certificate: &Certificate) -> Vec<SignatureIdentity<'_>> {

@@ -1,5 +1,5 @@
-//! Makes the revoked certificate of a key, in staging. Nothing is published: that would end the key
-//! for good, which is for the operator to decide.
+//! Makes the revoked certificate of a key, in staging. It is not published: that would end the key for good,
+//! and only the operator may decide that.
 
 use std::time::Instant;
 
@@ -15,11 +15,11 @@ use crate::identity::NameEmail;
 use crate::layout::{PUBRING, REVOCATIONS, revocation_file};
 use crate::make::limits::KEY_TIME;
 
-/// More than any certificate of ours has.
+/// The size limit in bytes, larger than any certificate that copr-keygen made.
 const FILE_MAX: u64 = 4 * 1024 * 1024;
 
 impl Store {
-    /// The armored certificate of a key with its revocation, made in `staged`.
+    /// Returns the armored certificate of a key together with its revocation. gpg works in `staged`.
     pub(crate) fn revoked_certificate(
         &self,
         staged: &StagedHome,
@@ -34,7 +34,8 @@ impl Store {
         write_new(&pubring, &read_file(&home.join(PUBRING), FILE_MAX)?)?;
         write_new(&revocation, &armed(&read_file(&source, FILE_MAX)?))?;
 
-        // A key that was made while the clock was ahead must be the easiest to get rid of.
+        // Revocation must work even for a key that was made while the clock was ahead: that is a key to get rid
+        // of.
         let keyring = Keyring { home: staged.path(), file: &pubring };
         let dated = self.gpg.view_one(keyring, deadline)?.dated();
         let at = believable_at(clock::now()?, dated);
@@ -54,8 +55,8 @@ impl Store {
     }
 }
 
-/// A revocation certificate as gpg reads it: gpg stores it with a colon before its first line, so
-/// that nobody imports it by accident.
+/// Returns a stored revocation certificate in the form that gpg can import. gpg stores it with a colon before
+/// the armor header line, so that nobody imports it by accident.
 fn armed(stored: &[u8]) -> Vec<u8> {
     let safety = b":-----BEGIN PGP";
     let is_safety = |line: &[u8]| line.starts_with(safety);

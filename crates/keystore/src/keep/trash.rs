@@ -1,5 +1,5 @@
-//! Removed keys: `trash/<time>-<name_email>/home`, with the revoked certificate beside it, until they
-//! are purged. A home enters and leaves by one `rename`, so a key is in one place or in the other.
+//! Removed keys. Each lies in `trash/<time>-<name_email>/home`, with the revoked certificate beside it, until
+//! it is purged. A home enters and leaves the trash by one `rename`, so a key is always in exactly one place.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,26 +21,26 @@ use crate::state::elsewhere;
 use crate::view::publish::Publication;
 use crate::{Store, interrupt};
 
-/// The home in an entry.
+/// The name of the home in an entry.
 const HOME: &str = "home";
-/// The revoked certificate in an entry.
+/// The name of the revoked certificate in an entry.
 const REVOKED: &str = "revoked.asc";
-/// What the name of an entry begins with whose destruction has begun.
+/// The name prefix of an entry that is being destroyed.
 const PURGING: &str = ".purging-";
 
 /// A removed key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removed {
-    /// Whose it was.
+    /// The identity that owned the key.
     pub name_email: NameEmail,
-    /// Unix time of its removal.
+    /// The Unix time of the removal.
     pub at: u64,
-    /// Its directory in the trash.
+    /// The directory of the key in the trash.
     pub entry: PathBuf,
 }
 
 impl Removed {
-    /// The revoked certificate.
+    /// The path of the revoked certificate.
     pub fn revoked_certificate(&self) -> PathBuf {
         self.entry.join(REVOKED)
     }
@@ -49,7 +49,7 @@ impl Removed {
         self.entry.join(HOME)
     }
 
-    /// Reads the name of an entry.
+    /// Parses the name of an entry. Returns `None` if it is not the entry of a key.
     fn parse(entry: PathBuf) -> Option<Self> {
         let (time, name) = entry.file_name()?.to_str()?.split_once('-')?;
         let (at, name_email) = (clock::parse_iso_basic(time)?, NameEmail::parse(name).ok()?);
@@ -58,19 +58,20 @@ impl Removed {
 }
 
 impl Store {
-    /// Moves a key to the trash: obs-signd loses it first, then its home leaves `keys/`.
-    /// [`Error::InUse`] when another process works on it.
+    /// Moves a key to the trash: first the links for obs-signd are removed, then the home leaves `keys/`.
+    ///
+    /// Fails with [`Error::InUse`] if another process works on the key.
     pub fn remove(&self, name_email: &NameEmail) -> Result<Removed> {
         self.take_out(name_email, |fingerprint| self.agree_on_removal(name_email, fingerprint))
     }
 
-    /// As [`Store::remove`]; `agree` is asked before anything is changed.
+    /// Like [`Store::remove`], but calls `agree` for consent before anything is changed.
     pub(crate) fn take_out(
         &self,
         name_email: &NameEmail,
         agree: impl FnOnce(&Fingerprint) -> Result<()>,
     ) -> Result<Removed> {
-        // The trash is sorted by time: a purge and an undo would be misled.
+        // The trash is sorted by time, so a wrong clock would mislead a later `purge` or `undo`.
         clock::believed()?;
         let no_key = || Error::NoKey(name_email.clone());
         self.homes.find(name_email)?.ok_or_else(no_key)?;
@@ -86,7 +87,8 @@ impl Store {
         make_directory(&entry)?;
         write_new(&entry.join(REVOKED), &revoked)?;
         durable::sync_tree(&entry)?;
-        // Held until the home is in it, so that no purge takes it for a hollow one.
+        // Hold the entry until the home is in it. Otherwise a concurrent purge would remove it as an entry
+        // without a home.
         let _entry_held = hold_key(&entry, name_email)?;
         agree(&record.fingerprint)?;
         let removed = self.enter(&entry, name_email)?;
@@ -103,7 +105,7 @@ impl Store {
         }
         durable::sync(&removed.entry)?;
         durable::sync(self.homes.directory())?;
-        // A request that was told that the key exists may have made its links again.
+        // A request that found the key before it left may have made its links again.
         self.unlink(name_email, &record.keygrip)?;
         self.signd.mark_changed(staged.scratch());
         Ok(removed)
@@ -115,19 +117,20 @@ impl Store {
         Ok(Removed { name_email: name_email.clone(), at, entry })
     }
 
-    /// Keeps the directories of the old service, as they were, until they are purged.
+    /// Moves the directories of the old service to the trash, unchanged, where they stay until they are purged.
     pub(crate) fn keep_old_service(&self, directory: &Path) -> Result<PathBuf> {
         self.put_into_trash(directory, OLD_SERVICE).map(|(_, entry)| entry)
     }
 
-    /// Renames a directory into the trash, under the time it is now or, should that be taken, the next.
+    /// Renames a directory into the trash. The name begins with the current time or, if that name is taken,
+    /// with the next free second.
     fn put_into_trash(&self, entry: &Path, name: &str) -> Result<(u64, PathBuf)> {
         own_part(&self.trash)?;
         durable::sync_parent(&self.trash)?;
         let mut at = clock::now()?;
         loop {
             let target = self.trash.join(format!("{}-{name}", clock::iso_basic(at)));
-            // An entry is never empty, so none is ever replaced.
+            // rename(2) replaces an empty directory, but an entry is never empty.
             match durable::rename(entry, &target) {
                 Ok(()) => {
                     durable::sync(&self.trash)?;
@@ -139,18 +142,19 @@ impl Store {
         }
     }
 
-    /// What is kept of the old service: the Unix time since when, and where.
+    /// Returns the entries of the old service in the trash, each with the Unix time at which it got there.
     pub fn old_services(&self) -> Result<Vec<(u64, PathBuf)>> {
         old_services(&self.trash)
     }
 
-    /// Destroys what is kept of the old service. [`Error::Partly`] where links in it lead to what is not.
+    /// Destroys an entry of the old service. Fails with [`Error::Partly`] if symbolic links in it lead to files
+    /// elsewhere, which are not destroyed.
     pub fn purge_old_service(&self, entry: &Path) -> Result<()> {
         let state = self.trash.parent().unwrap_or(&self.trash);
         let mut left = Vec::new();
         for link in elsewhere::links_out(entry, |_| Ok(()))? {
             let to = fs::read_link(&link).map_err(Error::at("reading", &link))?;
-            // A relative one in the entry counted from where the old service had it.
+            // A relative link counts from the directory where the old service had it, not from the trash.
             let below = link.strip_prefix(entry).ok().filter(|_| link != entry);
             let stood = below.map_or(link.clone(), |below| state.join(below));
             left.push(stood.with_file_name("").join(to).display().to_string());
@@ -167,7 +171,7 @@ impl Store {
         )))
     }
 
-    /// All keys in the trash, those that were removed first in front.
+    /// Returns all keys in the trash, sorted by the time of removal, oldest first.
     pub fn removed(&self) -> Result<Vec<Removed>> {
         let mut removed = Vec::new();
         for one in entries_if_there(&self.trash)?.into_iter().filter_map(Removed::parse) {
@@ -179,7 +183,7 @@ impl Store {
         Ok(removed)
     }
 
-    /// Brings the key back that was removed last of an identity. It is tried before it is published.
+    /// Brings back the most recently removed key of an identity. The key is tried before it is published.
     pub fn undo(&self, name_email: &NameEmail) -> Result<KeyRecord> {
         let removed = self.removed()?;
         let Some(last) = removed.iter().rfind(|removed| removed.name_email == *name_email) else {
@@ -196,17 +200,20 @@ impl Store {
         interrupt::check(|| format!("the key of {name_email} is in the trash still"))?;
         let is_unprotected = files.protection() == Some(Protection::None);
         let published = if is_unprotected {
-            // The copy in staging is protected. The home in the trash stays until that is published.
+            // Publish the copy in staging, whose secret key is protected now. The home in the trash stays until
+            // the copy is published.
             self.publish(staged, name_email, &record.keygrip)?
         } else {
-            // Straight from the trash: what is in staging may be deleted.
+            // Publish the home straight from the trash. It never passes through staging, where it could be
+            // deleted.
             finishing::remove_leftovers(&from)?;
             self.passphrases.renew(&from, &record.keygrip, staged.scratch())?;
             self.publish_from(&from, &staged, name_email, &record.keygrip)?
         };
         if published == Publication::Lost {
             let present = self.homes.find(name_email)?;
-            // The other hosts know it already, and who follows them on this one was faster with it.
+            // The other hosts may have agreed already. Then `copr-keygen follow` on this host may have
+            // published the key first.
             if present.is_none_or(|present| present.fingerprint != record.fingerprint) {
                 self.check_no_key(name_email)?;
                 return Err(Error::InUse(name_email.clone()));
@@ -232,8 +239,8 @@ impl Store {
         }
     }
 
-    /// Destroys a removed key for good. What stood in place of its links was set aside in the same entry, and
-    /// stays: nobody was asked about it.
+    /// Destroys a removed key for good. Files that stood in place of its links were set aside in the same
+    /// entry. They stay, because the operator was not asked about them.
     pub fn purge(&self, removed: &Removed) -> Result<()> {
         let _held = hold_key(&removed.entry, &removed.name_email)?;
         self.destroy(&removed.home(), &removed.entry)?;
@@ -241,15 +248,15 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the entry of a home that has left it, unless there is something else in it.
+    /// Removes an entry whose home has left it, unless the entry holds anything else.
     fn leave(&self, entry: &Path) {
         if let Err(e) = remove_hollow(entry).and_then(|()| durable::sync(&self.trash)) {
             log::warn!("{e}; there may be something in it that is worth to be kept");
         }
     }
 
-    /// Destroys `what`, which is the entry or the home in it. Once it has the name it gets first, any later
-    /// purge finishes the work.
+    /// Destroys `what`, which is the entry or the home in it. It first gets a new name, by which a later purge
+    /// recognises it and can finish an interrupted removal.
     fn destroy(&self, what: &Path, entry: &Path) -> Result<()> {
         let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let doomed = self.trash.join(format!("{PURGING}{name}"));
@@ -259,8 +266,8 @@ impl Store {
         durable::sync(&self.trash)
     }
 
-    /// Finishes what earlier removals, undos and purges left because they were interrupted; returns
-    /// how many keys an earlier purge had not wholly destroyed.
+    /// Finishes removals, undos and purges that were interrupted. Returns the number of interrupted purges that
+    /// it finished.
     pub fn finish_purges(&self) -> Result<usize> {
         let mut count = 0;
         for entry in entries_if_there(&self.trash)? {
@@ -268,14 +275,14 @@ impl Store {
             if name.starts_with(PURGING) {
                 match remove_tree(&entry) {
                     Ok(()) => count += 1,
-                    // It keeps no other key from being purged.
+                    // One failure must not keep other keys from being purged.
                     Err(e) => log::warn!(
                         "{e}; look at it and remove it by hand: rm -r {}",
                         quote_path(&entry)
                     ),
                 }
             } else if Removed::parse(entry.clone()).is_some() && !is_there(&entry.join(HOME))? {
-                // It has no home yet, or any more. A process at work on it holds its lock.
+                // The entry has no home yet, or no longer. A process that works on it holds its lock.
                 if let Ok(Some(_held)) = lock(&entry) {
                     if !is_there(&entry.join(HOME))? {
                         remove_hollow(&entry).unwrap_or_else(|e| log::warn!("{e}"));
@@ -287,7 +294,7 @@ impl Store {
     }
 }
 
-/// What is kept of the old service in the trash; see [`Store::old_services`].
+/// Returns the entries of the old service in `trash`; see [`Store::old_services`].
 pub fn old_services(trash: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let read = |entry: PathBuf| {
         let (time, name) = entry.file_name()?.to_str()?.split_once('-')?;
@@ -296,13 +303,14 @@ pub fn old_services(trash: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(entries_if_there(trash)?.into_iter().filter_map(read).collect())
 }
 
-/// Removes an entry that has no home. Whatever else was put in there stays.
+/// Removes an entry that has no home. Fails, and leaves the rest, if the entry holds anything but the revoked
+/// certificate.
 fn remove_hollow(entry: &Path) -> Result<()> {
     remove_file(&entry.join(REVOKED))?;
     fs::remove_dir(entry).map_err(Error::at("removing", entry))
 }
 
-/// Names at most so many of what is in the trash.
+/// How many removed keys an error message lists at most.
 const NAMED_MAX: usize = 20;
 
 fn not_in_trash(name_email: &NameEmail, removed: &[Removed]) -> String {

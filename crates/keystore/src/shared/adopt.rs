@@ -1,5 +1,6 @@
-//! Takes over what all hosts have agreed on: a key is put together in staging, tried and published like any other; a
-//! removed key goes to the trash here too. A signature that this host has is never lost.
+//! Carries out on this host what all hosts have agreed on. A new key is assembled in staging, tried, and
+//! published like any other; a removed key goes to the trash here too. A signature that this host has is never
+//! lost.
 
 use std::time::Instant;
 
@@ -19,29 +20,31 @@ use crate::make::limits::KEY_TIME;
 use crate::shared::value::Shared;
 use crate::view::publish::Publication;
 
-/// How often a home is looked at that comes and goes.
+/// How often adoption starts over when the home appears and disappears meanwhile.
 const TRIES: usize = 10;
 
-/// What became of a key that all hosts have agreed on.
+/// The outcome for a key that all hosts have agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Adopted {
-    /// It was not here and is now.
+    /// This host did not have the key and has it now.
     Made,
-    /// It was here and has signatures now that it had not.
+    /// This host had the key, and its certificate has new signatures now.
     Updated,
-    /// It was here already, or is to be nowhere and was not here.
+    /// Nothing changed: this host had all of it, or the key was removed everywhere and this host did not have
+    /// it.
     Kept,
-    /// It was here and is in the trash now.
+    /// This host had the key, and it is in the trash now.
     Removed,
-    /// It is here with signatures that the other hosts do not have.
+    /// This host has the key, with signatures that the other hosts do not have.
     Ahead,
 }
 
 impl Store {
-    /// Has this host keep what counts for an identity; see [`crate::Agreed::value`].
+    /// Brings this host in line with the agreed value of an identity; see [`crate::Agreed::value`].
     ///
-    /// [`Error::Refused`] when the value is not a whole key of this identity, or this host has another key that was
-    /// never removed. Nothing is changed then.
+    /// Fails with [`Error::Refused`] if the value is not a whole key of this identity, or if this host has
+    /// another key that was never removed. Then nothing is changed, except that a key which other hosts have
+    /// removed may be in the trash already.
     pub fn adopt(&self, name_email: &NameEmail, value: &[u8]) -> Result<Adopted> {
         self.adopt_shared(name_email, &Shared::parse(value)?)
     }
@@ -174,10 +177,10 @@ impl Store {
     }
 }
 
-/// Type of the packets in which gpg keeps notes of its own.
+/// The type of the trust packets, in which gpg keeps notes of its own (RFC 9580, 5.10).
 const RING_TRUST: u8 = 12;
 
-/// Whether the certificate of a keyring has every packet of another one: each user ID, each signature.
+/// Whether the certificate in `keyring` has every packet of the one in `of`: each user ID and each signature.
 fn has_all(keyring: &[u8], of: &[u8]) -> Result<bool> {
     let (there, of) = (packets_in(keyring)?, packets_in(of)?);
     Ok(of.iter().all(|packet| packet.kind == RING_TRUST || there.contains(packet)))

@@ -1,29 +1,30 @@
-//! What decides, for several hosts, which key of an identity counts.
+//! The interface to the service that decides, for several hosts, which key of an identity counts.
 
 use std::fmt::Debug;
 
 use crate::error::Result;
 use crate::identity::NameEmail;
 
-/// What counts for an identity.
+/// The agreed value of an identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agreed {
-    /// A number that grows with every change; 0 where nothing was ever agreed on.
+    /// The revision of the value, which grows with every change. It is 0 if nothing was ever agreed on.
     pub revision: u64,
-    /// A key, or that one was removed; see [`crate::Shared`]. `None` where nothing was ever agreed on.
+    /// A key, or the statement that it was removed; see [`crate::Shared`]. `None` if nothing was ever agreed
+    /// on.
     pub value: Option<Vec<u8>>,
 }
 
-/// Decides which key of an identity counts. Every method fails with [`crate::Error::NoAgreement`] when it cannot
-/// decide now.
+/// Decides which key of an identity counts. Every method fails with [`crate::Error::NoAgreement`] if no
+/// decision is possible now.
 pub trait Agreement: Debug + Send + Sync {
-    /// Whether it can decide now.
+    /// Fails unless a decision is possible now.
     fn answers(&self) -> Result<()>;
 
-    /// What counts now: nobody can have been told of anything later.
+    /// Returns the current value. The read must be linearizable: nobody can have been told of a later value.
     fn look(&self, name_email: &NameEmail) -> Result<Agreed>;
 
-    /// Has `value` count instead of what has counted since the revision `over`. `None` when it does; else what counts
-    /// instead.
+    /// Replaces the value whose revision is `over` with `value`. Returns `None` on success. If the revision is
+    /// another one, returns the value that counts instead.
     fn put(&self, name_email: &NameEmail, over: u64, value: &[u8]) -> Result<Option<Agreed>>;
 }

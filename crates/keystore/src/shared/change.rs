@@ -1,5 +1,5 @@
-//! Has the other hosts agree before anything is made, changed or removed here. Without other hosts all of it is
-//! nothing.
+//! Asks the other hosts to agree before a key is made, changed or removed here. Without other hosts, nothing
+//! here has any effect.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -16,36 +16,37 @@ use crate::shared::adopt::Adopted;
 use crate::shared::agreement::Agreed;
 use crate::shared::value::Shared;
 
-/// How often a change is tried again that others were faster with.
+/// How often a change is tried again after another host was faster.
 pub const TRIES: usize = 10;
 
-/// What a change of a key that other hosts have begins with.
+/// The agreed state from which a change of a key starts.
 #[derive(Debug)]
 pub struct Base {
-    /// Since when this has counted.
+    /// The revision of the agreed value.
     revision: u64,
-    /// Keys of this identity that were removed.
+    /// The removed keys of this identity.
     removed: Vec<Fingerprint>,
 }
 
-/// What became of a key that was offered to the other hosts.
+/// The outcome of offering a key to the other hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offered {
-    /// The other hosts have it now, or signatures of it that they had not.
+    /// The other hosts did not have the key, or some of its signatures, and have them now.
     Taken,
-    /// They had all of it.
+    /// The other hosts already had the key and all its signatures.
     Known,
 }
 
 impl Store {
-    /// A key that other hosts have made and this one has not: it has it then. Whether there is one.
+    /// Adopts the key of an identity if other hosts have one. Returns whether this host has that key now.
     pub(crate) fn find_elsewhere(&self, name_email: &NameEmail) -> Result<bool> {
         let Some(agreement) = &self.agreement else { return Ok(false) };
         let shared = parse(name_email, &agreement.look(name_email)?)?;
         Ok(shared.files.is_some() && self.adopt_shared(name_email, &shared)? != Adopted::Removed)
     }
 
-    /// Fails when a key that was removed is not any more: somebody has brought it back since that was heard of.
+    /// Fails with [`Error::InUse`] if the removal of a key no longer stands, because the key has been brought
+    /// back.
     pub(crate) fn check_is_removed(&self, name_email: &NameEmail, key: &Fingerprint) -> Result<()> {
         let Some(agreement) = &self.agreement else { return Ok(()) };
         match parse(name_email, &agreement.look(name_email)?)?.has_removed(key) {
@@ -54,15 +55,15 @@ impl Store {
         }
     }
 
-    /// Has the whole home in `path` count as the key of an identity. `false` when there is another one, which this
-    /// host has then.
+    /// Proposes the home in `path` as the key of an identity. Returns `false` if the hosts have agreed on
+    /// another key, which this host has then adopted.
     pub(crate) fn agree_on_key(&self, name_email: &NameEmail, path: &Path) -> Result<bool> {
         let Some(agreement) = &self.agreement else { return Ok(true) };
         let Some(files) = HomeFiles::read(path)? else {
             return Err(Error::damaged(path, "is missing"));
         };
         let fingerprint = files.record().map(|record| record.fingerprint);
-        // Until they have answered.
+        // Until the other hosts have answered, assume that they have keys that this host does not know.
         self.is_up_to_date.store(false, Ordering::Relaxed);
         let mut ours = Shared { removed: Vec::new(), files: Some(files) };
         let mut over = 0;
@@ -83,7 +84,8 @@ impl Store {
         Err(comes_and_goes(name_email))
     }
 
-    /// Brings this host up to date with a key before it is changed. `None` without other hosts.
+    /// Adopts the agreed state of a key before the key is changed. Returns that state, or `None` without other
+    /// hosts.
     pub(crate) fn catch_up(&self, name_email: &NameEmail) -> Result<Option<Base>> {
         let Some(agreement) = &self.agreement else { return Ok(None) };
         let now = agreement.look(name_email)?;
@@ -98,8 +100,8 @@ impl Store {
         Ok(Some(Base { revision: now.revision, removed: shared.removed }))
     }
 
-    /// Has the certificate and the record of staging in `work` count for a home. `false` when somebody else has changed
-    /// it since `base`.
+    /// Proposes the new certificate and record in `work`, a home in staging, together with the other files of
+    /// the published home. Returns `false` if another host has changed the key since `base`.
     pub(crate) fn agree_on_certificate(
         &self,
         name_email: &NameEmail,
@@ -119,7 +121,7 @@ impl Store {
         Ok(agreement.put(name_email, base.revision, &ours.write()?)?.is_none())
     }
 
-    /// Has the other hosts remove a key.
+    /// Records the removal of a key, so that the other hosts remove it too.
     pub(crate) fn agree_on_removal(
         &self,
         name_email: &NameEmail,
@@ -150,8 +152,8 @@ impl Store {
         Err(comes_and_goes(name_email))
     }
 
-    /// Offers the key of an identity, or what its certificate has more, to the other hosts. A key that they have
-    /// removed is not offered again.
+    /// Offers the key of an identity to the other hosts, or the signatures that only this host has. A key that
+    /// the other hosts have removed is not offered again.
     pub fn offer(&self, name_email: &NameEmail) -> Result<Offered> {
         let Some(agreement) = &self.agreement else { return Ok(Offered::Known) };
         for _ in 0..TRIES {

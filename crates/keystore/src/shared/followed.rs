@@ -1,5 +1,5 @@
-//! `cluster.json`: how far this host has followed what all hosts share, and a number that no other host has. A cache:
-//! without it everything is compared anew.
+//! `cluster.json`: how far this host has followed the changes that all hosts share, and a number unique to this
+//! host. It is a cache: without it, all keys are compared again.
 
 use std::path::Path;
 
@@ -12,47 +12,49 @@ use crate::files::small_files::beginning_of;
 use crate::layout::CLUSTER;
 use crate::secrets::passphrase::Passphrases;
 
-/// Longer than any.
+/// The size limit in bytes, larger than any `cluster.json`.
 const FILE_MAX: u64 = 4096;
 
-/// A moment in the life of an etcd.
+/// The state of an etcd cluster at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// Which etcd, and below which prefix.
+    /// Identifies the etcd cluster and the prefix of the keys.
     pub source: String,
-    /// Its revision.
+    /// The revision of etcd.
     pub revision: u64,
-    /// By how much its Raft index is ahead of its revision: at least, and at most. It never falls, since what adds to
-    /// the revision adds to the index; but with a snapshot, the revision is restored and the index begins anew.
+    /// A lower and an upper bound of the Raft index minus the revision. This difference never falls while etcd
+    /// runs, since every new revision adds to the index too. When a snapshot is restored, the revision is
+    /// restored as well, but the index begins anew, so the difference falls.
     pub lead: (i64, i64),
 }
 
-/// How far this host has followed.
+/// How far this host has followed the changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Followed {
-    /// A number that no other host has.
+    /// A random number that no other host has.
     pub number: String,
-    /// Which etcd, and below which prefix.
+    /// Identifies the etcd cluster and the prefix of the keys.
     pub source: String,
-    /// The revision up to which every change is here.
+    /// The revision up to which this host has taken over every change.
     pub revision: u64,
-    /// By how much the Raft index was ahead of the revision at least; see [`Moment::lead`].
+    /// The lower bound of the Raft index minus the revision; see [`Moment::lead`].
     pub lead: i64,
-    /// When that was written (Unix time).
+    /// When this record was written (Unix time).
     pub time: u64,
-    /// Keys that could not be taken over.
+    /// The number of keys that could not be taken over.
     pub refused: usize,
 }
 
 impl Followed {
-    /// Of a host that has not followed yet.
+    /// Creates the record of a host that has not followed yet.
     pub fn fresh() -> Result<Self> {
         let number = Passphrases::fresh()?;
         let number = String::from_utf8_lossy(&number[..32]).into_owned();
         Ok(Self { number, source: String::new(), revision: 0, lead: 0, time: 0, refused: 0 })
     }
 
-    /// Held by the one process of this host that follows. [`Error::Settings`] when there is another one.
+    /// Takes the lock that the one following process of this host holds. Fails with [`Error::Settings`] if
+    /// another process holds it.
     pub fn hold(root: &Path) -> Result<DirectoryLock> {
         hold(root, || {
             Error::Settings(
@@ -61,19 +63,19 @@ impl Followed {
         })
     }
 
-    /// Whether it tells of more than there was in this etcd at that moment: of another etcd, or before a snapshot of it
-    /// was restored.
+    /// Whether this record is from another etcd cluster, or from a time before a snapshot of this one was
+    /// restored: it knows of a higher revision, or a larger difference, than etcd has now.
     pub fn is_ahead_of(&self, now: &Moment) -> bool {
         now.source != self.source || now.revision < self.revision || now.lead.1 < self.lead
     }
 
-    /// Reads it; `None` when there is none that is understood.
+    /// Reads the record. Returns `None` if it is missing or cannot be understood.
     pub fn read(root: &Path) -> Option<Self> {
         let text = beginning_of(&root.join(CLUSTER), FILE_MAX).ok()??;
         serde_json::from_slice(&text).ok()
     }
 
-    /// Puts it into the state directory `root`, durably; `scratch` is an empty directory of staging.
+    /// Writes the record to the state directory `root`, durably. `scratch` is an empty directory in staging.
     pub fn write(&self, root: &Path, scratch: &Path) -> Result<()> {
         replace_json(self, &scratch.join(CLUSTER), &root.join(CLUSTER))
     }

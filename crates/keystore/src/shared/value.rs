@@ -1,5 +1,5 @@
-//! What hosts tell each other of the key of an identity: the files of its home, or that it was removed. A JSON
-//! object, of which nothing is believed.
+//! The value that hosts exchange about the key of an identity: the files of its home, or the fact that it was
+//! removed. It is a JSON object, and nothing in it is trusted.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +12,17 @@ use crate::error::{Error, Result};
 use crate::home::home_files::{HomeFileName, HomeFiles};
 use crate::secrets::sealing_key::is_sealed;
 
-/// The number of the format.
+/// The version of the format.
 const VERSION: u32 = 1;
-/// More removed keys than an identity ever had.
+/// The limit on removed keys of one identity, larger than any real number of them.
 const REMOVED_MAX: usize = 1000;
 
-/// The key of an identity, for all hosts.
+/// The shared value of an identity.
 #[derive(Debug, Default)]
 pub struct Shared {
-    /// Keys of this identity that were removed: a host that still has one of them puts it into its trash.
+    /// The removed keys of this identity. A host that still has one of them moves it to its trash.
     pub removed: Vec<Fingerprint>,
-    /// The files of its home; `None` when it was removed and there is no other.
+    /// The files of the home. `None` if the key was removed and there is no other.
     pub files: Option<HomeFiles>,
 }
 
@@ -32,21 +32,21 @@ struct Written {
     version: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     removed: Vec<String>,
-    /// Files that are text, as they are.
+    /// The files whose content is UTF-8, verbatim.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     files: BTreeMap<String, Zeroizing<String>>,
-    /// All others, in Base64.
+    /// All other files, in Base64.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     base64: BTreeMap<String, Zeroizing<String>>,
 }
 
 impl Shared {
-    /// Whether the key of this fingerprint was removed.
+    /// Whether the key with this fingerprint was removed.
     pub fn has_removed(&self, fingerprint: &Fingerprint) -> bool {
         self.removed.contains(fingerprint)
     }
 
-    /// Notes that a key was removed. Of very many, the oldest are forgotten.
+    /// Records that a key was removed. Beyond the limit, the oldest removals are forgotten.
     pub fn add_removed(&mut self, fingerprint: Fingerprint) {
         self.removed.retain(|known| *known != fingerprint);
         self.removed.push(fingerprint);
@@ -54,7 +54,8 @@ impl Shared {
         self.removed.drain(..most);
     }
 
-    /// As text. What could sign without the key that all hosts have is refused.
+    /// Serializes the value. Fails with [`Error::Refused`] if the files would allow anybody to sign without the
+    /// passphrase key that all hosts have.
     pub fn write(&self) -> Result<Zeroizing<Vec<u8>>> {
         if self.files.as_ref().is_some_and(can_sign) {
             return Err(Error::Refused(
@@ -79,7 +80,7 @@ impl Shared {
         text.map(Zeroizing::new).map_err(|e| Error::io("writing what all hosts share", e.into()))
     }
 
-    /// From text.
+    /// Parses a serialized value.
     pub fn parse(text: &[u8]) -> Result<Self> {
         let refused =
             |why: &str| Error::Refused(format!("what all hosts share is not understood: {why}"));
@@ -129,7 +130,8 @@ impl Shared {
     }
 }
 
-/// Whether one could sign with it that has no passphrase key.
+/// Whether the files would allow somebody without the passphrase key to sign: the passphrase is not sealed, or
+/// a secret key is not protected by a passphrase.
 fn can_sign(files: &HomeFiles) -> bool {
     !is_sealed(files.passphrase())
         || files.protections().any(|found| found != Some(Protection::Passphrase))
