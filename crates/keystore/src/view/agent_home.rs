@@ -1,5 +1,5 @@
-//! `gnupg/`, the home of the one agent that signs with all keys: its configuration, which is kept up to
-//! date without touching what an operator wrote there, and the agent that runs.
+//! `gnupg/`, the home of the one gpg-agent that signs with all keys. This module keeps its configuration up to
+//! date without touching what an operator wrote there, and talks to the running agent.
 
 use std::fs::{self, Metadata};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -19,8 +19,8 @@ use crate::files::if_there;
 use crate::files::small_files::{Symlinks, beginning, open_regular};
 use crate::layout::GNUPG;
 
-/// What the shared agent has beyond that. signd answers its questions for passphrases with every signature,
-/// so the agent need not remember any.
+/// The options of this agent in addition to [`FOR_MANY_CLIENTS`]. signd supplies the passphrase with every
+/// signature, so the agent need not cache any.
 const ONLY_HERE: [AgentOption; 5] = [
     AgentOption::with("default-cache-ttl", "0"),
     AgentOption::with("max-cache-ttl", "0"),
@@ -32,60 +32,60 @@ const ONLY_HERE: [AgentOption; 5] = [
 const HEADING: &str =
     "# Written by copr-keygen, which adds what an agent needs and keeps the rest.\n";
 
-/// What the agent listens on, in its home.
+/// The name of the agent's socket in its home.
 pub const SOCKET: &str = "S.gpg-agent";
 
-/// Longer than any configuration.
+/// The size limit in bytes, larger than any configuration.
 const SIZE_MAX: u64 = 1 << 20;
 
-/// How long an agent may take to answer. One that signs for many takes turns.
+/// How long an agent may take to answer. An agent that signs for many clients serves them in turn.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The home of the agent.
+/// The home of the agent that signs.
 #[derive(Clone, Debug)]
 pub struct AgentHome(PathBuf);
 
-/// What `gpg-agent.conf` is.
+/// The state of `gpg-agent.conf`.
 #[derive(Debug)]
 pub enum Configuration {
-    /// It is not there.
+    /// The file is missing.
     Absent,
-    /// It says all it must.
+    /// The file has all required options.
     Whole,
-    /// These lines are missing.
+    /// The file lacks these options.
     Lacks(Vec<AgentOption>),
-    /// It is left alone: why, and the lines that are missing.
+    /// The file must not be changed: the reason, and the options that it lacks.
     Foreign(String, Vec<AgentOption>),
 }
 
-/// The agent that runs in the home.
+/// The state of the agent in the home.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Agent {
-    /// There is none. The next signature starts one.
+    /// No agent runs. The next signature starts one.
     None,
-    /// It takes connections and says nothing, for this reason.
+    /// An agent takes connections but does not answer, for this reason.
     Silent(String),
-    /// It answers.
+    /// An agent answers.
     Answers {
-        /// Its process.
+        /// The process ID of the agent.
         pid: u32,
-        /// Whether the configuration was changed after it had started.
+        /// Whether the configuration was changed after the agent started.
         is_outdated: bool,
     },
 }
 
 impl AgentHome {
-    /// The agent's home of the state directory `root`.
+    /// Returns the agent's home of the state directory `root`.
     pub fn of(root: &Path) -> Self {
         Self(root.join(GNUPG))
     }
 
-    /// The directory.
+    /// The path of the home.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// `gpg-agent.conf`.
+    /// The path of `gpg-agent.conf`.
     pub fn configuration_path(&self) -> PathBuf {
         self.0.join("gpg-agent.conf")
     }
@@ -94,12 +94,12 @@ impl AgentHome {
         self.0.join(SOCKET)
     }
 
-    /// Looks at the configuration.
+    /// Examines the configuration.
     pub fn configuration(&self) -> Configuration {
         self.look().0
     }
 
-    /// The configuration and its text.
+    /// Returns the state of the configuration and its text.
     fn look(&self) -> (Configuration, Vec<u8>) {
         let (text, is_link) = match self.read() {
             Ok(Some(found)) => found,
@@ -111,21 +111,21 @@ impl AgentHome {
         };
         let found = match missing_for_many_clients(&text) {
             lines if lines.is_empty() => Configuration::Whole,
-            // An operator keeps the file elsewhere; a rename would put another one in its place.
+            // An operator keeps the file elsewhere. A rename would replace the link, not that file.
             lines if is_link => Configuration::Foreign("is a symbolic link".into(), lines),
             lines => Configuration::Lacks(lines),
         };
         (found, text)
     }
 
-    /// Whether the configuration has a line that begins so.
+    /// Whether the configuration has a line that begins with `option`.
     pub fn says(&self, option: &str) -> bool {
         let (_, text) = self.look();
         let mut lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
         lines.any(|line| line.starts_with(option.as_bytes()))
     }
 
-    /// The text of the configuration, and whether a symbolic link leads to it.
+    /// Reads the text of the configuration, and whether a symbolic link leads to it.
     fn read(&self) -> io::Result<Option<(Vec<u8>, bool)>> {
         let path = self.configuration_path();
         let Some(file) = if_there(open_regular(&path, Symlinks::Followed))? else {
@@ -139,8 +139,9 @@ impl AgentHome {
         Ok(Some((text, fs::symlink_metadata(&path)?.is_symlink())))
     }
 
-    /// Writes the configuration if it is missing, or adds the lines that older versions did not write;
-    /// `scratch` is an empty directory that nobody else uses. Returns the lines that were added.
+    /// Writes the configuration if it is missing, or appends the options that older versions did not write.
+    /// `scratch` is an empty directory that nobody else uses. Returns the options that were appended to an
+    /// existing file.
     pub fn update(&self, scratch: &Path) -> Result<Vec<AgentOption>> {
         let (text, added) = match self.look() {
             (Configuration::Absent, _) => {
@@ -156,8 +157,8 @@ impl AgentHome {
         Ok(added)
     }
 
-    /// Asks the agent that listens in the home. For users who are logged in, gpg has the sockets of a home
-    /// elsewhere (`/run/user`); such an agent is not found.
+    /// Asks the agent that listens in the home for its state. For users who are logged in, GnuPG places the
+    /// sockets of a home elsewhere (`/run/user`). An agent with such a socket is not found.
     pub fn agent(&self) -> Agent {
         let stream = match connect(&self.socket()) {
             Ok(stream) => stream,
@@ -172,14 +173,15 @@ impl AgentHome {
         }
     }
 
-    /// The socket of an agent that answers where gpg looks for it.
+    /// Returns the path of the socket if gpg would look for it there and an agent answers on it.
     pub fn live_socket(&self) -> Option<PathBuf> {
         let is_live = !has_sockets_elsewhere() && matches!(self.agent(), Agent::Answers { .. });
         is_live.then(|| self.socket())
     }
 
-    /// Why no agent can be started in the home, if that is so and none runs there. It makes locks and
-    /// sockets in the home; the sockets are elsewhere for users who are logged in, which says nothing here.
+    /// Returns why no agent can be started in the home, if none runs there either. An agent needs to create
+    /// locks and sockets in its home. For users who are logged in, the sockets are elsewhere, so whether an
+    /// agent runs is unknown and `None` is returned.
     pub fn lacks_agent(&self) -> Option<nix::Error> {
         let errno = nix::unistd::access(&self.0, AccessFlags::W_OK).err()?;
         let is_cut_off = matches!(errno, nix::Error::EROFS | nix::Error::ENOENT);
@@ -190,8 +192,8 @@ impl AgentHome {
         (is_cut_off && !has_agent()).then_some(errno)
     }
 
-    /// An agent makes its socket once it has read its configuration. Both times are of one file system; one
-    /// that is still to come says nothing.
+    /// Whether the configuration is newer than the socket, which an agent creates after it has read the
+    /// configuration. Both times come from the same file system. A time in the future proves nothing.
     fn is_outdated(&self) -> bool {
         let changed = |path| fs::metadata(path).and_then(|found: Metadata| found.modified());
         match (changed(self.configuration_path()), changed(self.socket())) {
@@ -203,12 +205,12 @@ impl AgentHome {
     }
 }
 
-/// Whether gpg has the sockets of all homes in another directory: for users who are logged in.
+/// Whether GnuPG places the sockets of all homes in another directory, as it does for users who are logged in.
 fn has_sockets_elsewhere() -> bool {
     Path::new("/run/user").join(nix::unistd::geteuid().to_string()).is_dir()
 }
 
-/// Connects without waiting: a process that takes no connections must not hold us up.
+/// Connects without blocking: a process that accepts no connections must not delay this one.
 fn connect(path: &Path) -> nix::Result<UnixStream> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
@@ -216,13 +218,13 @@ fn connect(path: &Path) -> nix::Result<UnixStream> {
     Ok(UnixStream::from(socket))
 }
 
-/// The process of the agent, as it says itself.
+/// Asks the agent for its process ID.
 fn ask_pid(mut stream: UnixStream) -> io::Result<u32> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(b"GETINFO pid\n")?;
-    // Its greeting, the answer and OK.
+    // The agent sends its greeting, then the answer, then `OK`.
     let mut lines = BufReader::new(stream.take(4096));
     loop {
         let mut line = String::new();

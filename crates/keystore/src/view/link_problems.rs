@@ -1,5 +1,5 @@
-//! Compares what obs-signd sees with the homes it stands for, and puts it in order. Nothing with content is
-//! ever removed: a file in place of a link may be somebody's only key.
+//! Compares the links and phrase files for obs-signd with the homes in `keys/`, and repairs them. A file with
+//! content of its own is never removed: a file in place of a link may be somebody's only key.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -18,53 +18,53 @@ use crate::view::phrase_files::is_no_user;
 use crate::view::signd_view::SigndView;
 use crate::view::slot::Occupant;
 
-/// Long enough for a key that is being published.
+/// How long to wait before a suspect is judged again: long enough for a publication to finish.
 const PUBLISHING: Duration = Duration::from_millis(200);
 
-/// An entry of one of the two directories that is not as it should be.
+/// An entry of one of signd's two directories that is wrong or missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkProblem {
-    /// Where it is, or should be.
+    /// The path where the entry is, or should be.
     pub path: PathBuf,
-    /// What is wrong.
+    /// What is wrong with the entry.
     pub fault: LinkFault,
     directory: SigndDirectory,
-    /// The identity whose link belongs there, if there is one.
+    /// The identity whose entry belongs at this path, if any.
     owner: Option<NameEmail>,
 }
 
-/// What is wrong with a link.
+/// What is wrong with an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkFault {
-    /// There is none.
+    /// There is no entry.
     Missing,
-    /// It leads elsewhere.
+    /// A link leads elsewhere, to this path.
     Elsewhere(PathBuf),
-    /// It is of no key, and leads there.
+    /// A link belongs to no key, and leads to this path.
     Stale(PathBuf),
-    /// An empty file, or a copy of the passphrase, is in its place.
+    /// There is an empty file, or a copy of the passphrase, where only a link may be.
     File,
-    /// A file with a content of its own is in its place, or in that of no link.
+    /// There is a file with content of its own, whether a link belongs there or not.
     Content,
-    /// A file of `phrases_dir` that is not the passphrase of its key any more.
+    /// A file in `phrases_dir` does not hold the current passphrase of its key.
     Outdated,
-    /// A file of `phrases_dir` that is of no key.
+    /// A file in `phrases_dir` belongs to no key.
     Leftover,
-    /// Something else: a directory, a socket, a strange name.
+    /// Anything else: a directory, a socket, or an unknown name.
     Strange,
 }
 
-/// The directories that signd looks at.
+/// The directories that signd reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SigndDirectory {
-    /// `gnupg/private-keys-v1.d`, where its agent finds secret keys.
+    /// `gnupg/private-keys-v1.d`, where signd's agent finds secret keys.
     SecretKeys,
-    /// `phrases/` or `phrases_dir`, where each entry is a user.
+    /// `phrases/` or `phrases_dir`, where signd takes each entry for a user.
     Phrases,
 }
 
 impl SigndDirectory {
-    /// What the entry of a home is named after.
+    /// Returns the stem of the name that the entry of `home` has in this directory.
     fn name_of(self, home: &Home) -> Option<&str> {
         match self {
             Self::SecretKeys => home.keygrip.as_ref().map(Keygrip::as_str),
@@ -74,33 +74,33 @@ impl SigndDirectory {
 }
 
 impl LinkProblem {
-    /// Whether it is in `phrases/`, where signd takes it for a user.
+    /// Whether the entry is in the directory of phrases, where signd takes it for a user.
     pub fn is_phrase(&self) -> bool {
         self.directory == SigndDirectory::Phrases
     }
 
-    /// Whether a key cannot be signed with as long as this is so.
+    /// Whether a key cannot sign until the problem is repaired.
     pub fn hides_a_key(&self) -> bool {
         self.owner.is_some()
     }
 
-    /// Whether it is a secret key, of which there may be no other copy.
+    /// Whether the entry is a file with a secret key of which there may be no other copy.
     pub fn may_be_an_only_key(&self) -> bool {
         !self.is_phrase() && matches!(self.fault, LinkFault::Content)
     }
 
-    /// Whether it is put right with the passphrase of its key, which may be sealed.
+    /// Whether the repair needs the passphrase of the key, which may be sealed.
     pub fn needs_phrase(&self) -> bool {
         let is_written = matches!(self.fault, LinkFault::Missing | LinkFault::Outdated);
         self.is_phrase() && self.hides_a_key() && is_written
     }
 
-    /// Whether it can be put right without a loss.
+    /// Whether the problem can be repaired without losing anything.
     pub fn can_be_mended(&self) -> bool {
         !matches!(self.fault, LinkFault::Content | LinkFault::Strange)
     }
 
-    /// In this order they are put right: a phrase goes before its key and comes after it.
+    /// The rank in the order of repairs: a phrase is removed before its secret key, and added after it.
     fn turn(&self) -> u8 {
         match (&self.owner, self.directory) {
             (None, SigndDirectory::Phrases) => 0,
@@ -111,20 +111,19 @@ impl LinkProblem {
     }
 }
 
-/// The links of one state directory.
+/// The links and phrase files of one state directory.
 pub struct Links<'a> {
-    /// All homes.
+    /// The published homes.
     pub homes: &'a Homes,
-    /// Where the links are.
+    /// The directories with the links.
     pub signd: &'a SigndView,
-    /// Keys in the making have a link before they have a home.
+    /// The keys that are being made. They have a link before they have a published home.
     pub staging: &'a Staging,
 }
 
 impl Links<'_> {
-    /// Every entry that is not as it should be, in the order in which they are to be mended. `homes`
-    /// is what is in `keys/`. What seems wrong is looked at once more at the end, as keys are made and
-    /// removed meanwhile.
+    /// Returns every wrong or missing entry, in the order of repairs. `homes` are the homes in `keys/`. As keys
+    /// are made and removed meanwhile, every suspect is judged a second time before it is reported.
     pub fn survey(&self, homes: &[Home]) -> Result<Vec<LinkProblem>> {
         self.signd.check_phrases_are_ours()?;
         let mut suspects = self.suspects(SigndDirectory::SecretKeys, homes)?;
@@ -152,7 +151,7 @@ impl Links<'_> {
             homes.iter().partition(|home| home.is_whole());
         let mut missing: HashMap<&str, &Home> =
             whole.iter().filter_map(|home| Some((directory.name_of(home)?, *home))).collect();
-        // A home that is not whole has been named, and its phrase is right again when that is.
+        // A damaged home is reported by itself, and its phrase is right again once the home is.
         let damaged: HashSet<&str> = damaged
             .iter()
             .filter(|_| is_phrase)
@@ -175,7 +174,7 @@ impl Links<'_> {
         Ok(suspects)
     }
 
-    /// What is wrong with one entry now.
+    /// Returns what is wrong with one entry now.
     fn judge(
         &self,
         path: PathBuf,
@@ -195,7 +194,7 @@ impl Links<'_> {
         let fault = match (&owner, occupant.unwrap_or(Occupant::Strange)) {
             (_, Occupant::Ours) | (None, Occupant::Nobody) => return None,
             (Some(owner), Occupant::Nobody) => {
-                // Removed meanwhile?
+                // If the home has gone, the key was removed in the meantime.
                 fs::symlink_metadata(self.homes.path(owner)).ok()?;
                 LinkFault::Missing
             }
@@ -216,8 +215,8 @@ impl Links<'_> {
         Some(LinkProblem { path, fault, directory, owner })
     }
 
-    /// Whether a link that is of no whole key is one of a key that is being made, of one made since
-    /// the homes were looked at, or of a home that is damaged and may be restored.
+    /// Whether an entry without a whole home is still needed: its key is being made, was made since the homes
+    /// were examined, or has a damaged home that may be restored.
     fn will_be_needed(&self, directory: SigndDirectory, link: &Path, target: &Path) -> bool {
         let Some(name) = link.file_name() else { return false };
         if directory == SigndDirectory::Phrases {
@@ -226,7 +225,8 @@ impl Links<'_> {
                 .is_some_and(|identity| !matches!(self.homes.find(&identity), Ok(None)));
         }
         let Some(grip) = Keygrip::from_file_name(name) else { return false };
-        // In this order: from staging a key goes to keys/, never back. One that cannot be told may.
+        // Look in staging first, as a key moves from there to `keys/` and never back. If it cannot be
+        // determined, the link counts as needed.
         self.staging.holds(&grip).unwrap_or(true)
             || identity_in(target).is_some_and(|identity| match self.homes.find(&identity) {
                 Ok(record) => record.is_some_and(|record| record.keygrip == grip),
@@ -234,7 +234,7 @@ impl Links<'_> {
             })
     }
 
-    /// Puts an entry right.
+    /// Repairs an entry.
     pub fn mend(&self, problem: &LinkProblem) -> Result<()> {
         if !problem.can_be_mended() {
             return Err(Error::Partly(format!("{}: is left as it is", problem.path.display())));
@@ -256,10 +256,10 @@ impl Links<'_> {
         }
     }
 
-    /// Removes a link, or an empty file, of no key. Should the key come into being at this very moment,
-    /// its request has taken the link for its own, and gets it back.
+    /// Removes a link, an empty file or a phrase file that belongs to no key. If the key appears at this very
+    /// moment, its maker has counted on the entry, so the entry is added again.
     fn remove(&self, problem: &LinkProblem) -> Result<()> {
-        // It may have become something else since it was looked at.
+        // The entry may have changed since it was judged.
         let now = self.judge(problem.path.clone(), problem.directory, problem.owner.clone());
         if now.as_ref() != Some(problem) {
             return Ok(());
@@ -281,7 +281,7 @@ impl Links<'_> {
     }
 }
 
-/// Whose key a link to a secret key leads to.
+/// Returns the identity whose home a link to a secret key leads into.
 fn identity_in(target: &Path) -> Option<NameEmail> {
     let home = target.strip_prefix("../../keys").ok()?.iter().next()?;
     NameEmail::parse(home.to_str()?).ok()

@@ -1,10 +1,10 @@
-//! The passphrases that signd reads when they are not links into `keys/`: files in the clear in a
-//! directory that is in memory only (`phrases_dir`). Derived from `keys/` like the links, and never
-//! written where a disk could keep them while the state is sealed.
+//! The passphrases that signd reads when `phrases_dir` is set. They are cleartext files, not links into
+//! `keys/`, in a directory in memory. They are derived from `keys/` like the links. While the state is sealed,
+//! they are never written where a disk could keep them.
 //!
-//! Only an empty directory is claimed for a state, by the file `.state`. In a directory that this state has
-//! claimed every file is derived, so it is replaced and removed without a look at what it holds. In any other
-//! one nothing is written or removed.
+//! A state claims only an empty directory, by the file `.state` in it. In a directory that this state has
+//! claimed, every file is derived, so it may be replaced or removed whatever it holds. In any other directory
+//! nothing is written or removed.
 
 use std::fmt;
 use std::fs::{self, File, FileTimes, OpenOptions};
@@ -28,19 +28,19 @@ use crate::identity::NameEmail;
 use crate::layout::{FILE_MODE, PASSPHRASE};
 use crate::secrets::passphrase::Passphrases;
 
-/// The other file system without a disk (linux/magic.h).
+/// The magic number of ramfs, which like tmpfs has no disk (linux/magic.h).
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 
-/// How old a half-written file must be for its writer to be dead.
+/// The age at which the writer of a half-written file counts as dead.
 const ABANDONED: Duration = Duration::from_secs(60);
 
-/// The file in `phrases_dir` that says whose phrases these are: the path of the state.
+/// The file in `phrases_dir` that names the owner of the phrases: the path of the state directory.
 const OWNER: &str = ".state";
 
-/// How many digits the name of a half-written file has, behind its dot.
+/// The number of hexadecimal digits after the dot in the name of a half-written file.
 const FRESH_DIGITS: usize = 16;
 
-/// What is wrong with a directory on a disk.
+/// The message about a directory on a disk.
 const ON_A_DISK: &str = "is not on a tmpfs, so passphrases would get to a disk";
 
 /// `phrases_dir`.
@@ -52,18 +52,18 @@ pub struct PhraseFiles {
 }
 
 impl PhraseFiles {
-    /// The phrases of `homes` in `directory`.
+    /// Keeps the phrases of `homes` in `directory`.
     pub fn new(directory: PathBuf, homes: Homes, passphrases: Passphrases) -> Self {
         Self { directory, homes, passphrases }
     }
 
-    /// The directory.
+    /// The path of `phrases_dir`.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Makes the directory if its parent is there, and fails when passphrases must not be written to
-    /// it: it is not this user's alone or, where they are sealed, a disk could keep them.
+    /// Makes the directory if its parent exists, and claims it. Fails if passphrases must not be written to it:
+    /// others than the owner can access it, or it is on a disk while passphrases are sealed.
     pub fn prepare(&self) -> Result<()> {
         let wrong = |why: String| Err(self.wrong(why));
         let keys = self.homes.directory();
@@ -98,14 +98,15 @@ impl PhraseFiles {
         Ok(())
     }
 
-    /// Whether this state has claimed the directory; `false` when no state has, and it is empty or missing. Fails
-    /// when it holds what may be somebody's only copy. Everything that writes or removes here asks this first.
+    /// Whether this state has claimed the directory. Returns `false` if no state has, and it is empty or
+    /// missing. Fails if it holds files that may be somebody's only copy. Every function that writes or removes
+    /// here asks this first.
     pub fn is_claimed(&self) -> Result<bool> {
         if self.names_this_state()? {
             return Ok(true);
         }
         let Some(foreign) = self.first_file()? else { return Ok(false) };
-        // Another process may have claimed it meanwhile. The phrases come after the claim.
+        // Another process of this state may have claimed the directory since, and written phrases after that.
         if self.names_this_state()? {
             return Ok(true);
         }
@@ -116,15 +117,15 @@ impl PhraseFiles {
         )))
     }
 
-    /// A file of the directory that signd takes for a user. Names with a dot in front are not looked at: a
-    /// process that was killed while it claimed the directory has left one.
+    /// Returns a file of the directory that signd takes for a user. Names that begin with a dot do not count: a
+    /// process that was killed while it claimed the directory leaves such a file behind.
     fn first_file(&self) -> Result<Option<PathBuf>> {
         let names = names_in(&self.directory)?;
         Ok(names.into_iter().find(|name| !is_no_user(&name.to_string_lossy())).map(PathBuf::from))
     }
 
-    /// Whether the directory is said to hold the phrases of this state. Fails when it is another's: what signd
-    /// signs with would be taken away by a backup that is tried out.
+    /// Whether `.state` names this state. Fails if it names another one: a copy of the state, opened from a
+    /// backup for a trial, would otherwise take away the phrases that signd signs with.
     fn names_this_state(&self) -> Result<bool> {
         let file = self.directory.join(OWNER);
         let found = if_there(fs::read(&file))
@@ -144,7 +145,7 @@ impl PhraseFiles {
         )))
     }
 
-    /// The line that names the state.
+    /// Returns the line that names this state.
     fn owner(&self) -> String {
         let keys = self.homes.directory();
         let state = keys.parent().unwrap_or(keys);
@@ -152,14 +153,14 @@ impl PhraseFiles {
         format!("{}\n", state.display())
     }
 
-    /// Makes sure of a directory that can hold the phrases of a sealed state.
+    /// Like [`PhraseFiles::prepare`], but requires a directory in memory even if nothing is sealed yet.
     pub fn prepare_in_memory(&self) -> Result<()> {
         self.would_be_in_memory()?;
         self.prepare()
     }
 
-    /// Whether [`PhraseFiles::prepare_in_memory`] would do so, as far as the directory, or what is above it,
-    /// tells.
+    /// Fails if [`PhraseFiles::prepare_in_memory`] would, as far as the directory or its parent shows. Changes
+    /// nothing.
     pub fn would_be_in_memory(&self) -> Result<()> {
         self.is_claimed()?;
         let above = self.directory.parent().unwrap_or(&self.directory);
@@ -171,12 +172,13 @@ impl PhraseFiles {
         }
     }
 
-    /// What is wrong with the directory, under the name of its setting.
+    /// Returns the error that something is wrong with the directory. It names the setting.
     fn wrong(&self, why: impl fmt::Display) -> Error {
         Error::Settings(format!("phrases_dir = {}: {why}", self.directory.display()))
     }
 
-    /// Whether signd finds the phrase of this identity as it is now. Opens nothing.
+    /// Whether signd finds the current phrase of this identity. Compares modification times, and reads no
+    /// passphrase.
     pub fn is_current(&self, name_email: &NameEmail) -> bool {
         let found = fs::symlink_metadata(self.path(name_email)).ok();
         let made = found.filter(|found| found.is_file()).and_then(|found| found.modified().ok());
@@ -184,13 +186,13 @@ impl PhraseFiles {
         made.is_some() && made == wanted.map(|wanted| wanted.modified)
     }
 
-    /// Writes the phrase of an identity, unless signd finds it already.
+    /// Writes the phrase of an identity, unless it is current.
     pub fn add(&self, name_email: &NameEmail) -> Result<()> {
         if self.is_current(name_email) { Ok(()) } else { self.put(name_email) }
     }
 
-    /// Writes the phrase of an identity that has a key. A writer looks again afterwards, so of
-    /// several writers the last one has written what is in `keys/`.
+    /// Writes the phrase of an identity that has a key. Each writer checks afterwards whether `keys/` has
+    /// changed and if so writes again, so the last of several writers leaves the current phrase.
     pub fn put(&self, name_email: &NameEmail) -> Result<()> {
         self.prepare()?;
         let home = self.homes.path(name_email);
@@ -199,7 +201,7 @@ impl PhraseFiles {
             let phrase = self.passphrases.read(&home, &record.keygrip);
             match phrase {
                 Ok(phrase) => self.write(name_email, &phrase, stamp.modified)?,
-                // It has been removed, or made anew.
+                // The passphrase was removed or replaced in the meantime.
                 Err(_) if self.stamp(name_email)? != Some(stamp) => continue,
                 Err(e) => return Err(e),
             }
@@ -223,9 +225,9 @@ impl PhraseFiles {
         })
     }
 
-    /// Puts a file with this content and time of modification in place.
+    /// Puts a file with this content and modification time in place.
     fn put_file(&self, name: &str, content: &[u8], time: SystemTime) -> io::Result<()> {
-        // signd takes no name that begins with a dot for a user.
+        // signd does not take a name that begins with a dot for a user.
         let fresh = format!(".{:0FRESH_DIGITS$x}", rand::random::<u64>());
         let fresh = self.directory.join(fresh);
         let mut options = OpenOptions::new();
@@ -248,7 +250,7 @@ impl PhraseFiles {
         }
     }
 
-    /// Removes the phrase of an identity that has no passphrase in `keys/`.
+    /// Removes the phrase of an identity if `keys/` has no passphrase of it.
     pub fn remove_dangling(&self, name_email: &NameEmail) {
         let source = self.homes.path(name_email).join(PASSPHRASE);
         if fs::symlink_metadata(source).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
@@ -258,8 +260,8 @@ impl PhraseFiles {
         }
     }
 
-    /// Removes the phrases of identities without a key, and the half-written files of dead writers. Returns how
-    /// many phrases it removed.
+    /// Removes the phrases of identities without a key, and the half-written files of dead writers. Returns the
+    /// number of phrases removed.
     pub fn remove_strangers(&self) -> Result<usize> {
         if !self.is_claimed()? {
             return Ok(0); // nothing is there
@@ -271,9 +273,9 @@ impl PhraseFiles {
                 if !is_half_written(name) {
                     continue;
                 }
-                // By its last change: it is given the time of the passphrase at the end, and not every
-                // kernel knows when a file was made.
-                let Some(found) = look(&path)? else { continue }; // its writer lives
+                // The age is taken from ctime. A writer finally sets mtime to that of the passphrase, and not
+                // every kernel knows when a file was made.
+                let Some(found) = look(&path)? else { continue }; // its writer has finished
                 let age = clock::now()?.saturating_sub(found.ctime().unsigned_abs());
                 if age > ABANDONED.as_secs() {
                     remove_file(&path)?;
@@ -285,7 +287,7 @@ impl PhraseFiles {
                 Ok(name_email) => {
                     self.remove(&name_email)?;
                     count += 1;
-                    // Its key may have come into being at this very moment.
+                    // The key may have been published at this very moment.
                     if self.stamp(&name_email)?.is_some() {
                         self.put(&name_email)?;
                     }
@@ -296,12 +298,12 @@ impl PhraseFiles {
         Ok(count)
     }
 
-    /// Where the phrase of an identity is.
+    /// Returns the path of the phrase of an identity.
     pub fn path(&self, name_email: &NameEmail) -> PathBuf {
         self.directory.join(name_email.as_str())
     }
 
-    /// What tells the passphrase of an identity from another one; `None` when it has none.
+    /// Returns the version of the passphrase file of an identity in `keys/`, or `None` if it has none.
     fn stamp(&self, name_email: &NameEmail) -> Result<Option<FileVersion>> {
         let path = self.homes.path(name_email).join(PASSPHRASE);
         let version = look(&path)?.map(|found| FileVersion::of(&found)).transpose();
@@ -309,13 +311,13 @@ impl PhraseFiles {
     }
 }
 
-/// Whether signd takes this name for no user: it belongs to a file that is being written, or to the file that
-/// names the state.
+/// Whether signd ignores this name: it belongs to a file that is being written, or to the file that names the
+/// state.
 pub fn is_no_user(name: &str) -> bool {
     name.starts_with('.')
 }
 
-/// Whether this is the name of a file that is being written, or was when its writer died.
+/// Whether this is the name of a file that is being written, or that a dead writer left behind.
 fn is_half_written(name: &str) -> bool {
     name.strip_prefix('.').is_some_and(|digits| {
         digits.len() == FRESH_DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit())

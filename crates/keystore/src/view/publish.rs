@@ -1,4 +1,4 @@
-//! Publishes a home: from here on everybody sees the key, and signd last of all.
+//! Publishes a home, which makes its key visible to everybody, and to signd last of all.
 
 use std::path::Path;
 
@@ -11,29 +11,29 @@ use crate::home::on_disk::{HomeVersion, OnDisk};
 use crate::identity::NameEmail;
 use crate::view::signd_view::SigndView;
 
-/// How a rename into `keys/` ended.
+/// The outcome of a rename into `keys/`.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Publication {
     /// The home is published.
     Done,
-    /// Another process has published a key of this identity first, and its key counts.
+    /// Another process has published a key of this identity first, and that key counts.
     Lost,
 }
 
-/// Where homes are published, and what is told of it.
+/// The places that a publication writes to or updates.
 pub struct Publisher<'a> {
-    /// The homes.
+    /// The published homes.
     pub homes: &'a Homes,
-    /// What signd sees.
+    /// The links and files for signd.
     pub signd: &'a SigndView,
-    /// What is on the disk.
+    /// The record of what is known to be on the disk.
     pub on_disk: &'a OnDisk,
 }
 
 impl Publisher<'_> {
-    /// Publishes the home in `from`, which must be complete, below `keys/`: links the secret key, renames the
-    /// home into place (that is the moment it exists), links the phrase. Returns when all of it
-    /// is on the disk. `scratch` is a directory of staging.
+    /// Publishes the home in `from`, which must be complete. The order is: link the secret key, rename the home
+    /// into `keys/`, link the phrase. The rename is the moment at which the key comes into existence. Returns
+    /// once all of it is on the disk. `scratch` is a directory in staging.
     pub fn publish(
         &self,
         from: &Path,
@@ -45,12 +45,12 @@ impl Publisher<'_> {
         signd.check_is_free(name_email, keygrip)?;
         durable::sync_tree(from)?;
         if !signd.add_secret_key(name_email, keygrip)? {
-            durable::sync(signd.secret_keys())?; // the link of another process
+            durable::sync(signd.secret_keys())?; // another process made the link
         }
         let target = homes.path(name_email);
         if let Err(e) = durable::rename(from, &target) {
-            // The link leads to where this home is not. Should this process die here, the home in staging
-            // still tells the next one about it.
+            // The link now leads to nothing, so remove it. If this process dies first, the home in staging
+            // still tells the next one about the link.
             signd.remove_dangling_secret_key(keygrip);
             return match durable::is_taken(&e) {
                 true => Ok(Publication::Lost),

@@ -1,6 +1,6 @@
-//! What obs-signd sees of the keys, all of it derived: `gnupg/` is the home of the one agent that
-//! signs, with a link to every secret key; `phrases/` has a link to every passphrase, or `phrases_dir` a
-//! file with it. signd takes each of those for a user who can sign, so they are always made last.
+//! What obs-signd sees of the keys. All of it is derived from `keys/`. `gnupg/` is the home of the one agent
+//! that signs, with a link to every secret key. `phrases/` has a link to every passphrase, or `phrases_dir` has
+//! a file with it. signd takes each phrase for a user who can sign, so phrases are always made last.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,20 +21,20 @@ use crate::view::agent_home::{AgentHome, Configuration};
 use crate::view::phrase_files::PhraseFiles;
 use crate::view::slot::{Occupant, Slot};
 
-/// `gnupg/`, and `phrases/` or what stands for it.
+/// `gnupg/`, and `phrases/` or `phrases_dir`.
 #[derive(Debug)]
 pub struct SigndView {
     agent_home: AgentHome,
     secret_keys: PathBuf,
     phrases: PathBuf,
-    /// The phrases as files, in place of links.
+    /// The phrases, if they are files and not links.
     files: Option<PhraseFiles>,
-    /// Says whether phrases are sealed, so that a link would lead signd to what it cannot read.
+    /// Tells whether passphrases are sealed. A link to a sealed one is of no use, as signd cannot read it.
     passphrases: Option<Passphrases>,
 }
 
 impl SigndView {
-    /// The links of the state directory `root`.
+    /// Returns the view of the state directory `root`, with phrases as links.
     pub fn new(root: &Path) -> Self {
         Self {
             agent_home: AgentHome::of(root),
@@ -45,7 +45,8 @@ impl SigndView {
         }
     }
 
-    /// What signd sees according to `options`: files with phrases, where those name a directory.
+    /// Returns the view that `options` describe: phrases are files if `phrases_dir` is set, and links
+    /// otherwise.
     pub fn of(options: &Options, passphrases: &Passphrases) -> Self {
         let root = &options.state_dir;
         let files = options.phrases_dir.as_ref().map(|directory| {
@@ -54,19 +55,19 @@ impl SigndView {
         Self { files, passphrases: Some(passphrases.clone()), ..Self::new(root) }
     }
 
-    /// As it is, but made beside what stands in its place: the agent's home in `directory`, the links to
-    /// passphrases in `phrases`.
+    /// Returns this view with other directories, for work beside the directories of the old service: the
+    /// agent's home is in `directory`, and the links to passphrases are in `phrases`.
     pub fn beside(self, directory: &Path, phrases: PathBuf) -> Self {
         Self { phrases, files: self.files, passphrases: self.passphrases, ..Self::new(directory) }
     }
 
-    /// Whether the agent's home has its files, and those say what they must.
+    /// Whether the agent's home has all its files with the required content.
     pub fn is_prepared(&self) -> bool {
         matches!(self.agent_home.configuration(), Configuration::Whole) && self.has_marker()
     }
 
-    /// Makes the files of the agent's home that are missing, and brings up to date what an older version
-    /// wrote; `scratch` is an empty directory that nobody else uses.
+    /// Makes the missing files of the agent's home, and updates what an older version wrote. `scratch` is an
+    /// empty directory that nobody else uses.
     pub fn prepare(&self, scratch: &Path) -> Result<()> {
         let added = self.agent_home.update(scratch)?;
         let path = self.agent_home.configuration_path();
@@ -91,8 +92,9 @@ impl SigndView {
         Ok(())
     }
 
-    /// Tells signd that a key was made, changed or removed: its keycache holds as long as mtime,
-    /// size and inode of `pubring.kbx` stay. The file itself is empty, keyrings are in `keys/`.
+    /// Tells signd that a key was made, changed or removed, by replacing `gnupg/pubring.kbx`. signd's keycache
+    /// is valid as long as the mtime, size and inode of that file stay the same. The file itself is empty,
+    /// since the keyrings are in `keys/`.
     pub fn mark_changed(&self, scratch: &Path) {
         let fresh = scratch.join(PUBRING);
         let marker = self.marker();
@@ -110,8 +112,8 @@ impl SigndView {
         );
     }
 
-    /// Fails when the agent's home is that of another service, which keeps keys in it: nothing may be made
-    /// there before they have been taken over.
+    /// Fails if the agent's home belongs to another service, which keeps keys in it. Nothing may be made there
+    /// before these keys have been taken over.
     pub fn check_is_ours(&self) -> Result<()> {
         let gnupg = self.agent_home.path();
         let Some(path) = old_keyring::find(gnupg)? else { return Ok(()) };
@@ -119,10 +121,11 @@ impl SigndView {
         Err(Error::OldKeyring { path, remedy: remedy::command(state, "import") })
     }
 
-    /// Files in the agent's home that keep signd from signing, or change what is signed, and why.
+    /// Returns files in the agent's home that keep signd from signing or change what it signs, each with the
+    /// reason.
     pub fn misleading_files(&self) -> Vec<(PathBuf, &'static str)> {
         let mut found = Vec::new();
-        // One that cannot be read is told elsewhere.
+        // A home that cannot be read is reported elsewhere.
         for path in entries(self.agent_home.path()).unwrap_or_default() {
             if is_configuration_of_gpg(&path) && path.exists() {
                 found.push((path, "changes how everything is signed; nothing of ours writes it"));
@@ -144,40 +147,40 @@ impl SigndView {
         self.agent_home.path().join(PUBRING)
     }
 
-    /// Whether signd has its marker for changes.
+    /// Whether the file exists by which signd notices changed keys.
     pub fn has_marker(&self) -> bool {
         self.marker().exists()
     }
 
-    /// Where the links to secret keys are.
+    /// The directory with the links to secret keys.
     pub fn secret_keys(&self) -> &Path {
         &self.secret_keys
     }
 
-    /// Where signd finds passphrases.
+    /// The directory in which signd finds passphrases.
     pub fn phrases(&self) -> &Path {
         self.files.as_ref().map_or(&self.phrases, PhraseFiles::directory)
     }
 
-    /// The phrases, where they are files and no links.
+    /// The phrases, if they are files and not links.
     pub fn phrase_files(&self) -> Option<&PhraseFiles> {
         self.files.as_ref()
     }
 
-    /// Fails when phrases are files, and their directory holds what is not of this state.
+    /// Fails if phrases are files and their directory holds files that do not belong to this state.
     pub fn check_phrases_are_ours(&self) -> Result<()> {
         self.files.as_ref().map_or(Ok(false), PhraseFiles::is_claimed).map(drop)
     }
 
-    /// Removes the links of `phrases/` that signd does not read where phrases are files, of keys whose
-    /// phrase it finds; returns how many.
+    /// Removes links from `phrases/` when phrases are files, since signd no longer reads them. A link stays
+    /// while `phrases_dir` lacks the phrase of its key. Returns the number of links removed.
     pub fn remove_old_phrases(&self) -> Result<usize> {
         let Some(files) = &self.files else { return Ok(0) };
         let mut count = 0;
         for path in entries(&self.phrases)? {
             let is_ours = fs::read_link(&path).is_ok_and(|to| to.starts_with("../keys"));
             let name = path.file_name().and_then(|name| NameEmail::parse(name.to_str()?).ok());
-            // One that leads nowhere has no key, and no phrase.
+            // A dangling link belongs to no key, so no phrase file is expected.
             let is_found = name.is_none_or(|name| files.is_current(&name)) || !path.exists();
             if is_ours && is_found {
                 remove_file(&path)?;
@@ -188,13 +191,13 @@ impl SigndView {
         Ok(count)
     }
 
-    /// Where links to passphrases are that a disk keeps; `None` where phrases are files in memory.
+    /// The directory with the links to passphrases, which a disk keeps. `None` if phrases are files in memory.
     pub fn phrase_links(&self) -> Option<&Path> {
         self.files.is_none().then_some(&self.phrases)
     }
 
-    /// Links the secret key, durably: a phrase must not survive a power cut that its key's link
-    /// did not. `false` when the link was there; then it may not be on the disk yet.
+    /// Links the secret key, durably: a phrase must not survive a power cut that its key's link did not.
+    /// Returns `false` if the link was there already; it may not be on the disk yet.
     pub fn add_secret_key(&self, name_email: &NameEmail, keygrip: &Keygrip) -> Result<bool> {
         let is_new = self.secret_key_slot(name_email, keygrip).fill()?;
         if is_new {
@@ -203,8 +206,8 @@ impl SigndView {
         Ok(is_new)
     }
 
-    /// Links the passphrase, or writes it to its file; from here on signd knows the key. `true` when
-    /// there is a new link, which is not on the disk yet.
+    /// Links the passphrase, or writes its file, after which signd knows the key. Returns `true` if there is a
+    /// new link, which is not on the disk yet.
     pub fn add_phrase(&self, name_email: &NameEmail) -> Result<bool> {
         let slot = self.phrase_slot(name_email);
         if self.files.is_some() {
@@ -215,7 +218,7 @@ impl SigndView {
         }
         if let Some(passphrases) = &self.passphrases {
             if passphrases.marker()?.is_some() {
-                return Ok(false); // signd reads elsewhere, where this process does not know
+                return Ok(false); // signd reads a phrases_dir that this process does not know
             }
         }
         let home = self.phrases.join("../keys").join(name_email.as_str());
@@ -229,8 +232,8 @@ impl SigndView {
         slot.fill()
     }
 
-    /// Fails when signd cannot be given this key: something that may not go stands where its links have to
-    /// be, or its secret key is that of another identity. Asked before a key is published.
+    /// Fails if signd cannot be given this key: a file that must be kept stands in place of a link, or the
+    /// secret key belongs to another identity. Called before a key is published.
     pub fn check_is_free(&self, name_email: &NameEmail, keygrip: &Keygrip) -> Result<()> {
         self.check_phrase_is_free(name_email)?;
         let slot = self.secret_key_slot(name_email, keygrip);
@@ -244,13 +247,13 @@ impl SigndView {
         }
     }
 
-    /// As [`SigndView::check_is_free`], as far as it can be told before there is a key.
+    /// Like [`SigndView::check_is_free`], as far as it can be decided before there is a key.
     pub fn check_phrase_is_free(&self, name_email: &NameEmail) -> Result<()> {
         self.phrase_slot(name_email).check()
     }
 
-    /// Takes a key from signd, durably: first the phrase, which makes the user, then the secret key.
-    /// What stands in place of a link may be somebody's only copy, so it is moved to `aside`.
+    /// Takes a key away from signd, durably: first the phrase, which makes the user, then the secret key. A
+    /// file that stands in place of a link may be somebody's only copy, so it is moved to `aside`.
     pub fn remove(&self, name_email: &NameEmail, keygrip: &Keygrip, aside: &Path) -> Result<()> {
         let secret_key = self.secret_key_slot(name_email, keygrip);
         self.phrase_slot(name_email).clear(&aside.join("phrase"))?;
@@ -267,24 +270,24 @@ impl SigndView {
         durable::sync(&self.secret_keys)
     }
 
-    /// Removes the link to a passphrase that is not there, or the file with it.
+    /// Removes the link to a passphrase, or the file with it, if that passphrase is not in `keys/`.
     pub fn remove_dangling_phrase(&self, name_email: &NameEmail) {
         self.phrase_slot(name_email).remove_dangling();
     }
 
-    /// Removes the link to a secret key that was never published, or is not there any more.
+    /// Removes the link to a secret key that was never published or has gone.
     pub fn remove_dangling_secret_key(&self, keygrip: &Keygrip) {
         remove_dangling(&self.secret_keys.join(keygrip.file_name()));
     }
 
-    /// Where the link to a secret key is.
+    /// Returns the slot of the link to a secret key.
     pub fn secret_key_slot(&self, name_email: &NameEmail, keygrip: &Keygrip) -> Slot<'static> {
         let path = self.secret_keys.join(keygrip.file_name());
         let target = format!("../../{KEYS}/{name_email}/{SECRET_KEYS}/{}", keygrip.file_name());
         Slot::of_link(path, target.into(), None)
     }
 
-    /// Where the passphrase is, or the link to it.
+    /// Returns the slot of the passphrase file or of the link to the passphrase.
     pub fn phrase_slot<'a>(&'a self, name_email: &'a NameEmail) -> Slot<'a> {
         if let Some(files) = &self.files {
             return Slot::of_phrase_file(files, name_email);
@@ -295,7 +298,8 @@ impl SigndView {
     }
 }
 
-/// Whether gpg reads a file of this name: `gpg.conf`, or in its place one for a version, like `gpg.conf-2.2`.
+/// Whether gpg reads a file of this name as its configuration: `gpg.conf`, or a file for one version that takes
+/// its place, like `gpg.conf-2.2`.
 fn is_configuration_of_gpg(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
     matches!(name.strip_prefix(b"gpg.conf"), Some([] | [b'-', b'0'..=b'9', ..]))
@@ -326,7 +330,7 @@ mod tests {
             for _ in 0..2 {
                 scope.spawn(|| {
                     while !done.load(Ordering::Relaxed) {
-                        signd.remove_dangling_secret_key(&keygrip); // it never leads anywhere here
+                        signd.remove_dangling_secret_key(&keygrip); // the link always dangles here
                     }
                 });
             }

@@ -1,7 +1,7 @@
-//! One place that obs-signd looks at: the link to a secret key, the link to a passphrase, or a file with a
-//! passphrase. Here, and only here, it is decided what may be put in the place of what stands there. A link, an
-//! empty file and a copy of what the link leads to hold nothing of their own. Anything else may be somebody's
-//! only copy: nothing replaces it, and when the slot is emptied it is set aside.
+//! One place that obs-signd reads: the link to a secret key, the link to a passphrase, or a file with a
+//! passphrase. This module, and only this one, decides what may be replaced there. A link, an empty file and a
+//! copy of the link's target hold nothing of their own. Anything else may be somebody's only copy: nothing
+//! replaces it, and it is set aside when the slot is emptied.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::remedy::{quote, quote_path};
 use crate::secrets::passphrase::beginning_of;
 use crate::view::phrase_files::PhraseFiles;
 
-/// A place that signd looks at, and what has to be there.
+/// A place that signd reads, and what belongs there.
 #[derive(Debug)]
 pub struct Slot<'a> {
     path: PathBuf,
@@ -23,36 +23,36 @@ pub struct Slot<'a> {
 
 #[derive(Debug)]
 enum Wanted<'a> {
-    /// A link that says `target`. A copy of the file `original` is worth nothing in its place.
+    /// A symbolic link to `target`. A copy of the file `original` in its place may be replaced.
     Link { target: PathBuf, original: Option<PathBuf> },
-    /// The passphrase of this identity, in a file of `phrases_dir`.
+    /// A file in `phrases_dir` with the passphrase of this identity.
     PhraseFile(&'a PhraseFiles, &'a NameEmail),
 }
 
-/// What stands in a slot.
+/// What a slot holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Occupant {
-    /// What has to be there.
+    /// What belongs there.
     Ours,
     /// Nothing.
     Nobody,
-    /// A link that leads there.
+    /// A link to this path.
     Link(PathBuf),
-    /// An empty file, or a copy of what the link would lead to.
+    /// An empty file, or a copy of the file that the link would lead to.
     Worthless,
-    /// A file with a content of its own.
+    /// A file with content of its own.
     Precious,
-    /// A file of `phrases_dir`, which can be made again from `keys/`.
+    /// A file in `phrases_dir`, which can be made again from `keys/`.
     Derived,
-    /// A directory, a socket, a device.
+    /// A directory, a socket or a device.
     Strange,
 }
 
 impl Occupant {
-    /// What stands at `path`, where no link of ours has to be. A file with the content of `original` is
-    /// worth nothing.
+    /// Examines `path`, where none of our links is. A file with the same content as `original` is
+    /// [`Occupant::Worthless`].
     pub fn of(path: &Path, original: Option<&Path>) -> io::Result<Self> {
-        // Where its directory is a file, nothing can be put there.
+        // ENOTDIR, by contrast, is an error: if the parent is a file, nothing can be put there.
         let found = match fs::symlink_metadata(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::Nobody),
             found => found?,
@@ -63,7 +63,7 @@ impl Occupant {
         if !found.is_file() {
             return Ok(Self::Strange);
         }
-        // What cannot be read may hold anything.
+        // A file that cannot be read may hold anything, so it is no copy.
         let is_copy = || {
             let content = |path: &Path| beginning_of(path).ok().flatten();
             let bytes = original.and_then(content);
@@ -72,7 +72,7 @@ impl Occupant {
         Ok(if found.len() == 0 || is_copy() { Self::Worthless } else { Self::Precious })
     }
 
-    /// What stands at `path` in `phrases_dir`, which this state has claimed.
+    /// Examines `path` in `phrases_dir`, which this state has claimed.
     pub fn in_phrases_dir(path: &Path) -> io::Result<Self> {
         Ok(match Self::of(path, None)? {
             Self::Worthless | Self::Precious => Self::Derived,
@@ -80,29 +80,29 @@ impl Occupant {
         })
     }
 
-    /// Whether nothing is lost when it goes.
+    /// Whether nothing is lost if it is removed.
     pub fn may_go(&self) -> bool {
         !matches!(self, Self::Precious | Self::Strange)
     }
 }
 
 impl<'a> Slot<'a> {
-    /// The slot at `path` of a link to `target`. A copy of the file `original` may be replaced.
+    /// Returns the slot at `path` of a link to `target`. A copy of the file `original` may be replaced.
     pub fn of_link(path: PathBuf, target: PathBuf, original: Option<PathBuf>) -> Self {
         Self { path, wanted: Wanted::Link { target, original } }
     }
 
-    /// The slot of the passphrase of an identity, in a file of `files`.
+    /// Returns the slot of the passphrase of an identity, in a file of `files`.
     pub fn of_phrase_file(files: &'a PhraseFiles, name_email: &'a NameEmail) -> Self {
         Self { path: files.path(name_email), wanted: Wanted::PhraseFile(files, name_email) }
     }
 
-    /// Where it is.
+    /// The path of the slot.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether what has to be there is. For a link, one system call.
+    /// Whether the slot holds what belongs there. For a link, this takes one system call.
     pub fn is_ours(&self) -> bool {
         match &self.wanted {
             Wanted::Link { target, .. } => {
@@ -112,7 +112,7 @@ impl<'a> Slot<'a> {
         }
     }
 
-    /// What stands there.
+    /// Examines what the slot holds.
     pub fn look(&self) -> io::Result<Occupant> {
         match &self.wanted {
             _ if self.is_ours() => Ok(Occupant::Ours),
@@ -121,7 +121,7 @@ impl<'a> Slot<'a> {
         }
     }
 
-    /// Fails when what has to be there cannot be put there without a loss.
+    /// Fails if the slot cannot be filled without losing something.
     pub fn check(&self) -> Result<()> {
         if let Wanted::PhraseFile(files, _) = self.wanted {
             return files.is_claimed().map(drop);
@@ -132,8 +132,7 @@ impl<'a> Slot<'a> {
         }
     }
 
-    /// Puts there what has to be there, in one step. `true` when there is a new link, which is not on the disk
-    /// yet.
+    /// Fills the slot in one step. Returns `true` if there is a new link, which may not be on the disk yet.
     pub fn fill(&self) -> Result<bool> {
         let (target, original) = match &self.wanted {
             Wanted::Link { target, original } => (target, original.as_deref()),
@@ -143,7 +142,7 @@ impl<'a> Slot<'a> {
         if self.is_ours() {
             return Ok(false);
         }
-        // Other requests and removals may make it and take it away at any time.
+        // Other requests and removals may make the link, or remove it, at any time.
         loop {
             match symlink(target, &self.path) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
@@ -156,7 +155,7 @@ impl<'a> Slot<'a> {
             }
         }
         self.check()?;
-        // signd takes no name that begins with a dot for a user.
+        // signd does not take a name that begins with a dot for a user.
         let fresh = self.path.with_file_name(format!(".{:016x}", rand::random::<u64>()));
         symlink(target, &fresh).map_err(failed)?;
         let may_go = |path: &Path| Occupant::of(path, original).is_ok_and(|it| it.may_go());
@@ -169,7 +168,7 @@ impl<'a> Slot<'a> {
         }
     }
 
-    /// Empties the slot. What is no link, and cannot be made again, is moved to `aside`, where it is kept.
+    /// Empties the slot. Anything but a link or a file of `phrases_dir` is moved to `aside` and kept there.
     pub fn clear(&self, aside: &Path) -> Result<()> {
         if let Wanted::PhraseFile(files, name_email) = self.wanted {
             return files.remove(name_email);
@@ -187,7 +186,7 @@ impl<'a> Slot<'a> {
         if_there(cleared).map(drop).map_err(failed)
     }
 
-    /// Empties the slot of a key that is not there any more.
+    /// Empties the slot of a key that no longer exists.
     pub fn remove_dangling(&self) {
         match self.wanted {
             Wanted::Link { .. } => remove_dangling(&self.path),
@@ -255,7 +254,7 @@ mod tests {
         let (fresh, target) = (root.join("fresh"), root.join("target"));
         fs::write(&target, "").unwrap();
         fs::write(&fresh, "new").unwrap();
-        // Between the look and the exchange somebody writes his only copy.
+        // Between the look and the exchange, somebody writes a file that has no other copy.
         let looks = std::cell::Cell::new(0);
         let may_go = |path: &Path| {
             looks.set(looks.get() + 1);
@@ -268,7 +267,7 @@ mod tests {
         assert_eq!(fs::read(&target).unwrap(), b"precious");
         assert!(!fresh.exists());
 
-        // And before it is put back, a removal takes ours away.
+        // Then, before that file is put back, a removal takes our link away.
         fs::write(&target, "").unwrap();
         fs::write(&fresh, "new").unwrap();
         let may_go = |path: &Path| {

@@ -1,6 +1,6 @@
-//! Keeps the links of obs-signd in step with `keys/` while keys come and go. After adding a link, and
-//! after removing one, a process looks for the home again. So whatever two processes do at the same time, the
-//! last of them leaves links to what is there and none to what is not.
+//! Keeps the links for obs-signd in step with `keys/` while keys come and go. After adding or removing a link,
+//! a process checks whether the home is still there. So, whatever two processes do at the same time, the last
+//! of them leaves links to what exists and none to what does not.
 
 use gpg::{Keygrip, text};
 
@@ -11,29 +11,29 @@ use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
 use crate::{Store, interrupt};
 
-/// What signd has been given.
+/// The result of giving phrases to signd.
 #[derive(Debug, Default)]
 pub struct Provided {
-    /// Keys it can sign with.
+    /// The number of keys that signd can sign with.
     pub keys: usize,
-    /// Keys that cannot be read; each has been logged.
+    /// The number of keys that could not be read or linked. Each failure has been logged.
     pub failed: usize,
-    /// Phrases of no key that were removed.
+    /// The number of removed phrases that belonged to no key.
     pub removed: usize,
 }
 
-/// A key with its links.
+/// A key whose links are in place.
 struct Linked {
     record: KeyRecord,
-    /// Its home, as it was seen when the links were there.
+    /// The version of the home after the links were made.
     seen: HomeVersion,
-    /// Whether a link was missing.
+    /// Whether the phrase link was missing and has been made.
     is_new: bool,
 }
 
 impl Store {
-    /// Gives signd every key with its phrase, and takes away phrases of no key. Calls `each` for every
-    /// key.
+    /// Gives signd every key with its phrase, and removes the phrase files that belong to no key. Calls `each`
+    /// after every identity.
     pub fn provide_phrases(&self, each: &dyn Fn()) -> Result<Provided> {
         let mut provided = Provided::default();
         for name_email in self.homes.identities()? {
@@ -61,7 +61,8 @@ impl Store {
         Ok(provided)
     }
 
-    /// The key of an identity, its links repaired, all of it on the disk.
+    /// Repairs the links of an identity's key and returns its record once all of it is on the disk. Returns
+    /// `None` if there is no key.
     pub(crate) fn relink(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
         let Some(linked) = self.link(name_email)? else { return Ok(None) };
         if linked.is_new {
@@ -73,7 +74,7 @@ impl Store {
         Ok(Some(linked.record))
     }
 
-    /// The key of an identity, its links repaired. Not all of that need be on the disk.
+    /// Repairs the links of an identity's key. They need not be on the disk yet.
     fn link(&self, name_email: &NameEmail) -> Result<Option<Linked>> {
         while let Some(record) = self.homes.find(name_email)? {
             self.signd.add_secret_key(name_email, &record.keygrip)?;
@@ -89,7 +90,8 @@ impl Store {
         Ok(None)
     }
 
-    /// Removes the links to a key whose home has left `keys/`, unless there is another one by now.
+    /// Removes the links to a key whose home has left `keys/`. If the identity has another home by now, its
+    /// links are repaired.
     pub(crate) fn unlink(&self, name_email: &NameEmail, keygrip: &Keygrip) -> Result<()> {
         self.signd.remove_dangling_phrase(name_email);
         self.signd.remove_dangling_secret_key(keygrip);
@@ -125,7 +127,7 @@ mod tests {
         Ok(())
     }
 
-    /// Calls [`Store::relink`] again and again from more threads than there are cores while `change` runs.
+    /// Calls [`Store::relink`] over and over from eight threads while `change` runs.
     fn under_relinking(
         store: &Store,
         name: &NameEmail,
