@@ -1,5 +1,6 @@
-//! Archives of keys: a tar whose members are the files of homes, a first member that says what it is,
-//! and a last one, the manifest, that proves it whole. Nothing in an archive is believed.
+//! Archives of keys. An archive is a tar whose members are the files of homes. A header comes first and
+//! identifies the archive; a manifest comes last and proves that the archive is whole. Nothing in an archive is
+//! trusted.
 
 pub mod format;
 mod manifest;

@@ -1,6 +1,6 @@
-//! Writes keys into one ordinary GnuPG home that all of them share, with a directory of phrases: what
-//! the old service had. The state is only read. A file in the new home says that it is incomplete until
-//! every key in it has signed.
+//! Exports keys into one ordinary GnuPG home that all of them share, with a directory of phrases, as the old
+//! service had it. The state is only read. A marker file says that the export is incomplete until every key in
+//! it has signed.
 
 mod sign_all;
 mod target;
@@ -20,14 +20,14 @@ use crate::transfer::export::target::{ExportTarget, ExportedKey, KeyContents};
 use crate::transfer::report::{ExportReport, MissingKey, NamedKey};
 use crate::{Filter, Form, Key, Listed, Store, interrupt};
 
-/// Longer than any file of a home.
+/// The size limit in bytes, larger than any file of a home.
 const FILE_MAX: u64 = 16 * 1024 * 1024;
-/// So many keys are read before they are written.
+/// The number of keys that are read in parallel before they are written.
 const BATCH: usize = 256;
 
 impl Store {
-    /// Writes the keys that `filter` lets through below `to`, and signs with each, `jobs` at a time. Calls
-    /// `progress` with how many have signed and how many there are.
+    /// Exports the keys that match `filter` to the directory `to`, and signs with each, on `jobs` threads.
+    /// Calls `progress` with the number of keys that have been tried and the total.
     pub fn export(
         &self,
         to: &Path,
@@ -51,8 +51,8 @@ impl Store {
         Ok(report)
     }
 
-    /// The keys, in the order of the new keyring: gpg takes a user for any part of a user ID and then the
-    /// first key, so an identity that is a part of another one comes first.
+    /// Returns the keys in the order of the new keyring. gpg looks for a user in any part of a user ID and
+    /// takes the first key that matches. So an identity whose name is part of another name must come first.
     fn keys_to_export(&self, filter: &Filter, report: &mut ExportReport) -> Result<Vec<Key>> {
         let (mut keys, mut unreadable) = (Vec::new(), Vec::new());
         for listed in self.catalog.listing(filter.clone())? {
@@ -71,8 +71,8 @@ impl Store {
         Ok(self.one_of_each(keys, report))
     }
 
-    /// Leaves out homes that hold the secret key of another one: a home was copied. The one whose user ID is in
-    /// the certificate stays, or else the first.
+    /// Leaves out homes with the secret key of another home, which a copied home has. The home whose identity
+    /// is in a user ID of the certificate stays, or else the first one.
     fn one_of_each(&self, mut keys: Vec<Key>, report: &mut ExportReport) -> Vec<Key> {
         let mut homes: HashMap<Keygrip, Vec<NameEmail>> = HashMap::with_capacity(keys.len());
         for Key { name_email, record } in &keys {
@@ -104,8 +104,8 @@ impl Store {
         keys
     }
 
-    /// Copies the files of all keys. A key that cannot be copied is left out; what is wrong with the target
-    /// ends it.
+    /// Copies the files of all keys. A key that cannot be read is left out. An error in the target ends the
+    /// export.
     fn copy_all(
         &self,
         keys: Vec<Key>,
@@ -133,12 +133,12 @@ impl Store {
         Ok(exported)
     }
 
-    /// Reads the files of one home. gpg must read the certificate too: one that it cannot read would hide those
-    /// behind it in the new keyring.
+    /// Reads the files of one home. gpg must be able to read the certificate too: in the new keyring, one that
+    /// it cannot read would hide all that follow it.
     fn read_key(&self, Key { name_email, record }: Key) -> Result<(ExportedKey, KeyContents)> {
         let home = self.homes.path(&name_email);
         let pubring = home.join(PUBRING);
-        // Read once, so that a new one of `prolong` is there or not.
+        // Read the file once, so that a certificate which `prolong` replaces is either the old or the new one.
         let keyring = read_file(&pubring, FILE_MAX)?;
         let found =
             keybox::one_certificate(&keyring).map_err(|reason| Error::damaged(&pubring, reason))?;

@@ -1,5 +1,5 @@
-//! Imports the keys of a GnuPG home that many keys share, each into a home of its own. The keyring is
-//! read once; what cannot be imported is reported and never dropped silently. Can be killed at any
+//! Imports the keys of a GnuPG home that many keys share, each into a home of its own. The keyring is read
+//! once. A key that cannot be imported is reported and never dropped silently. The import can be killed at any
 //! time and run again.
 
 mod candidate;
@@ -26,35 +26,35 @@ use crate::transfer::import::source::ImportSource;
 use crate::transfer::report::ImportReport;
 use crate::{Store, interrupt, parallel};
 
-/// What is to become of one certificate.
+/// What to do with one certificate.
 enum Verdict {
-    /// That is known already.
+    /// The outcome is known already.
     Settled(ImportOutcome),
-    /// It becomes a home.
+    /// The certificate gets a home.
     Import(Candidate),
-    /// It is one of several of its identity.
+    /// The certificate is one of several of the same identity.
     Contest(Candidate),
 }
 
-/// The fingerprints of all candidates of each identity.
+/// The fingerprints of all candidates, by identity.
 type Rivals = HashMap<NameEmail, Vec<Fingerprint>>;
 
-/// One pass through the keyring: what is still to be read of it, and what came of the rest.
+/// One pass through the keyring: the part that is still to be read, and the results for the rest.
 struct KeyringPass<'a> {
     certificates: Certificates<BufReader<File>>,
     verdicts: std::iter::Enumerate<std::vec::IntoIter<Verdict>>,
-    /// By position in the keyring.
+    /// The outcomes, each with its position in the keyring.
     outcomes: Vec<(usize, ImportOutcome)>,
     contests: BTreeMap<NameEmail, Vec<Rival>>,
     stopped: Option<Error>,
-    /// Called with how many keys are done and how many there are.
+    /// Called with the number of keys done and the total.
     progress: &'a (dyn Fn(usize, usize) + Sync),
     total: usize,
 }
 
 impl Store {
-    /// Imports the keys of `source`. Fails only before the first key is touched; what ends it later
-    /// is in the report.
+    /// Imports the keys of `source`. The call fails only before the first key is imported. An error that ends
+    /// the import later is in the report.
     pub fn import(
         &self,
         source: &ImportSource,
@@ -64,7 +64,7 @@ impl Store {
         let now = clock::believed()?;
         let snapshot = self.staging.create()?;
         let file = snapshot.scratch().join("snapshot.gpg");
-        // The keyring may be in use: from here on only this copy counts.
+        // The keyring may be in use, so from here on only this copy is read.
         match source.pubring() {
             Some(pubring) => {
                 self.gpg.export_all(Keyring { home: snapshot.path(), file: pubring }, &file)?;
@@ -121,14 +121,15 @@ impl Store {
             }
         }
         if !options.dry_run {
-            // Keys that were here already may have been given links.
+            // Make the links durable that keys with homes may have been given.
             pass.stopped = pass.stopped.or_else(|| self.on_disk.sync().err());
         }
         drop(at_work);
         Ok(ImportReport { shadowed, keyless, strange_phrases, unread, ..pass.report() })
     }
 
-    /// Holds a certificate against the keys that have homes. One that has a home gets the links it lacks.
+    /// Compares a certificate with the keys that have homes, and decides what to do with it. If the certificate
+    /// has a home already, missing links are made.
     fn judge(
         &self,
         assessed: Assessed,
@@ -152,7 +153,7 @@ impl Store {
                 }
                 Ok(Verdict::Settled(ImportOutcome::Already(candidate.named())))
             }
-            // An import before this one has asked gpg.
+            // An earlier import has asked gpg which of the rivals signs.
             Ok(Some(record)) if rivals.contains(&record.fingerprint) => {
                 left_out(candidate.outranked(&record.fingerprint))
             }
@@ -170,7 +171,8 @@ impl Store {
 }
 
 impl KeyringPass<'_> {
-    /// The next key to import. Passes over what needs no work, and keeps what needs to be compared.
+    /// Returns the next key to import. Skips certificates that need no work, and sets those aside that compete
+    /// for one identity.
     fn next(&mut self) -> Option<(usize, Candidate, RawCertificate)> {
         while !self.is_stopped() {
             let raw = self.certificates.next().transpose();
@@ -197,7 +199,7 @@ impl KeyringPass<'_> {
         None
     }
 
-    /// Takes note of what became of a key, or of what ends the pass.
+    /// Records the outcome for a key, or the error that ends the pass.
     fn take(&mut self, position: usize, result: Result<ImportOutcome>) {
         match result {
             Ok(outcome) => {
@@ -208,7 +210,7 @@ impl KeyringPass<'_> {
         }
     }
 
-    /// Whether there is no use in going on. A signal is one reason.
+    /// Whether the pass must end, because of an error or a signal.
     fn is_stopped(&mut self) -> bool {
         let left = || "the other keys are left; run the same command again to go on".into();
         self.stopped = self.stopped.take().or_else(|| interrupt::check(left).err());

@@ -1,10 +1,10 @@
-//! Takes over the layout of the old service in the state directory itself, where its `gnupg/` and
-//! `phrases/` stand where those of this state belong.
+//! Takes over the layout of the old service in the state directory itself, where the old `gnupg/` and
+//! `phrases/` stand in the place of the new ones.
 //!
-//! Everything is made beside the old directories, in `importing/`: the old service signs meanwhile. When
-//! every key has been proved, the new directories change places with the old ones, and the old ones go to
-//! `trash/` as they were. Nothing of them is written or removed. Where `importing/` stands, an import has not
-//! finished: no other mode makes keys, and the next import goes on.
+//! Everything is made in `importing/`, beside the old directories, while the old service goes on signing. Once
+//! every key has been proved, the new directories are exchanged with the old ones, and the old ones move to
+//! `trash/` unchanged. Nothing in them is written or removed. While `importing/` exists, an import has not
+//! finished: no other mode makes keys, and the next import continues it.
 
 mod prove;
 mod switch;
@@ -41,20 +41,20 @@ pub struct OldLayout {
     importing: PathBuf,
 }
 
-/// Which directory holds the old keyring.
+/// Which directory holds the old keyring, which tells how far the import has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// The state's own: the old service signs.
+    /// The state directory: the old service still signs.
     Before,
-    /// That in `importing/`: the new directories are in place.
+    /// The directory `importing/`: the new directories are in place.
     After,
-    /// None.
+    /// Neither of them.
     Nowhere,
 }
 
 impl OldLayout {
-    /// The old layout in the state directory; `None` when there is none, and no import that has to be
-    /// finished.
+    /// Looks for the old layout in the state directory. Returns `None` if there is none, and no unfinished
+    /// import either.
     pub fn find(options: Options) -> Result<Option<Self>> {
         let state = options.state_dir.clone();
         let importing = state.join(IMPORTING);
@@ -66,19 +66,19 @@ impl OldLayout {
         Ok(is_there.then_some(layout))
     }
 
-    /// Fails where the old directories, or parts of them, are somewhere else: they could not be set aside with
-    /// what is in them.
+    /// Fails if the old directories, or parts of them, are links or mount points: they could not be set aside
+    /// with their content.
     fn check_directories(&self) -> Result<()> {
         [GNUPG, PHRASES].iter().try_for_each(|part| elsewhere::check(&self.state.join(part)))
     }
 
-    /// Where the directories of the old service are kept whose keys have been taken over.
+    /// Returns the trash entries with the directories of old services whose keys have been taken over.
     pub fn kept(state: &Path) -> Result<Vec<PathBuf>> {
         let entries = old_services(&state.join(TRASH))?;
         Ok(entries.into_iter().map(|(_, entry)| entry).collect())
     }
 
-    /// Says what would be done. Changes nothing: what gpg writes goes to the directory `scratch`.
+    /// Reports what an import would do, and changes nothing. gpg writes to the directory `scratch` only.
     pub fn dry_run(
         &self,
         gpg: Gpg,
@@ -90,15 +90,17 @@ impl OldLayout {
         let (home, phrases) = match self.stage()? {
             Stage::Before => (self.state.join(GNUPG), self.phrases()?[0].clone()),
             Stage::After => (self.importing.join(GNUPG), self.importing.join(PHRASES)),
-            // Nothing but the rest of an import.
+            // Only the leftovers of an import are there.
             Stage::Nowhere => return Ok(ImportReport::default()),
         };
         store.import(&ImportSource::in_place(home, phrases)?, options, progress)
     }
 
-    /// Takes the keys over and puts the new directories in place. [`Error::Partly`] in the report when a key
-    /// that signed until now could not be taken over, unless `leave_out` is set: then nothing is put in
-    /// place, and the old service goes on. Returns where the old directories are.
+    /// Imports the keys and puts the new directories in place. Returns the report, and where the old
+    /// directories are now.
+    ///
+    /// If a key that signed until now cannot be taken over, nothing is put in place unless `leave_out` is set.
+    /// Then the report holds [`Error::Partly`], and the old service goes on signing.
     pub fn import(
         &self,
         gpg: Gpg,
@@ -107,7 +109,7 @@ impl OldLayout {
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<(ImportReport, Option<PathBuf>)> {
         let _work = interrupt::work();
-        // Before a trace of an import is made, which only an import can finish.
+        // Check this before `importing/` is made: once it exists, only another import can finish or remove it.
         SigndView::of(&self.options, &Passphrases::new(&self.options)).check_phrases_are_ours()?;
         self.prepare()?;
         let importing = self.importing.display();
@@ -127,13 +129,14 @@ impl OldLayout {
             if report.stopped.is_some() {
                 return Ok((report, None));
             }
-            // Phrases first: an unprotected key signs with any of them.
+            // Exchange the phrases first. The old secret keys are still in place, and one without a passphrase
+            // signs with any phrase.
             let [ours, theirs] = [&self.importing, &self.state].map(|at| at.join(PHRASES));
             if phrases == ours {
                 swap(&ours, &theirs)?;
             }
             if let Err(error) = swap(&self.importing.join(GNUPG), &self.state.join(GNUPG)) {
-                // Protected keys sign with their own phrases only.
+                // Put the old phrases back: protected secret keys sign with their own phrases only.
                 if holds_files(&ours)? {
                     swap(&ours, &theirs)?;
                 }
@@ -143,10 +146,11 @@ impl OldLayout {
         let store = Store::open_unfinished(&self.options, gpg.clone())?;
         if self.stage()? == Stage::After {
             let [home, phrases] = [GNUPG, PHRASES].map(|part| self.importing.join(part));
-            // It has the old keys in its memory, and would go on looking where they were.
+            // The agent of the old home still has old keys in its memory, and would go on looking for keys at
+            // its old path.
             gpg.end_agent(&home);
             let source = ImportSource::in_place(home, phrases)?;
-            // What the old service made since its keyring was read.
+            // Import also the keys that the old service made after its keyring was read.
             if seen.is_none() || source.pubring().and_then(version) != seen {
                 let more = self.take_over(&store, &source, options, true, progress)?;
                 report.add(more);
@@ -157,13 +161,13 @@ impl OldLayout {
         }
         store.provide_phrases(&|| {})?;
         store.tell_signd()?;
-        // Made by a gpg that was at work when the directory under it became a new one.
+        // A gpg that was running during the exchange may have made a trust database in the new directory.
         let _ = remove_file(&self.state.join(GNUPG).join(TRUST_DATABASE));
         let kept = self.set_aside(&store)?;
         Ok((report, kept))
     }
 
-    /// Makes homes of all keys and proves them.
+    /// Imports all keys into homes and proves them.
     fn take_over(
         &self,
         store: &Store,
@@ -205,14 +209,15 @@ impl OldLayout {
         })
     }
 
-    /// The directories of the old phrases and of the new ones before the new directories are in place. A killed
-    /// import may have exchanged the two already.
+    /// Returns the directories of the old phrases and of the new ones, before `gnupg/` is exchanged. An import
+    /// that was killed may have exchanged the two already.
     fn phrases(&self) -> Result<[PathBuf; 2]> {
         let [ours, theirs] = [&self.importing, &self.state].map(|at| at.join(PHRASES));
         Ok(if holds_files(&ours)? { [ours, theirs] } else { [theirs, ours] })
     }
 
-    /// Makes `importing/`, in which the links of signd lead where they will lead.
+    /// Makes `importing/`. It has a link to `keys/`, so the relative links for signd already lead where they
+    /// will lead later.
     fn prepare(&self) -> Result<()> {
         own_part(&self.importing)?;
         for part in [GNUPG, SECRET_KEY_LINKS, PHRASES] {
@@ -229,7 +234,7 @@ impl OldLayout {
         }
     }
 
-    /// Finishes exchanges that were cut off on a file system that cannot exchange at once.
+    /// Finishes interrupted exchanges on a file system without RENAME_EXCHANGE.
     fn finish_renames(&self) -> Result<()> {
         for part in [PHRASES, GNUPG] {
             let (fresh, target) = (self.importing.join(part), self.state.join(part));
@@ -245,7 +250,7 @@ impl OldLayout {
     fn set_aside(&self, store: &Store) -> Result<Option<PathBuf>> {
         remove_file(&self.importing.join(KEYS))?;
         if self.stage()? == Stage::Nowhere && is_ours_alone(&self.importing, 0)? {
-            // It was begun and nothing was there to be taken over; what is in it are links.
+            // The import was begun with nothing to take over, and the directory holds only what it made.
             remove_tree(&self.importing)?;
             durable::sync(&self.state)?;
             return Ok(None);
@@ -254,7 +259,7 @@ impl OldLayout {
     }
 }
 
-/// Whether there is anything but links in a directory; one that is missing holds nothing.
+/// Whether a directory holds anything but links. A missing directory holds nothing.
 fn holds_files(directory: &Path) -> Result<bool> {
     for path in entries_if_there(directory)? {
         if look(&path)?.is_some_and(|found| !found.is_symlink()) {
@@ -264,8 +269,7 @@ fn holds_files(directory: &Path) -> Result<bool> {
     Ok(false)
 }
 
-/// Whether a directory holds nothing that an import did not make: links, empty files, the configuration of
-/// the agent.
+/// Whether a directory holds only what an import makes: links, empty files, and the configuration of the agent.
 fn is_ours_alone(directory: &Path, depth: usize) -> Result<bool> {
     for path in entries(directory)? {
         let is_ours = match look(&path)? {
@@ -280,7 +284,7 @@ fn is_ours_alone(directory: &Path, depth: usize) -> Result<bool> {
     Ok(true)
 }
 
-/// Changes whenever a keyring is written.
+/// Returns the version of a keyring file, which changes whenever the keyring is written.
 fn version(keyring: &Path) -> Option<FileVersion> {
     fs::metadata(keyring).and_then(|found| FileVersion::of(&found)).ok()
 }

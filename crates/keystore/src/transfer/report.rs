@@ -1,5 +1,5 @@
-//! What a transfer did and what it did not do, for people and for programs: fields have the names that the JSON
-//! has.
+//! Reports on what a transfer did and did not do, for people and for programs. The fields have the names that
+//! the JSON has.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,47 +11,47 @@ use serde::{Serialize, Serializer};
 use crate::error::Error;
 use crate::identity::NameEmail;
 
-/// A key and the identity that it belongs to.
+/// A key and the identity that owns it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NamedKey {
     /// The identity.
     pub name_email: NameEmail,
-    /// The key.
+    /// The fingerprint of the primary key.
     pub fingerprint: Fingerprint,
 }
 
 /// What is lost when a key stays behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// Nothing: it cannot sign.
+    /// Nothing, because the key cannot sign.
     Nothing,
-    /// No signature: gpg has signed with another key of its identity until now, and that one was taken.
+    /// No signature: until now gpg has signed with another key of the same identity, and that key was imported.
     Spare,
-    /// A key that signed until now.
+    /// The ability to sign with a key that signed until now.
     Signatures,
 }
 
-/// A key that is not where it should be, or does not sign there.
+/// A key that was not transferred, or does not sign in the new place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MissingKey {
-    /// Its identity, if its user IDs hold one.
+    /// The identity in the user IDs, if they hold one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name_email: Option<NameEmail>,
-    /// Its first user ID, where that holds no identity.
+    /// The first user ID, if the user IDs hold no identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
-    /// The key, where the identity may have several.
+    /// The fingerprint, if the identity may have several keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Fingerprint>,
-    /// Why, in words.
+    /// The reason, as a phrase for people.
     pub reason: String,
-    /// What is lost without it.
+    /// What is lost without the key.
     #[serde(skip)]
     pub loss: Loss,
 }
 
 impl MissingKey {
-    /// The only key of an identity, which could sign.
+    /// Describes the only key of an identity, which could sign.
     pub(crate) fn of(name_email: NameEmail, reason: impl Into<String>) -> Self {
         Self {
             name_email: Some(name_email),
@@ -62,13 +62,13 @@ impl MissingKey {
         }
     }
 
-    /// A key that may be one of several of its identity.
+    /// Describes a key that may be one of several of its identity.
     pub(crate) fn key(key: NamedKey, reason: impl Into<String>) -> Self {
         Self { fingerprint: Some(key.fingerprint), ..Self::of(key.name_email, reason) }
     }
 }
 
-/// The identity, or the user ID as a terminal can take it, and the fingerprint.
+/// Writes the identity, or else the user ID in a form that is safe for a terminal, and the fingerprint.
 impl fmt::Display for MissingKey {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.name_email, &self.user_id) {
@@ -79,56 +79,56 @@ impl fmt::Display for MissingKey {
     }
 }
 
-/// What an import did, with keys in the order of the keyring.
+/// The result of an import, with keys in the order of the keyring.
 #[derive(Debug, Default, Serialize)]
 pub struct ImportReport {
-    /// Keys that have homes of their own now, or, after a dry run, would have.
+    /// Keys that now have homes of their own or, after a dry run, would have them.
     pub imported: Vec<NamedKey>,
     /// Keys that had homes of their own before.
     pub already: Vec<NamedKey>,
     /// Keys that were not imported.
     pub left_out: Vec<MissingKey>,
-    /// Identities that obs-signd may have signed for with the key of another one.
+    /// Identities for which obs-signd may have signed with the key of another identity.
     pub shadowed: Vec<Shadowed>,
-    /// Identities with a phrase and without a key.
+    /// Identities that have a phrase but no key.
     pub keyless: Vec<Keyless>,
-    /// Names of phrases that no identity can have.
+    /// Names of phrase files that cannot be names of an identity.
     pub strange_phrases: Vec<String>,
     /// Files of the source that hold keys and were not read.
     pub unread: Vec<Unread>,
-    /// What ended the import early; the keys that were still to come are in none of the lists.
+    /// The error that ended the import early. The keys that were still to come are in none of the lists.
     #[serde(skip)]
     pub stopped: Option<Error>,
 }
 
-/// An identity that obs-signd may have signed for with the key of another one.
+/// An identity for which obs-signd may have signed with the key of another identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Shadowed {
     /// The identity.
     pub name_email: NameEmail,
-    /// The other one.
+    /// The other identity.
     pub by: NameEmail,
 }
 
-/// An identity that has a phrase and no key.
+/// An identity that has a phrase but no key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Keyless {
     /// The identity.
     pub name_email: NameEmail,
-    /// The key that gpg finds under its name; `null` when gpg can sign with none.
+    /// The key that gpg finds under its name and can sign with; `null` if there is none.
     pub signed_by: Option<FoundKey>,
 }
 
-/// A key that gpg finds under a name, which need not be its identity.
+/// A key that gpg finds under a name. The name need not be that of the key's own identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FoundKey {
-    /// Its identity, if its user IDs hold one.
+    /// The identity in the user IDs, if they hold one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name_email: Option<NameEmail>,
-    /// Its first user ID, where that holds no identity.
+    /// The first user ID, if the user IDs hold no identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
-    /// The key.
+    /// The fingerprint of the primary key.
     pub fingerprint: Fingerprint,
 }
 
@@ -140,7 +140,7 @@ impl From<Certificate> for FoundKey {
     }
 }
 
-/// The identity, or the user ID as a terminal can take it, and the fingerprint.
+/// Writes the identity, or else the user ID in a form that is safe for a terminal, and the fingerprint.
 impl fmt::Display for FoundKey {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name_email {
@@ -151,29 +151,30 @@ impl fmt::Display for FoundKey {
     }
 }
 
-/// A file of the source that holds keys and was not read.
+/// A file of the source that holds keys and was not imported.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Unread {
-    /// The file.
+    /// The path of the file.
     #[serde(serialize_with = "lossy")]
     pub file: PathBuf,
-    /// What it holds, and why that was not read.
+    /// What the file holds, and why it was not imported.
     pub reason: String,
-    /// The keys in it, as far as they are known.
+    /// The keys in the file, as far as they are known.
     pub keys: Vec<UnreadKey>,
-    /// Commands that make the keys readable in a copy of the source. `{COPY}` stands for its path.
+    /// The commands that make the keys readable in a copy of the source. `{COPY}` stands for the path of the
+    /// copy.
     #[serde(skip)]
     pub(crate) steps: Vec<String>,
 }
 
-/// A key in a file that was not read.
+/// A key in a file that was not imported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UnreadKey {
-    /// The key, if its certificate is known.
+    /// The fingerprint, if the certificate is known.
     pub fingerprint: Option<Fingerprint>,
-    /// The name of its secret key.
+    /// The keygrip of the primary key, if it is known.
     pub keygrip: Option<Keygrip>,
-    /// Its first user ID.
+    /// The first user ID, if the certificate is known.
     pub user_id: Option<String>,
 }
 
@@ -188,19 +189,19 @@ impl From<&Certificate> for UnreadKey {
 }
 
 impl ImportReport {
-    /// Keys that signed until now and were not imported.
+    /// Returns the keys that signed until now and were not imported.
     pub fn missed(&self) -> impl Iterator<Item = &MissingKey> {
         self.left_out.iter().filter(|key| key.loss == Loss::Signatures)
     }
 
-    /// Leaves out a key after all.
+    /// Moves a key from the imported ones to those left out.
     pub(crate) fn fail(&mut self, key: &NamedKey, reason: String) {
         self.imported.retain(|moved| moved != key);
         self.already.retain(|moved| moved != key);
         self.left_out.push(MissingKey::key(key.clone(), reason));
     }
 
-    /// Adds what a later look at the same keyring found.
+    /// Merges the report of a later import of the same keyring.
     pub(crate) fn add(&mut self, later: Self) {
         self.imported.extend(later.imported);
         for key in later.already {
@@ -219,19 +220,19 @@ impl ImportReport {
     }
 }
 
-/// What an export wrote.
+/// The result of an export.
 #[derive(Debug, Default, Serialize)]
 pub struct ExportReport {
     /// The keys in the new home.
     pub exported: Vec<NamedKey>,
-    /// Keys that are not there.
+    /// Keys that were not exported.
     pub left_out: Vec<MissingKey>,
-    /// Keys of `exported` that do not sign there as the old service had them sign.
+    /// Keys of `exported` that do not sign in the new home as they would with the old service.
     pub not_signing: Vec<MissingKey>,
 }
 
 impl ExportReport {
-    /// The keys that are not as they should be.
+    /// Returns the keys that were not exported or do not sign.
     pub fn missing(&self) -> impl Iterator<Item = &MissingKey> {
         self.left_out.iter().chain(&self.not_signing)
     }

@@ -1,13 +1,15 @@
-//! Tries many keys at once.
+//! Tries many keys in parallel.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Error, Result};
 use crate::{interrupt, parallel};
 
-/// Calls `trial` with every key, `jobs` at a time, and `progress` with how many are done and how many there are.
-/// Returns why each trial that failed did, in the order of `keys`. An error that any other key would meet too
-/// ends it; so does a signal, and `left` says what is left then.
+/// Calls `trial` with every key, on `jobs` threads, and `progress` with the number of keys done and the total.
+/// Returns the reason for each trial that failed, and `None` for the others, in the order of `keys`.
+///
+/// Stops with an error if any other key would fail in the same way, or if a signal arrives. `left` describes
+/// what is left then.
 pub fn try_keys<K: Sync>(
     keys: &[K],
     jobs: usize,

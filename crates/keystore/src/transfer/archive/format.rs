@@ -1,4 +1,4 @@
-//! The members of an archive: what they are called and what is in them.
+//! The names and the content of the members of an archive.
 
 use std::collections::BTreeMap;
 
@@ -8,44 +8,45 @@ use sha2::{Digest, Sha256};
 use crate::home::home_files::HomeFiles;
 use gpg::hex;
 
-/// The first member.
+/// The name of the first member.
 pub const HEADER: &str = "copr-keygen-backup.json";
-/// The last member.
+/// The name of the last member.
 pub const MANIFEST: &str = "copr-keygen-manifest.json";
 /// The version of this format.
 pub const VERSION: u32 = 1;
 
-/// The first member's content.
+/// The content of the first member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// The version of the format.
     pub version: u32,
-    /// The host the keys are from.
+    /// The name of the host that the keys are from.
     pub host: String,
-    /// Unix time at which the backup began.
+    /// The Unix time at which the backup began.
     pub time: u64,
-    /// Only homes that changed then (Unix time) or later are in it; `None` for all.
+    /// The archive holds only homes that changed at this Unix time or later; `None` for all.
     pub since: Option<u64>,
-    /// The check value of the key that passphrases in it are sealed with; see `sealing.json`.
+    /// The check value of the key with which the passphrases in the archive are sealed; see `sealing.json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealing: Option<String>,
 }
 
-/// The first member of every key: the SHA-256 of each of its files, as sha256sum(1) has it. Without
-/// it what gpg does not look at could be spoilt and be published before the manifest tells.
+/// The name of the first member of every key, which holds the SHA-256 of each file in the format of
+/// sha256sum(1). Without it, corruption in a file that gpg does not read would be noticed only with the
+/// manifest, after the key was published.
 pub const SUMS: &str = "SHA256SUMS";
 
-/// What is in [`SUMS`], for files by their paths.
+/// Returns the content of [`SUMS`] for the given digests, by path.
 pub fn sums(files: &BTreeMap<String, String>) -> String {
     files.iter().map(|(path, digest)| format!("{digest}  {path}\n")).collect()
 }
 
-/// The SHA-256 of every file of a home, by its path there.
+/// Returns the SHA-256 of every file of a home, by its path in the home.
 pub fn digests(files: &HomeFiles) -> BTreeMap<String, String> {
     files.iter().map(|(name, bytes)| (name.to_string(), sha256(bytes))).collect()
 }
 
-/// SHA-256 in hexadecimal digits.
+/// Returns the SHA-256 in hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
     hex::encode(&Sha256::digest(bytes)).to_string()
 }

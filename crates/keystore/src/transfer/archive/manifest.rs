@@ -1,5 +1,5 @@
-//! The manifest, the last member of an archive: every identity that had a key when the backup began,
-//! with the SHA-256 of each file that was archived. Written and read one identity at a time.
+//! The manifest, the last member of an archive. It lists every identity that had a key when the backup began,
+//! with the SHA-256 of each file that was archived. It is written and read one identity at a time.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,26 +10,26 @@ use std::path::Path;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// What the manifest says of one identity.
+/// The entry of one identity in the manifest.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ManifestEntry {
-    /// Whose key.
+    /// The identity that owns the key.
     pub name_email: String,
-    /// Its fingerprint; `None` when the home could not be read.
+    /// The fingerprint of the key; `None` if it is unknown, for example because the home could not be read.
     pub fingerprint: Option<String>,
-    /// The SHA-256 of each file; `None` when the key is not in this archive.
+    /// The SHA-256 of each file, by path; `None` if the key is not in this archive.
     pub files: Option<BTreeMap<String, String>>,
 }
 
-/// A manifest that is being written, in a file that is gone when this is.
+/// A manifest that is being written, in an unlinked file that disappears when this is dropped.
 pub struct ManifestDraft {
     file: BufWriter<File>,
     between: &'static str,
 }
 
 impl ManifestDraft {
-    /// Begins a manifest in the new file `path`, which loses its name at once.
+    /// Begins a manifest in the new file `path`, which is unlinked at once.
     pub fn begin(path: &Path) -> io::Result<Self> {
         let mut options = File::options();
         let file = options.read(true).write(true).create_new(true).open(path)?;
@@ -39,14 +39,14 @@ impl ManifestDraft {
         Ok(Self { file, between: "\n" })
     }
 
-    /// Adds an identity.
+    /// Adds the entry of an identity.
     pub fn add(&mut self, entry: &ManifestEntry) -> io::Result<()> {
         self.file.write_all(self.between.as_bytes())?;
         self.between = ",\n";
         Ok(serde_json::to_writer(&mut self.file, entry)?)
     }
 
-    /// The whole manifest and its length.
+    /// Completes the manifest. Returns the file, positioned at its start, and the length in bytes.
     pub fn finish(mut self) -> io::Result<(File, u64)> {
         self.file.write_all(b"\n]}\n")?;
         let mut file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -56,8 +56,8 @@ impl ManifestDraft {
     }
 }
 
-/// Reads a manifest to its end and calls `take` with each entry. The message of the error is a
-/// sentence's end.
+/// Reads a manifest to its end and calls `take` with each entry. The message of the error completes a sentence
+/// about the manifest.
 pub fn read(from: impl Read, mut take: impl FnMut(ManifestEntry)) -> serde_json::Result<()> {
     let mut deserializer = serde_json::Deserializer::from_reader(from);
     deserializer.deserialize_map(Document(&mut take))?;

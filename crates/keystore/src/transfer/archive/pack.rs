@@ -1,5 +1,5 @@
-//! Writes an archive of the keys while everything goes on. Nothing in the state is changed, no lock
-//! is taken.
+//! Writes an archive of the keys while all other work goes on. It changes nothing in the state and takes no
+//! lock.
 
 use std::fs;
 use std::io::{self, Write};
@@ -17,17 +17,17 @@ use crate::transfer::archive::format::{HEADER, Header, MANIFEST, SUMS, VERSION, 
 use crate::transfer::archive::manifest::{ManifestDraft, ManifestEntry};
 use crate::{KeyRecord, Store, interrupt};
 
-/// How much earlier than asked for a home may have changed and still be taken: the clock of a file
-/// server is another one, and one key too many costs nothing.
+/// A home that changed up to this many seconds before the requested time is archived too. The clock of a file
+/// server may differ, and one key too many does no harm.
 const SLACK: u64 = 600;
 
-/// What became of one identity. Errors name the key.
+/// The outcome for one identity: whether its key is in the archive, or which key could not be read and why.
 pub type Archived = std::result::Result<bool, (NameEmail, Error)>;
 
 impl Store {
-    /// Writes an archive of every key whose home changed at `since` (Unix time) or later, or of all,
-    /// to `out`. Calls `report` with each identity: whether its key is in the archive, or why it
-    /// could not be read. Every key that was published when this is called is looked at.
+    /// Writes an archive to `out`, of every key whose home changed at `since` (Unix time) or later, or of all
+    /// keys. Calls `report` with the outcome for each identity. Every key that was published before the call is
+    /// considered.
     pub fn archive(
         &self,
         out: impl Write,
@@ -39,7 +39,8 @@ impl Store {
         let host = host.unwrap_or_default();
         let sealing = self.passphrases.marker()?.map(|marker| marker.check);
         let header = Header { version: VERSION, host, time: clock::now()?, since, sealing };
-        // Read at once: a key that is removed and brought back may stand in the directory twice.
+        // Read all names first and drop duplicates: readdir(3) may return a key twice that is removed and
+        // brought back meanwhile.
         let mut names = self.homes.identities()?.collect::<Result<Vec<_>>>()?;
         names.sort_unstable();
         names.dedup();
@@ -76,8 +77,8 @@ impl Store {
         Ok(header)
     }
 
-    /// The fingerprint of a key, as far as it is known, and its files if they changed at `since` or later; `None`
-    /// when there is no key.
+    /// Returns the fingerprint of a key, if known, and its files if they changed at `since` or later. Returns
+    /// `None` if there is no key.
     fn changed_files(&self, name_email: &NameEmail, since: Option<u64>) -> Result<Option<Changed>> {
         let home = self.homes.path(name_email);
         let print = |record: KeyRecord| record.fingerprint.to_string();
@@ -90,25 +91,26 @@ impl Store {
         }
         match HomeFiles::read(&home) {
             Ok(files) => Ok(files.map(|files| (files.record().map(print), Some(files)))),
-            // An empty directory is no key.
+            // An empty directory is not a key.
             Err(e) if e.is_damage() && matches!(self.homes.find(name_email), Ok(None)) => Ok(None),
             Err(e) => Err(e),
         }
     }
 }
 
-/// A fingerprint, and files that changed.
+/// The fingerprint of a key, and its files if they changed.
 type Changed = (Option<String>, Option<HomeFiles>);
 
-/// When the home or a file that is ever replaced in it came to be there: the kernel's own word, which
-/// a key's time of creation, told before gpg began, is not.
+/// Returns the newest ctime of the home, its keyring and its record. The kernel sets it when a home is
+/// published or a file in it is replaced. The creation time of a key will not do, since it is chosen before gpg
+/// begins.
 fn newest_ctime(home: &Path) -> u64 {
     let ctime = |path: &Path| fs::symlink_metadata(path).map_or(i64::MAX, |found| found.ctime());
     let newest = ctime(home).max(ctime(&home.join(PUBRING))).max(ctime(&home.join(RECORD)));
     u64::try_from(newest).unwrap_or_default()
 }
 
-/// A tar, pax format (POSIX.1-2001).
+/// Writes a tar in the pax format (POSIX.1-2001).
 struct TarWriter<W: Write> {
     tar: Builder<W>,
     time: u64,
@@ -128,7 +130,7 @@ impl<W: Write> TarWriter<W> {
         header.set_uid(0);
         header.set_gid(0);
         header.set_size(length);
-        // Only short ASCII names fit everywhere; any other is told by an extension.
+        // Every reader takes a short ASCII name from the header. Any other name goes into an extension header.
         if path.is_ascii() && path.len() <= 100 {
             header.set_path(path)?;
         } else {

@@ -1,6 +1,6 @@
-//! Puts keys of an archive back: each is put together in staging, tried, and published like one that
-//! was just made. A key that is there is never replaced by another one, its certificate only by a
-//! newer one that has all its signatures.
+//! Restores the keys of an archive. Each is assembled in staging, tried, and published like a new key. A key
+//! that exists is never replaced by another key. Its certificate is replaced only by a newer one that has all
+//! its signatures.
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -22,50 +22,50 @@ use crate::transfer::archive::unpack::{self, Listed, Piece};
 use crate::view::publish::Publication;
 use crate::{Store, interrupt, parallel};
 
-/// So many keys for each job are read before they are restored together.
+/// The number of keys per job that are read before they are restored together.
 const BATCH: usize = 4;
 
-/// What became of a key of an archive.
+/// The outcome for a key of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restored {
-    /// It was not there and is now.
+    /// The key was missing and has been restored.
     Made,
-    /// It was there and has the newer certificate now.
+    /// The key existed and has the newer certificate now.
     Updated,
-    /// It was there, nothing was changed.
+    /// The key existed and was not changed.
     Kept,
 }
 
-/// How a restore ended.
+/// The result of a restore.
 #[derive(Debug)]
 pub struct Summary {
-    /// Keys that were not there and are now.
+    /// The number of keys that were missing and have been restored.
     pub made: u64,
-    /// Keys that have a newer certificate now.
+    /// The number of keys that have a newer certificate now.
     pub updated: u64,
-    /// Keys that were there.
+    /// The number of keys that existed and were not changed.
     pub kept: u64,
-    /// What was reported as failed.
+    /// The number of failures that were reported.
     pub failed: u64,
-    /// Keys of this host that the archive does not know of.
+    /// The number of keys of this host that the archive does not list.
     pub unknown: usize,
-    /// What the archive says of itself, or why it is not whole.
+    /// The header of the archive, or the reason why it was not restored to its end.
     pub whole: Result<Header>,
 }
 
-/// Called with what became of each identity.
+/// Called with the outcome for each identity.
 pub type RestoreReport<'a> = &'a mut dyn FnMut(&NameEmail, Result<Restored>);
 
-/// A restore that is going on.
+/// A restore in progress.
 struct RestoreRun<'a> {
     store: &'a Store,
     jobs: usize,
-    /// Keys that were read and not looked at yet.
+    /// The keys that have been read and not restored yet.
     waiting: Vec<(NameEmail, HomeFiles)>,
-    /// Identities that the archive knows of.
+    /// The identities that the manifest lists.
     known: HashSet<NameEmail>,
     report: RestoreReport<'a>,
-    /// Keys made, updated, kept and failed.
+    /// The numbers of keys made, updated, kept and failed.
     counts: [u64; 4],
     is_full: bool,
 }
@@ -99,7 +99,7 @@ impl RestoreRun<'_> {
         }
     }
 
-    /// Restores the keys that wait.
+    /// Restores the keys that have been read.
     fn work(&mut self) -> Result<()> {
         self.check()?;
         let (store, waiting) = (self.store, std::mem::take(&mut self.waiting));
@@ -111,7 +111,7 @@ impl RestoreRun<'_> {
         Ok(())
     }
 
-    /// Fails when there is no use in going on.
+    /// Fails if the disk is full, or a signal has arrived.
     fn check(&self) -> Result<()> {
         if self.is_full {
             return Err(Error::state_full("the restore was broken off"));
@@ -121,7 +121,7 @@ impl RestoreRun<'_> {
         })
     }
 
-    /// Counts what it reports.
+    /// Counts an outcome and reports it.
     fn tell(&mut self, name_email: &NameEmail, result: Result<Restored>) {
         self.counts[match &result {
             Ok(Restored::Made) => 0,
@@ -135,7 +135,7 @@ impl RestoreRun<'_> {
 }
 
 impl Store {
-    /// Restores the keys of a decrypted archive, `jobs` at once.
+    /// Restores the keys of a decrypted archive, on `jobs` threads.
     pub fn restore(&self, input: impl Read, jobs: usize, report: RestoreReport) -> Summary {
         let mut restore = RestoreRun {
             store: self,
@@ -147,8 +147,8 @@ impl Store {
             is_full: false,
         };
         let read = unpack::read(input, |piece| restore.take(piece));
-        // The keys in front of the place where an archive is cut are whole. A signal ends the waiting for more of
-        // it with an error of reading.
+        // Restore what has been read, even if reading failed: the keys before the point where an archive is cut
+        // off are whole. A signal that arrives while the archive is awaited shows as a read error, too.
         let is_done = read.is_ok() && restore.waiting.is_empty();
         let whole = if is_done { read } else { restore.work().and(read) };
         let RestoreRun { known, counts: [made, updated, kept, failed], .. } = restore;
@@ -190,7 +190,7 @@ impl Store {
                     self.relink(name_email)?;
                     return Ok(Restored::Made);
                 }
-                Publication::Lost => {} // another process made a key meanwhile
+                Publication::Lost => {} // another process has published a key
             }
         }
     }
@@ -262,7 +262,7 @@ impl Store {
     }
 }
 
-/// Whether the certificate of the archive has every signature and user ID of the present one.
+/// Fails unless the archived certificate has every signature and user ID of the present one.
 fn check_nothing_is_lost(present: &Certificate, archived: &Certificate) -> Result<()> {
     let kept = signatures(archived);
     let is_lost = signatures(present).iter().any(|signature| !kept.contains(signature))

@@ -1,5 +1,5 @@
-//! Takes an archive apart. Every byte of it may be hostile: only members that a backup writes are
-//! taken, in its order, within limits, each once; the rest of the program sees names and files only.
+//! Unpacks an archive. Every byte of it may be hostile. Only members that a backup writes are accepted: in its
+//! order, within size limits, each once. The rest of the program sees only names and files.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -14,35 +14,36 @@ use crate::identity::NameEmail;
 use crate::transfer::archive::format::{HEADER, Header, MANIFEST, SUMS, VERSION, digests, sums};
 use crate::transfer::archive::manifest;
 
-/// Longer than any extension header or first member that a backup writes.
+/// The size limit in bytes for small members, larger than any extension header, first member or list of sums
+/// that a backup writes.
 const SMALL_MAX: u64 = 8192;
 
-/// What is found in an archive, in this order: its header, keys, then what the manifest says of identities.
+/// A part of an archive. The header comes first, then the keys, then the entries of the manifest.
 #[derive(Debug)]
 pub enum Piece {
-    /// What the archive says of itself, before anything else.
+    /// The header of the archive.
     Header(Header),
-    /// The files of a key, with the names they must have; otherwise not looked at.
+    /// The files of a key. Only their names and checksums have been verified.
     Key(NameEmail, HomeFiles),
-    /// A key that must not be restored, and why.
+    /// A key that must not be restored, and the reason.
     Bad(NameEmail, &'static str),
     /// An identity that the manifest lists.
     Listed(NameEmail, Listed),
 }
 
-/// What the manifest says of an identity, compared with what was in the archive.
+/// The entry of an identity in the manifest, compared with the content of the archive.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Listed {
-    /// Its key was in the archive, and a piece of its own.
+    /// The key was in the archive, and has been handed out as a piece of its own.
     Here,
-    /// Its key was not in the archive as the manifest lists it: why it is not whole.
+    /// The key was not in the archive as the manifest lists it, and the reason.
     Wrong(&'static str),
-    /// Its key is not in this archive; its fingerprint, if that was known.
+    /// The key is not in this archive. Its fingerprint, if known.
     Elsewhere(Option<String>),
 }
 
-/// Reads an archive to its end. `Ok` says that it is whole. Every piece is given to `take` as soon as
-/// it has been read; what `take` fails with ends the reading.
+/// Reads an archive to its end. `Ok` means that it is whole. Every piece is passed to `take` as soon as it has
+/// been read, and an error of `take` ends the reading.
 pub fn read(mut input: impl Read, take: impl FnMut(Piece) -> Result<()>) -> Result<Header> {
     let mut first = Vec::new();
     input.by_ref().take(512).read_to_end(&mut first).map_err(reading)?;
@@ -74,7 +75,8 @@ pub fn read(mut input: impl Read, take: impl FnMut(Piece) -> Result<()>) -> Resu
     }
     match reader.header {
         Some(header) if is_whole => {
-            // The program that pipes the archive shall end well, and say if the message was damaged.
+            // Read to the end of the pipe, so that the program at its other end does not fail with EPIPE, and
+            // can report a damaged message.
             io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(reading)?;
             Ok(header)
         }
@@ -82,7 +84,7 @@ pub fn read(mut input: impl Read, take: impl FnMut(Piece) -> Result<()>) -> Resu
     }
 }
 
-/// Fails where the first block is not that of an archive, and says what else it is.
+/// Fails unless the first block is that of an archive. The error says what the input is instead.
 fn recognise(block: &[u8]) -> Result<()> {
     let is_armored = block.starts_with(b"-----BEGIN PGP");
     Err(Error::Refused(match block.first() {
@@ -102,11 +104,11 @@ struct ArchiveReader<F> {
     take: F,
     header: Option<Header>,
     current: Option<KeyInArchive>,
-    /// Of every key that was there, a digest of its files' digests; `None` when it was spoilt.
+    /// For every key in the archive, the SHA-256 of its list of file digests; `None` if the key is corrupt.
     digests: HashMap<NameEmail, Option<[u8; 32]>>,
 }
 
-/// The key that is being read.
+/// The key whose members are being read.
 struct KeyInArchive {
     name_email: NameEmail,
     sums: Vec<u8>,
@@ -114,7 +116,7 @@ struct KeyInArchive {
 }
 
 impl<F: FnMut(Piece) -> Result<()>> ArchiveReader<F> {
-    /// Takes one regular file; `true` when it was the manifest.
+    /// Processes one regular file. Returns `true` if it was the manifest.
     fn member(&mut self, path: &str, member: &mut Member<impl Read>) -> Result<bool> {
         if self.header.is_none() {
             if path != HEADER {
@@ -189,7 +191,7 @@ impl<F: FnMut(Piece) -> Result<()>> ArchiveReader<F> {
             refused(&format!("lists {:?}, which is no name of a key", entry.name_email))
         })?;
         let listed = match (entry.files, self.digests.remove(&name_email)) {
-            // It has been called bad.
+            // The key is corrupt and has been reported as bad already.
             (_, Some(None)) => Listed::Here,
             (Some(files), Some(found)) if found == Some(Sha256::digest(sums(&files)).into()) => {
                 Listed::Here
@@ -230,14 +232,14 @@ fn parse_header(text: &[u8]) -> Result<Header> {
     serde_json::from_slice(text).map_err(none)
 }
 
-/// `keys/<name_email>/<rest>`.
+/// Parses `keys/<name_email>/<rest>`.
 fn parse_path(path: &str) -> Option<(NameEmail, &str)> {
     let (name, rest) = path.strip_prefix("keys/")?.split_once('/')?;
     Some((NameEmail::parse(name).ok()?, rest))
 }
 
-/// The path that an extension header gives the next member, if it gives one. What would make that
-/// member longer, sparse or a link is refused.
+/// Returns the path that an extension header gives the next member, if any. Refuses an extension that would
+/// make that member longer, sparse or a link.
 fn path_of_extension(bytes: &[u8]) -> Result<Option<Vec<u8>>> {
     let mut path = None;
     for extension in PaxExtensions::new(bytes) {
@@ -274,7 +276,7 @@ fn unexpected(path: &str) -> Error {
     refused(&format!("has a member {path:?} that is not what a backup has at this place"))
 }
 
-/// What an error of serde_json or tar says, which may quote what was found, as a terminal can take it.
+/// Returns the message of an error of serde_json or tar, made safe for a terminal, as it may quote the input.
 fn shown(error: &impl std::fmt::Display) -> String {
     printable(&error.to_string())
 }

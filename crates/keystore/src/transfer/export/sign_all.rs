@@ -1,6 +1,6 @@
-//! Tries what an export wrote, as obs-signd used the old home: plain gpg finds the key by the name of the
-//! identity, the phrase opens it, and the signature is one of this key. Nothing is left in the new home:
-//! agents and sockets are in staging.
+//! Tries the keys that an export wrote, in the way in which obs-signd uses such a home. Plain gpg finds the key
+//! by the name of the identity, the phrase opens it, and the signature must be one of this key. Nothing is left
+//! in the new home: agents and sockets are in staging.
 
 use std::collections::HashMap;
 use std::fs;
@@ -20,15 +20,16 @@ use crate::secrets::passphrase::first_line;
 use crate::transfer::export::target::{ExportTarget, ExportedKey};
 use crate::transfer::try_keys::try_keys;
 
-/// Longer than any phrase.
+/// The size limit in bytes, larger than any phrase file.
 const PHRASE_MAX: u64 = 4096;
 
-/// The identities by their keys.
+/// The identities, by the fingerprints of their keys.
 type Names<'a> = HashMap<&'a Fingerprint, &'a NameEmail>;
 
 impl Store {
-    /// Signs as every identity in `keys`, `jobs` at a time; returns why each that cannot sign cannot, in the
-    /// order of `keys`. Calls `progress` with how many are done and how many there are.
+    /// Signs as every identity in `keys`, on `jobs` threads. Returns the reason for each that cannot sign, and
+    /// `None` for the others, in the order of `keys`. Calls `progress` with the number of keys done and the
+    /// total.
     pub(crate) fn try_exported(
         &self,
         target: &ExportTarget,
@@ -41,7 +42,8 @@ impl Store {
         try_keys(keys, jobs, progress, left, |key| self.try_one(target, key, &names))
     }
 
-    /// Fails when `key` does not sign: perhaps gpg takes the key of another identity, whose phrase is another one.
+    /// Fails unless gpg signs with `key` for its identity. gpg may choose the key of another identity, which
+    /// has another phrase, so the error names the key that gpg chose.
     fn try_one(&self, target: &ExportTarget, key: &ExportedKey, names: &Names) -> Result<()> {
         let staged = self.staging.create()?;
         let keyring = Keyring { home: staged.path(), file: &target.pubring() };
@@ -79,7 +81,8 @@ impl Store {
         let at = time_of_signature(clock::now()?, key.created, key.expires);
         let (user, deadline) = (key.name_email.as_str(), Instant::now() + KEY_TIME);
         let signer = self.gpg.sign_as(keyring, first_line(&phrase), user, at, deadline);
-        // The home is cleared with all below it, and this link leads elsewhere.
+        // Remove the link before the home in staging is removed with everything below it: the link leads into
+        // the export.
         fs::remove_file(&secret_keys).map_err(Error::at("removing", &secret_keys))?;
         Ok(signer?)
     }

@@ -1,5 +1,5 @@
-//! The directory that an export writes: made for its owner only, marked as incomplete until all of it has
-//! been tried.
+//! The directory that an export writes. Only its owner can access it, and it is marked as incomplete until
+//! every key in it has been tried.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Write};
@@ -18,20 +18,20 @@ use crate::identity::NameEmail;
 use crate::layout::{DIRECTORY_MODE, PUBRING, REVOCATIONS, SECRET_KEYS, revocation_file};
 use crate::transfer::report::MissingKey;
 
-/// There until all keys are.
+/// The name of the marker, which exists until the export is complete.
 const INCOMPLETE: &str = "INCOMPLETE";
 const INCOMPLETE_TEXT: &str = "copr-keygen has not finished this export: keys are missing here, or \
                                were not tried.\nRemove the directory and export again.\n";
 
-/// The directory that is written.
+/// The directory that is being written.
 #[derive(Debug)]
 pub struct ExportTarget {
     to: PathBuf,
-    /// The keyring, once there is a certificate in it.
+    /// The keyring, open for appending. `None` until the first certificate is written.
     keyring: Option<BufWriter<File>>,
 }
 
-/// A key in the target, with what gpg says of its certificate.
+/// A key in the target, with the facts that gpg reads from its certificate.
 #[derive(Debug)]
 pub struct ExportedKey {
     pub name_email: NameEmail,
@@ -41,26 +41,26 @@ pub struct ExportedKey {
     pub revoked: bool,
 }
 
-/// The files of a home as they go into the target.
+/// The content of a home's files, in the form in which the target gets it.
 pub struct KeyContents {
     pub keygrip: Keygrip,
-    /// The blob that every `pubring.kbx` begins with.
+    /// The header blob of `pubring.kbx`.
     pub first: Vec<u8>,
-    /// The blob of the certificate.
+    /// The keybox blob of the certificate.
     pub certificate: Vec<u8>,
     pub secret: Zeroizing<Vec<u8>>,
     pub phrase: Zeroizing<Vec<u8>>,
-    /// A key signs without it.
+    /// The revocation certificate. A key without one can still sign.
     pub revocation: Option<Zeroizing<Vec<u8>>>,
 }
 
 impl ExportTarget {
-    /// What is left of an export that was cut off.
+    /// Describes what an interrupted export leaves behind.
     pub fn left(&self) -> String {
         format!("{} stays marked as {INCOMPLETE}; remove it and export again", self.to.display())
     }
 
-    /// Makes the directories, all for their owner only.
+    /// Makes the directories. Only their owner can access them.
     pub fn make(to: &Path, keys: &Path) -> Result<Self> {
         let refuse = |why: &str| Err(Error::Usage(format!("--to {}: {why}", to.display())));
         check_outside(to, keys.parent().unwrap_or(keys))?;
@@ -115,7 +115,7 @@ impl ExportTarget {
         self.to.join("phrases")
     }
 
-    /// The keyring.
+    /// The path of the keyring.
     pub fn pubring(&self) -> PathBuf {
         self.gnupg().join(PUBRING)
     }
@@ -125,7 +125,7 @@ impl ExportTarget {
         self.gnupg().join(SECRET_KEYS)
     }
 
-    /// Where the phrase of an identity is.
+    /// The path of the phrase of an identity.
     pub fn phrase(&self, name_email: &NameEmail) -> PathBuf {
         self.phrases().join(name_email.as_str())
     }
@@ -152,15 +152,15 @@ impl ExportTarget {
         keyring.write_all(&contents.certificate).map_err(Error::at("writing", &pubring))
     }
 
-    /// Writes out what has been added.
+    /// Writes buffered certificates to the keyring.
     pub fn flush(&mut self) -> Result<()> {
         let pubring = self.pubring();
         let flushed = self.keyring.as_mut().map_or(Ok(()), BufWriter::flush);
         flushed.map_err(Error::at("writing", &pubring))
     }
 
-    /// Writes all through to the disk, at once: one by one, three files a key would take longer than all
-    /// else. Without any key that is `missing`, the export is complete.
+    /// Flushes the whole file system with one syncfs(2): an fsync(2) for each of three files a key would take
+    /// longer than all other work. If no key is `missing`, marks the export as complete.
     pub fn finish<'a>(self, missing: impl Iterator<Item = &'a MissingKey>) -> Result<()> {
         let marker = self.marker();
         let missing: String = missing.map(|key| format!("{key}: {}\n", key.reason)).collect();

@@ -1,5 +1,5 @@
-//! Decides by gpg's listing alone which certificates of a shared keyring may become homes, and for which
-//! identities. Changes nothing.
+//! Decides from gpg's listing and the secret key files which certificates of a shared keyring may get homes,
+//! and for which identities. Changes nothing.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,29 +10,29 @@ use crate::identity::NameEmail;
 use crate::transfer::import::source::ImportSource;
 use crate::transfer::report::{Loss, MissingKey, NamedKey, Shadowed};
 
-/// A certificate that may become a home.
+/// A certificate that may get a home of its own.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     pub name_email: NameEmail,
     pub fingerprint: Fingerprint,
     pub keygrip: Keygrip,
-    /// Unix time of creation.
+    /// The Unix time of creation.
     pub created: u64,
     pub expires: Option<u64>,
-    /// A reason not to import it that does not keep gpg from signing with it.
+    /// A reason not to import the key, although gpg can sign with it.
     pub unfit: Option<&'static str>,
 }
 
-/// A certificate of the keyring: one that may become a home, or one that stays where it is.
+/// The verdict on a certificate: it may get a home, or it stays where it is.
 pub type Assessed = std::result::Result<Candidate, MissingKey>;
 
 impl Candidate {
-    /// What reports call it.
+    /// Returns the name of the key in reports.
     pub fn named(&self) -> NamedKey {
         NamedKey { name_email: self.name_email.clone(), fingerprint: self.fingerprint.clone() }
     }
 
-    /// Fails while the key is one of tomorrow, of which gpg believes nothing.
+    /// Fails if the key is dated after the clock: gpg does not use it before that date.
     pub fn check_clock(&self, now: u64) -> Result<()> {
         if !clock::is_behind(now, self.created) {
             return Ok(());
@@ -42,19 +42,20 @@ impl Candidate {
         Err(Error::Refused(format!("{words}; set the clock, or import it after that date")))
     }
 
-    /// Leaves it out.
+    /// Describes the key as left out for this reason.
     pub fn left_out(&self, reason: impl Into<String>) -> MissingKey {
         MissingKey::key(self.named(), reason)
     }
 
-    /// Leaves it out because gpg signs with `other` for the same identity.
+    /// Describes the key as left out because gpg signs with `other` for the same identity.
     pub fn outranked(&self, other: &Fingerprint) -> MissingKey {
         let reason = format!("there are several keys of it, and gpg signs with {other}");
         MissingKey { loss: Loss::Spare, ..self.left_out(reason) }
     }
 }
 
-/// Takes an error apart: into one that ends the import, and the reason why this key alone is left out.
+/// Separates errors that concern one key from those that end the import. The former become the reason, in
+/// words, why this key is left out.
 pub fn of_one_key<T>(result: Result<T>) -> Result<std::result::Result<T, String>> {
     match result {
         Ok(value) => Ok(Ok(value)),
@@ -72,7 +73,7 @@ pub fn of_one_key<T>(result: Result<T>) -> Result<std::result::Result<T, String>
     }
 }
 
-/// Finds out whether a certificate could sign until now, and for which identity.
+/// Determines whether the key of a certificate could sign until now, and for which identity.
 pub fn assess(certificate: &Certificate, source: &ImportSource) -> Result<Assessed> {
     let identity = identity(&certificate.user_ids);
     let refuse = |is_loss: bool, reason: String| {
@@ -92,7 +93,7 @@ pub fn assess(certificate: &Certificate, source: &ImportSource) -> Result<Assess
     let secret = match of_one_key(source.secret_key(keygrip))? {
         Ok(Some(secret)) => secret,
         Ok(None) => {
-            // With a phrase it signed until now, or should have.
+            // If its identity has a phrase, the key signed until now, or should have.
             let signed = identity.as_ref().is_ok_and(|name| source.has_signed_for(name));
             return refuse(signed && !certificate.revoked, "there is no secret key of it".into());
         }
@@ -122,7 +123,7 @@ pub fn assess(certificate: &Certificate, source: &ImportSource) -> Result<Assess
     }
 }
 
-/// The one identity in the user IDs of a certificate.
+/// Returns the one identity that all user IDs of a certificate name.
 fn identity(user_ids: &[String]) -> std::result::Result<NameEmail, String> {
     let parse = |user_id: &String| {
         NameEmail::of_user_id(user_id).map_err(|e| format!("its user ID holds no identity: {e}"))
@@ -137,16 +138,16 @@ fn identity(user_ids: &[String]) -> std::result::Result<NameEmail, String> {
     Ok(first)
 }
 
-/// Candidates under whose name gpg finds an earlier one, so that obs-signd got the key of that. A user like
-/// `copr#foo@host` is any part of a user ID for gpg, so also the end of `@copr#foo@host`; of a user that
-/// begins with "@" it looks for what is behind that; and it does not tell upper case from lower.
+/// Returns the candidates under whose name gpg finds an earlier candidate, so that obs-signd got the wrong key.
+/// gpg matches a user such as `copr#foo@host` with any part of a user ID, thus also with the end of
+/// `@copr#foo@host`. If the user begins with "@", gpg looks for the part behind it. It ignores case.
 pub fn shadowed(assessed: &[Assessed]) -> Vec<Shadowed> {
     let names = || assessed.iter().flatten().map(|candidate| &candidate.name_email);
     let lower = |name_email: &NameEmail| name_email.as_str().to_ascii_lowercase();
-    // What gpg looks for.
+    // The text that gpg looks for.
     let part = |name: &str| name.strip_prefix('@').unwrap_or(name).to_owned();
     let parts: HashSet<String> = names().map(|name_email| part(&lower(name_email))).collect();
-    // The first identity that ends in such a part.
+    // The first identity that ends with such a part.
     let mut first: HashMap<&str, &NameEmail> = HashMap::new();
     let mut seen = HashSet::new();
     let mut found = Vec::new();
@@ -170,7 +171,7 @@ mod tests {
     fn an_identity_is_shadowed_by_an_earlier_one_that_gpg_takes_for_it() {
         let names = ["x#a@h", "@g#a@h", "G#a@h", "a.g#a@h", "zz#b@h", "z#b@h", "q#b@h"];
         assert_eq!(found(&names), ["G#a@h @g#a@h", "z#b@h zz#b@h"]);
-        // Behind the "@", and in upper and lower case.
+        // gpg looks for the part behind the "@", and ignores case.
         assert_eq!(found(&["g#a@h", "@g#a@h"]), ["@g#a@h g#a@h"]);
         assert_eq!(found(&["User#a@h", "user#a@h", "User#a@h"]), ["user#a@h User#a@h"]);
     }

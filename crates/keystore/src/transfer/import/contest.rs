@@ -1,5 +1,5 @@
-//! Several keys of one identity: gpg is asked which of them it has signed with until now, and that one is
-//! imported.
+//! Chooses between several keys of one identity. gpg is asked which of them it has signed with until now, and
+//! that key is imported.
 
 use std::time::Instant;
 
@@ -13,18 +13,18 @@ use crate::transfer::import::candidate::{Candidate, of_one_key};
 use crate::transfer::import::one_key::{ImportOptions, ImportOutcome, write, write_secret_key};
 use crate::transfer::import::source::ImportSource;
 
-/// A key that is one of several of its identity.
+/// A key that is one of several of the same identity.
 #[derive(Debug)]
 pub struct Rival {
-    /// Its position in the keyring.
+    /// The position of the certificate in the keyring.
     pub position: usize,
     pub candidate: Candidate,
     pub raw: RawCertificate,
 }
 
 impl Store {
-    /// Imports one of `rivals`, which are all keys of one identity in the order of the keyring. Tells `settled`
-    /// what became of each.
+    /// Imports one of `rivals`, which are all the keys of one identity in the order of the keyring. Calls
+    /// `settled` with the position and the outcome of each.
     pub(crate) fn settle_contest(
         &self,
         source: &ImportSource,
@@ -48,8 +48,8 @@ impl Store {
         Ok(())
     }
 
-    /// Asks gpg which key it signs with, as obs-signd asks it: in a keyring that holds them in their old order.
-    /// All expired: which one it used last.
+    /// Asks gpg which key it signs with, in the way in which obs-signd asks it, in a keyring that holds the
+    /// keys in their old order. If all of them have expired, determines the key that gpg used last.
     fn choose(&self, source: &ImportSource, rivals: &[Rival]) -> Result<Fingerprint> {
         let deadline = Instant::now() + KEY_TIME;
         let staged = self.staging.create()?;

@@ -1,6 +1,6 @@
-//! Phrases without a key of exactly their name. gpg takes a user for any part of a user ID and does not tell
-//! upper case from lower, so the old service had one key for two such projects. Each has a key of its own
-//! from now on, and the operator must know with which key the packages of both are signed.
+//! Finds phrases without a key of exactly the same name. gpg matches a user with any part of a user ID and
+//! ignores case, so the old service had only one key for two such projects. From now on each gets a key of its
+//! own, and the operator must know with which key the packages of both are signed.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -16,8 +16,8 @@ use crate::transfer::report::{FoundKey, Keyless, Unread};
 use crate::{Store, parallel};
 
 impl Store {
-    /// The identities with a phrase and no key in `keyring`, which holds all certificates of the source; and the
-    /// names of phrases that no identity can have.
+    /// Returns the identities with a phrase but no key in `keyring`, which holds all certificates of the
+    /// source. Also returns the names of phrase files that cannot be names of an identity.
     pub(crate) fn find_keyless(
         &self,
         source: &ImportSource,
@@ -26,7 +26,7 @@ impl Store {
         unread: &[Unread],
         jobs: usize,
     ) -> Result<(Vec<Keyless>, Vec<String>)> {
-        // Keys that were left out or not read are reported as such.
+        // Keys that were left out or not read are reported elsewhere.
         let unread = unread.iter().flat_map(|file| &file.keys);
         let unread: Vec<_> =
             unread.filter_map(|key| NameEmail::of_user_id(key.user_id.as_ref()?).ok()).collect();
@@ -42,10 +42,10 @@ impl Store {
         for name in source.phrase_names()? {
             match name.to_str().and_then(|name| NameEmail::parse(name).ok()) {
                 Some(name_email) if named.contains(&name_email) => {}
-                // One that was made here meanwhile signs for itself.
+                // The identity has got a key of its own here in the meantime.
                 Some(name_email) if matches!(self.homes.find(&name_email), Ok(Some(_))) => {}
                 Some(name_email) => names.push(name_email),
-                // The old service locked phrases with files beside them.
+                // The old service used lock files beside the phrases.
                 None if name.as_encoded_bytes().ends_with(b".lock") => {}
                 None => strange.push(name.to_string_lossy().into_owned()),
             }
@@ -57,7 +57,8 @@ impl Store {
         Ok((keyless, strange))
     }
 
-    /// The key gpg takes to sign as `name_email`: the first it finds whose secret key is there.
+    /// Returns the key with which gpg signs as `name_email`: the first match that is not revoked and whose
+    /// secret key is present.
     fn signer_of(
         &self,
         source: &ImportSource,

@@ -1,5 +1,5 @@
-//! Makes a home of one certificate and its secret key: staged, protected, tried by a signature, and only then
-//! published. No signature is dropped from the certificate.
+//! Makes a home from one certificate and its secret key. The home is staged, the key is protected and tried by
+//! a signature, and only then is the home published. No signature on the certificate is dropped.
 
 use std::path::Path;
 use std::time::Instant;
@@ -24,29 +24,29 @@ use crate::transfer::import::source::ImportSource;
 use crate::transfer::report::{MissingKey, NamedKey};
 use crate::view::publish::Publication;
 
-/// How to import.
+/// The options of an import.
 #[derive(Clone, Copy, Debug)]
 pub struct ImportOptions {
-    /// Whether each secret key gets a fresh passphrase.
+    /// Whether to give each secret key a fresh passphrase.
     pub protect: bool,
-    /// Whether to say only what would be done.
+    /// Whether to report only what would be done.
     pub dry_run: bool,
-    /// How many keys to work on at once.
+    /// The number of keys to work on in parallel.
     pub jobs: usize,
 }
 
-/// What became of a certificate.
+/// The outcome for a certificate.
 #[derive(Debug)]
 pub enum ImportOutcome {
-    /// It has a home now.
+    /// The certificate has a home now.
     Imported(NamedKey),
-    /// It had one before.
+    /// The certificate had a home before.
     Already(NamedKey),
-    /// It stays where it is.
+    /// The certificate was not imported.
     LeftOut(MissingKey),
 }
 
-/// A key that is being imported, in staging.
+/// A key in staging that is being imported.
 struct KeyInStaging<'a> {
     store: &'a Store,
     source: &'a ImportSource,
@@ -56,7 +56,7 @@ struct KeyInStaging<'a> {
 }
 
 impl Store {
-    /// Imports a candidate if it can be. An error is one that ends the whole import.
+    /// Imports a candidate if possible. Fails only with errors that end the whole import.
     pub(crate) fn import_candidate(
         &self,
         source: &ImportSource,
@@ -76,7 +76,8 @@ impl Store {
                     }
                     error => Err(error),
                 })
-                // A disk that got full looks like many things to gpg and its agent.
+                // A full disk makes gpg and its agent fail with various errors, so check the space to find the
+                // real cause.
                 .map_err(|error| self.check_space().err().unwrap_or(error)),
         };
         Ok(match of_one_key(result)? {
@@ -86,7 +87,8 @@ impl Store {
         })
     }
 
-    /// `false` when another process has imported the same key meanwhile.
+    /// Imports a candidate into a home. Returns `false` if another process has imported the same key in the
+    /// meantime.
     fn import_one(
         &self,
         source: &ImportSource,
@@ -122,7 +124,7 @@ impl Store {
 }
 
 impl KeyInStaging<'_> {
-    /// Has gpg make a keyring of the certificate, and counts what is in it.
+    /// Has gpg make a keyring from the certificate, and checks that no signature was dropped.
     fn stage_certificate(&self, raw: &RawCertificate) -> Result<Certificate> {
         let Candidate { fingerprint, keygrip, created, .. } = self.candidate;
         let (gpg, home) = (&self.store.gpg, self.staged.path());
@@ -132,7 +134,7 @@ impl KeyInStaging<'_> {
         let keyring = Keyring { home, file: &home.join(PUBRING) };
         let certificate = gpg.inspect_one(keyring, self.deadline)?;
         if certificate.fingerprint != *fingerprint {
-            // What was listed and what was exported are in the same order, or nothing may be done.
+            // The listing and the export must have the certificates in the same order. If not, end the import.
             let words = format!("{fingerprint} was listed, {} is there", certificate.fingerprint);
             let doing =
                 format!("finding a listed certificate at byte {} of the export", raw.offset);
@@ -152,7 +154,8 @@ impl KeyInStaging<'_> {
         Ok(certificate)
     }
 
-    /// Copies the secret key, protects it afresh if `protect`, and returns the passphrase that opens it.
+    /// Copies the secret key, gives it a fresh passphrase if `protect` is set, and returns the passphrase that
+    /// opens it.
     fn stage_secret_key(&self, protect: bool) -> Result<Phrase> {
         let refuse = |reason: &str| Err(Error::Refused(reason.into()));
         let Candidate { name_email, fingerprint, keygrip, .. } = self.candidate;
@@ -170,7 +173,7 @@ impl KeyInStaging<'_> {
             (None, _) if is_protected => {
                 refuse(&format!("its secret key is protected, and {phrases} has no phrase for it"))
             }
-            // signd sends a passphrase also for a key that needs none.
+            // signd sends a passphrase even for a key that needs none.
             (None, false) => Passphrases::fresh(),
             (Some(old), false) => Ok(old),
             (old, true) => {
@@ -185,7 +188,7 @@ impl KeyInStaging<'_> {
         }
     }
 
-    /// Takes the revocation certificate along, or makes one.
+    /// Copies the revocation certificate, or makes one if there is none.
     fn stage_revocation(&self, phrase: &[u8]) -> Result<()> {
         let fingerprint = &self.candidate.fingerprint;
         let (home, scratch) = (self.staged.path(), self.staged.scratch());
@@ -196,7 +199,7 @@ impl KeyInStaging<'_> {
             None => {
                 let (gpg, deadline) = (&self.store.gpg, self.deadline);
                 let armored = gpg.make_revocation(home, phrase, fingerprint, scratch, deadline)?;
-                // As gpg writes them: the colon keeps it from being imported by mistake.
+                // The format is that of gpg: the colon keeps the certificate from being imported by mistake.
                 let head = b"Revocation certificate. To use it, remove the colon below.\n\n:";
                 [&head[..], &armored].concat().into()
             }
@@ -205,7 +208,8 @@ impl KeyInStaging<'_> {
     }
 }
 
-/// Copies a secret key into a home of staging; `None` when there is none.
+/// Copies a secret key into a home in staging and returns its content. Returns `None` if the source does not
+/// have it.
 pub fn write_secret_key(
     source: &ImportSource,
     candidate: &Candidate,
@@ -213,13 +217,13 @@ pub fn write_secret_key(
 ) -> Result<Option<Zeroizing<Vec<u8>>>> {
     let Some(secret) = source.secret_key(&candidate.keygrip)? else { return Ok(None) };
     let directory = home.join(SECRET_KEYS);
-    // gpg may have made it.
+    // gpg may have made the directory already.
     ensure_directory(&directory).map_err(Error::at("making", &directory))?;
     write(&directory.join(candidate.keygrip.file_name()), &secret)?;
     Ok(Some(secret))
 }
 
-/// Writes a file of staging.
+/// Writes a file in staging.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).map_err(Error::at("writing", path))
 }

@@ -1,5 +1,5 @@
-//! The GnuPG home keys are imported from, and the phrases that belong to them. Only read: gpg gets the
-//! keyring by its name and a home of staging, and nothing is ever written here.
+//! The GnuPG home that keys are imported from, and the phrases that belong to them. The source is only read:
+//! gpg gets the name of the keyring and a home in staging, and nothing is ever written here.
 
 use std::ffi::OsString;
 use std::fs;
@@ -18,41 +18,43 @@ use crate::layout::{OLD_SERVICE, REVOCATIONS, SECRET_KEYS, TRASH, revocation_fil
 use crate::remedy;
 use crate::secrets::passphrase::{Phrase, first_line};
 
-/// Where GnuPG 1.4 and 2.0 kept secret keys.
+/// The file in which GnuPG 1.4 and 2.0 kept secret keys.
 pub const SECRING: &str = "secring.gpg";
-/// Where keyboxd of GnuPG 2.4 keeps certificates.
+/// The database in which keyboxd of GnuPG 2.4 keeps certificates.
 pub const DATABASE: &str = "public-keys.d/pubring.db";
 
-/// Longer than any secret key, revocation certificate or phrase file.
+/// The size limit in bytes, larger than any secret key, revocation certificate or phrase file.
 const FILE_MAX: u64 = 64 * 1024;
-/// The longest passphrase gpg takes.
+/// The length in bytes of the longest passphrase that gpg accepts.
 const PHRASE_MAX: usize = 255;
 
-/// A shared home and its phrases.
+/// A shared GnuPG home and its phrases.
 #[derive(Debug)]
 pub struct ImportSource {
     home: PathBuf,
-    /// Where gpg finds certificates; none where only keys are that are not read.
+    /// The keyring that gpg would use. `None` if the home holds keys only in forms that the import does not
+    /// read.
     pubring: Option<PathBuf>,
     phrases: Option<PathBuf>,
-    /// Whether links among the phrases were made by an import, and lead to the new passphrases.
+    /// Whether the source is in the state directory itself. Links into `keys/` there were made by an import.
     in_place: bool,
 }
 
 impl ImportSource {
-    /// The home and the phrases of the old service in the state directory itself.
+    /// Opens the home and the phrases of the old service in the state directory itself.
     pub(crate) fn in_place(home: PathBuf, phrases: PathBuf) -> Result<Self> {
         let pubring = pubring(&home)?;
         let phrases = Some(phrases).filter(|path| path.is_dir());
         Ok(Self { home, pubring, phrases, in_place: true })
     }
 
-    /// Looks whether all of it can be read, and is not of the state directory `state` itself.
+    /// Opens a home and a directory of phrases. Fails if they cannot be read, or are inside the state directory
+    /// `state`. Only an entry of the old service in the trash is allowed there.
     pub fn open(home: &Path, phrases: Option<&Path>, state: &Path) -> Result<Self> {
         let home = directory("--from", home, state)?;
         let phrases = phrases.map(|path| directory("--phrases", path, state)).transpose()?;
         let pubring = pubring(&home)?;
-        // A keyring that has never held a secret key has no such directory.
+        // A GnuPG home that has never held a secret key lacks this directory.
         let secret_keys = home.join(SECRET_KEYS);
         if_there(fs::read_dir(&secret_keys)).map_err(|e| unreadable(&secret_keys, e))?;
         Ok(Self { home, pubring, phrases, in_place: false })
@@ -63,42 +65,42 @@ impl ImportSource {
         &self.home
     }
 
-    /// The directory of phrases, if one was named.
+    /// The directory of phrases, if there is one.
     pub fn phrases(&self) -> Option<&Path> {
         self.phrases.as_deref()
     }
 
-    /// A file of the home.
+    /// Returns the path of a file in the home.
     pub fn path(&self, name: &str) -> PathBuf {
         self.home.join(name)
     }
 
-    /// The public keyring, if there is one that gpg would use.
+    /// The public keyring that gpg would use, if there is one.
     pub fn pubring(&self) -> Option<&Path> {
         self.pubring.as_deref()
     }
 
-    /// Where phrases are, in words.
+    /// The name of the place of phrases, for messages.
     pub fn phrases_name(&self) -> &'static str {
         if self.in_place { "phrases/" } else { "--phrases" }
     }
 
-    /// Whether the old service signed for this identity until now, as far as its phrase tells: in its own
-    /// layout each key has one.
+    /// Whether the old service signed for this identity until now, judging by the phrase: in its own layout
+    /// every key has one.
     pub fn has_signed_for(&self, name_email: &NameEmail) -> bool {
         let path = self.phrases.as_ref().map(|phrases| phrases.join(name_email.as_str()));
         let is_file = |path: PathBuf| path.is_file() && !is_link_of_import(&path);
         self.in_place && path.is_some_and(is_file)
     }
 
-    /// The names of the secret keys, but for the links that an import has made.
+    /// Returns the keygrips of the secret keys, without those whose file is a link that an import has made.
     pub fn secret_keys(&self) -> Result<Vec<Keygrip>> {
         let mut found = secret_keys(&self.home)?;
         found.retain(|keygrip| !is_link_of_import(&self.secret_key_file(keygrip)));
         Ok(found)
     }
 
-    /// Whether there is a file with this secret key.
+    /// Whether the file of this secret key exists.
     pub fn has_secret_key(&self, keygrip: &Keygrip) -> bool {
         self.secret_key_file(keygrip).is_file()
     }
@@ -107,7 +109,7 @@ impl ImportSource {
         self.home.join(SECRET_KEYS).join(keygrip.file_name())
     }
 
-    /// Keyrings that `gpg.conf` names: the import reads only the one in the home.
+    /// Returns the keyrings that `gpg.conf` names. The import does not read them, only the keyring in the home.
     pub fn named_keyrings(&self) -> Vec<PathBuf> {
         let Ok(Some(text)) = read(&self.home.join("gpg.conf")) else { return Vec::new() };
         let text = String::from_utf8_lossy(&text);
@@ -123,7 +125,7 @@ impl ImportSource {
         named.collect()
     }
 
-    /// The names in the directory of phrases, sorted.
+    /// Returns the names in the directory of phrases, sorted.
     pub fn phrase_names(&self) -> Result<Vec<OsString>> {
         let Some(phrases) = &self.phrases else { return Ok(Vec::new()) };
         let names = fs::read_dir(phrases).and_then(|entries| {
@@ -136,19 +138,21 @@ impl ImportSource {
         Ok(names)
     }
 
-    /// The file of a secret key; `None` when it is not there.
+    /// Reads the file of a secret key. Returns `None` if it does not exist.
     pub fn secret_key(&self, keygrip: &Keygrip) -> Result<Option<Zeroizing<Vec<u8>>>> {
         read(&self.secret_key_file(keygrip))
     }
 
-    /// The revocation certificate made with a key; `None` when there is none.
+    /// Reads the revocation certificate that gpg made with a key. Returns `None` if there is no file with an
+    /// armored one.
     pub fn revocation(&self, fingerprint: &Fingerprint) -> Result<Option<Zeroizing<Vec<u8>>>> {
         let found = read(&self.home.join(REVOCATIONS).join(revocation_file(fingerprint)))?;
         let armor = b"-----BEGIN PGP PUBLIC KEY BLOCK-----";
         Ok(found.filter(|text| text.windows(armor.len()).any(|bytes| bytes == armor)))
     }
 
-    /// The first line of the phrase file of an identity; `None` when there is none, or it is empty.
+    /// Reads the first line of the phrase file of an identity. Returns `None` if there is no such file, or the
+    /// line is empty.
     pub fn phrase(&self, name_email: &NameEmail) -> Result<Option<Phrase>> {
         let Some(phrases) = &self.phrases else { return Ok(None) };
         let path = phrases.join(name_email.as_str());
@@ -165,7 +169,7 @@ impl ImportSource {
     }
 }
 
-/// A directory as an option names it, which must not be one of this state.
+/// Resolves the directory that a command line option names. It must not be one of this state.
 fn directory(option: &str, path: &Path, state: &Path) -> Result<PathBuf> {
     let path = match path.canonicalize() {
         Ok(path) if path.is_dir() => path,
@@ -190,20 +194,21 @@ fn directory(option: &str, path: &Path, state: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Whether a link leads into the `keys/` of a state: an import has put it in the place of a file.
+/// Whether a link leads into the `keys/` of a state, so that an import has put it in the place of a file.
 fn is_link_of_import(path: &Path) -> bool {
     let target = std::fs::read_link(path).unwrap_or_default();
     target.starts_with("../keys") || target.starts_with("../../keys")
 }
 
-/// Whether a directory is among those of the old service that are kept in the trash.
+/// Whether a directory belongs to an old service whose directories are kept in the trash.
 fn is_kept(path: &Path, state: &Path) -> bool {
     let entry = path.strip_prefix(state.join(TRASH)).ok().and_then(|path| path.iter().next());
     entry.is_some_and(|entry| entry.to_string_lossy().ends_with(OLD_SERVICE))
 }
 
-/// The keyring gpg would use: `pubring.gpg` only where `pubring.kbx` was never used for OpenPGP.
-/// One that is missing is an error here, because gpg would make it.
+/// Returns the keyring that gpg would use: `pubring.gpg` if there is no `pubring.kbx`, or if that one was never
+/// used for OpenPGP. Returns `None` if there is no keyring but keys in another form. Fails if there are no keys
+/// at all, as gpg would then make a keyring.
 fn pubring(home: &Path) -> Result<Option<PathBuf>> {
     let [keybox, old] = ["pubring.kbx", "pubring.gpg"].map(|name| home.join(name));
     let head = |path: &Path| read_most(path, 32);
@@ -219,18 +224,18 @@ fn pubring(home: &Path) -> Result<Option<PathBuf>> {
     }
 }
 
-/// Whether there are keys in a form that is not read.
+/// Whether the home holds keys in a form that the import does not read.
 fn holds_other_keys(home: &Path) -> Result<bool> {
     let forms = [SECRING, DATABASE].map(|name| home.join(name));
     Ok(forms.iter().any(|path| is_filled(path)) || !secret_keys(home)?.is_empty())
 }
 
-/// Whether a regular file is there with something in it.
+/// Whether `path` is a regular file and not empty.
 pub fn is_filled(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0)
 }
 
-/// Reads a file; `None` when there is nothing.
+/// Reads a file. Returns `None` if it does not exist.
 fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>> {
     match read_most(path, FILE_MAX + 1)? {
         Some(bytes) if bytes.len() as u64 > FILE_MAX => {
@@ -240,7 +245,7 @@ fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>> {
     }
 }
 
-/// Reads the first `most` bytes of a file, which may be a link; `None` when there is nothing.
+/// Reads the first `most` bytes of a file, following links. Returns `None` if it does not exist.
 fn read_most(path: &Path, most: u64) -> Result<Option<Zeroizing<Vec<u8>>>> {
     let reading = |e| unreadable(path, e);
     match open_regular(path, Symlinks::Followed) {

@@ -1,7 +1,7 @@
-//! Finds what the source keeps in a form that the import does not read, so that none of it is passed over
-//! in silence: secret keys of GnuPG 1.4 and 2.0, secret keys whose certificate is in another keyring or in
-//! none, the database of keyboxd. Changes nothing; says with which commands a copy becomes a home that can
-//! be imported whole.
+//! Finds keys that the source keeps in a form that the import does not read, so that none is passed over in
+//! silence. These are secret keys of GnuPG 1.4 and 2.0, secret keys whose certificate is in another keyring or
+//! in none, and the database of keyboxd. Changes nothing, but provides the commands that turn a copy of the
+//! source into a home that can be imported whole.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
@@ -18,7 +18,7 @@ use crate::transfer::import::candidate::Assessed;
 use crate::transfer::import::source::{DATABASE, ImportSource, SECRING, is_filled};
 use crate::transfer::report::{ImportReport, Loss, Unread, UnreadKey};
 
-/// Keyrings that gpg leaves alone beside the one it uses, or that another program reads.
+/// Keyrings that gpg ignores beside the one that it uses, or that another program reads.
 const OTHER_KEYRINGS: [&str; 6] = [
     "pubring.gpg",
     "pubring.kbx",
@@ -28,12 +28,13 @@ const OTHER_KEYRINGS: [&str; 6] = [
     "trustedkeys.gpg",
 ];
 
-/// Keys of one file, by the names of their secret keys.
+/// The keys of one file, by keygrip.
 type Found = BTreeMap<Keygrip, UnreadKey>;
 
 impl Store {
-    /// What of `source` is not read, and a reason for every certificate in `assessed` whose secret key is
-    /// among it. `known` are all keys of the keyring that is read.
+    /// Returns the files of `source` with keys that the import does not read. If the secret key of a
+    /// certificate in `assessed` is in such a file, that becomes the reason why the certificate is left out.
+    /// `known` are the keygrips of all keys in the keyring that the import reads.
     pub(crate) fn find_unread(
         &self,
         source: &ImportSource,
@@ -83,8 +84,8 @@ impl Store {
     }
 }
 
-/// The keys of a file, as `list` reads it, whose secret keys are wanted; and what gpg said if it is no such file,
-/// or half of one.
+/// Returns the keys that `list` finds in a file and `is_wanted` selects. Also returns gpg's error if it could
+/// not read the whole file.
 fn find(
     is_wanted: impl Fn(&Keygrip) -> bool,
     list: impl FnOnce(&mut dyn FnMut(Certificate)) -> gpg::Result<()>,
@@ -103,8 +104,8 @@ fn find(
 }
 
 impl ImportReport {
-    /// The command that makes all that was not read readable, in a copy of the home that is beside it, with the
-    /// path of the copy; `None` when there is nothing a command could do.
+    /// Returns a command that copies the home and makes all keys in the copy readable, and the path of the
+    /// copy, which is beside the home. Returns `None` if no command can help.
     pub fn way_out(&self, home: &Path) -> Option<(String, PathBuf)> {
         let mut name = home.file_name().unwrap_or(OsStr::new("gnupg")).to_owned();
         name.push(".readable");
@@ -121,13 +122,13 @@ impl ImportReport {
     }
 }
 
-/// The keyrings that gpg does not use in the source.
+/// Returns the keyrings of the source that gpg does not use.
 fn other_keyrings(source: &ImportSource) -> Vec<PathBuf> {
     let all = OTHER_KEYRINGS.iter().map(|name| source.path(name)).chain(source.named_keyrings());
     all.filter(|path| Some(path.as_path()) != source.pubring() && is_filled(path)).collect()
 }
 
-/// The secret keys of a `secring.gpg` that are nowhere else.
+/// Describes the secret keys of a `secring.gpg` that are nowhere else.
 fn in_secring(file: PathBuf, found: Found, error: Option<gpg::Error>) -> Option<Unread> {
     let what = match error {
         Some(e) => format!("cannot be read ({e})"),
@@ -144,7 +145,7 @@ fn in_secring(file: PathBuf, found: Found, error: Option<gpg::Error>) -> Option<
     })
 }
 
-/// The certificates in another keyring than the one that gpg uses.
+/// Describes the certificates in a keyring that gpg does not use.
 fn in_other_keyring(source: &ImportSource, file: PathBuf, found: Found) -> Option<Unread> {
     let keyring = match file.strip_prefix(source.home()) {
         Ok(name) => format!("{{COPY}}/{}", quote_path(name)),
@@ -195,7 +196,7 @@ fn without_certificate(source: &ImportSource, orphans: BTreeSet<Keygrip>) -> Opt
     })
 }
 
-/// The command that has gpg import a file into the copy.
+/// Returns the command that imports a file into the copy.
 fn import_into_copy(file: &str) -> String {
     format!("gpg --batch --no-options --homedir {{COPY}} --import {file}")
 }

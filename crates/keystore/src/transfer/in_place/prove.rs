@@ -1,5 +1,5 @@
-//! Proves that what was taken over signs as the old keys did: a signature of each key, made through the
-//! links that obs-signd will use and verified with the certificates of the old keyring.
+//! Proves that the imported keys sign as the old keys did. Each key signs through the links that obs-signd will
+//! use, and the signature is verified with the certificates of the old keyring.
 
 use std::time::Instant;
 
@@ -15,7 +15,8 @@ use crate::transfer::report::NamedKey;
 use crate::transfer::try_keys::try_keys;
 
 impl Store {
-    /// Tries every key of `moved`; returns why each that failed did, in the order of `moved`.
+    /// Tries every key of `moved`. Returns the reason for each that failed, and `None` for the others, in the
+    /// order of `moved`.
     pub(crate) fn prove(
         &self,
         source: &ImportSource,
@@ -42,7 +43,7 @@ impl Store {
         let phrase = self.passphrases.read(&self.homes.path(name_email), &record.keygrip)?;
         let files = [&self.homes.pubring(name_email), self.signd.secret_keys()];
         let key = KeyRecord { fingerprint: fingerprint.clone(), ..record };
-        // The copy is made through the link that signd will use.
+        // The secret key is copied through the link that signd will use.
         let deadline = Instant::now() + KEY_TIME;
         try_copy(&self.gpg, &self.staging, files, &phrase, &key, Some(old), deadline)
     }

@@ -1,5 +1,5 @@
-//! The moment at which the new directories take the place of the old service's. Signatures that are being made
-//! then may fail, as they do when signd is restarted; no state is left without a directory.
+//! Exchanges the directories of the old service with the new ones. Signatures that are being made at that
+//! moment may fail, as they do when signd is restarted. The state is never left without a directory.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::files::durable;
 use crate::state::elsewhere;
 
-/// Lets two directories change places, durably. `target` need not exist.
+/// Exchanges two directories, durably. `target` need not exist.
 pub fn swap(fresh: &Path, target: &Path) -> Result<()> {
     let failed = |e: io::Error| {
         let hint = match e.raw_os_error() {
@@ -34,7 +34,7 @@ pub fn swap(fresh: &Path, target: &Path) -> Result<()> {
                 finish_swap(fresh, target, &old)?;
             }
             Err(errno) => {
-                // It was mounted a moment ago.
+                // The old directory may have become a mount point since it was checked.
                 elsewhere::check_mount(target)?;
                 return Err(failed(errno.into()));
             }
@@ -46,13 +46,15 @@ pub fn swap(fresh: &Path, target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The steps of an exchange after the old directory was moved to `old`. Each may have been done.
+/// Carries out the steps of an exchange that follow after the old directory was moved to `old`. Any of them may
+/// have been done already.
 pub fn finish_swap(fresh: &Path, target: &Path, old: &Path) -> Result<()> {
     let failed = |e| Error::io(format!("putting {} in place", target.display()), e);
     if fs::symlink_metadata(target).is_err() {
         durable::rename(fresh, target).map_err(failed)?;
     }
-    // Another process made one in its place meanwhile. It holds links, which are made again.
+    // Another process has made a directory at `target` in the meantime. It holds only links, which are made
+    // again.
     if fs::symlink_metadata(fresh).is_ok() {
         let unused = fresh.with_extension(format!("unused-{:08x}", rand::random::<u32>()));
         durable::rename(fresh, &unused).map_err(failed)?;
@@ -75,7 +77,8 @@ mod tests {
         let root = scratch.path();
         let (fresh, target) = (root.join("importing/gnupg"), root.join("gnupg"));
         let old = old_name(&fresh);
-        // What is there when it goes on: the old directory in its place, aside, or aside and another one made.
+        // The directories that exist when the exchange goes on: the old one is in place, or is set aside, or is
+        // set aside and another process has made a new one.
         for there in
             [&[&target, &fresh][..], &[&old, &fresh], &[&old, &target], &[&old, &fresh, &target]]
         {
