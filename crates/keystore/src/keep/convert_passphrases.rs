@@ -80,9 +80,10 @@ impl Store {
     }
 
     /// Gives every passphrase the form `to`, including those that are made in the meantime. A passphrase that
-    /// fails is logged and counted. The call itself fails if a setting is wrong, the disk is full, other work
-    /// does not end in time, a directory cannot be read, or the marker cannot be written. It can then be
-    /// repeated.
+    /// fails is logged and counted.
+    ///
+    /// The call itself fails if a setting is wrong, the disk is full, a directory or the marker cannot be
+    /// accessed, or other work does not end in time. It can then be repeated.
     pub fn convert(&self, to: Form, jobs: usize, talk: &Talk) -> Result<Conversion> {
         let keys = self.homes.directory();
         let in_use = || Error::busy("another process seals or unseals this state");

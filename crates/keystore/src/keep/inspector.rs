@@ -1,5 +1,5 @@
 //! What `check` does with the keys: it inspects everything in the state, and repairs what can be repaired.
-//! Unlike [`crate::Store`], opening an [`Inspector`] neither makes nor clears anything.
+//! Opening an [`Inspector`], unlike a [`crate::Store`], neither makes nor clears anything.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -269,7 +269,7 @@ impl Inspector {
         self.0.signd.has_marker()
     }
 
-    /// Returns files in that agent's home that copr-keygen did not write and that affect signing; see
+    /// Returns files in that agent's home that keep signd from signing or change what it signs; see
     /// `SigndView::misleading_files`.
     pub fn misleading_files(&self) -> Vec<(PathBuf, &'static str)> {
         self.0.signd.misleading_files()

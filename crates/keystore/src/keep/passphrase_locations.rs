@@ -14,7 +14,7 @@ use crate::secrets::passphrase::{Form, form_in};
 
 /// A home with a passphrase, and the directory whose lock keeps other processes from moving the home.
 pub struct PassphraseLocation {
-    /// The home.
+    /// The path of the home.
     pub home: PathBuf,
     /// The directory to lock. A home of the pool has none: it is claimed by a rename, not by a lock.
     pub lock: Option<PathBuf>,

@@ -63,7 +63,7 @@ impl KnownPhrases {
         Ok(())
     }
 
-    /// Whether the file need not be searched: it is the passphrase file of a home, or has the name of a file
+    /// Whether the file need not be searched. It is the passphrase file of a home, or has the name of a file
     /// that every home holds.
     fn is_ours(&self, path: &Path) -> bool {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();

@@ -64,7 +64,7 @@ impl Followed {
     }
 
     /// Whether this record is from another etcd cluster, or from a time before a snapshot of this one was
-    /// restored: it knows of a higher revision, or a larger difference, than etcd has now.
+    /// restored. Then the record has another source, a higher revision or a larger lead than etcd has now.
     pub fn is_ahead_of(&self, now: &Moment) -> bool {
         now.source != self.source || now.revision < self.revision || now.lead.1 < self.lead
     }

@@ -130,8 +130,8 @@ impl Shared {
     }
 }
 
-/// Whether the files would allow somebody without the passphrase key to sign: the passphrase is not sealed, or
-/// a secret key is not protected by a passphrase.
+/// Whether the files would allow somebody without the passphrase key to sign. They do if the passphrase is not
+/// sealed, or a secret key is not protected by a passphrase.
 fn can_sign(files: &HomeFiles) -> bool {
     !is_sealed(files.passphrase())
         || files.protections().any(|found| found != Some(Protection::Passphrase))

@@ -1,4 +1,4 @@
-//! Takes over the layout of the old service in the state directory itself, where the old `gnupg/` and
+//! Takes over the layout of the old service in the state directory itself. There the old `gnupg/` and
 //! `phrases/` stand in the place of the new ones.
 //!
 //! Everything is made in `importing/`, beside the old directories, while the old service goes on signing. Once
@@ -99,8 +99,8 @@ impl OldLayout {
     /// Imports the keys and puts the new directories in place. Returns the report, and where the old
     /// directories are now.
     ///
-    /// If a key that signed until now cannot be taken over, nothing is put in place unless `leave_out` is set.
-    /// Then the report holds [`Error::Partly`], and the old service goes on signing.
+    /// If a key that signed until now cannot be taken over and `leave_out` is not set, nothing is put in place.
+    /// The report then holds [`Error::Partly`], and the old service goes on signing.
     pub fn import(
         &self,
         gpg: Gpg,

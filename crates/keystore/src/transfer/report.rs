@@ -94,7 +94,7 @@ pub struct ImportReport {
     pub keyless: Vec<Keyless>,
     /// Names of phrase files that cannot be names of an identity.
     pub strange_phrases: Vec<String>,
-    /// Files of the source that hold keys and were not read.
+    /// Files of the source that hold keys and were not imported.
     pub unread: Vec<Unread>,
     /// The error that ended the import early. The keys that were still to come are in none of the lists.
     #[serde(skip)]

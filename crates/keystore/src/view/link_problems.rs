@@ -215,8 +215,8 @@ impl Links<'_> {
         Some(LinkProblem { path, fault, directory, owner })
     }
 
-    /// Whether an entry without a whole home is still needed: its key is being made, was made since the homes
-    /// were examined, or has a damaged home that may be restored.
+    /// Whether an entry without a whole home is still needed. Its key may be in the making, may have been made
+    /// since the homes were examined, or may have a damaged home that can be restored.
     fn will_be_needed(&self, directory: SigndDirectory, link: &Path, target: &Path) -> bool {
         let Some(name) = link.file_name() else { return false };
         if directory == SigndDirectory::Phrases {

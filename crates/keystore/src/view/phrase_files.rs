@@ -43,7 +43,7 @@ const FRESH_DIGITS: usize = 16;
 /// The message about a directory on a disk.
 const ON_A_DISK: &str = "is not on a tmpfs, so passphrases would get to a disk";
 
-/// `phrases_dir`.
+/// The phrase files in `phrases_dir`.
 #[derive(Clone, Debug)]
 pub struct PhraseFiles {
     directory: PathBuf,
@@ -62,8 +62,8 @@ impl PhraseFiles {
         &self.directory
     }
 
-    /// Makes the directory if its parent exists, and claims it. Fails if passphrases must not be written to it:
-    /// others than the owner can access it, or it is on a disk while passphrases are sealed.
+    /// Makes the directory if its parent exists, and claims it. Fails if others than the owner can access the
+    /// directory, if it is on a disk while passphrases are sealed, or if it is not free to be claimed.
     pub fn prepare(&self) -> Result<()> {
         let wrong = |why: String| Err(self.wrong(why));
         let keys = self.homes.directory();
@@ -124,8 +124,8 @@ impl PhraseFiles {
         Ok(names.into_iter().find(|name| !is_no_user(&name.to_string_lossy())).map(PathBuf::from))
     }
 
-    /// Whether `.state` names this state. Fails if it names another one: a copy of the state, opened from a
-    /// backup for a trial, would otherwise take away the phrases that signd signs with.
+    /// Whether `.state` names this state. Fails if it names another one. Otherwise a copy of the state, opened
+    /// from a backup for a trial, would take away the phrases that signd signs with.
     fn names_this_state(&self) -> Result<bool> {
         let file = self.directory.join(OWNER);
         let found = if_there(fs::read(&file))
@@ -238,7 +238,7 @@ impl PhraseFiles {
             durable::rename(&fresh, &self.directory.join(name))
         });
         written.inspect_err(|_| {
-            let _ = fs::remove_file(&fresh); // what matters is why it was not written
+            let _ = fs::remove_file(&fresh); // the error of the write is the one to report
         })
     }
 

@@ -55,8 +55,8 @@ impl SigndView {
         Self { files, passphrases: Some(passphrases.clone()), ..Self::new(root) }
     }
 
-    /// Returns this view with other directories, for work beside the directories of the old service: the
-    /// agent's home is in `directory`, and the links to passphrases are in `phrases`.
+    /// Returns this view with other directories, for work beside those of the old service. The agent's home is
+    /// in `directory`, and the links to passphrases are in `phrases`.
     pub fn beside(self, directory: &Path, phrases: PathBuf) -> Self {
         Self { phrases, files: self.files, passphrases: self.passphrases, ..Self::new(directory) }
     }
@@ -232,8 +232,8 @@ impl SigndView {
         slot.fill()
     }
 
-    /// Fails if signd cannot be given this key: a file that must be kept stands in place of a link, or the
-    /// secret key belongs to another identity. Called before a key is published.
+    /// Fails if signd cannot be given this key. Either a file that must be kept stands in place of a link, or
+    /// the secret key belongs to another identity. Called before a key is published.
     pub fn check_is_free(&self, name_email: &NameEmail, keygrip: &Keygrip) -> Result<()> {
         self.check_phrase_is_free(name_email)?;
         let slot = self.secret_key_slot(name_email, keygrip);

@@ -75,8 +75,8 @@ pub fn read(mut input: impl Read, take: impl FnMut(Piece) -> Result<()>) -> Resu
     }
     match reader.header {
         Some(header) if is_whole => {
-            // Read to the end of the pipe, so that the program at its other end does not fail with EPIPE, and
-            // can report a damaged message.
+            // Read to the end of the pipe. Then the program at its other end does not fail with EPIPE, and can
+            // report a damaged message.
             io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(reading)?;
             Ok(header)
         }

@@ -139,8 +139,8 @@ fn identity(user_ids: &[String]) -> std::result::Result<NameEmail, String> {
 }
 
 /// Returns the candidates under whose name gpg finds an earlier candidate, so that obs-signd got the wrong key.
-/// gpg matches a user such as `copr#foo@host` with any part of a user ID, thus also with the end of
-/// `@copr#foo@host`. If the user begins with "@", gpg looks for the part behind it. It ignores case.
+/// gpg finds a user such as `copr#foo@host` in any part of a user ID, thus also at the end of `@copr#foo@host`.
+/// If the user begins with "@", gpg looks for the part behind it. It ignores case.
 pub fn shadowed(assessed: &[Assessed]) -> Vec<Shadowed> {
     let names = || assessed.iter().flatten().map(|candidate| &candidate.name_email);
     let lower = |name_email: &NameEmail| name_email.as_str().to_ascii_lowercase();

@@ -48,8 +48,8 @@ impl Store {
         Ok(())
     }
 
-    /// Asks gpg which key it signs with, in the way in which obs-signd asks it, in a keyring that holds the
-    /// keys in their old order. If all of them have expired, determines the key that gpg used last.
+    /// Asks gpg which key it signs with, as obs-signd does, in a keyring that holds the keys in their old
+    /// order. If all of them have expired, determines the key that gpg used last.
     fn choose(&self, source: &ImportSource, rivals: &[Rival]) -> Result<Fingerprint> {
         let deadline = Instant::now() + KEY_TIME;
         let staged = self.staging.create()?;

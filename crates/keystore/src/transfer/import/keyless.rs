@@ -1,6 +1,6 @@
-//! Finds phrases without a key of exactly the same name. gpg matches a user with any part of a user ID and
-//! ignores case, so the old service had only one key for two such projects. From now on each gets a key of its
-//! own, and the operator must know with which key the packages of both are signed.
+//! Finds phrases without a key of exactly the same name. gpg finds a user in any part of a user ID and ignores
+//! case. So the old service had only one key for two such projects. From now on each gets a key of its own, and
+//! the operator must know with which key the packages of both are signed.
 
 use std::collections::HashSet;
 use std::time::Instant;

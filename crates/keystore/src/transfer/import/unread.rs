@@ -104,8 +104,8 @@ fn find(
 }
 
 impl ImportReport {
-    /// Returns a command that copies the home and makes all keys in the copy readable, and the path of the
-    /// copy, which is beside the home. Returns `None` if no command can help.
+    /// Returns a command that copies the home and makes all keys in the copy readable. Also returns the path of
+    /// the copy, which is beside the home. Returns `None` if no command can help.
     pub fn way_out(&self, home: &Path) -> Option<(String, PathBuf)> {
         let mut name = home.file_name().unwrap_or(OsStr::new("gnupg")).to_owned();
         name.push(".readable");

@@ -1,5 +1,6 @@
 //! Exchanges the directories of the old service with the new ones. Signatures that are being made at that
-//! moment may fail, as they do when signd is restarted. The state is never left without a directory.
+//! moment may fail, as they do when signd is restarted. Where the file system cannot exchange directories in
+//! one step, one is missing for a moment. If the import is killed then, the next one finishes the exchange.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -77,8 +78,8 @@ mod tests {
         let root = scratch.path();
         let (fresh, target) = (root.join("importing/gnupg"), root.join("gnupg"));
         let old = old_name(&fresh);
-        // The directories that exist when the exchange goes on: the old one is in place, or is set aside, or is
-        // set aside and another process has made a new one.
+        // The directories that exist when the exchange goes on. The old one is in place or set aside. If it is
+        // set aside, another process may have made a new one.
         for there in
             [&[&target, &fresh][..], &[&old, &fresh], &[&old, &target], &[&old, &fresh, &target]]
         {
