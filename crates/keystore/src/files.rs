@@ -1,4 +1,4 @@
-//! Files: read without being led astray, written so that they survive a crash, locked, removed.
+//! File operations: reading that is not led astray, writing that survives a crash, locking and removing.
 
 pub(crate) mod durable;
 pub(crate) mod lock;
@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use crate::error::{Error, Result};
 use crate::layout::DIRECTORY_MODE;
 
-/// Tells one file or directory from every other one, as long as it exists.
+/// Identifies a file or directory as long as it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileId {
     device: u64,
@@ -27,7 +27,7 @@ impl From<&Metadata> for FileId {
     }
 }
 
-/// Tells one content of a file from its successors: each of them is a new file, or has another length or time.
+/// Identifies one version of a file's content. A later version is a new file, or has another length or time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileVersion {
     id: FileId,
@@ -37,19 +37,19 @@ pub struct FileVersion {
 }
 
 impl FileVersion {
-    /// The version of the file that was looked at.
+    /// Returns the version of the file with the metadata `found`.
     pub fn of(found: &Metadata) -> io::Result<Self> {
         Ok(Self { id: found.into(), length: found.len(), modified: found.modified()? })
     }
 }
 
-/// Whether an error says that a file or directory is not there, as opposed to all that may keep us from
-/// telling.
+/// Whether an error says that a file or directory does not exist. With any other error, it is not known
+/// whether it does.
 pub fn is_missing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR))
 }
 
-/// `None` when the error says that the file is not there.
+/// Turns the error that a file does not exist into `None`.
 pub fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
     match found {
         Err(e) if is_missing(&e) => Ok(None),
@@ -57,29 +57,30 @@ pub fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// What is at `path`, links not followed; `None` when nothing is.
+/// Returns the metadata of what is at `path`, without following links; `None` if nothing is there.
 pub fn look(path: &Path) -> Result<Option<Metadata>> {
     if_there(fs::symlink_metadata(path)).map_err(Error::at("looking at", path))
 }
 
-/// Whether there is something at `path`. That it cannot be told is an error.
+/// Whether there is something at `path`. Fails if that cannot be known.
 pub fn is_there(path: &Path) -> Result<bool> {
     Ok(look(path)?.is_some())
 }
 
-/// The paths of all that is in a directory. Half of them are an error.
+/// Returns the paths of all entries of a directory. Fails rather than return only some of them.
 pub fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     let reading = Error::at("reading", directory);
     let entries = fs::read_dir(directory).map_err(reading)?;
     entries.map(|entry| entry.map(|entry| entry.path()).map_err(reading)).collect()
 }
 
-/// As [`entries`]; none where there is no directory.
+/// Returns the paths as [`entries`] does; no paths if there is no directory.
 pub fn entries_if_there(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(names_in(directory)?.into_iter().map(|name| directory.join(name)).collect())
 }
 
-/// The names in a directory, none where there is no directory. Half of them are an error.
+/// Returns the names in a directory; no names if there is no directory. Fails rather than return
+/// only some of them.
 pub fn names_in(directory: &Path) -> Result<Vec<OsString>> {
     let reading = Error::at("reading", directory);
     match if_there(fs::read_dir(directory)).map_err(reading)? {
@@ -90,12 +91,12 @@ pub fn names_in(directory: &Path) -> Result<Vec<OsString>> {
     }
 }
 
-/// Makes a directory for its owner only.
+/// Creates a directory that only its owner can access.
 pub fn make_directory(path: &Path) -> Result<()> {
     DirBuilder::new().mode(DIRECTORY_MODE).create(path).map_err(Error::at("making", path))
 }
 
-/// As [`make_directory`], unless something is there already.
+/// Creates a directory as [`make_directory`] does, unless something is there already.
 pub fn ensure_directory(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -103,12 +104,12 @@ pub fn ensure_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a file or a link, if it is there.
+/// Removes a file or a link, if it exists.
 pub fn remove_file(path: &Path) -> Result<()> {
     if_there(fs::remove_file(path)).map(drop).map_err(Error::at("removing", path))
 }
 
-/// Removes a link to nothing.
+/// Removes a symbolic link that leads to nothing. Leaves anything else alone, and logs a failure.
 pub fn remove_dangling(link: &Path) {
     let is_link = fs::symlink_metadata(link).is_ok_and(|found| found.is_symlink());
     if is_link && fs::metadata(link).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
@@ -118,8 +119,8 @@ pub fn remove_dangling(link: &Path) {
     }
 }
 
-/// Removes a directory and all below it. A gpg-agent that is about to die may still write there,
-/// so a directory that was not empty after all is tried again.
+/// Removes a directory and everything below it. A gpg-agent that is about to die may still write there, so a
+/// failed removal is tried again.
 pub fn remove_tree(directory: &Path) -> Result<()> {
     let mut tries = 0;
     loop {

@@ -26,40 +26,40 @@ use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
 use crate::layout::{KEYS, PASSPHRASE, PUBRING};
 
-/// How often a home that has just changed is looked at again before it is called damaged,
+/// How often a home that has just changed is looked at again before it counts as damaged.
 const AGAIN: usize = 3;
-/// and after how long: the clock of the file system ticks meanwhile.
+/// The time between these looks, in which the clock of the file system ticks.
 const TICK: Duration = Duration::from_millis(10);
 
-/// `keys/`: all published homes.
+/// The directory `keys/`, which holds all published homes.
 #[derive(Clone, Debug)]
 pub struct Homes {
     directory: PathBuf,
 }
 
 impl Homes {
-    /// The homes of the state directory `root`.
+    /// Returns the homes of the state directory `root`.
     pub fn new(root: &Path) -> Self {
         Self { directory: root.join(KEYS) }
     }
 
-    /// The directory the homes are renamed into.
+    /// The directory that homes are renamed into.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Where the home of an identity is, or will be.
+    /// The path of an identity's home, whether or not there is one.
     pub fn path(&self, name_email: &NameEmail) -> PathBuf {
         self.directory.join(name_email.as_str())
     }
 
-    /// Where the public keyring of an identity is.
+    /// The path of an identity's public keyring.
     pub fn pubring(&self, name_email: &NameEmail) -> PathBuf {
         self.path(name_email).join(PUBRING)
     }
 
-    /// Every identity that has a home, in the order of the file system. Names that no identity has
-    /// are passed over.
+    /// Returns every identity that has a home, in the order of the file system. Skips names that are
+    /// not identities.
     pub fn identities(&self) -> Result<impl Iterator<Item = Result<NameEmail>>> {
         let reading = Error::at("reading", &self.directory);
         let entries = fs::read_dir(&self.directory).map_err(reading)?;
@@ -69,8 +69,8 @@ impl Homes {
         }))
     }
 
-    /// The key whose fingerprint ends in `digits`. Looks at every key; a home that is damaged is an error
-    /// only when no other one holds it. [`Error::Arguments`] when two keys end in these digits.
+    /// Finds the key whose fingerprint ends in `digits`. Looks at every key. A damaged home is an error only
+    /// if no other home holds the key. Fails with [`Error::Arguments`] if two keys end in these digits.
     pub fn find_by_key_id(&self, digits: &str) -> Result<Option<(NameEmail, KeyRecord)>> {
         let mut found: Option<(NameEmail, KeyRecord)> = None;
         let mut damaged = None;
@@ -103,13 +103,14 @@ impl Homes {
         }
     }
 
-    /// The key of an identity, if there is one. A home that is not complete is an error: it may
-    /// hold the only copy of a key, so nothing is ever made in its place.
+    /// Returns the key of an identity, if there is one. An incomplete home is an error: it may hold the only
+    /// copy of a key, so nothing is ever made in its place.
     pub fn find(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
         self.look_into(name_email, |record, _| Ok(record))
     }
 
-    /// What `read` makes of the home of an identity and what is known of its key; `None` when there is none.
+    /// Calls `read` with the record of an identity's key and the path of its home, and returns the result.
+    /// Returns `None` if there is no key.
     pub(crate) fn look_into<T>(
         &self,
         name_email: &NameEmail,
@@ -122,7 +123,7 @@ impl Homes {
     fn look(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
         let home = self.path(name_email);
         let damaged = |reason: &str| Err(Error::damaged(&home, reason));
-        // Where keys/ is no directory, it cannot be told whether there is a key.
+        // If `keys/` is not a directory, the look fails, because nobody can tell whether there is a key.
         match fs::symlink_metadata(&home) {
             Ok(found) if !found.is_dir() => return damaged("is not a directory"),
             Ok(found) if found.uid() != nix::unistd::geteuid().as_raw() => {
@@ -133,7 +134,7 @@ impl Homes {
             Err(e) => return Err(Error::at("looking for", &home)(e)),
         }
         let Some(record) = KeyRecord::of(&home)? else {
-            // rename(2) puts a home in place of an empty directory, so that one is not in the way.
+            // rename(2) replaces an empty directory, so an empty home is not in the way of a new one.
             if names_in(&home)?.is_empty() {
                 return Ok(None);
             }
@@ -146,10 +147,10 @@ impl Homes {
     }
 }
 
-/// What `look` finds in `home`. That it is damaged is believed only when the same home was there from the
-/// beginning of the look to its end: one may be removed, brought back or made anew meanwhile.
+/// Returns what `look` finds in `home`. Damage is believed only if the same home was there from the beginning
+/// of the look to its end. A home may be removed, brought back or made anew meanwhile.
 fn believe<T>(home: &Path, mut look: impl FnMut() -> Result<Option<T>>) -> Result<Option<T>> {
-    // Nearly all homes are whole, and then this is all.
+    // Nearly all homes are whole, and the first look is enough.
     match look() {
         Err(e) if e.is_damage() => {}
         found => return found,
@@ -157,7 +158,7 @@ fn believe<T>(home: &Path, mut look: impl FnMut() -> Result<Option<T>>) -> Resul
     let mut looks_again = AGAIN;
     loop {
         let looking = Error::at("looking for", home);
-        // Held open: as long as it is, no other home can have its inode number.
+        // Hold the home open: as long as it is, no other home can have its inode number.
         let flags = libc::O_PATH | libc::O_NOFOLLOW;
         let held = match File::options().read(true).custom_flags(flags).open(home) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -171,7 +172,7 @@ fn believe<T>(home: &Path, mut look: impl FnMut() -> Result<Option<T>>) -> Resul
                         if looks_again == 0 || !is_recent(&now) {
                             return Err(e);
                         }
-                        // One that left and came back within a tick of the clock has the same time.
+                        // A home that left and came back within one tick of the clock has the same time.
                         looks_again -= 1;
                         std::thread::sleep(TICK);
                     }
@@ -185,12 +186,12 @@ fn believe<T>(home: &Path, mut look: impl FnMut() -> Result<Option<T>>) -> Resul
     }
 }
 
-/// Whether something was changed so lately that another change may not be told from it.
+/// Whether the last change was so recent that another one may have the same time.
 fn is_recent(found: &Metadata) -> bool {
     clock::now().map_or(true, |now| found.ctime().unsigned_abs() + 1 >= now)
 }
 
-/// A file of a home must be a regular one with something in it.
+/// Fails unless a file of a home is a regular file with content.
 fn check_file(path: &Path) -> Result<()> {
     match look(path)? {
         Some(found) if found.is_file() && found.len() > 0 => Ok(()),
@@ -215,10 +216,10 @@ mod tests {
         assert!(fs::create_dir_all(&home).is_ok());
         let rename = |from: &Path, to: &Path| assert!(fs::rename(from, to).is_ok());
 
-        // It came and left, so it was not there before, nor afterwards.
+        // The home has left before it is looked at again.
         rename(&home, &aside);
         assert_eq!(believe(&home, damaged::<()>)?, None);
-        // It leaves while it is held.
+        // The home leaves while it is held open.
         rename(&aside, &home);
         let mut looks = 0;
         let leaves = || {
@@ -229,7 +230,7 @@ mod tests {
             damaged()
         };
         assert_eq!(believe::<()>(&home, leaves)?, None);
-        // It leaves and comes back, or another one comes.
+        // The home leaves and comes back, or another home takes its place.
         for comes_back in [true, false] {
             rename(&aside, &home);
             let mut looks = 0;
@@ -252,7 +253,7 @@ mod tests {
             assert_eq!(believe(&home, returns)?, Some(3));
             rename(&home, &aside);
         }
-        // And one that stays as it is, is.
+        // A home that stays as it is counts as damaged.
         rename(&aside, &home);
         assert!(believe(&home, damaged::<()>).is_err());
         Ok(())

@@ -1,5 +1,5 @@
-//! The identity that a key belongs to: `name_email`, parsed once and valid ever after. Nothing else may turn
-//! bytes from outside into a file name.
+//! The identity that a key belongs to: `name_email`, parsed once and valid ever after. Only this module may
+//! turn bytes from outside into a file name.
 
 use std::fmt;
 
@@ -48,12 +48,12 @@ impl NameEmail {
         Ok(Self(text.into()))
     }
 
-    /// The identity that a user ID is about: the one of its mail address.
+    /// Returns the identity that a user ID belongs to: the one of its mail address.
     pub fn of_user_id(user_id: &str) -> Result<Self> {
         Self::parse(mail_address(user_id))
     }
 
-    /// Whether `user_id` is one of this identity: holds exactly this mail address.
+    /// Whether `user_id` belongs to this identity: its mail address is exactly this identifier.
     pub fn is_in(&self, user_id: &str) -> bool {
         mail_address(user_id) == self.as_str()
     }
@@ -70,7 +70,7 @@ impl fmt::Display for NameEmail {
     }
 }
 
-/// What gpg takes for the mail address in a user ID.
+/// Returns the part of a user ID that gpg takes for the mail address.
 fn mail_address(user_id: &str) -> &str {
     match user_id.strip_suffix('>').and_then(|text| text.rsplit_once('<')) {
         Some((_, address)) => address,

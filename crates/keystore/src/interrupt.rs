@@ -1,8 +1,8 @@
-//! What SIGINT and SIGTERM mean to every mode that does one thing and ends. While nothing is at work,
-//! the process ends at once. Work is brought to a point where nothing is half done: what is at hand is
-//! finished or taken back, the rest is left. The exit status of both is 128 and the number of the signal.
+//! How SIGINT and SIGTERM end every mode that does one task and exits. While no work is under way, the
+//! process ends at once. Otherwise the item at hand is finished or taken back and the rest is left, so that
+//! nothing is half done. In both cases the exit status is 128 plus the number of the signal.
 //!
-//! `serve` has a meaning of its own: a signal is how it ends every day (`systemd::signals`).
+//! `serve` treats signals differently (`systemd::signals`), because a signal is the way it ends every day.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -15,16 +15,16 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::error::{Error, Result};
 
-/// The signal that has arrived while something was at work; 0 when there is none.
+/// The number of the signal that has arrived; 0 before that.
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
-/// How many pieces of work there are that must not be cut off. Locked while a signal is judged, so
-/// that no work begins in between.
+/// The number of pieces of work that must not be cut off. The mutex is held while a signal is judged, so that
+/// no work begins in between.
 static AT_WORK: Mutex<usize> = Mutex::new(0);
-/// Becomes readable with the signal. `None` when there are no descriptors left.
+/// An eventfd that becomes readable when a signal arrives. `None` if there was no file descriptor left.
 static EVENT: LazyLock<Option<EventFd>> =
     LazyLock::new(|| EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).ok());
 
-/// Work that is not to be cut off, as long as this lives.
+/// Keeps the first signal from cutting work off, until this is dropped.
 #[must_use]
 pub struct WorkGuard(());
 
@@ -34,14 +34,14 @@ impl Drop for WorkGuard {
     }
 }
 
-/// Begins work that a first signal does not cut off. It must look at [`signal`], [`check`] or [`event`]
-/// now and then.
+/// Begins work that the first signal does not cut off. The work must look at [`signal`], [`check`] or
+/// [`event`] now and then.
 pub fn work() -> WorkGuard {
     *lock() += 1;
     WorkGuard(())
 }
 
-/// The signal that told this process to stop, if one has.
+/// Returns the signal that has told this process to stop, if any.
 pub fn signal() -> Option<Signal> {
     match RECEIVED.load(Ordering::SeqCst) {
         0 => None,
@@ -49,7 +49,8 @@ pub fn signal() -> Option<Signal> {
     }
 }
 
-/// Fails when a signal has told this process to stop. `left` says what is left undone.
+/// Fails with [`Error::Interrupted`] if a signal has told this process to stop. `left` says what
+/// is left undone.
 pub fn check(left: impl FnOnce() -> String) -> Result<()> {
     match signal() {
         None => Ok(()),
@@ -57,14 +58,15 @@ pub fn check(left: impl FnOnce() -> String) -> Result<()> {
     }
 }
 
-/// Becomes readable when a signal tells this process to stop.
+/// Returns a file descriptor that becomes readable when a signal tells this process to stop.
 pub fn event() -> Result<BorrowedFd<'static>> {
     let none = || Error::io("watching for signals", nix::errno::Errno::EMFILE.into());
     EVENT.as_ref().map(AsFd::as_fd).ok_or_else(none)
 }
 
-/// Takes over the signals. Must be called before any thread is started: threads inherit the mask.
-/// Children would too, so each is started with an empty one ([`gpg::process::unblock_signals`]).
+/// Blocks SIGINT and SIGTERM and starts a thread that waits for them. Must be called before any other thread
+/// starts, because threads inherit the signal mask. Child processes would inherit it, too, so each one starts
+/// with an empty mask ([`gpg::process::unblock_signals`]).
 pub fn watch() -> Result<()> {
     let failed = |e| Error::io("taking over signals", e);
     event()?;
@@ -87,7 +89,7 @@ fn wait(set: &SigSet) {
                  it at once"
             );
             if let Some(event) = EVENT.as_ref() {
-                let _ = event.write(1); // one that is full is readable
+                let _ = event.write(1); // a full counter is readable, too
             }
             continue;
         }

@@ -13,9 +13,9 @@ pub struct KeyRequest {
 }
 
 impl KeyRequest {
-    /// A key of `name_email` with these names in its user ID.
+    /// Makes a request for a key of `name_email` with these names in its user ID.
     ///
-    /// Fails when a name holds what no user ID may hold; see [`UserId::parse`].
+    /// Fails if a name is not allowed in a user ID; see [`UserId::parse`].
     pub fn new(
         name_email: NameEmail,
         name_real: &str,
@@ -27,12 +27,12 @@ impl KeyRequest {
         Ok(Self { name_email, parameters: KeyParameters { user_id, length, lifetime } })
     }
 
-    /// The identity whose key it is.
+    /// The identity that the key is for.
     pub fn name_email(&self) -> &NameEmail {
         &self.name_email
     }
 
-    /// What gpg is told.
+    /// The parameters that gpg gets.
     pub fn parameters(&self) -> &KeyParameters {
         &self.parameters
     }

@@ -1,33 +1,34 @@
-//! The layout of the state directory: the name of everything in it, each told here only.
+//! The layout of the state directory. Every name in it is defined here, and only here.
 
-/// The homes of identities, one directory each.
+/// The directory of the homes, one for each identity.
 pub const KEYS: &str = "keys";
-/// The home of the agent that signs.
+/// The GnuPG home of the agent that signs.
 pub const GNUPG: &str = "gnupg";
-/// In there: a link to each secret key.
+/// The directory in `gnupg/` with a link to each secret key.
 pub const SECRET_KEY_LINKS: &str = "gnupg/private-keys-v1.d";
-/// A link to each passphrase.
+/// The directory with a link to each passphrase.
 pub const PHRASES: &str = "phrases";
 /// Secret keys made in advance.
 pub const POOL: &str = "pool";
 /// Work in progress.
 pub const STAGING: &str = "staging";
-/// Removed keys. Made when the first one is removed.
+/// Removed keys. The directory is created when the first key is removed.
 pub const TRASH: &str = "trash";
-/// An import in place that has not finished: the new directories, and the old ones that wait for the trash.
+/// The work of an import in place that has not finished: the new directories, or the old ones that are still
+/// to be moved to the trash.
 pub const IMPORTING: &str = "importing";
-/// Says that passphrases are sealed.
+/// The marker that says that passphrases are sealed.
 pub const SEALING: &str = "sealing.json";
 
-/// Which host uses the state, where another one could.
+/// The file that says which host uses the state. It exists only where another host could use the state, too.
 pub const HOST_MARK: &str = "state.host";
-/// How far this host has followed what several hosts share.
+/// The file that says how far this host has followed the changes that several hosts share.
 pub const CLUSTER: &str = "cluster.json";
 
 /// The directories of the state, as tmpfiles.d makes them.
 pub const PARTS: [&str; 6] = [KEYS, GNUPG, SECRET_KEY_LINKS, PHRASES, POOL, STAGING];
 
-/// What the name of an entry of the trash ends with that holds the directories of the old service.
+/// The end of the name of a trash entry that holds the directories of the old service.
 pub const OLD_SERVICE: &str = "old-service";
 
 /// In a home: the public keyring.
@@ -48,7 +49,7 @@ pub const DIRECTORY_MODE: u32 = 0o700;
 /// The mode of every file of the state.
 pub const FILE_MODE: u32 = 0o600;
 
-/// The name of the file with the revocation certificate of this key.
+/// Returns the name of the file with the revocation certificate of this key.
 pub fn revocation_file(fingerprint: &gpg::Fingerprint) -> String {
     format!("{fingerprint}.rev")
 }

@@ -1,10 +1,10 @@
-//! Keeps the keys of a sign host: one identity, one GnuPG home below `keys/`, which is written by `rename`
-//! only. Everything in `gnupg/` and `phrases/` is derived from it and repaired on sight.
+//! Keeps the keys of a sign host. Each identity has one GnuPG home below `keys/`, which is written by `rename`
+//! only. Everything in `gnupg/` and `phrases/` is derived from `keys/` and repaired when a key is asked for.
 //!
-//! The rooms follow the life of a key: [`identity`] is what comes from outside, `home` is one GnuPG home,
-//! `state` is the directory around the homes, `secrets` protect a home, `make` makes one, `view` is what
-//! obs-signd sees of them, `keep` looks after them, `transfer` brings them in and out, and
-//! `shared` are those that other hosts have too.
+//! The modules follow the life of a key. [`identity`] parses the names that come from outside, `home` is one
+//! GnuPG home, and `state` is the directory around the homes. `secrets` protect a home, `make` makes one, and
+//! `view` is what obs-signd sees of the homes. `keep` looks after them, `transfer` brings them in and out,
+//! and `shared` is about keys that other hosts have, too.
 
 pub mod error;
 mod files;

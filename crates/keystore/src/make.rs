@@ -24,20 +24,20 @@ use crate::state::free_space::Space;
 use crate::state::lost_keys;
 use crate::view::publish::Publication;
 
-/// What became of a request for a key.
+/// The outcome of a request for a key.
 #[derive(Debug)]
 pub enum Outcome {
     /// The key was made for this request and is on the disk.
     Made(KeyRecord),
-    /// It existed; nothing about it was changed.
+    /// The key existed, and nothing about it was changed.
     Existed(KeyRecord),
 }
 
 impl Store {
     /// Makes sure that the key of an identity exists and that obs-signd sees it.
     ///
-    /// Fails with [`gpg::Error::Busy`] when no gpg job gets free in time, with [`gpg::Error::TimedOut`]
-    /// at `deadline`. Whatever fails, there is no key of this identity then, or a whole one.
+    /// Fails with [`gpg::Error::Busy`] if no gpg job gets free in time, and with [`gpg::Error::TimedOut`] at
+    /// `deadline`. After any failure, the identity has either no key or a whole one.
     pub fn ensure_key(&self, request: &KeyRequest, deadline: Instant) -> Result<Outcome> {
         let name_email = request.name_email();
         if let Some(existed) = self.find_linked(name_email)? {
@@ -57,13 +57,14 @@ impl Store {
         self.make(request, deadline)
     }
 
-    /// The key if it exists, its links repaired, all of it on the disk.
+    /// Returns the key if it exists. Its links are repaired then, and all of it is on the disk.
     fn find_linked(&self, name_email: &NameEmail) -> Result<Option<Outcome>> {
         Ok(self.relink(name_email)?.map(Outcome::Existed))
     }
 
-    /// Whether the other hosts are asked for the key before one is made, and not only whether it counts. It takes a
-    /// while, and saves the work where they have one that this host has not heard of, or do not answer.
+    /// Whether to ask the other hosts for their key before a key is made here, and not only whether the new
+    /// key counts. Asking takes a while. It saves work if the other hosts have a key that this host has not
+    /// heard of, or if they do not answer.
     fn looks_first(&self, request: &KeyRequest) -> bool {
         let is_ready = || self.pool.count(request.parameters().length).is_ok_and(|count| count > 0);
         !(self.is_up_to_date.load(Ordering::Relaxed) && is_ready())
@@ -93,7 +94,7 @@ impl Store {
             .expiry(created)
             .map_err(|reason| Error::Gpg(gpg::Error::Field { field: "expire", reason }))?;
 
-        // Before gpg has worked for nothing.
+        // Fail here if passphrases cannot be written, before gpg has worked for nothing.
         self.passphrases.form()?;
         let staged = self.staging.create()?;
         let generate = |keygrip: Option<&Keygrip>| {
@@ -125,7 +126,7 @@ impl Store {
             }
             (result, _) => result,
         }
-        // The agent of GnuPG 2.2 calls a disk that got full meanwhile an unknown error.
+        // If the disk has become full meanwhile, the agent of GnuPG 2.2 reports an unknown error.
         .or_else(|error| self.check_space().and(Err(error)))?;
         let record = KeyRecord {
             fingerprint: key.fingerprint,
@@ -142,12 +143,13 @@ impl Store {
                 Ok(Outcome::Made(record))
             }
             Publication::Lost => match self.find_linked(name_email)? {
-                // The other hosts know it already, and who follows them on this one was faster with it.
+                // The other hosts have accepted this key, and the process that follows them on this host has
+                // already published it.
                 Some(Outcome::Existed(ours)) if ours.fingerprint == record.fingerprint => {
                     Ok(Outcome::Made(ours))
                 }
                 Some(outcome) => Ok(outcome),
-                // It was brought back, and removed again. The next request gets a key.
+                // Another key was published meanwhile and removed again. The next request gets a key.
                 None => Err(Error::busy(format!("the key of {name_email} comes and goes"))),
             },
         }

@@ -1,4 +1,4 @@
-//! What the store is told about the host: values that were settings once.
+//! The options of the store, which come from the settings of the program.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use crate::shared::agreement::Agreement;
 pub struct Options {
     /// The state directory, an absolute path.
     pub state_dir: PathBuf,
-    /// How many gpg jobs run at once.
+    /// The number of gpg jobs that may run at once.
     pub jobs: usize,
     /// How long a request waits for one of the `jobs`.
     pub queue_timeout: Duration,
-    /// How old the secret keys of the pool may become.
+    /// The maximum age of a secret key in the pool.
     pub pool_max_age: Duration,
-    /// Where obs-signd finds passphrases as files, in memory; `None` for links in `phrases/`.
+    /// The in-memory directory in which obs-signd finds passphrases as files; `None` for links in `phrases/`.
     pub phrases_dir: Option<PathBuf>,
     /// The key that passphrases are sealed with.
     pub sealing_key: Option<SealingKey>,
-    /// What decides for all hosts, where there is more than one.
+    /// Decides which key of an identity counts on all hosts, if there are several; `None` on a single host.
     pub agreement: Option<Arc<dyn Agreement>>,
 }

@@ -1,7 +1,7 @@
-//! Work on many things at once, on threads that end with it.
+//! Works on many items in parallel, on threads that end with the work.
 //!
-//! Reads of the disk profit from it too. A key that nobody has asked for in a while costs a handful of reads,
-//! one after the other; for many keys they can wait together.
+//! Disk reads profit from this, too. A key that nobody has asked for in a while costs a handful of reads, one
+//! after the other. The reads of many keys can wait together.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -9,15 +9,16 @@ use std::{iter, thread};
 
 use gpg::locks::unpoisoned;
 
-/// Threads that read.
+/// The number of threads that read.
 const READERS: usize = 16;
-/// Items that are handed out to them at a time.
+/// The number of items that are handed to the reading threads at a time.
 const CHUNK: usize = 1024;
-/// So many a reader takes at a time; of fewer, another thread would cost more than it saves.
+/// The number of items that a reading thread takes at a time. For fewer items, another thread would cost more
+/// than it saves.
 const FEW: usize = 16;
 
-/// What `read` makes of each item, in the order of the items. Works a chunk ahead of the caller, who takes
-/// the results.
+/// Applies `read` to each item. Yields the results in the order of the items, and works at most one chunk
+/// ahead of the caller.
 pub fn map_ahead<T: Send, R: Send>(
     mut items: impl Iterator<Item = T>,
     read: impl Fn(T) -> R + Sync,
@@ -29,8 +30,8 @@ pub fn map_ahead<T: Send, R: Send>(
     .flatten()
 }
 
-/// What `work` makes of each item, in the order of the items, on so many threads: for work that takes a
-/// processor or a gpg for each item.
+/// Applies `work` to each item on at most `threads` threads. Returns the results in the order of the items.
+/// It is for work that keeps a processor or a gpg busy for each item.
 pub fn map<T: Send, R: Send>(
     items: Vec<T>,
     threads: usize,
@@ -39,7 +40,8 @@ pub fn map<T: Send, R: Send>(
     in_portions(items, threads, 1, &work)
 }
 
-/// Does `work` with every item, on at most so many threads, each of which takes `few` items at a time.
+/// Applies `work` to each item on at most `threads` threads, each of which takes `few` items at a time.
+/// Returns the results in the order of the items.
 fn in_portions<T: Send, R: Send>(
     items: Vec<T>,
     threads: usize,
@@ -65,11 +67,12 @@ fn in_portions<T: Send, R: Send>(
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Calls `work` on so many threads at once, this one among them, and returns when all have returned.
+/// Calls `work` on `count` threads at once, the calling thread among them. Returns when all calls
+/// have returned.
 pub fn on_threads(count: usize, work: impl Fn() + Sync) {
     thread::scope(|scope| {
         for _ in 1..count {
-            // Where the system gives no more threads, those there are do all the work.
+            // If the system refuses another thread, the existing threads do all the work.
             if thread::Builder::new().spawn_scoped(scope, &work).is_err() {
                 break;
             }
@@ -78,7 +81,7 @@ pub fn on_threads(count: usize, work: impl Fn() + Sync) {
     });
 }
 
-/// Items that several threads take one by one, until none is left or one of the threads stops them all.
+/// A queue of items that several threads take one by one, until it is empty or one of them stops it.
 #[derive(Debug)]
 pub struct WorkQueue<'a, T> {
     items: &'a [T],
@@ -87,12 +90,12 @@ pub struct WorkQueue<'a, T> {
 }
 
 impl<'a, T> WorkQueue<'a, T> {
-    /// All of `items` wait.
+    /// Makes a queue of `items`.
     pub fn new(items: &'a [T]) -> Self {
         Self { items, next: AtomicUsize::new(0), stopped: AtomicBool::new(false) }
     }
 
-    /// The next item; `None` when none is left, or a thread has stopped the work.
+    /// Takes the next item. Returns `None` if no item is left, or if a thread has stopped the queue.
     pub fn take(&self) -> Option<&'a T> {
         if self.stopped.load(Ordering::Relaxed) {
             return None;
@@ -100,18 +103,19 @@ impl<'a, T> WorkQueue<'a, T> {
         self.items.get(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// From now on no thread gets another item.
+    /// Stops the queue: from now on no thread gets another item.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
     }
 }
 
-/// Locks data that is never left half-changed, so that a panic elsewhere does not spoil it.
+/// Locks a mutex, even if a thread panicked while it held the lock. The data must be of a kind that is never
+/// left half-changed.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     unpoisoned(mutex.lock())
 }
 
-/// What a mutex held, whatever panicked.
+/// Returns the data of a mutex, even if a thread panicked while it held the lock.
 pub fn into_inner<T>(mutex: Mutex<T>) -> T {
     unpoisoned(mutex.into_inner())
 }

@@ -1,4 +1,4 @@
-//! Remedies that an operator can type in: command lines of this program, quoted for the shell.
+//! Remedies as command lines, quoted for the shell, that an operator can type in.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -10,7 +10,7 @@ use gpg::text::printable;
 /// The state directory of the package.
 pub const STATE: &str = "/var/lib/copr-keygen";
 
-/// A command line of this program about the state directory `state`.
+/// Returns a command line of this program for the state directory `state`.
 pub fn command(state: &Path, words: &str) -> String {
     if state == Path::new(STATE) {
         return format!("copr-keygen {words}");
@@ -18,32 +18,34 @@ pub fn command(state: &Path, words: &str) -> String {
     format!("copr-keygen {words} --state-dir {}", quote_path(state))
 }
 
-/// A command line that moves `path` to a new directory in the state directory, where nothing is overwritten.
+/// Returns a command line that moves `path` to a new directory in the state directory, so that nothing
+/// is overwritten.
 pub fn keep_aside(state: &Path, path: &Path) -> String {
     let template = quote_path(&state.join("kept.XXXXXX"));
     format!("mv {} \"$(mktemp -d {template})\"", quote_path(path))
 }
 
-/// A command line that puts what the symbolic link `path` leads to in its place.
+/// Returns a command line that replaces the symbolic link `path` with the file or directory that it leads to.
 pub fn replace_link(path: &Path) -> String {
     let path = quote_path(path);
     format!("T=$(readlink -f {path}) && rm {path} && mv -T \"$T\" {path}")
 }
 
-/// A command line that destroys a copy of a secret. What has another name too is not overwritten, as that may be
-/// the original: such a name is only removed.
+/// Returns a command line that destroys a copy of a secret. A file with a second hard link may be the
+/// original, so it is not overwritten: only this name is removed.
 pub fn destroy_copy(path: &Path) -> String {
     let is_alone = fs::symlink_metadata(path).is_ok_and(|at| at.is_file() && at.nlink() == 1);
     format!("{} {}", if is_alone { "shred -u" } else { "rm" }, quote_path(path))
 }
 
-/// A command line that adds lines to a file, whose last line may have no end.
+/// Returns a command line that appends lines to a file. The last line of the file may lack a newline, so it
+/// writes one first.
 pub fn append(path: &Path, lines: &[String]) -> String {
     let lines: Vec<_> = lines.iter().map(|line| quote(line)).collect();
     format!("printf '%s\\n' '' {} >>{}", lines.join(" "), quote_path(path))
 }
 
-/// A word for the shell, to be copied into a command line.
+/// Quotes `text` as one word for the shell. The word can be copied from a terminal.
 pub fn quote(text: &str) -> String {
     let is_safe = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./_-".contains(c);
     if !text.is_empty() && text.chars().all(is_safe) {
@@ -55,7 +57,7 @@ pub fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// A path as a word for the shell.
+/// Quotes a path as one word for the shell.
 pub fn quote_path(path: &Path) -> String {
     match path.to_str() {
         Some(text) => quote(text),
@@ -63,7 +65,8 @@ pub fn quote_path(path: &Path) -> String {
     }
 }
 
-/// A word that could not be copied from a terminal: the shell makes it from octal numbers.
+/// Quotes bytes that could not be copied from a terminal. The shell makes them from octal numbers
+/// with `printf`.
 fn quote_bytes(bytes: &[u8]) -> String {
     let byte = |byte: &u8| match byte {
         b' '..=b'~' if !b"%'\\".contains(byte) => char::from(*byte).to_string(),

@@ -1,8 +1,8 @@
-//! A directory for one test, gone with it.
+//! A directory for one test, which is removed with the test.
 
 use tempfile::TempDir;
 
-/// Makes the directory.
+/// Creates the directory.
 #[allow(clippy::expect_used)]
 pub fn scratch() -> TempDir {
     tempfile::Builder::new().prefix("ckg-").tempdir().expect("a test needs a directory")

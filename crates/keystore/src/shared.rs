@@ -1,4 +1,5 @@
-//! Keys that several hosts have: somebody else decides which key of an identity counts, and this host has it too.
+//! Keys that several hosts have. Something outside of this host decides which key of an identity counts, and
+//! every host keeps that key.
 
 pub(crate) mod adopt;
 pub(crate) mod agreement;

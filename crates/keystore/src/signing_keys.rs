@@ -1,5 +1,5 @@
-//! The keys of this host for a signer of our own, which reads them from their homes and needs neither the links nor
-//! the phrases that obs-signd is given.
+//! The keys of this host for a signer of our own. That signer reads keys from their homes, and needs neither
+//! the links nor the passphrases that obs-signd is given.
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
@@ -29,10 +29,11 @@ use crate::secrets::passphrase::{Passphrases, Phrase};
 use crate::state::lost_keys;
 use crate::store::Store;
 
-/// Longer than any keyring of one key. obs-signd's protocol cannot even answer a certificate of 64 KiB.
+/// The size limit of a keyring with one key, in bytes. obs-signd's protocol cannot even answer a
+/// certificate of 64 KiB.
 const PUBRING_MAX: u64 = 256 * 1024;
 
-/// How many requests wait for gpg-agent.
+/// The number of requests that may wait for gpg-agent.
 const AGENT_WAITING_MAX: usize = 32;
 
 /// The keys of this host, to sign with.
@@ -40,33 +41,34 @@ const AGENT_WAITING_MAX: usize = 32;
 pub struct SigningKeys {
     root: PathBuf,
     homes: Homes,
-    /// The directory of the homes as it was at the start.
+    /// The identity of the directory `keys/` when this was made; `None` if it could not be opened.
     keys: Option<FileId>,
     passphrases: Passphrases,
     staging: Staging,
     gpg: Gpg,
     catalog: Catalog,
     jobs: JobQueue,
-    /// For those that only an agent can do.
+    /// The jobs for signatures that only gpg-agent can make.
     agent_jobs: JobQueue,
     queue_timeout: Duration,
 }
 
-/// What it takes to sign as an identity.
+/// Everything needed to sign as one identity.
 #[derive(Debug)]
 pub struct SigningFiles {
-    /// The name of the secret key.
+    /// The keygrip of the secret key.
     pub keygrip: Keygrip,
-    /// The file with the certificate.
+    /// The content of `pubring.kbx`, which holds the certificate.
     pub pubring: Zeroizing<Vec<u8>>,
-    /// The file of the secret key.
+    /// The content of the secret key's file.
     pub secret_key: Zeroizing<Vec<u8>>,
-    /// Its passphrase.
+    /// The passphrase of the secret key.
     pub passphrase: Phrase,
 }
 
 impl SigningKeys {
-    /// The keys of the state that `options` name. `gpg` works where only an agent can sign.
+    /// Returns the keys of the state that `options` describe. `gpg` signs with keys that only
+    /// gpg-agent can use.
     pub fn new(options: &Options, gpg: Gpg) -> Self {
         let root = options.state_dir.clone();
         let homes = Homes::new(&root);
@@ -84,22 +86,22 @@ impl SigningKeys {
         }
     }
 
-    /// Whether an identity whose home was not found has no key; `false` when the home is there by now. `Err` is a
-    /// sentence that says why it is not known.
+    /// Whether an identity has no key, asked after its home was not found. Returns `false` if the home is
+    /// there by now. Fails with a sentence if it cannot be known whether there is a key.
     pub fn has_no_key(&self, name_email: &NameEmail) -> std::result::Result<bool, String> {
         let directory = open_directory(self.homes.directory())
             .map_err(|_| "the directory of the keys is not there".to_owned())?;
         if id_of(&directory) != self.keys {
             return Err("the directory of the keys is not the one that was opened".into());
         }
-        // That it was not found may be of another directory: this one is asked.
+        // The home may have been looked for in another directory of this name, so look in the one that is open.
         let has_home =
             || match fstatat(&directory, name_email.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
                 Ok(_) => Ok(true),
                 Err(Errno::ENOENT) => Ok(false),
                 Err(e) => Err(format!("its home cannot be looked for: {e}")),
             };
-        // It is missing, as where nothing is mounted.
+        // A link without its home: the home is missing, for example because nothing is mounted there.
         if let Some(link) = lost_keys::link_of(&self.root.join(PHRASES), name_email, has_home)? {
             return Err(format!(
                 "its home is missing, to which {} leads; if it was destroyed on purpose: copr-keygen check --repair",
@@ -110,7 +112,8 @@ impl SigningKeys {
         Ok(!has_home()?)
     }
 
-    /// What it takes to sign as an identity, all of it from one home; `None` when there is none.
+    /// Reads everything needed to sign as an identity, all of it from one home. Returns `None` if
+    /// there is no home.
     pub fn files(&self, name_email: &NameEmail) -> Result<Option<SigningFiles>> {
         self.homes.look_into(name_email, |record, home| {
             let before = HomeVersion::of(home);
@@ -121,7 +124,8 @@ impl SigningKeys {
                 passphrase,
                 keygrip: record.keygrip,
             };
-            // Else some of them may be of another key. It is looked at again.
+            // If the home has changed meanwhile, some of the files may belong to another key. After this
+            // error, `look_into` reads the home again.
             match before == HomeVersion::of(home) {
                 true => Ok(files),
                 false => Err(Error::damaged(home, "is replaced again and again")),
@@ -129,40 +133,41 @@ impl SigningKeys {
         })
     }
 
-    /// Removes copies of secret keys that agents of processes that died have worked on.
+    /// Removes the staged copies of secret keys on which the agents of dead processes have worked.
     pub fn clear_staging(&self) {
         self.staging.clear_up(&self.root.join(SECRET_KEY_LINKS));
     }
 
-    /// The certificate of an identity, armored.
+    /// Returns the armored certificate of an identity.
     pub fn armored_certificate(&self, name_email: &NameEmail) -> Result<String> {
         let _job = self.take_job()?;
         self.catalog.pubkey(&self.catalog.find(name_email)?)
     }
 
-    /// Waits for one of the jobs, behind earlier requests; [`gpg::Error::Busy`] when that takes too long.
+    /// Waits for one of the jobs, behind earlier requests. Fails with [`gpg::Error::Busy`] if that
+    /// takes too long.
     pub fn take_job(&self) -> Result<RunningJob<'_>> {
         self.jobs.take(Instant::now() + self.queue_timeout)
     }
 
-    /// As [`SigningKeys::take_job`], for work of gpg-agent.
+    /// Waits for a job as [`SigningKeys::take_job`] does, but for a signature by gpg-agent.
     pub fn take_agent_job(&self) -> Result<RunningJob<'_>> {
-        // Else they would fill the table of connections, where those wait that need no agent.
+        // More of them would fill the table of connections, in which requests that need no agent wait, too.
         if self.agent_jobs.load().1 >= AGENT_WAITING_MAX {
             return Err(Error::busy("too many signatures by gpg-agent are waiting"));
         }
         self.agent_jobs.take(Instant::now() + self.queue_timeout)
     }
 
-    /// Jobs that run, and how many wait for one.
+    /// The number of jobs that run, and the number of requests that wait for one.
     pub fn load(&self) -> (usize, usize) {
         let ((running, waiting), (by_agent, for_agent)) =
             (self.jobs.load(), self.agent_jobs.load());
         (running + by_agent, waiting + for_agent)
     }
 
-    /// Has gpg-agent sign a digest with a copy of the secret key. `hash` is OpenPGP's number of the hash algorithm.
-    /// Returns the signature as libgcrypt's S-expression.
+    /// Has gpg-agent sign a digest with a staged copy of the secret key. `hash` is OpenPGP's number of the
+    /// hash algorithm. Returns the signature as an S-expression of libgcrypt.
     pub fn sign_by_agent(
         &self,
         files: &SigningFiles,
@@ -183,7 +188,7 @@ fn id_of(directory: &File) -> Option<FileId> {
     directory.metadata().ok().map(|found| FileId::from(&found))
 }
 
-/// Opens a directory, to look into and not to read.
+/// Opens a directory so that names can be looked up in it, without permission to list it.
 fn open_directory(path: &Path) -> std::io::Result<File> {
     let flags = libc::O_PATH | libc::O_DIRECTORY;
     File::options().read(true).custom_flags(flags).open(path)

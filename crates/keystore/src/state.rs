@@ -1,4 +1,4 @@
-//! The state directory: its parts, their owner, and the room on its file system.
+//! The state directory: its parts, their owner, and the free space on its file system.
 
 pub(crate) mod directory;
 pub(crate) mod elsewhere;

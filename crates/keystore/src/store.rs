@@ -30,7 +30,7 @@ use crate::view::phrase_files::PhraseFiles;
 use crate::view::publish::{Publication, Publisher};
 use crate::view::signd_view::SigndView;
 
-/// The keys of this sign host and all it takes to make another one.
+/// The keys of this sign host, and everything needed to make another key.
 #[derive(Debug)]
 pub struct Store {
     pub(crate) catalog: Catalog,
@@ -41,36 +41,38 @@ pub struct Store {
     pub(crate) passphrases: Passphrases,
     pub(crate) staging: Staging,
     pub(crate) pool: Pool,
-    /// `trash/`, made when the first key is removed.
+    /// The path of `trash/`, which is created when the first key is removed.
     pub(crate) trash: PathBuf,
     pub(crate) gpg: Gpg,
     pub(crate) opened: Opened,
     pub(crate) makers: IdentityLocks,
     pub(crate) jobs: Arc<JobQueue>,
     pub(crate) queue_timeout: Duration,
-    /// What decides for all hosts, where there is more than one.
+    /// Decides which key of an identity counts on all hosts, if there are several; `None` on a single host.
     pub(crate) agreement: Option<Arc<dyn Agreement>>,
-    /// Whether the last key that was offered to the other hosts was one that they did not have.
+    /// Whether the other hosts accepted the last key that this host offered them.
     pub(crate) is_up_to_date: AtomicBool,
-    /// The mark of this host, where another one could use the state.
+    /// The mark of this host in `state.host`, kept only on a file system that another host can mount.
     host: Option<HostMark>,
 }
 
 impl Store {
-    /// Opens the state directory: makes what is missing of its layout, refuses what somebody else
-    /// owns, takes away permissions of others, and clears up after processes that died.
+    /// Opens the state directory. Creates missing directories, refuses directories of another user, removes
+    /// the permissions of group and others, and clears up after processes that died.
     ///
-    /// [`Error::OldKeyring`] when it holds the keys of another service, or their import has not finished.
+    /// Fails with [`Error::OldKeyring`] if the directory holds the keys of another service, or if the import
+    /// of these keys has not finished.
     pub fn open(options: &Options, gpg: Gpg) -> Result<Self> {
         Self::check_is_ours(&options.state_dir)?;
-        // Other hosts have the keys, and give them back.
+        // With an agreement, missing keys are not lost: the other hosts have them and give them back.
         if options.agreement.is_none() {
             lost_keys::check(&options.state_dir)?;
         }
         Self::open_unfinished(options, gpg)
     }
 
-    /// As [`Store::open`], for who brings the keys back that are missing.
+    /// Opens the state directory as [`Store::open`] does, but without the check for lost keys. It is for a
+    /// caller that brings the missing keys back.
     pub fn open_to_fill(options: &Options, gpg: Gpg) -> Result<Self> {
         Self::check_is_ours(&options.state_dir)?;
         Self::open_unfinished(options, gpg)
@@ -87,7 +89,8 @@ impl Store {
         }
     }
 
-    /// As [`Store::open`], for the import that is to be finished.
+    /// Opens the state directory without the checks for an old keyring, an unfinished import and lost keys.
+    /// The import itself uses it to finish.
     pub(crate) fn open_unfinished(options: &Options, gpg: Gpg) -> Result<Self> {
         let root = &options.state_dir;
         Self::make_parts(root, &PARTS)?;
@@ -99,8 +102,8 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens a state whose `gnupg/` and `phrases/` are still those of the old service. What signd is to see
-    /// is made in `importing` and `phrases`.
+    /// Opens a state whose `gnupg/` and `phrases/` are still those of the old service. The directories that
+    /// signd is to use are prepared in `importing` and `phrases`.
     pub(crate) fn beside_old(
         options: &Options,
         gpg: Gpg,
@@ -115,7 +118,8 @@ impl Store {
         Ok(store)
     }
 
-    /// Whatever gpg writes goes to `staging/` in the directory `above`. Looking leaves no other trace.
+    /// Makes a store without opening the state. gpg writes only to `staging/` in the directory `above`, so a
+    /// mere look leaves no other trace. Fails if `phrases_dir` holds files that do not belong to this state.
     pub(crate) fn with(
         options: &Options,
         gpg: Gpg,
@@ -127,7 +131,7 @@ impl Store {
         Ok(store)
     }
 
-    /// As [`Store::with`], whatever is there.
+    /// Makes a store as [`Store::with`] does, whatever `phrases_dir` holds.
     pub(crate) fn unchecked(
         options: &Options,
         gpg: Gpg,
@@ -177,8 +181,9 @@ impl Store {
         }
     }
 
-    /// Publishes a home of staging, after the other hosts have agreed where there are others; see
-    /// [`Publisher::publish`]. A key of theirs that counts instead is here then.
+    /// Publishes a staged home; see [`Publisher::publish`]. If there are other hosts, they must agree on the
+    /// key first. If a key of theirs counts instead, this host adopts that key and returns
+    /// [`Publication::Lost`].
     pub(crate) fn publish(
         &self,
         staged: StagedHome,
@@ -188,7 +193,8 @@ impl Store {
         self.publish_from(staged.path(), &staged, name_email, keygrip)
     }
 
-    /// As [`Store::publish`], of a home elsewhere in the state; `staged` has room for what is not to be published.
+    /// Publishes a home as [`Store::publish`] does, from the directory `home` elsewhere in the state.
+    /// `staged` has room for files that are not to be published.
     pub(crate) fn publish_from(
         &self,
         home: &Path,
@@ -202,12 +208,13 @@ impl Store {
         }
     }
 
-    /// What publishes homes.
+    /// Returns the [`Publisher`] of this store's homes.
     pub(crate) fn publisher(&self) -> Publisher<'_> {
         Publisher { homes: &self.homes, signd: &self.signd, on_disk: &self.on_disk }
     }
 
-    /// Makes sure that signd can be given phrases where no disk keeps them.
+    /// Prepares `phrases_dir`, if it is set, and fails unless it is in memory: no disk may keep
+    /// the passphrases.
     pub fn check_phrases_in_memory(&self) -> Result<()> {
         self.signd.phrase_files().map_or(Ok(()), PhraseFiles::prepare_in_memory)
     }
@@ -217,32 +224,33 @@ impl Store {
         self.signd.phrase_files().map_or(Ok(()), PhraseFiles::would_be_in_memory)
     }
 
-    /// Where signd finds phrases.
+    /// The directory in which signd finds passphrases.
     pub fn phrases_directory(&self) -> &Path {
         self.signd.phrases()
     }
 
-    /// Removes links to passphrases that signd does not read; returns how many.
+    /// Removes links in `phrases/` that signd does not read because it reads `phrases_dir`.
+    /// Returns their number.
     pub fn remove_old_phrases(&self) -> Result<usize> {
         self.signd.remove_old_phrases()
     }
 
-    /// Makes sure that signd can be given phrases, where they are files.
+    /// Prepares `phrases_dir`, if it is set, so that signd can be given passphrases as files.
     pub fn prepare_phrases(&self) -> Result<()> {
         self.signd.phrase_files().map_or(Ok(()), PhraseFiles::prepare)
     }
 
-    /// Removes the work of processes of this host that did not live to finish it.
+    /// Removes entries of `staging/` that no living process holds.
     pub fn clear_staging(&self) {
         self.staging.clear_up(self.signd.secret_keys());
     }
 
-    /// The keys, to look at.
+    /// The catalog of the keys, for reading.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
     }
 
-    /// The keys for many readers at once. A look that takes gpg takes one of the jobs too.
+    /// A catalog for many readers at once. A read that runs gpg takes one of the gpg jobs of this store, too.
     pub fn shared_catalog(&self) -> Catalog {
         self.catalog.under(&self.reads)
     }
@@ -253,7 +261,7 @@ impl Store {
         Ok(())
     }
 
-    /// A home of staging in which gpg can work on what is not to be published.
+    /// Creates a staged home in which gpg can work on files that are not to be published.
     pub fn workplace(&self) -> Result<Workplace<'_>> {
         Ok(Workplace { staged: self.staging.create()?, gpg: &self.gpg })
     }
@@ -263,7 +271,7 @@ impl Store {
         self.host.as_ref().map_or(Ok(()), HostMark::check)
     }
 
-    /// Why no key could be made now, if so.
+    /// Fails if no key could be made now. A client sees the reason, so it names neither paths nor hosts.
     pub fn ready(&self) -> std::result::Result<(), String> {
         clock::believed().map_err(|_| "the clock of this host cannot be right".to_owned())?;
         self.signd.check_is_ours().map_err(|e| match e {
@@ -275,7 +283,7 @@ impl Store {
             .map_err(|_| "phrases_dir holds what is not of this state, or cannot be read")?;
         self.check_host().map_err(|_| "another host uses this state directory")?;
         self.opened.look()?;
-        // Its reason names hosts, which are nobody's business who asks without credentials.
+        // The error names hosts, and a client may ask without credentials. So the error goes to the log only.
         self.agreement.as_ref().map_or(Ok(()), |agreement| {
             agreement.answers().map_err(|e| {
                 log::warn!("not ready: {e}");
@@ -284,13 +292,13 @@ impl Store {
         })
     }
 
-    /// gpg jobs that run now, and requests that wait for one to end.
+    /// The number of gpg jobs that run now, and the number of requests that wait for a job.
     pub fn load(&self) -> (usize, usize) {
         self.jobs.load()
     }
 }
 
-/// A home of staging, and gpg to work in it. Gone when dropped.
+/// A staged home, and a gpg to work in it. The home is removed when this is dropped.
 #[derive(Debug)]
 pub struct Workplace<'a> {
     staged: StagedHome<'a>,
@@ -298,12 +306,12 @@ pub struct Workplace<'a> {
 }
 
 impl Workplace<'_> {
-    /// The home.
+    /// The path of the home.
     pub fn path(&self) -> &Path {
         self.staged.path()
     }
 
-    /// gpg.
+    /// The gpg to work with.
     pub fn gpg(&self) -> &Gpg {
         self.gpg
     }

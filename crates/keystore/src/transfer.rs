@@ -1,4 +1,4 @@
-//! Keys that come and go: from and to the layout of the old service, from and to an archive.
+//! Brings keys in and out: from and to the layout of the old service, and from and to an archive.
 
 pub mod archive;
 pub(crate) mod export;

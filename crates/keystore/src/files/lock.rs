@@ -1,5 +1,5 @@
-//! Locks on directories (flock(2)): they tell live work from dead, and keep two processes from doing
-//! the same work. They never decide which of two results counts.
+//! Locks on directories (flock(2)). They tell live work from dead work, and keep two processes from doing the
+//! same work. They never decide which of two results counts.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,11 +13,11 @@ use crate::error::{Error, Result};
 use crate::files::FileId;
 use crate::identity::NameEmail;
 
-/// A lock on a directory, held as long as this lives.
+/// A lock on a directory, held until this is dropped.
 pub type DirectoryLock = Flock<File>;
 
-/// Locks a directory for as long as the result lives. `None` when another process holds it, has
-/// removed it or has put another one in its place.
+/// Locks a directory until the result is dropped. Returns `None` if another process holds the lock, has
+/// removed the directory, or has put another directory in its place.
 pub fn lock(directory: &Path) -> io::Result<Option<DirectoryLock>> {
     let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
     let file = match File::options().read(true).custom_flags(flags).open(directory) {
@@ -38,12 +38,12 @@ pub fn lock(directory: &Path) -> io::Result<Option<DirectoryLock>> {
     }
 }
 
-/// As [`lock`], where another process is a failure: `None` becomes the error that `in_use` makes.
+/// Locks a directory as [`lock`] does, but fails with the error of `in_use` where that returns `None`.
 pub fn hold(directory: &Path, in_use: impl FnOnce() -> Error) -> Result<DirectoryLock> {
     lock(directory).map_err(Error::at("locking", directory))?.ok_or_else(in_use)
 }
 
-/// Locks a directory of a key. [`Error::InUse`] when another process works on it.
+/// Locks a directory of a key. Fails with [`Error::InUse`] if another process works on the key.
 pub fn hold_key(directory: &Path, name_email: &NameEmail) -> Result<DirectoryLock> {
     hold(directory, || Error::InUse(name_email.clone()))
 }

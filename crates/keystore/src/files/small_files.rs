@@ -1,5 +1,5 @@
-//! Reads small files. Whatever lies at a path neither makes the reader wait, as a pipe would, nor fills the
-//! memory, nor leads elsewhere.
+//! Reads small files. Whatever is at a path, the reader does not block as on a pipe, does not fill the
+//! memory, and is not led elsewhere by a link.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -14,13 +14,13 @@ use crate::files::is_missing;
 /// Whether a symbolic link in the place of the file is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Symlinks {
-    /// An administrator may keep the file elsewhere.
+    /// A link is followed, because an administrator may keep the file elsewhere.
     Followed,
-    /// Opening one fails with ELOOP.
+    /// Opening a link fails with ELOOP.
     Refused,
 }
 
-/// Opens a file; `None` when it is not a regular one.
+/// Opens a file for reading. Returns `None` if it is not a regular file.
 pub fn open_regular(path: &Path, links: Symlinks) -> io::Result<Option<File>> {
     let no_follow = if links == Symlinks::Refused { libc::O_NOFOLLOW } else { 0 };
     let file =
@@ -28,18 +28,18 @@ pub fn open_regular(path: &Path, links: Symlinks) -> io::Result<Option<File>> {
     Ok(file.metadata()?.is_file().then_some(file))
 }
 
-/// The first `most` bytes of a file. In memory they are zeroed after use.
+/// Reads the first `most` bytes of a file. The memory is zeroed when it is dropped.
 pub fn beginning(file: File, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
-    // Never grown, which would leave copies of a secret behind.
+    // The buffer must never grow: that would leave copies of a secret behind.
     let room = usize::try_from(file.metadata()?.len().min(most) + 1).unwrap_or_default();
     let mut bytes = Zeroizing::new(Vec::with_capacity(room));
     file.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Reads a regular file that is not empty and not longer than `limit`. Follows no link.
+/// Reads a regular file that is not empty and has at most `limit` bytes. Does not follow a link.
 ///
-/// [`gpg::Error::DamagedHome`] when something else is there, or nothing.
+/// Fails with [`gpg::Error::DamagedHome`] if nothing or something else is there.
 pub fn read_file(path: &Path, limit: u64) -> Result<Zeroizing<Vec<u8>>> {
     let damaged = |reason: &str| Err(Error::damaged(path, reason));
     let file = match open_regular(path, Symlinks::Refused) {
@@ -57,8 +57,8 @@ pub fn read_file(path: &Path, limit: u64) -> Result<Zeroizing<Vec<u8>>> {
     }
 }
 
-/// As [`beginning`] of the regular file at `path`; `None` when something else is there, or nothing. Follows no
-/// link.
+/// Reads the [`beginning`] of the regular file at `path`. Returns `None` if nothing or something else is
+/// there. Does not follow a link.
 pub fn beginning_of(path: &Path, most: u64) -> Result<Option<Zeroizing<Vec<u8>>>> {
     let file = match open_regular(path, Symlinks::Refused) {
         Err(e) if is_missing(&e) || e.raw_os_error() == Some(libc::ELOOP) => return Ok(None),

@@ -1,5 +1,5 @@
-//! What the state itself tells of the time. A clock that is behind a key, or years after the last sign
-//! of life, is wrong or has been wrong: which of the two no program can know.
+//! What the state itself tells about the time. A clock that is behind a key, or years after the last sign of
+//! life, is wrong or has been wrong. No program can know which of the two.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,11 +11,11 @@ use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
 use crate::layout::{KEYS, STAGING};
 
-/// A state in which nothing has moved for so long, two years, belongs to a host that was off, or to a
-/// clock that has jumped ahead: the timer of `prolong` leaves a trace every day.
+/// The longest time, two years, in which nothing in a state may change before the clock is doubted. Then
+/// either the host was off, or the clock has jumped ahead: the timer of `prolong` leaves a trace every day.
 const LONGEST_SLEEP: u64 = 2 * 365 * clock::DAY;
 
-/// The newest key of those it has been shown, the one that was changed last, and the last sign of life.
+/// The newest key seen so far, the key that was changed last, and the last sign of life, with their Unix times.
 #[derive(Clone, Debug, Default)]
 pub struct Evidence {
     newest: Option<(u64, NameEmail)>,
@@ -24,7 +24,7 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// What the directories of the state directory `root` tell.
+    /// Reads the last sign of life from the directories of the state directory `root`.
     pub fn of(root: &Path) -> Self {
         let moved = [KEYS, STAGING].map(|part| {
             fs::symlink_metadata(root.join(part)).map_or(0, |found| found.mtime().unsigned_abs())
@@ -32,7 +32,7 @@ impl Evidence {
         Self { newest: None, changed: None, alive: moved.into_iter().max().unwrap_or_default() }
     }
 
-    /// Shows it a key.
+    /// Takes a key into account.
     pub fn see(&mut self, name_email: &NameEmail, record: &KeyRecord) {
         let latest = |known: &mut Option<(u64, NameEmail)>, at| {
             if known.as_ref().is_none_or(|(latest, _)| *latest < at) {
@@ -44,7 +44,7 @@ impl Evidence {
         self.alive = self.alive.max(record.created).max(record.changed);
     }
 
-    /// Why a clock that says `now` is doubted, if it is.
+    /// Returns why a clock that says `now` is doubted, if it is.
     pub fn against(&self, now: u64) -> Option<String> {
         let (dated, name_email) = self.newest.as_ref()?;
         if clock::is_behind(now, *dated) {
@@ -70,9 +70,10 @@ impl Evidence {
         is_ahead(&self.changed) && !is_ahead(&self.newest)
     }
 
-    /// As [`Evidence::against`], whatever dates the keys have: for what is only ever decided too early.
+    /// Returns why a clock that says `now` is doubted to have jumped ahead, whatever dates the keys have. It
+    /// is for decisions that are wrong only if they come too early.
     pub fn against_jump(&self, now: u64) -> Option<String> {
-        // Zero: an image that was unpacked without dates.
+        // An image that was unpacked without dates has the time 0.
         (self.alive > 0 && now > self.alive.saturating_add(LONGEST_SLEEP)).then(|| {
             format!(
                 "the clock of this host says {}, but the last sign of life in the state is of {}: it \

@@ -1,5 +1,5 @@
-//! Looks at the files of one home: names, sizes, modes and `key.json`. It runs no gpg and never changes
-//! anything.
+//! Looks at the files of one home: their names, sizes and modes, and `key.json`. Runs no gpg and never
+//! changes anything.
 
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
@@ -17,36 +17,36 @@ use crate::layout::{
     PASSPHRASE, PUBRING, RECORD, REVOCATIONS, SECRET_KEYS, TRUST_DATABASE, revocation_file,
 };
 
-/// A published home as its files tell.
+/// A published home, as its files show it.
 #[derive(Clone, Debug)]
 pub struct Home {
-    /// Whose it is.
+    /// The identity that the home belongs to.
     pub name_email: NameEmail,
-    /// Where it is.
+    /// The path of the home.
     pub path: PathBuf,
-    /// What `key.json` says, if it can be read.
+    /// The content of `key.json`, if it can be read.
     pub record: Option<KeyRecord>,
-    /// The secret key, if there is one.
+    /// The keygrip of the secret key, if there is one.
     pub keygrip: Option<Keygrip>,
-    /// All that is not as it should be.
+    /// Everything that is not as it should be.
     pub faults: Vec<Fault>,
 }
 
 impl Home {
-    /// Looks at the home of an identity; `None` when there is none. Whatever does not belong to the
-    /// user `owner` is a fault.
+    /// Looks at the home of an identity; `None` if there is none. Anything that does not belong to the user
+    /// `owner` is a fault.
     pub fn examine(homes: &Homes, name_email: NameEmail, owner: u32) -> Option<Self> {
         let path = homes.path(&name_email);
         let Contents { record, keygrip, faults, .. } = Contents::of(&path, owner, None)?;
         Some(Self { name_email, path, record, keygrip, faults })
     }
 
-    /// Whether everything is there that it takes to sign.
+    /// Whether everything needed to sign is there.
     pub fn is_whole(&self) -> bool {
         is_whole(&self.faults)
     }
 
-    /// What is wrong with `key.json`.
+    /// Returns what is wrong with `key.json`, if anything.
     pub fn record_fault(&self) -> Option<&str> {
         self.faults.iter().find_map(|fault| match fault {
             Fault::Record(why) => Some(why.as_str()),
@@ -55,23 +55,24 @@ impl Home {
     }
 }
 
-/// What is in a home, wherever that is: published, in staging, or in the pool.
+/// The contents of a home, wherever it is: published, in staging, or in the pool.
 #[derive(Debug)]
 pub struct Contents {
     path: PathBuf,
-    /// Whom everything must belong to.
+    /// The user to whom everything must belong.
     owner: u32,
-    /// What `key.json` says, if it can be read.
+    /// The content of `key.json`, if it can be read.
     pub record: Option<KeyRecord>,
-    /// The secret key. Of several, the one that is known from elsewhere or named by `key.json`.
+    /// The keygrip of the secret key. If there are several, it is the one known from elsewhere or named
+    /// in `key.json`.
     pub keygrip: Option<Keygrip>,
-    /// All that is not as it should be, that which matters most in front.
+    /// Everything that is not as it should be, the most important fault first.
     pub faults: Vec<Fault>,
 }
 
 impl Contents {
-    /// Looks at the home in `path`; `None` when there is none. Whatever does not belong to the user `owner`
-    /// is a fault. `keygrip` is the secret key that must be there, if that is known.
+    /// Looks at the home at `path`; `None` if there is none. Anything that does not belong to the user
+    /// `owner` is a fault. `keygrip` names the secret key that must be there, if that is known.
     pub fn of(path: &Path, owner: u32, keygrip: Option<Keygrip>) -> Option<Self> {
         let mut home = Self { path: path.into(), owner, record: None, keygrip, faults: Vec::new() };
         match look(path) {
@@ -80,7 +81,7 @@ impl Contents {
             Ok(None) => return None,
             Err(e) => home.damage(path, e.to_string()),
         }
-        // The order of a directory is left to chance; this one is not.
+        // The order of directory entries is random, but faults are always in the same order.
         home.faults.sort_by(|a, b| rank(a).cmp(&rank(b)));
         Some(home)
     }
@@ -130,7 +131,7 @@ impl Contents {
         }
     }
 
-    /// The secret key of the home: the one that is known, or else the only one.
+    /// Finds the secret key of the home: the one that is known, or else the only one.
     fn secret_keys(&mut self, directory: PathBuf, found: &Metadata) {
         let mut grips = Vec::new();
         for (name, found) in self.list_directory(&directory, found) {
@@ -161,8 +162,8 @@ impl Contents {
         self.faults.extend(grips.into_iter().map(|(_, path, _)| Fault::Strange(path)));
     }
 
-    /// The fingerprint that the revocation certificate is named after. The one that `key.json` tells is
-    /// looked for first, which saves reading a directory.
+    /// Returns the fingerprint that the revocation certificate is named after. Looks for the one in
+    /// `key.json` first, which saves reading a directory.
     fn revocation(&mut self, path: PathBuf, found: &Metadata) -> Option<Fingerprint> {
         let told = self.record.as_ref().map(|record| record.fingerprint.clone());
         if let Some(told) = told.filter(|_| found.is_dir()) {
@@ -191,7 +192,7 @@ impl Contents {
         fingerprint
     }
 
-    /// What is wrong with `key.json`, as far as the names of the files tell.
+    /// Returns what is wrong with `key.json`, as far as the names of the files show it.
     fn disagreement(&self, is_there: bool, revocation: Option<&Fingerprint>) -> Option<String> {
         let Some(record) = &self.record else {
             return Some(if is_there { "cannot be understood" } else { "is missing" }.into());
@@ -208,7 +209,7 @@ impl Contents {
         None
     }
 
-    /// A file that the key cannot do without.
+    /// Checks a file that the key cannot do without.
     fn file(&mut self, path: &Path, found: &Metadata) {
         self.judge(path, found);
         if !found.is_file() || found.len() == 0 {
@@ -225,7 +226,7 @@ impl Contents {
         self.list(path).unwrap_or_default()
     }
 
-    /// What is in a directory. One that cannot be read is a damage.
+    /// Lists a directory. If it cannot be read, that is damage.
     fn list(&mut self, path: &Path) -> Option<Vec<(OsString, Metadata)>> {
         let listed: io::Result<Vec<_>> = fs::read_dir(path).and_then(|entries| {
             entries.map(|entry| entry.and_then(|e| Ok((e.file_name(), e.metadata()?)))).collect()

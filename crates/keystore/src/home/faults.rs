@@ -11,17 +11,17 @@ use crate::layout::{DIRECTORY_MODE, FILE_MODE, RECORD};
 /// Something about a home that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The key cannot be used: this is missing, empty or too much.
+    /// The key cannot be used. Holds the path of what is missing, empty or too much, and a description.
     Damage(PathBuf, String),
-    /// There is nothing in it at all: what is left of an identity that has no key.
+    /// The home is empty. It is what is left of an identity that has no key.
     Empty,
-    /// There is no revocation certificate. The key signs without it.
+    /// There is no revocation certificate at this path. The key signs without it.
     NoRevocation(PathBuf),
     /// `key.json` is missing or does not agree with the files beside it.
     Record(String),
-    /// Path, mode found, mode wanted.
+    /// Something has a wrong mode: its path, the mode found, and the mode wanted.
     Mode(PathBuf, u32, u32),
-    /// Path and whose it is.
+    /// Something has a wrong owner: its path, and the uid found.
     Owner(PathBuf, u32),
     /// A file that does not belong into a home.
     Strange(PathBuf),
@@ -29,12 +29,12 @@ pub enum Fault {
     TrustDatabase(PathBuf),
 }
 
-/// Whether everything is there that it takes to sign.
+/// Whether everything needed to sign is there.
 pub fn is_whole(faults: &[Fault]) -> bool {
     !faults.iter().any(|fault| matches!(fault, Fault::Damage(..) | Fault::Empty))
 }
 
-/// Owner and mode of one file or directory of the state.
+/// Returns the faults in owner and mode of one file or directory of the state.
 pub fn judge(path: &Path, found: &Metadata, owner: u32) -> Vec<Fault> {
     let mut faults = Vec::new();
     if owner != found.uid() {
@@ -45,7 +45,7 @@ pub fn judge(path: &Path, found: &Metadata, owner: u32) -> Vec<Fault> {
         kind if kind.is_file() => FILE_MODE,
         _ => return faults,
     };
-    // Directories in a volume of a group inherit its set-group-ID bit, which opens them for nobody.
+    // Directories in a volume of a group inherit its set-group-ID bit, which gives nobody access.
     let inherited = if found.is_dir() { 0o2000 } else { 0 };
     let mode = found.mode() & 0o7777 & !inherited;
     if mode != wanted {
@@ -55,12 +55,12 @@ pub fn judge(path: &Path, found: &Metadata, owner: u32) -> Vec<Fault> {
 }
 
 impl Fault {
-    /// Whether it says that this file of the home is missing.
+    /// Whether the fault is that the file `name` of the home is missing.
     pub fn is_missing(&self, name: &str) -> bool {
         matches!(self, Self::Damage(path, why) if path.ends_with(name) && why == "is missing")
     }
 
-    /// This fault of the home in `home` as an error.
+    /// Returns this fault of the home `home` as an error.
     pub fn error(&self, home: &Path) -> Error {
         match self {
             Self::Damage(path, why) => Error::damaged(path, why.as_str()),
@@ -79,7 +79,7 @@ impl Fault {
     }
 }
 
-/// What matters most comes first.
+/// Returns the sort key of a fault. The most important fault sorts first.
 pub fn rank(fault: &Fault) -> (u8, &OsStr) {
     match fault {
         Fault::Damage(path, _) => (0, path.as_os_str()),

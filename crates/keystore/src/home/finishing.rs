@@ -1,4 +1,4 @@
-//! Finishes a home of staging: what is published is whole, holds nothing else, and is for its owner only.
+//! Finishes a staged home. A published home is whole, holds nothing else, and is for its owner only.
 
 use std::path::Path;
 
@@ -11,8 +11,8 @@ use crate::home::faults::Fault;
 use crate::home::record::KeyRecord;
 use crate::layout::{PASSPHRASE, PUBRING, RECORD, REVOCATIONS, SECRET_KEYS};
 
-/// Finishes the home of staging in `path`, of the key `record`: writes `key.json`, removes what does not belong
-/// into a published home, and fails when it is not whole or others could read it.
+/// Finishes the staged home at `path`, which holds the key `record`. Writes `key.json`, and removes everything
+/// that does not belong into a published home. Fails if the home is not whole, or if others could read it.
 pub fn finish(path: &Path, record: &KeyRecord) -> Result<()> {
     record.write(path)?;
     remove_leftovers(path)?;
@@ -25,7 +25,8 @@ pub fn finish(path: &Path, record: &KeyRecord) -> Result<()> {
     }
 }
 
-/// As [`finish`], of a key that gpg has made: it is gpg's failure when that is not whole.
+/// Finishes a staged home as [`finish`] does, for a key that gpg has made. If that key is not whole, the
+/// error is a failure of gpg.
 pub fn finish_made(path: &Path, record: &KeyRecord) -> Result<()> {
     finish(path, record).map_err(|error| match error.is_damage() {
         true => Error::Gpg(gpg::Error::Failed {
@@ -42,7 +43,7 @@ pub fn remove_leftovers(home: &Path) -> Result<()> {
     keep_only(home, &[PUBRING, PASSPHRASE, SECRET_KEYS, REVOCATIONS, RECORD])
 }
 
-/// Removes everything from a staged home but the entries named.
+/// Removes everything from a staged home except the entries named in `keep`.
 pub fn keep_only(home: &Path, keep: &[&str]) -> Result<()> {
     for path in entries(home)? {
         if keep.iter().any(|name| path.ends_with(name)) {

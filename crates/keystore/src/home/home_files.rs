@@ -1,5 +1,5 @@
-//! The files of one home in memory: read in one piece while `prolong` and `remove` go on, named,
-//! limited, and written into a staged home.
+//! The files of one home in memory. They are read as they were at one moment, while `prolong` and `remove` go
+//! on. They have known names and limited sizes, and can be written into a staged home.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,14 +18,14 @@ use crate::files::{FileId, FileVersion, look, make_directory};
 use crate::home::record::{KeyRecord, RECORD_MAX};
 use crate::layout::{PASSPHRASE, PUBRING, RECORD, REVOCATIONS, SECRET_KEYS};
 
-/// How often a home is read that changes under our eyes.
+/// How often a home is read if it changes during each read.
 const TRIES: usize = 10;
-/// Longer than any file of a home.
+/// The size limit of any file of a home, in bytes.
 const FILE_MAX: u64 = 16 * 1024 * 1024;
-/// More secret keys or revocation certificates than any key of ours has.
+/// The limit on the number of files. No key of ours has as many secret keys or revocation certificates.
 const FILES_MAX: usize = 16;
 
-/// A file that belongs into a home.
+/// The name of a file that belongs into a home.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HomeFileName {
     /// `key.json`
@@ -41,7 +41,7 @@ pub enum HomeFileName {
 }
 
 impl HomeFileName {
-    /// Parses a path inside of a home.
+    /// Parses a path that is relative to a home.
     pub fn parse(path: &str) -> Option<Self> {
         match (path, path.split_once('/')) {
             (RECORD, _) => Some(Self::Record),
@@ -57,7 +57,7 @@ impl HomeFileName {
         }
     }
 
-    /// The most bytes it may have. Keyrings grow with every signature they keep.
+    /// The size limit of the file, in bytes. Keyrings grow with every signature they keep.
     pub fn limit(&self) -> u64 {
         match self {
             Self::Record => RECORD_MAX,
@@ -84,7 +84,7 @@ impl fmt::Display for HomeFileName {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct HomeFiles(BTreeMap<HomeFileName, Zeroizing<Vec<u8>>>);
 
-/// Never what is in them.
+/// Shows the names, never the contents.
 impl fmt::Debug for HomeFiles {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_set().entries(self.0.keys()).finish()
@@ -92,16 +92,16 @@ impl fmt::Debug for HomeFiles {
 }
 
 impl HomeFiles {
-    /// Reads a home as it was at one moment; `None` when there is none (any more).
+    /// Reads a home as it was at one moment; `None` if there is no home (any more).
     ///
-    /// No lock is taken, so that neither `prolong` nor `remove` ever waits or fails because of a
-    /// backup. `prolong` renames `pubring.kbx` into place and then `key.json`; both are looked at
-    /// again after all was read. A directory that is not the same one any more was removed.
+    /// Takes no lock, so that neither `prolong` nor `remove` ever waits or fails because of a backup.
+    /// `prolong` renames `pubring.kbx` into place and then `key.json`, so both are looked at again after
+    /// everything was read. If the directory is not the same one any more, the home was removed.
     pub fn read(home: &Path) -> Result<Option<Self>> {
         let mut tries = 0;
         loop {
             let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
-            // Held open: as long as it is, no other directory can have its inode number.
+            // Hold the directory open: as long as it is, no other directory can have its inode number.
             let held = match OpenOptions::new().read(true).custom_flags(flags).open(home) {
                 Ok(held) => held,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -134,7 +134,7 @@ impl HomeFiles {
             let path = home.join(name.to_string());
             match read_file(&path, name.limit()) {
                 Ok(bytes) => drop(files.0.insert(name, bytes)),
-                // A cache that can be made again.
+                // `key.json` is a cache that can be made again.
                 Err(e) if e.is_damage() && name == HomeFileName::Record => {}
                 Err(e) => return Err(e),
             }
@@ -145,7 +145,7 @@ impl HomeFiles {
         }
     }
 
-    /// What keeps this from being a whole key, if anything does.
+    /// Returns what keeps these files from being a whole key, if anything does.
     pub fn problem(&self) -> Option<&'static str> {
         let Some(record) = self.record() else {
             return Some("holds no single secret key with its revocation certificate");
@@ -164,8 +164,8 @@ impl HomeFiles {
         needed.iter().find(|(name, _)| is_missing(name)).map(|(_, problem)| *problem)
     }
 
-    /// What `key.json` says, if it is about a secret key that is here, or else the names of the
-    /// files; not yet compared with the certificate.
+    /// Returns the record in `key.json` if it names a secret key that is here. Otherwise makes a record from
+    /// the names of the files. The record is not yet compared with the certificate.
     pub fn record(&self) -> Option<KeyRecord> {
         let cached = self.0.get(&HomeFileName::Record).and_then(|text| KeyRecord::parse(text));
         let revocations = self.0.keys().filter_map(|name| match name {
@@ -176,7 +176,7 @@ impl HomeFiles {
         KeyRecord::told_by(cached, &grips, &revocations.collect::<Vec<_>>())
     }
 
-    /// Adds a file; `false` when it is there already, or there are too many.
+    /// Adds a file. Returns `false` if it was there already, or if there are too many files.
     pub fn add(&mut self, name: HomeFileName, bytes: Vec<u8>) -> bool {
         self.0.len() < FILES_MAX && self.0.insert(name, Zeroizing::new(bytes)).is_none()
     }
@@ -196,7 +196,7 @@ impl HomeFiles {
         self.0.get(&HomeFileName::Passphrase).map_or(&[], |bytes| bytes.as_slice())
     }
 
-    /// How the secret key is protected; `None` when the file holds no secret key.
+    /// How the first secret key, by keygrip, is protected; `None` if its file holds no secret key.
     pub fn protection(&self) -> Option<Protection> {
         self.protections().next().flatten()
     }
@@ -206,7 +206,7 @@ impl HomeFiles {
         self.secrets().map(|(_, bytes)| Protection::of(bytes))
     }
 
-    /// The keygrips of the secret keys.
+    /// The keygrips of the secret keys, in ascending order.
     pub fn secret_keys(&self) -> impl Iterator<Item = &Keygrip> {
         self.secrets().map(|(grip, _)| grip)
     }
@@ -218,7 +218,7 @@ impl HomeFiles {
         })
     }
 
-    /// Every file, in an order that never changes.
+    /// Returns every file, in an order that never changes.
     pub fn iter(&self) -> impl Iterator<Item = (&HomeFileName, &[u8])> {
         self.0.iter().map(|(name, bytes)| (name, bytes.as_slice()))
     }
@@ -237,23 +237,23 @@ impl HomeFiles {
     }
 }
 
-/// Copies a file of a home, which must be a regular one with something in it.
+/// Copies a file of a home. It must be a regular file with content.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
     write_new(to, &read_file(from, FILE_MAX)?)
 }
 
-/// Puts the certificate and the record of a staged home in place of those of a published one, durably. In this order:
-/// a `key.json` that is behind makes the next run look again.
+/// Replaces the certificate and the record of a published home with those of a staged one, durably. The
+/// certificate comes first: a `key.json` that is behind makes the next run look again.
 pub fn replace_certificate(staged: &Path, home: &Path) -> Result<()> {
     [PUBRING, RECORD].iter().try_for_each(|file| replace(&staged.join(file), &home.join(file)))
 }
 
-/// Tells whether the files that `prolong` replaces are still the same ones.
+/// Returns the versions of the two files that `prolong` replaces.
 fn stamps(home: &Path) -> [Option<FileVersion>; 2] {
     [PUBRING, RECORD].map(|name| FileVersion::of(&fs::symlink_metadata(home.join(name)).ok()?).ok())
 }
 
-/// The files of a directory in a home that belong there.
+/// Lists the files of a directory in a home that belong there.
 fn names_in(home: &Path, directory: &str) -> Result<Vec<HomeFileName>> {
     let path = home.join(directory);
     match look(&path)? {

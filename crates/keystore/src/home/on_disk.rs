@@ -1,11 +1,11 @@
-//! Which keys are known to survive a power cut. Everybody sees a rename at once, long before the disk
-//! has it. So a process that answers that a key exists must know that, not merely see it. Known is a home that this
-//! process has seen under its name before an fsync(2) of the directories that succeeded. Who made the key,
-//! this process or another one, of today or killed yesterday, makes no difference.
+//! Knows which keys survive a power cut. Every process sees a rename at once, long before it is on the
+//! disk. So a process that answers that a key exists must know that the key is on the disk, and not merely
+//! see it. It knows this of a home that it saw under its name before an fsync(2) of the directories that
+//! succeeded. It makes no difference whether this process made the key or another one, today or before it
+//! was killed yesterday.
 //!
-//! That fsync is paid once for a home, by many requests together, and not at all for homes that were
-//! there when the directories were last written through: as long as nothing has changed in these since,
-//! everything in them is on the disk.
+//! One fsync serves many requests together. No fsync is needed for homes that were there when the directories
+//! were last synced: as long as the directories have not changed since, everything in them is on the disk.
 
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
@@ -22,18 +22,19 @@ use crate::files::{FileId, durable};
 use crate::identity::NameEmail;
 use crate::parallel::lock;
 
-/// Homes that are remembered, 8 bytes each. One more, and all are forgotten and looked at again.
+/// The number of homes that are remembered, 8 bytes each. Beyond it, all are forgotten and looked at again.
 const KNOWN_MAX: usize = 100_000;
 
-/// A directory that changed this shortly ago may change again without a new time stamp: the clocks of
-/// file systems tick, some every two seconds.
+/// A directory that changed less than this ago may change again without a new timestamp. The clocks of file
+/// systems tick, some of them only every two seconds.
 const TICK: Duration = Duration::from_secs(3);
 
-/// What tells a directory, or one state of it, from another.
+/// Identifies a directory or a link, and one version of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HomeVersion {
     id: FileId,
-    /// rename(2) sets it on what is renamed, and on the directory where.
+    /// The change time (ctime). rename(2) sets it on what is renamed, and on the directory that it
+    /// is renamed into.
     changed: (i64, i64),
 }
 
@@ -45,12 +46,12 @@ impl From<&Metadata> for HomeVersion {
 }
 
 impl HomeVersion {
-    /// Of what is at `path` now; `None` when that cannot be told.
+    /// Returns the version of what is at `path` now; `None` if that cannot be told.
     pub fn of(path: &Path) -> Option<Self> {
         fs::symlink_metadata(path).ok().as_ref().map(Self::from)
     }
 
-    /// Whether any later change has another stamp.
+    /// Whether any later change is sure to have another change time.
     fn is_settled(&self, now: SystemTime) -> bool {
         let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let changed = u64::try_from(self.changed.0).unwrap_or(u64::MAX);
@@ -61,7 +62,7 @@ impl HomeVersion {
 /// What this process knows to be on the disk.
 #[derive(Debug)]
 pub struct OnDisk {
-    /// Where homes are renamed into, and the links to what is in them.
+    /// The directory that homes are renamed into, and the directories with links into the homes.
     directories: Vec<PathBuf>,
     state: Mutex<Knowledge>,
     ended: Condvar,
@@ -71,16 +72,16 @@ pub struct OnDisk {
 #[derive(Debug, Default)]
 struct Knowledge {
     known: HashSet<u64>,
-    /// The directories before they were last written through, if each had settled.
+    /// The versions of the directories before they were last synced; `None` if one of them was not yet settled.
     calm: Option<Vec<HomeVersion>>,
-    /// How often it was begun to write them through, and the last time that succeeded.
+    /// The number of syncs begun, and the number of the last sync that succeeded.
     begun: u64,
     succeeded: u64,
     is_running: bool,
 }
 
 impl OnDisk {
-    /// Nothing is known yet of what is in `directories`.
+    /// Nothing is known at first of what is in `directories`.
     pub fn new(directories: Vec<PathBuf>) -> Self {
         Self {
             directories,
@@ -90,8 +91,8 @@ impl OnDisk {
         }
     }
 
-    /// Makes sure that a home which was seen under its name, as `stamp`, is on the disk with the links
-    /// that lead to it.
+    /// Makes sure that a home is on the disk, together with the links that lead to it. The home was seen
+    /// under its name as `stamp`.
     pub fn make_sure(&self, name_email: &NameEmail, stamp: HomeVersion) -> Result<()> {
         let home = self.hasher.hash_one((name_email, stamp));
         let mut state = lock(&self.state);
@@ -99,7 +100,7 @@ impl OnDisk {
             return Ok(());
         }
         if state.calm.is_none() || state.calm != self.stamps() {
-            // One that runs already may have begun before the home was there.
+            // A sync that runs already may have begun before the home was there, so wait for the next one.
             let needed = state.begun + 1;
             state = self.write_through(state, needed)?;
         }
@@ -107,21 +108,21 @@ impl OnDisk {
         Ok(())
     }
 
-    /// Takes note of a home that was written through after it was seen as `stamp`.
+    /// Takes note of a home that was synced after it was seen as `stamp`.
     pub fn learn(&self, name_email: &NameEmail, stamp: HomeVersion) {
         let home = self.hasher.hash_one((name_email, stamp));
         lock(&self.state).learn(home);
     }
 
-    /// Writes through what is in the directories now.
+    /// Syncs what is in the directories now.
     pub fn sync(&self) -> Result<()> {
         let state = lock(&self.state);
         let needed = state.begun + 1;
         self.write_through(state, needed).map(drop)
     }
 
-    /// Returns when the attempt number `needed`, or a later one, has succeeded. One thread makes an
-    /// attempt for all that wait; each fails by an attempt of its own.
+    /// Returns when sync number `needed`, or a later one, has succeeded. One thread syncs for all threads
+    /// that wait. After a failure, each of the others makes an attempt of its own.
     fn write_through<'a>(
         &'a self,
         mut state: MutexGuard<'a, Knowledge>,

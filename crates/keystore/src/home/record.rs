@@ -14,25 +14,25 @@ use crate::files::names_in;
 use crate::files::small_files::{Symlinks, beginning, open_regular};
 use crate::layout::{RECORD, REVOCATIONS, SECRET_KEYS};
 
-/// Longer than any record, so that a strange file is not read into memory.
+/// The size limit of a record in bytes, so that a strange file is not read into memory.
 pub const RECORD_MAX: u64 = 4096;
 
 /// The facts about a key that are cached in `key.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KeyRecord {
-    /// Fingerprint of the primary key.
+    /// The fingerprint of the primary key.
     #[serde(serialize_with = "as_text")]
     pub fingerprint: Fingerprint,
-    /// Keygrip of the secret key.
+    /// The keygrip of the secret key.
     #[serde(serialize_with = "as_text")]
     pub keygrip: Keygrip,
-    /// gpg's name of the algorithm, like `rsa2048`; empty when unknown.
+    /// The name that gpg gives to the algorithm, like `rsa2048`; empty when unknown.
     pub algorithm: String,
-    /// Unix time of creation; zero when unknown.
+    /// The Unix time of creation; zero when unknown.
     pub created: u64,
-    /// Unix time of expiry; `None` for never, or unknown.
+    /// The Unix time of expiry; `None` for never, or unknown.
     pub expires: Option<u64>,
-    /// Unix time when the certificate last changed; the time of creation until then.
+    /// The Unix time when the certificate last changed; the time of creation until then.
     pub changed: u64,
 }
 
@@ -44,7 +44,7 @@ pub fn as_text<S: Serializer>(
     out.collect_str(value)
 }
 
-/// `key.json` as it is read.
+/// The content of `key.json` when it is read.
 #[derive(Deserialize)]
 struct RecordFile {
     fingerprint: String,
@@ -52,7 +52,7 @@ struct RecordFile {
     algorithm: String,
     created: u64,
     expires: Option<u64>,
-    /// Homes made before there was this field have none.
+    /// Homes made before this field existed do not have it.
     #[serde(default)]
     changed: u64,
 }
@@ -67,11 +67,11 @@ impl KeyRecord {
         write_new(&path, &text)
     }
 
-    /// What is known of the key in `home`. `key.json` is a cache: when it is not there, or is about
-    /// a key that is not there, the names of the files tell.
+    /// Returns what is known of the key in `home`. `key.json` is a cache: if it is missing, or names a secret
+    /// key that is not there, the names of the files tell.
     pub fn of(home: &Path) -> Result<Option<Self>> {
         let cached = Self::read(home);
-        // Nearly always this is all.
+        // Nearly always, the cache is right and enough.
         if cached.as_ref().is_some_and(|record| record.secret_key(home).is_file()) {
             return Ok(cached);
         }
@@ -81,9 +81,9 @@ impl KeyRecord {
         Ok(Self::told_by(cached, &secret_keys(home)?, &revocations))
     }
 
-    /// What is known of the key of a home that holds `cached` in `key.json`, and these secret keys and
-    /// revocation certificates. What `key.json` says counts when its secret key is there. Else the names
-    /// tell, where there is one of each.
+    /// Returns what is known of the key of a home with the record `cached` in `key.json`, the secret keys
+    /// `grips` and these revocation certificates. `cached` counts if its secret key is there. Otherwise the
+    /// names of the files count, if there is one of each. Failing that, `cached` is returned all the same.
     pub fn told_by(
         cached: Option<Self>,
         grips: &[Keygrip],
@@ -103,13 +103,13 @@ impl KeyRecord {
         }
     }
 
-    /// Whether it was last changed under a clock that was ahead of `now`, of a key that was made before: a
-    /// key that was imported then, for example.
+    /// Whether the key was made before `now`, but last changed under a clock that was ahead of `now`. For
+    /// example, the key was imported under such a clock.
     pub fn was_changed_ahead(&self, now: u64) -> bool {
         clock::is_behind(now, self.changed) && !clock::is_behind(now, self.created)
     }
 
-    /// What it says otherwise than the certificate.
+    /// Returns how the record contradicts the certificate, if it does.
     pub fn disagreement(&self, certificate: &Certificate) -> Option<String> {
         let date = |at: Option<u64>| at.map_or("never".to_owned(), clock::timestamp);
         if self.fingerprint != certificate.fingerprint {
@@ -126,7 +126,7 @@ impl KeyRecord {
         (!is_alike).then(|| "has another time of creation or algorithm than the certificate".into())
     }
 
-    /// What gpg knows of the key with this certificate, which became what it is at `changed`.
+    /// Makes a record of the key with this certificate, which last changed at the Unix time `changed`.
     pub fn of_certificate(certificate: &Certificate, keygrip: Keygrip, changed: u64) -> Self {
         Self {
             fingerprint: certificate.fingerprint.clone(),
@@ -138,13 +138,13 @@ impl KeyRecord {
         }
     }
 
-    /// Where the secret key is.
+    /// The path of the secret key in `home`.
     pub fn secret_key(&self, home: &Path) -> PathBuf {
         home.join(SECRET_KEYS).join(self.keygrip.file_name())
     }
 
-    /// Reads `key.json`; `None` when it is missing, cannot be read or is not what [`KeyRecord::write`]
-    /// writes. Then the files tell that this cache is made from.
+    /// Reads `key.json`; `None` if it is missing, cannot be read or is not what [`KeyRecord::write`] writes.
+    /// Then the files tell from which this cache is made.
     pub fn read(home: &Path) -> Option<Self> {
         let file = open_regular(&home.join(RECORD), Symlinks::Refused).ok()??;
         Self::parse(&beginning(file, RECORD_MAX).ok()?)
@@ -163,7 +163,7 @@ impl KeyRecord {
         })
     }
 
-    /// Takes over what gpg knows. When the certificate changed is kept if it was known.
+    /// Takes over what gpg knows. Keeps the time of the last change if it was known.
     pub fn learn(&mut self, certificate: &Certificate) {
         self.fingerprint = certificate.fingerprint.clone();
         self.algorithm.clone_from(&certificate.algorithm);
@@ -176,7 +176,7 @@ impl KeyRecord {
     }
 }
 
-/// The keygrips of the secret keys in a home.
+/// Returns the keygrips of the secret keys in a home.
 pub fn secret_keys(home: &Path) -> Result<Vec<Keygrip>> {
     let names = names_in(&home.join(SECRET_KEYS))?;
     Ok(names.iter().filter_map(|name| Keygrip::from_file_name(name)).collect())

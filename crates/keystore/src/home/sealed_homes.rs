@@ -1,4 +1,4 @@
-//! Whether what the homes hold agrees with what the state says of sealing.
+//! Checks whether the passphrases in the homes agree with the sealing marker.
 
 use std::fs;
 
@@ -8,14 +8,14 @@ use crate::home::Homes;
 use crate::secrets::passphrase::{Form, Passphrases, form_in};
 
 impl Passphrases {
-    /// As [`Passphrases::verify`], and that nothing is sealed where no marker says so: of `homes`, it looks at
-    /// the first only.
+    /// Fails as [`Passphrases::verify`] does, and also if passphrases are sealed although there is no marker.
+    /// Looks only at the first home of `homes`.
     pub fn verify_state(&self, homes: &Homes) -> Result<()> {
         self.verify()?;
         self.check_marker(homes)
     }
 
-    /// As [`Passphrases::verify_state`], for a process that only reads passphrases.
+    /// Fails as [`Passphrases::verify_state`] does, but for a process that only reads passphrases.
     pub fn verify_readable(&self, homes: &Homes) -> Result<()> {
         self.verify_key()?;
         self.check_marker(homes)
@@ -28,7 +28,7 @@ impl Passphrases {
         let keys = homes.directory();
         match if_there(fs::metadata(keys)).map_err(Error::at("looking at", keys))? {
             Some(found) if found.is_dir() => {}
-            // The store refuses a file in its place and says why. It makes a directory that is missing.
+            // The store creates a missing directory. It refuses a file in its place, and says why.
             _ => return Ok(()),
         }
         let first = homes.identities()?.next().transpose()?;

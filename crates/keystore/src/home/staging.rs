@@ -1,5 +1,5 @@
-//! Work in progress: every home is made in a directory of its own below `staging/` that is locked
-//! as long as its maker lives. Nothing here is ever trusted or reused after a crash.
+//! Work in progress. Every home is made in a directory of its own below `staging/`, which is locked as long
+//! as its maker lives. Nothing in `staging/` is ever trusted or reused after a crash.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -21,22 +21,22 @@ pub(crate) mod process_tag;
 
 use process_tag::ProcessTag;
 
-/// The home inside of a staging directory; short, because agent sockets live in it.
+/// The name of the home in a staging directory. It is short because the sockets of gpg-agent are in the home.
 const HOME: &str = "h";
 
-/// What the name of a directory begins with until it is locked.
+/// The beginning of a directory's name until the directory is locked.
 const FRESH: &str = ".";
 
 /// The longest path of a Unix socket (unix(7): `sun_path` less its terminating zero).
 const SOCKET_PATH_MAX: usize = 107;
 
-/// `staging/`.
+/// The directory `staging/`.
 #[derive(Debug)]
 pub struct Staging {
     directory: PathBuf,
-    /// Tells the work of processes whose locks count from that of others on a shared file system.
+    /// Tells the work of processes whose locks are seen here from the work of others on a shared file system.
     tag: ProcessTag,
-    /// Whether a home of this process could not be removed.
+    /// Whether a staged home of this process could not be removed.
     leftovers: AtomicBool,
 }
 
@@ -49,8 +49,8 @@ pub struct StagedHome<'a> {
     _lock: DirectoryLock,
 }
 
-/// Refuses a state directory so deep that agent sockets below it could not be bound. gpg binds them
-/// elsewhere for users who are logged in, but a service must not depend on that.
+/// Refuses a state directory with a path so long that gpg-agent could not bind its sockets below it. gpg
+/// binds them elsewhere for users who are logged in, but a service must not depend on that.
 pub fn check_path_length(root: &Path) -> Result<()> {
     let name = "staging/01234567-01234567/h/S.gpg-agent.ssh";
     let most = SOCKET_PATH_MAX - name.len() - 1;
@@ -70,13 +70,13 @@ impl Staging {
         Self { directory, tag, leftovers: AtomicBool::new(false) }
     }
 
-    /// The directory.
+    /// The path of `staging/`.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Makes an empty home. Its directory gets its name when it is locked: by the lock, work is told from
-    /// what is left behind, and who only looks for that must not take a directory from its maker.
+    /// Makes an empty home. Its directory gets its final name once it is locked. The lock tells live work
+    /// from leftovers, and a process that only looks for leftovers must not take it before the maker does.
     pub fn create(&self) -> Result<StagedHome<'_>> {
         loop {
             let name = self.tag.name();
@@ -94,21 +94,21 @@ impl Staging {
             }
             let lock = match lock(&fresh) {
                 Ok(Some(lock)) => lock,
-                // A process that clears up has taken it first, and removes it.
+                // A process that clears up has locked the directory first, and removes it.
                 Ok(None) => continue,
                 Err(e) => {
                     let _ = fs::remove_dir(&fresh); // empty; the next start removes it as well
                     return Err(failed(e));
                 }
             };
-            // Not empty, so that no other one can be renamed over it.
+            // With a home in it, the directory is not empty, so that no other one can be renamed over it.
             let named = builder()
                 .create(fresh.join(HOME))
                 .and_then(|()| durable::rename(&fresh, &directory));
             if let Err(e) = named {
                 remove_tree(&fresh)?;
                 if durable::is_taken(&e) {
-                    continue; // there is one of this name
+                    continue; // the name is taken
                 }
                 return Err(failed(e));
             }
@@ -117,17 +117,17 @@ impl Staging {
         }
     }
 
-    /// In which form the passphrase is kept of what is made in the entry `directory`, if it has one yet.
+    /// Returns the form of the passphrase in the home of the entry `directory`, if there is one yet.
     pub fn form_in(&self, directory: &Path) -> Option<Form> {
         passphrase::form_in(&directory.join(HOME)).ok()
     }
 
-    /// Whether there is something to clear of this process itself. Asking answers for it.
+    /// Whether this process has left something to clear. Asking resets the answer.
     pub fn has_leftovers(&self) -> bool {
         self.leftovers.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether a home in here holds this secret key.
+    /// Whether a home in `staging/` holds this secret key.
     pub fn holds(&self, keygrip: &Keygrip) -> Result<bool> {
         let secret = Path::new(HOME).join(SECRET_KEYS).join(keygrip.file_name());
         for name in names_in(&self.directory)? {
@@ -140,7 +140,7 @@ impl Staging {
 }
 
 impl StagedHome<'_> {
-    /// The home, an empty directory at first.
+    /// The path of the home, which is an empty directory at first.
     pub fn path(&self) -> &Path {
         &self.home
     }
@@ -151,7 +151,7 @@ impl StagedHome<'_> {
         make_directory(&self.home)
     }
 
-    /// Where files may be made that are not to be published.
+    /// The directory for files that are not to be published.
     pub fn scratch(&self) -> &Path {
         &self.directory
     }

@@ -1,5 +1,5 @@
-//! Protects a secret key in staging, and finds out whether a key signs. The signature is of a sample text that
-//! says nothing.
+//! Protects a secret key in staging, and finds out whether a key signs. The signature is made over a sample
+//! text that states nothing.
 
 use std::fs;
 use std::path::Path;
@@ -15,11 +15,11 @@ use crate::home::staging::Staging;
 use crate::layout::{PUBRING, SECRET_KEYS};
 use crate::secrets::passphrase::{Passphrases, Phrase};
 
-/// Longer than the file of any secret key.
+/// The size limit of a secret key's file, in bytes.
 pub const SECRET_KEY_MAX: u64 = 64 * 1024;
 
-/// Fails unless the key in `home`, a home of staging, signs with `phrase` at a time of its life. The signature is
-/// verified with the certificate in `home`, or with that in the keyring `apart`.
+/// Fails unless the key in `home`, a staged home, signs with `phrase` at a time of its life. The signature is
+/// verified with the certificate in `home`, or with the one in the keyring `apart`.
 pub fn try_key(
     gpg: &Gpg,
     home: &Path,
@@ -32,8 +32,8 @@ pub fn try_key(
     Ok(gpg.try_signature(home, phrase, &key.fingerprint, at, apart, deadline)?)
 }
 
-/// As [`try_key`], with copies of the certificate in `pubring` and of the secret key in the directory
-/// `secret_keys`, which may be a link there.
+/// Tries a key as [`try_key`] does, with copies of the certificate in `pubring` and of the secret key in the
+/// directory `secret_keys`. The secret key may be a symbolic link there.
 pub fn try_copy(
     gpg: &Gpg,
     staging: &Staging,
@@ -55,8 +55,8 @@ pub fn try_copy(
     try_key(gpg, home, phrase, key, apart, deadline)
 }
 
-/// Gives the only secret key in `home`, a home of staging, a fresh passphrase, and returns that. `old` is the
-/// passphrase it has; `None` when that is another one.
+/// Gives the only secret key in `home`, a staged home, a fresh passphrase, and returns the passphrase. `old`
+/// is the present passphrase, or `None` if the key has none. Returns `None` if `old` is wrong.
 pub fn protect_key(
     gpg: &Gpg,
     home: &Path,
@@ -70,7 +70,7 @@ pub fn protect_key(
         return Ok(None);
     }
     let file = keygrip.file_name();
-    // gpg-agent trusts the name of the file when it reads, and the key in it when it writes.
+    // gpg-agent goes by the name of the file when it reads a key, and by the key itself when it writes one.
     if secret_keys(home)? != [keygrip.clone()] {
         return Err(Error::Refused(format!("{file} holds the secret key of another one")));
     }

@@ -1,5 +1,5 @@
-//! Puts a key from elsewhere together in staging and tries whether it is what it claims to be, before
-//! anybody sees it. Believes no file: the certificate is inspected, a signature is made.
+//! Assembles a key from elsewhere in staging, and tries whether it is what it claims to be before anybody
+//! sees it. No file is trusted: the certificate is inspected, and a signature is made.
 
 use std::path::Path;
 use std::time::Instant;
@@ -18,9 +18,9 @@ use crate::layout::{PASSPHRASE, PUBRING};
 use crate::make::limits::KEY_TIME;
 
 impl Store {
-    /// Writes `files` into `home`, an empty home of staging, and tries the key. What comes out can be
-    /// published as the key of `name_email`. A key that is revoked cannot make a signature any more
-    /// and is believed by its keygrip.
+    /// Writes `files` into `home`, an empty staged home, and tries the key. Afterwards the home can be
+    /// published as the key of `name_email`. A revoked key cannot make a signature, so for it the keygrip in
+    /// its certificate is enough.
     pub(crate) fn assemble(
         &self,
         home: &Path,
@@ -44,7 +44,7 @@ impl Store {
         })?;
         files.write(home)?;
         let phrase = match files.protection() {
-            // What lay in the clear elsewhere does not here.
+            // A secret key that had no passphrase elsewhere gets one here.
             Some(Protection::None) => {
                 let KeyRecord { fingerprint, keygrip, .. } = &record;
                 log::warn!(
@@ -53,7 +53,7 @@ impl Store {
                 protect_key(&self.gpg, home, fingerprint, keygrip, None, deadline)?
                     .ok_or_else(|| Error::Refused("gpg left its secret key unprotected".into()))?
             }
-            // The trial signature tells whether it opens the key.
+            // The trial signature shows whether the passphrase unlocks the key.
             _ => phrase,
         };
         self.passphrases.write(home, &record.keygrip, &phrase)?;
@@ -87,7 +87,7 @@ impl Store {
         if !ids.any(|(index, _)| is_signed(index)) {
             return refused(&format!("its certificate is not of {name_email}"));
         }
-        // Of the cache only what gpg cannot know is taken over.
+        // From the cached record, keep only what gpg cannot know.
         record.learn(&certificate);
         if !certificate.revoked {
             try_key(&self.gpg, home, &phrase, &record, None, deadline)

@@ -1,5 +1,5 @@
-//! Looking at keys with gpg while the service makes keys: as jobs of the same queue, and never so many
-//! at once that they fill the table of connections.
+//! Limits how gpg is used to look at keys while the service makes keys. The looks are jobs of the same queue,
+//! and there are never so many at once that they fill the table of connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::make::job_queue::{JobQueue, RunningJob};
 use crate::make::limits::LOOKS_MAX;
 
-/// How many requests may run gpg to look at a key.
+/// Limits the number of requests that run gpg to look at a key.
 #[derive(Debug)]
 pub struct GpgReadLimit {
     queue: Arc<JobQueue>,
@@ -17,10 +17,10 @@ pub struct GpgReadLimit {
     patience: Duration,
 }
 
-/// Held while gpg looks.
+/// The right to run gpg to look at a key; given back when dropped.
 #[must_use]
 pub struct GpgRead<'a> {
-    // In this order: a request that gives back its job is still inside.
+    // Fields are dropped in this order: a request that gives back its job still counts as inside.
     _job: RunningJob<'a>,
     _inside: Inside<'a>,
 }
@@ -28,15 +28,15 @@ pub struct GpgRead<'a> {
 struct Inside<'a>(&'a AtomicUsize);
 
 impl GpgReadLimit {
-    /// Looks with the jobs of `queue`; no request waits longer than `patience` for one.
+    /// Makes a limit for looks that use the jobs of `queue`. No request waits longer than `patience` for a job.
     pub fn new(queue: Arc<JobQueue>, patience: Duration) -> Self {
         Self { queue, inside: AtomicUsize::new(0), patience }
     }
 
-    /// Waits for a job. [`gpg::Error::Busy`] at the deadline or when patience ends, and at once when
-    /// too many are inside.
+    /// Waits for a job. Fails with [`gpg::Error::Busy`] at the deadline or when `patience` is over, and at
+    /// once if too many requests are inside.
     pub fn take(&self, deadline: Option<Instant>) -> Result<GpgRead<'_>> {
-        // Counts itself first, so that no two take the last place.
+        // Increment first: two requests that both read the old count would both take the last place.
         let before = self.inside.fetch_add(1, Ordering::SeqCst);
         let inside = Inside(&self.inside);
         if before >= LOOKS_MAX {

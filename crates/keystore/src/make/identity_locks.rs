@@ -1,5 +1,5 @@
-//! One maker per identity in this process. This lock saves work; which of two makers wins is decided by
-//! `rename` alone.
+//! Allows one maker per identity in this process. This lock only saves work: `rename` alone decides which of
+//! two makers wins.
 
 use std::collections::HashSet;
 use std::sync::{Condvar, Mutex};
@@ -32,8 +32,8 @@ pub struct IdentityLock<'a> {
 }
 
 impl IdentityLocks {
-    /// Waits until no other request in this process makes this key. [`gpg::Error::Busy`] at the deadline, or
-    /// at once when too many are inside.
+    /// Waits until no other request in this process makes this key. Fails with [`gpg::Error::Busy`] at the
+    /// deadline, or at once if too many requests are inside.
     pub fn take(&self, name_email: &NameEmail, deadline: Instant) -> Result<IdentityLock<'_>> {
         let mut crowd = lock(&self.crowd);
         if crowd.taken.len() + crowd.waiting >= INSIDE_MAX {

@@ -19,21 +19,22 @@ pub struct JobQueue {
 #[derive(Debug, Default)]
 struct QueueState {
     running: usize,
-    /// Each is woken by itself: of hundreds that wait, the others need not run to find that it is not their turn.
+    /// The waiting requests in the order of their arrival. Each one has a condition variable of its own, so
+    /// that hundreds of others need not run just to find that it is not their turn.
     waiting: VecDeque<Arc<Condvar>>,
 }
 
-/// Held while gpg runs.
+/// The right to run one gpg job; given back when dropped.
 #[must_use]
 pub struct RunningJob<'a>(&'a JobQueue);
 
 impl JobQueue {
-    /// `count` jobs at once.
+    /// Makes a queue that runs `count` jobs at once.
     pub fn new(count: usize) -> Self {
         Self { count, queue: Mutex::default() }
     }
 
-    /// Waits for a job behind earlier requests; [`gpg::Error::Busy`] at the deadline.
+    /// Waits for a job behind earlier requests. Fails with [`gpg::Error::Busy`] at the deadline.
     pub fn take(&self, deadline: Instant) -> Result<RunningJob<'_>> {
         let mut queue = lock(&self.queue);
         if queue.running < self.count && queue.waiting.is_empty() {
@@ -61,7 +62,7 @@ impl JobQueue {
         Ok(RunningJob(self))
     }
 
-    /// Jobs that run, and how many wait for one.
+    /// The number of jobs that run, and the number of requests that wait for one.
     pub fn load(&self) -> (usize, usize) {
         let queue = lock(&self.queue);
         (queue.running, queue.waiting.len())
@@ -93,7 +94,8 @@ pub fn wait<'a, T>(
     unpoisoned(condvar.wait_timeout(guard, limit)).0
 }
 
-/// The time left until `deadline`. Once there is none, [`gpg::Error::Busy`] with the words `otherwise`.
+/// Returns the time left until `deadline`. After that, fails with [`gpg::Error::Busy`] and the
+/// words `otherwise`.
 pub fn remaining(deadline: Instant, otherwise: &str) -> Result<Duration> {
     match deadline.saturating_duration_since(Instant::now()) {
         left if left.is_zero() => Err(Error::busy(otherwise)),

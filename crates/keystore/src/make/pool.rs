@@ -1,6 +1,6 @@
-//! `pool/`: secret keys made in advance, so that a request need not wait for primes. Each is a small
-//! home without an identity, as well protected as a key; it is claimed by one `rename`, so it can
-//! never serve two identities, and it is checked after it was claimed.
+//! `pool/`: secret keys made in advance, so that a request need not wait for primes. Each one is a small home
+//! without an identity, and as well protected as a published key. It is claimed by one `rename`, so it can
+//! never serve two identities. It is checked after it was claimed.
 
 use std::fs;
 use std::io;
@@ -16,7 +16,7 @@ use crate::home::contents::Contents;
 use crate::home::staging::StagedHome;
 use crate::layout::{PASSPHRASE, POOL, PUBRING, SECRET_KEYS};
 
-/// `pool/`.
+/// The directory `pool/`.
 #[derive(Debug)]
 pub struct Pool {
     directory: PathBuf,
@@ -25,30 +25,30 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// The pool of the state directory `root`; entries older than `max_age` are not used.
+    /// Returns the pool of the state directory `root`. Entries older than `max_age` are not used.
     pub fn new(root: &Path, max_age: Duration) -> Self {
         Self { directory: root.join(POOL), max_age }
     }
 
-    /// The directory.
+    /// The path of `pool/`.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Where keys of one length are.
+    /// The directory for keys of one length.
     pub fn of_length(&self, length: KeyLength) -> PathBuf {
         self.directory.join(length.to_string())
     }
 
-    /// Moves a key of the pool into the empty staged home and returns its keygrip; `None` when there
-    /// is none. Entries that are damaged or too old are discarded on the way.
+    /// Moves a key of the pool into an empty staged home and returns its keygrip; `None` if the pool has no
+    /// key. Discards entries on the way that are damaged or too old.
     pub fn claim(&self, length: KeyLength, staged: &StagedHome) -> Result<Option<Keygrip>> {
         let max_age = self.max_age;
         let directory = self.of_length(length);
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            // Keys can be made without it.
+            // Keys can be made without the pool.
             Err(e) => {
                 log::warn!(
                     "reading {}: {e}; the key is made without the pool",
@@ -87,13 +87,14 @@ impl Pool {
         Ok(None)
     }
 
-    /// How many entries of a length there are.
+    /// Returns the number of entries of one length.
     pub fn count(&self, length: KeyLength) -> Result<usize> {
         Ok(names_in(&self.of_length(length))?.len())
     }
 }
 
-/// The keygrip of an entry that is whole and not older than `max_age`.
+/// Returns the keygrip of an entry that is whole and not older than `max_age`. Fails with the reason for
+/// any other entry.
 pub fn check(
     home: &Path,
     name: &std::ffi::OsStr,
@@ -108,7 +109,7 @@ pub fn check(
     }
     let contents = Contents::of(home, geteuid().as_raw(), Some(keygrip.clone()))
         .ok_or("it is gone".to_owned())?;
-    // The keyring is made with the identity.
+    // An entry has no keyring yet: that is made together with the identity.
     if let Some(fault) = contents.faults.iter().find(|fault| !fault.is_missing(PUBRING)) {
         return Err(fault.error(home).to_string());
     }

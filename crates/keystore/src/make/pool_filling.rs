@@ -15,22 +15,22 @@ use crate::layout::{PASSPHRASE, SECRET_KEYS};
 use crate::make::pool::check;
 use crate::secrets::passphrase::Passphrases;
 
-/// How long making one secret key may take at idle priority on a busy host, beyond `gpg_timeout`.
+/// The time limit for making one secret key at idle priority on a busy host. It replaces `gpg_timeout` here.
 const FILL_TIME: Duration = Duration::from_secs(600);
 
 /// How many keys of which length are kept ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stock {
-    /// The length.
+    /// The length of the keys.
     pub length: KeyLength,
-    /// How many.
+    /// The number of keys.
     pub count: usize,
 }
 
 impl Store {
-    /// Makes secret keys until `stock` is there; returns how many it made, and whether it was done.
-    /// `stop` becomes readable when it is to end at once, which is no failure. Nothing is done for a
-    /// length that another process fills.
+    /// Makes secret keys until the pool holds `stock`. Returns the number of keys made, and whether it got to
+    /// the end. `stop` becomes readable to end it at once, which is not a failure. Skips a length that
+    /// another process fills.
     pub fn fill_pool(&self, stock: &[Stock], stop: BorrowedFd) -> Result<(usize, bool)> {
         let max_age = self.pool.max_age;
         let mut made = 0;
@@ -42,7 +42,7 @@ impl Store {
                 continue;
             };
             self.discard_old(*length, max_age)?;
-            // After a failure, such as a spoiled key, another one is made; two in a row fail the run.
+            // After a failure, such as a spoiled key, another key is made. Two failures in a row fail the run.
             let mut has_failed = false;
             while self.pool.count(*length)? < *count {
                 match self.add_to_pool(*length, stop) {
@@ -66,7 +66,7 @@ impl Store {
             let Err(why) = check(&path, path.file_name().unwrap_or_default(), max_age) else {
                 continue;
             };
-            // Into staging by rename, so that no request can claim it while it is being removed.
+            // Move the entry to staging by rename, so that no request can claim it while it is being removed.
             let staged = self.staging.create()?;
             match durable::rename(&path, staged.path()) {
                 Ok(()) => log::warn!("{}: discarded: {why}", path.display()),
@@ -77,7 +77,7 @@ impl Store {
         Ok(())
     }
 
-    /// Makes one key; `false` when it was told to stop.
+    /// Makes one key for the pool. Returns `false` if it was told to stop.
     fn add_to_pool(&self, length: KeyLength, stop: BorrowedFd) -> Result<bool> {
         self.check_space()?;
         let staged = self.staging.create()?;

@@ -1,5 +1,6 @@
-//! The passphrase of a secret key: 256 bits from the kernel, 64 hexadecimal digits, in a file of one line
-//! that only its owner can read: as it is, or sealed. In memory it is zeroed after use.
+//! The passphrase of a secret key: 256 random bits from the kernel, written as 64 hexadecimal digits. It is
+//! kept in a file of one line that only its owner can read, either in the clear or sealed. In memory it is
+//! zeroed after use.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,13 +22,13 @@ use gpg::hex;
 /// A passphrase in the clear, without a line end.
 pub type Phrase = Zeroizing<Vec<u8>>;
 
-/// Longer than any passphrase file.
+/// The size limit of a passphrase file, in bytes.
 pub(crate) const FILE_MAX: u64 = 4096;
 
 /// How a passphrase is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// As it is.
+    /// In the clear.
     Clear,
     /// Encrypted under the sealing key.
     Sealed,
@@ -38,12 +39,12 @@ pub enum Form {
 pub struct Passphrases {
     root: PathBuf,
     key: Option<SealingKey>,
-    /// Whether signd reads them elsewhere than in the homes.
+    /// Whether signd reads passphrases in `phrases_dir` and not in the homes.
     apart: bool,
 }
 
 impl Passphrases {
-    /// The passphrases of the state that `options` name, with the key that they hold.
+    /// Returns the passphrases of the state that `options` describe, with the sealing key in `options`.
     pub fn new(options: &Options) -> Self {
         Self {
             root: options.state_dir.clone(),
@@ -57,7 +58,7 @@ impl Passphrases {
         &self.root
     }
 
-    /// A fresh one.
+    /// Generates a passphrase.
     pub fn fresh() -> Result<Phrase> {
         let mut bits = Zeroizing::new([0_u8; 32]);
         SysRng
@@ -67,36 +68,36 @@ impl Passphrases {
         Ok(Zeroizing::new(std::mem::take(&mut *digits).into_bytes()))
     }
 
-    /// The key that passphrases are sealed with.
+    /// The key that passphrases are sealed with, if this process has it.
     pub fn key(&self) -> Option<&SealingKey> {
         self.key.as_ref()
     }
 
-    /// The marker.
+    /// Reads the sealing marker; `None` if the state is not sealed.
     pub fn marker(&self) -> Result<Option<Marker>> {
         Marker::read(&self.marker_path())
     }
 
-    /// Where the marker is.
+    /// The path of the sealing marker.
     pub fn marker_path(&self) -> PathBuf {
         Marker::path(&self.root)
     }
 
-    /// Whether this process can read all passphrases: a sealed state needs the right key.
+    /// Fails unless this process can read all passphrases. In a sealed state that takes the right sealing key.
     pub fn verify_key(&self) -> Result<()> {
         let Some(marker) = self.marker()? else { return Ok(()) };
         marker.check_key(self.key.as_ref(), &format!("the state {}", self.root.display()))
     }
 
-    /// As [`Passphrases::verify_key`], and whether it can write new ones so that signd finds them: a sealed state
-    /// needs `phrases_dir`, too.
+    /// Fails unless this process can read all passphrases and write new ones where signd finds them. In a
+    /// sealed state that takes the right sealing key and `phrases_dir`.
     pub fn verify(&self) -> Result<()> {
         self.verify_key()?;
         if self.apart || self.marker()?.is_none() { Ok(()) } else { Err(needs_directory()) }
     }
 
-    /// In which form a passphrase is to be written now. Asked anew each time, as sealing is turned on
-    /// and off while others work.
+    /// Returns the form in which a passphrase must be written now. Reads the marker each time, because
+    /// sealing may be turned on or off while other processes work.
     pub fn form(&self) -> Result<Form> {
         let Some(marker) = self.marker()? else { return Ok(Form::Clear) };
         self.verify()?;
@@ -106,14 +107,15 @@ impl Passphrases {
         })
     }
 
-    /// The passphrase in `home` of the secret key `keygrip`.
+    /// Reads the passphrase of the secret key `keygrip` in `home`.
     pub fn read(&self, home: &Path, keygrip: &Keygrip) -> Result<Phrase> {
         let path = home.join(PASSPHRASE);
         let content = read_file(&path, FILE_MAX)?;
         self.open(&path, keygrip, &content)
     }
 
-    /// The passphrase in a file with this content, which is at `path`.
+    /// Returns the passphrase in `content`, which is the content of the file at `path`. Unseals it
+    /// if it is sealed.
     pub fn open(&self, path: &Path, keygrip: &Keygrip, content: &[u8]) -> Result<Phrase> {
         let line = first_line(content);
         if !is_sealed(line) {
@@ -131,7 +133,7 @@ impl Passphrases {
         })
     }
 
-    /// The content of a passphrase file in the given form.
+    /// Returns the content of a passphrase file in the given form.
     pub fn content(&self, form: Form, keygrip: &Keygrip, phrase: &[u8]) -> Result<Phrase> {
         if is_sealed(phrase) {
             let why = "a passphrase that begins with \"sealed:\" cannot be kept; change it first";
@@ -151,14 +153,15 @@ impl Passphrases {
         Ok(content)
     }
 
-    /// Writes the passphrase into a home of staging that has none, in the form that is due.
+    /// Writes the passphrase into a staged home that has none, in the form that is due.
     pub fn write(&self, home: &Path, keygrip: &Keygrip, phrase: &[u8]) -> Result<()> {
         let content = self.content(self.form()?, keygrip, phrase)?;
         write_new(&home.join(PASSPHRASE), &content)
     }
 
-    /// Gives the passphrase in `home` the form that is due, and returns it. No other process may
-    /// work in that home. `scratch` is a directory of staging, so that a killed process leaves nothing in the clear.
+    /// Brings the passphrase in `home` into the form that is due, and returns the passphrase. No other
+    /// process may work in that home. `scratch` is a directory of staging, so that a killed process leaves
+    /// nothing in the clear.
     pub fn renew(&self, home: &Path, keygrip: &Keygrip, scratch: &Path) -> Result<Phrase> {
         let path = home.join(PASSPHRASE);
         let old = read_file(&path, FILE_MAX)?;
@@ -174,7 +177,7 @@ impl Passphrases {
     }
 }
 
-/// In which form the passphrase of `home` is kept.
+/// Returns the form in which the passphrase of `home` is kept.
 pub fn form_in(home: &Path) -> Result<Form> {
     Ok(form_of(&read_file(&home.join(PASSPHRASE), FILE_MAX)?))
 }
@@ -183,23 +186,24 @@ fn form_of(content: &[u8]) -> Form {
     if is_sealed(content) { Form::Sealed } else { Form::Clear }
 }
 
-/// The beginning of a file that may be a passphrase, a copy of one or anything else: as much as any passphrase
-/// file holds. `None` when there is no regular file, or no more.
+/// Reads the beginning of a file that may be a passphrase, a copy of one or anything else. It reads as many
+/// bytes as a passphrase file can have. Returns `None` if there is no regular file.
 pub(crate) fn beginning_of(path: &Path) -> Result<Option<Phrase>> {
     small_files::beginning_of(path, FILE_MAX)
 }
 
-/// The line of a passphrase file, without its end.
+/// Returns the first line of a passphrase file, without the line end.
 pub(crate) fn first_line(content: &[u8]) -> &[u8] {
     content.split(|byte| *byte == b'\n').next().unwrap_or_default()
 }
 
-/// What a passphrase is sealed for: the key it opens, which stays the same from the pool to the trash.
+/// Returns what a passphrase is sealed for: the key that it unlocks. The keygrip stays the same from the
+/// pool to the trash.
 fn purpose(keygrip: &Keygrip) -> Vec<u8> {
     format!("copr-keygen passphrase 1 {keygrip}").into_bytes()
 }
 
-/// signd cannot open what is sealed.
+/// Returns the error for a sealed state without `phrases_dir`: signd cannot open a sealed passphrase.
 pub fn needs_directory() -> Error {
     Error::Settings(
         "phrases_dir: must be set where passphrases are sealed, to the tmpfs directory in which signd \
@@ -225,7 +229,8 @@ mod tests {
         let keygrip = Keygrip::parse("0123456789ABCDEF0123456789ABCDEF01234567").unwrap();
         let sealed = passphrases.content(Form::Sealed, &keygrip, b"phrase").unwrap();
         write_new(&home.join(PASSPHRASE), &sealed).unwrap();
-        // As good as killed: there is no scratch directory, and nothing of it gets anywhere else.
+        // Without the scratch directory, `renew` ends as early as if it were killed. Nothing is written
+        // anywhere else.
         assert!(passphrases.renew(&home, &keygrip, &scratch).is_err());
         assert_eq!(fs::read_dir(&home).unwrap().count(), 1);
         assert_eq!(form_in(&home).unwrap(), Form::Sealed);

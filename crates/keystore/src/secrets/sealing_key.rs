@@ -1,5 +1,6 @@
-//! Sealed passphrases: encrypted under a key that is not on this disk, so that the state directory or
-//! a backup alone signs nothing. The key is never written anywhere, nor any content of it said.
+//! Sealed passphrases. They are encrypted under a key that is not on this disk, so that the state
+//! directory or a backup alone signs nothing. The key is never written to a file, and no message tells
+//! anything of its content.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,24 +16,24 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Result};
 use gpg::hex;
 
-/// The name of the credential that holds the key.
+/// The name of the credential that holds the sealing key.
 pub const CREDENTIAL: &str = "passphrase-key";
 
-/// What a sealed line begins with: the format and its number.
+/// The beginning of a sealed line: the format and its version number.
 const PREFIX: &[u8] = b"sealed:1:";
 
-/// Lengths of a key as it is given.
+/// The smallest and the largest size of a key that is given as random bytes.
 const RAW_MIN: usize = 32;
 const RAW_MAX: usize = 4096;
 
-/// Length of a nonce: long enough that random ones never meet.
+/// The size of a nonce in bytes. It is so long that random nonces never collide.
 const NONCE: usize = 24;
 
 /// The key that passphrases are sealed with.
 #[derive(Clone)]
 pub struct SealingKey(Arc<Zeroizing<[u8; 32]>>);
 
-/// Never what is in it.
+/// Shows nothing of the key.
 impl fmt::Debug for SealingKey {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("SealingKey")
@@ -40,8 +41,8 @@ impl fmt::Debug for SealingKey {
 }
 
 impl SealingKey {
-    /// Parses 64 hexadecimal digits, with or without a line end, or at least 32 random bytes. Both forms
-    /// of the same bits are the same key.
+    /// Parses a key: either 64 hexadecimal digits, with or without a line end, or 32 to 4096 random bytes. Both
+    /// forms of the same bits are the same key. Bytes that are all ASCII text are taken for the first form.
     pub fn parse(given: &[u8]) -> std::result::Result<Self, &'static str> {
         let wrong = "holds no key: it must hold 64 hexadecimal digits, or 32 random bytes or more";
         let line = given.strip_suffix(b"\n").unwrap_or(given);
@@ -55,17 +56,17 @@ impl SealingKey {
             (false, _) if (RAW_MIN..=RAW_MAX).contains(&given.len()) => given,
             _ => return Err(wrong),
         };
-        // What is left of a file that was cut off, or never written, in many a file system.
+        // Many file systems leave such bytes of a file that was cut off or never written.
         if raw.iter().all(|byte| *byte == raw[0]) {
             return Err("holds no key: all its bytes are the same");
         }
-        // Whatever else these bits may be used for, this key is used here only.
+        // The prefix makes a key for this use only, whatever else these bits are used for.
         let mut hash = Sha256::new_with_prefix(b"copr-keygen passphrase key 1\0");
         hash.update(raw);
         Ok(Self(Arc::new(Zeroizing::new(hash.finalize().into()))))
     }
 
-    /// Seals `secret` for `purpose`: one line without its end.
+    /// Seals `secret` for `purpose`. Returns one line, without a line end.
     pub(crate) fn seal(&self, purpose: &[u8], secret: &[u8]) -> Result<String> {
         let failed = |e| Error::io("sealing a passphrase", std::io::Error::other(e));
         let mut nonce = [0_u8; NONCE];
@@ -78,8 +79,8 @@ impl SealingKey {
         Ok(format!("{}{text}", String::from_utf8_lossy(PREFIX)))
     }
 
-    /// Opens what [`SealingKey::seal`] sealed for the same purpose with the same key; `None` for
-    /// anything else.
+    /// Opens a line that [`SealingKey::seal`] has made for the same purpose with the same key. Returns `None`
+    /// for anything else.
     pub(crate) fn open(&self, purpose: &[u8], line: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let text = std::str::from_utf8(line.strip_prefix(PREFIX)?).ok()?;
         let bytes = Base64::decode_vec(text).ok()?;
@@ -88,13 +89,13 @@ impl SealingKey {
         self.cipher().decrypt(XNonce::from_slice(nonce), payload).ok().map(Zeroizing::new)
     }
 
-    /// Its memory is zeroed when it is dropped.
+    /// Returns the cipher. Its memory is zeroed when it is dropped.
     fn cipher(&self) -> XChaCha20Poly1305 {
         XChaCha20Poly1305::new(self.0.as_slice().into())
     }
 }
 
-/// Whether a line claims to be sealed, in this format or one to come.
+/// Whether a line claims to be sealed, in this format or in a later one.
 pub fn is_sealed(line: &[u8]) -> bool {
     line.starts_with(b"sealed:")
 }

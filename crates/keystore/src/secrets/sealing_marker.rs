@@ -1,6 +1,6 @@
-//! `sealing.json`: says that the passphrases of this state are sealed, or are being sealed or unsealed,
-//! and with which key. It is there before the first file is sealed and goes after the last one, so that
-//! no other key can ever be used half-way.
+//! `sealing.json`: says that the passphrases of this state are sealed, or are being sealed or unsealed, and
+//! with which key. It is written before the first passphrase is sealed, and removed after the last one is
+//! unsealed. So no other key can ever be used halfway.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,11 @@ use crate::files::small_files::read_file;
 use crate::layout::SEALING as MARKER;
 use crate::secrets::sealing_key::{CREDENTIAL, SealingKey};
 
-/// The number of its format, which is the number of the format of sealed files too.
+/// The number of the marker's format, which is also the number of the format of sealed passphrases.
 const FORMAT: u32 = 1;
-/// Longer than any.
+/// The size limit of the marker, in bytes.
 const MARKER_MAX: u64 = 4096;
-/// What the check value is sealed for, and what is in it.
+/// What the check value is sealed for, and the text that is sealed in it.
 const PURPOSE: &[u8] = b"copr-keygen check of the passphrase key 1";
 const CONSTANT: &[u8] = b"the passphrases of this state are sealed with this key";
 
@@ -26,37 +26,37 @@ const CONSTANT: &[u8] = b"the passphrases of this state are sealed with this key
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sealing {
-    /// New passphrases are sealed, of those before some.
+    /// New passphrases are sealed. Some of the older ones are sealed, too.
     Sealing,
-    /// All are sealed.
+    /// All passphrases are sealed.
     Sealed,
-    /// New passphrases are in the clear, of those before some.
+    /// New passphrases are in the clear. Some of the older ones are in the clear, too.
     Unsealing,
 }
 
-/// What the marker says.
+/// The content of the marker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marker {
     format: u32,
-    /// How far it has come.
+    /// How far sealing has come.
     pub state: Sealing,
-    /// Opens with the right key only.
+    /// The check value: a known text that was sealed, so that only the right key opens it.
     pub check: String,
 }
 
 impl Marker {
-    /// A marker of this key.
+    /// Makes a marker for `key`.
     pub fn new(state: Sealing, key: &SealingKey) -> Result<Self> {
         Ok(Self { format: FORMAT, state, check: key.seal(PURPOSE, CONSTANT)? })
     }
 
-    /// Where the marker of the state directory `root` is.
+    /// The path of the marker in the state directory `root`.
     pub fn path(root: &Path) -> PathBuf {
         root.join(MARKER)
     }
 
-    /// Reads the marker; `None` when the state is not sealed. One that is not understood is an error, as
-    /// nobody can tell what may be written then.
+    /// Reads the marker; `None` if the state is not sealed. A marker that is not understood is an error,
+    /// because nobody can tell in which form passphrases may then be written.
     pub fn read(path: &Path) -> Result<Option<Self>> {
         let wrong = |why: String| {
             Err(Error::Settings(format!(
@@ -64,12 +64,12 @@ impl Marker {
                 path.display()
             )))
         };
-        // Nearly always there is none, and then this is all.
+        // Nearly all states have no marker, and this look is enough.
         if !is_there(path)? {
             return Ok(None);
         }
         let text = match read_file(path, MARKER_MAX) {
-            // Unsealed at this moment.
+            // The marker was there a moment ago: the state has just been unsealed.
             Err(e) if e.is_damage() && !is_there(path)? => return Ok(None),
             Err(Error::Gpg(gpg::Error::DamagedHome { reason, .. })) => return wrong(reason),
             text => text?,
@@ -84,24 +84,24 @@ impl Marker {
         }
     }
 
-    /// Puts it at `path`, durably; `scratch` is a directory of staging.
+    /// Writes the marker to `path`, durably. `scratch` is a directory of staging.
     pub fn write(&self, path: &Path, scratch: &Path) -> Result<()> {
         replace_json(self, &scratch.join(MARKER), path)
     }
 
-    /// Takes it away, durably.
+    /// Removes the marker, durably.
     pub fn remove(path: &Path) -> Result<()> {
         fs::remove_file(path).map_err(Error::at("removing", path))?;
         sync_parent(path)
     }
 
-    /// Fails when `key` is not the one of `what`, in words that say what to do.
+    /// Fails unless `key` is the key that `what` is sealed with. The error says what to do.
     pub fn check_key(&self, key: Option<&SealingKey>, what: &str) -> Result<()> {
         check_key(&self.check, key, what)
     }
 }
 
-/// Proves to other hosts that this one seals with the key they seal with.
+/// Proves to other hosts that this host seals with the same key as they do.
 #[derive(Clone, Debug)]
 pub struct SealingProof {
     marker: Marker,
@@ -109,17 +109,17 @@ pub struct SealingProof {
 }
 
 impl SealingProof {
-    /// Of a state with this marker.
+    /// Makes the proof for a state with this marker.
     pub fn new(marker: Marker, key: SealingKey) -> Self {
         Self { marker, key }
     }
 
-    /// What other hosts can check; it says nothing about the key.
+    /// The value that other hosts can check. It tells nothing about the key.
     pub fn check_value(&self) -> &str {
         &self.marker.check
     }
 
-    /// Fails when the check value of other hosts is of another key.
+    /// Fails if the check value of the other hosts was made with another key.
     pub fn compare(&self, theirs: &str) -> Result<()> {
         self.marker.check_key(Some(&self.key), "the state of this host")?;
         check_key(theirs, Some(&self.key), "what all hosts share")
@@ -138,7 +138,7 @@ pub fn check_key(check: &str, key: Option<&SealingKey>, what: &str) -> Result<()
     )))
 }
 
-/// The failure of a process without the key.
+/// Returns the error of a process that lacks the key with which `what` is sealed.
 pub fn no_key(what: &str) -> Error {
     Error::Settings(format!(
         "{what} is sealed, and this process has no {CREDENTIAL}; nothing was changed; its unit gets it \

@@ -1,5 +1,5 @@
-//! Whose the directories of the state are: this user's alone, but for the state directory itself, which
-//! may be a volume that its owner has opened for a group.
+//! The owners of the state's directories. The directories belong to this user alone, except that the state
+//! directory itself may be a volume that its owner has opened for a group.
 
 use std::fs::{self, Metadata, Permissions};
 use std::io;
@@ -13,14 +13,15 @@ use crate::files::ensure_directory;
 use crate::layout::{DIRECTORY_MODE, GNUPG, KEYS, PHRASES};
 use crate::remedy::quote_path;
 
-/// Makes the state directory, or sees that it can be one; then it is this user's with mode 0700, or a volume.
+/// Creates the state directory, or checks that the existing one can be used. Afterwards it is this user's
+/// with mode 0700, or it is a volume.
 pub fn own_root(root: &Path) -> Result<()> {
     make(root)?;
     check_root(root)?;
-    // Where the state is may be told by a symbolic link, where its parts are may not.
+    // The state directory may be found through a symbolic link, but its parts may not.
     let found = fs::metadata(root).map_err(Error::at("looking at", root))?;
     match found.uid() == geteuid().as_raw() {
-        // Its group may be the only way in for the owner of what is inside.
+        // Keep the access of the group: it may be the only way in for the owner of what is inside.
         true if is_volume(&found) => {
             log::warn!("{}: group {} may write in it", root.display(), found.gid());
             Ok(())
@@ -30,8 +31,8 @@ pub fn own_root(root: &Path) -> Result<()> {
     }
 }
 
-/// Sees that the directory `root`, if there is one, can be this user's state directory: it is this user's, or
-/// somebody else's who lets a group write in it that this user is in, and nobody beyond it.
+/// Fails if the directory `root` exists and cannot be this user's state directory. It must be this user's, or
+/// a volume that a group with this user may write to, and nobody beyond that group.
 pub fn check_root(root: &Path) -> Result<()> {
     match fs::metadata(root) {
         Ok(found) if found.is_dir() && is_volume(&found) => check_group(root, &found),
@@ -58,8 +59,8 @@ fn check_group(root: &Path, found: &Metadata) -> Result<()> {
     check_user(root)
 }
 
-/// Sees that what is in `root`, where that is a volume, is this user's, if it is anybody's. Root becomes
-/// whoever it is. Else the first look at it would fail in words that do not say why.
+/// Fails if `root` is a volume and what is in it belongs to another user. Root passes, because it becomes
+/// that user. Without this check, the first look at the contents would fail in words that do not say why.
 pub fn check_user(root: &Path) -> Result<()> {
     let me = geteuid();
     match fs::metadata(root).ok().filter(is_volume).and_then(|_| owner_inside(root)) {
@@ -74,22 +75,24 @@ pub fn check_user(root: &Path) -> Result<()> {
     }
 }
 
-/// Makes a directory of the state, or makes it this user's alone. It must not be a symbolic link.
+/// Creates a directory of the state, or makes an existing one accessible to this user only. It must not be a
+/// symbolic link.
 pub fn own_part(path: &Path) -> Result<()> {
     make(path)?;
     let found = fs::symlink_metadata(path).map_err(Error::at("looking at", path))?;
     own(path, &found)
 }
 
-/// Whether a directory is open for a group beside its owner, and for nobody else. So are the volumes that a
-/// container is given: they belong to root and to the group of the container (`fsGroup`), mode 2770 or 2775.
+/// Whether a directory is writable for its owner and a group, and for nobody else. The volumes that a
+/// container is given are like that: they belong to root and to the group of the container (`fsGroup`),
+/// mode 2770 or 2775.
 pub fn is_volume(found: &Metadata) -> bool {
     found.mode() & 0o022 == 0o020
 }
 
-/// The user and the group that own the state in `root`: those of its directory or, where that is a volume,
-/// those of what is in it. `None` for root, in a volume of root's where nothing tells: what root made there
-/// would be closed to the user of the container.
+/// Returns the uid and gid that own the state in `root`: those of its directory or, if that is a volume,
+/// those of what is in it. Returns `None` to root if the volume is root's and nothing in it tells: what root
+/// made there would be closed to the user of the container.
 pub fn owner_of(root: &Path) -> io::Result<Option<(u32, u32)>> {
     let found = fs::metadata(root)?;
     let of_directory = Some((found.uid(), found.gid()));
@@ -97,13 +100,14 @@ pub fn owner_of(root: &Path) -> io::Result<Option<(u32, u32)>> {
         return Ok(of_directory);
     }
     Ok(owner_inside(root).or_else(|| match geteuid() {
-        // Nothing is in it yet: the process that makes the first key will own it.
+        // Nothing is in the volume yet: the process that makes the first key will own it.
         me if !me.is_root() => Some((me.as_raw(), getegid().as_raw())),
         _ => of_directory.filter(|(uid, _)| *uid != 0),
     }))
 }
 
-/// The owner of the first part of a state that is not root's. The old service had no `keys/`.
+/// Returns the owner of the first part of a state that is not root's. It is not enough to look at `keys/`,
+/// because the old service had none.
 fn owner_inside(root: &Path) -> Option<(u32, u32)> {
     [KEYS, GNUPG, PHRASES].iter().find_map(|part| {
         let found = fs::symlink_metadata(root.join(part)).ok()?;
@@ -111,7 +115,7 @@ fn owner_inside(root: &Path) -> Option<(u32, u32)> {
     })
 }
 
-/// Why root does nothing in a volume where [`owner_of`] finds nobody, and what to do.
+/// Returns why root does nothing in a volume for which [`owner_of`] finds nobody, and what to do.
 pub fn nobodys(root: &Path) -> (&'static str, String) {
     let keys = quote_path(&root.join(KEYS));
     (
@@ -122,9 +126,9 @@ pub fn nobodys(root: &Path) -> (&'static str, String) {
     )
 }
 
-/// Refuses an output `to` in the state directory `state`: everything there is ours, and is tidied by us.
+/// Refuses an output `to` inside the state directory `state`: everything there is ours, and is tidied by us.
 pub fn check_outside(to: &Path, state: &Path) -> Result<()> {
-    // What is not there yet is where its directory is.
+    // A path that does not exist yet is where the nearest directory above it is.
     let named = to.ancestors().map(|path| match path.as_os_str().is_empty() {
         true => Path::new("."),
         false => path,
@@ -138,7 +142,7 @@ pub fn check_outside(to: &Path, state: &Path) -> Result<()> {
     }
 }
 
-/// The group that may write in `root`, where that is a volume.
+/// Returns the group that may write in `root`, if `root` is a volume.
 pub fn volume_group(root: &Path) -> Option<u32> {
     fs::metadata(root).ok().filter(is_volume).map(|found| found.gid())
 }
@@ -147,7 +151,7 @@ fn make(path: &Path) -> Result<()> {
     ensure_directory(path).map_err(Error::at("making the directory", path))
 }
 
-/// Makes a directory one of this user's with mode 0700.
+/// Checks that a directory is this user's, and makes it accessible to nobody else (mode 0700).
 fn own(path: &Path, found: &Metadata) -> Result<()> {
     check(path, found)?;
     if found.mode() & 0o077 != 0 {
@@ -158,8 +162,8 @@ fn own(path: &Path, found: &Metadata) -> Result<()> {
     Ok(())
 }
 
-/// Sees that it is a directory of this user's. What is not is a setting to be corrected, not a failure that
-/// another start might not meet.
+/// Fails unless `path` is a directory of this user. The error is one of the settings: they must be corrected,
+/// because another start would fail in the same way.
 fn check(path: &Path, found: &Metadata) -> Result<()> {
     let me = geteuid();
     if !found.is_dir() {

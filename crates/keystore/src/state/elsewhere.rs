@@ -1,5 +1,5 @@
-//! What is seen in a directory and is not in it: behind symbolic links, or on a volume of its own. A rename of
-//! the directory does not set it aside, and the directory is destroyed without it. Changes nothing.
+//! Finds what is seen in a directory but is not in it: behind symbolic links, or on a volume of its own. A
+//! rename of the directory does not set it aside, and it is not destroyed with the directory. Changes nothing.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::files::{if_there, look};
 use crate::remedy::{quote_path, replace_link};
 
-/// Fails unless `directory` can be set aside with all that is in it. One that is missing can.
+/// Fails unless `directory` can be set aside with everything in it. A missing directory can.
 pub fn check(directory: &Path) -> Result<()> {
     let Some(found) = look(directory)? else { return Ok(()) };
     if found.is_symlink() {
@@ -23,14 +23,14 @@ pub fn check(directory: &Path) -> Result<()> {
         return Err(Error::Refused(format!("{path} is not a directory; nothing was changed")));
     }
     check_mount(directory)?;
-    // One that leads nowhere hides nothing: what is missing behind it is told with the keys.
+    // A link that leads nowhere hides nothing: what is missing behind it is reported with the keys.
     match links_out(directory, check_mount)?.into_iter().find(|link| link.exists()) {
         Some(link) => Err(is_link(&link)),
         None => Ok(()),
     }
 }
 
-/// Fails where a volume, or another directory, is mounted on `directory`: it cannot be renamed.
+/// Fails if a volume, or another directory, is mounted on `directory`: then it cannot be renamed.
 pub fn check_mount(directory: &Path) -> Result<()> {
     if !is_mount_point(directory) {
         return Ok(());
@@ -45,8 +45,9 @@ pub fn check_mount(directory: &Path) -> Result<()> {
     )))
 }
 
-/// The symbolic links at and below `entry` that lead out of it. Those that this program makes lead to `keys/`, and
-/// configurations hold no keys: neither counts. `visit` is told of every directory below.
+/// Returns the symbolic links at and below `entry` that lead out of it. Links that this program makes are
+/// left out, because they lead to `keys/`. So are links to configuration files, which hold no keys. `visit`
+/// is called with every directory below `entry`.
 pub fn links_out(entry: &Path, visit: impl Fn(&Path) -> Result<()>) -> Result<Vec<PathBuf>> {
     let (mut links, mut left) = (Vec::new(), vec![entry.to_owned()]);
     while let Some(path) = left.pop() {
@@ -64,7 +65,8 @@ pub fn links_out(entry: &Path, visit: impl Fn(&Path) -> Result<()>) -> Result<Ve
     Ok(links)
 }
 
-/// What is in a directory. With what we cannot read, nobody signs here: `lost+found` is root's.
+/// Lists a directory; nothing if this user may not read it. Nobody signs here with files that cannot be read,
+/// such as those in root's `lost+found`.
 fn readable_entries(directory: &Path) -> Result<Vec<PathBuf>> {
     let reading = Error::at("reading", directory);
     match if_there(fs::read_dir(directory)) {
@@ -97,7 +99,8 @@ fn is_link(link: &Path) -> Error {
     ))
 }
 
-/// Whether something is mounted on `directory`. A device number does not tell: both may be of one file system.
+/// Whether something is mounted on `directory`. A device number cannot tell, because both may be on
+/// one file system.
 fn is_mount_point(directory: &Path) -> bool {
     let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
         return false;
@@ -105,6 +108,6 @@ fn is_mount_point(directory: &Path) -> bool {
     let Ok(parent) = File::open(parent) else { return false };
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_XDEV);
-    // Any other answer, as from a kernel before 5.6, tells nothing.
+    // Any other result, as from a kernel before 5.6, tells nothing.
     openat2(&parent, name, how).err() == Some(Errno::EXDEV)
 }

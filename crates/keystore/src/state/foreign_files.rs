@@ -1,6 +1,6 @@
-//! Gives what lies in the state back to its owner and takes permissions of others away. Never
-//! follows a symbolic link, never touches a file that has another name elsewhere: whoever can write
-//! in the state must not be able to lead root out of it.
+//! Gives files in the state back to its owner and takes away the permissions of others. Never follows a
+//! symbolic link, and never touches a file with another name elsewhere: whoever can write in the state must
+//! not be able to lead root out of it.
 
 use std::ffi::{CStr, OsStr};
 use std::fs;
@@ -16,42 +16,42 @@ use nix::unistd::{Gid, Uid, fchownat};
 use crate::error::{Error, Result};
 use crate::state::directory::is_volume;
 
-/// Deeper than anything in the state.
+/// How deep the walk goes: deeper than anything in the state.
 pub(crate) const DEPTH_MAX: usize = 8;
 
-/// The user who is to own everything.
+/// The user who is to own everything in the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// The user.
+    /// The user's uid.
     pub uid: Uid,
-    /// The user's group.
+    /// The user's gid.
     pub gid: Gid,
-    /// The name of the user, or the number where there is no name.
+    /// The name of the user, or the uid if there is no name.
     pub name: String,
 }
 
 /// A file or directory that belonged to somebody else.
 #[derive(Debug)]
 pub struct ForeignFile {
-    /// Where it is.
+    /// The path.
     pub path: PathBuf,
-    /// Whose it was.
+    /// The uid of the previous owner.
     pub uid: u32,
-    /// What became of it.
+    /// Whether it was given back.
     pub given_back: Result<()>,
 }
 
-/// Gives everything below the state directory `root`, and the directory itself, to `owner`, and returns
-/// what belonged to somebody else. Links do not count: their owner means nothing.
+/// Gives the state directory `root` and everything below it to `owner`. Returns what belonged to somebody
+/// else. Symbolic links do not count, because their owner means nothing. A volume keeps its owner.
 pub fn give_back(root: &Path, owner: &Owner) -> Result<Vec<ForeignFile>> {
     let failed = Error::at("reading", root);
-    // Where the state is may be told by a link; nothing in it may.
+    // A symbolic link may lead to the state directory, but nothing in it may be reached through one.
     let root_path = fs::canonicalize(root).map_err(Error::at("looking for", root))?;
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let directory = Dir::open(&root_path, flags, Mode::empty()).map_err(failed)?;
     let found = fstat(&directory).map_err(failed)?;
     let mut walk = Walk { owner, device: found.st_dev, foreign: Vec::new() };
-    // A volume stays whose it is: others may have a part in it.
+    // Others may have a part in a volume.
     let is_volume = fs::metadata(&root_path).is_ok_and(|found| is_volume(&found));
     if found.st_uid != owner.uid.as_raw() && !is_volume {
         let given_back = walk.give_back(&directory, c"", &root_path);
@@ -77,7 +77,7 @@ impl Walk<'_> {
             .filter(|entry| entry.file_type() != Some(Type::Symlink))
             .map(|entry| entry.file_name().to_owned())
             .filter(|name| !matches!(name.to_bytes(), b"." | b".."))
-            // Of the file system, where the state has one of its own.
+            // `lost+found` belongs to the file system, if the state has one of its own.
             .filter(|name| depth > 0 || name.to_bytes() != b"lost+found")
             .collect();
         for name in names {
@@ -103,7 +103,7 @@ impl Walk<'_> {
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             match Dir::openat(&directory, &*name, flags, Mode::empty()) {
                 Ok(below) => self.visit(below, &path, depth + 1)?,
-                // Gone, or something else by now.
+                // It is gone, or something else is there by now.
                 Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
                 Err(e) => return Err(failed(&path, e)),
             }
@@ -111,12 +111,12 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Gives the entry `name` of `directory` to the owner; an empty name means the directory itself.
+    /// Gives the entry `name` of `directory` to the owner. An empty name means the directory itself.
     fn give_back(&self, directory: &Dir, name: &CStr, path: &Path) -> Result<()> {
         let failed = |e: nix::errno::Errno| {
             Error::io(format!("giving {} to {}", path.display(), self.owner.name), e.into())
         };
-        // What was looked at is what is given away, whatever is renamed meanwhile.
+        // The open file is both checked and given away, whatever is renamed meanwhile.
         let name = if name.is_empty() { c"." } else { name };
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = openat(directory, name, flags, Mode::empty()).map_err(failed)?;
@@ -136,7 +136,7 @@ fn is(found: &FileStat, kind: SFlag) -> bool {
     SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == kind
 }
 
-/// Sets the mode of a file or directory of the owner's own; fails on a symbolic link.
+/// Sets the mode of a file or directory that this user owns. Fails on a symbolic link.
 pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
     fchmodat(AT_FDCWD, path, Mode::from_bits_truncate(mode), FchmodatFlags::NoFollowSymlink)
         .map_err(Error::at("setting the mode of", path))
@@ -161,7 +161,7 @@ mod tests {
         symlink(&outside, state.join("keys/link")).map_err(io)?;
         fs::hard_link(&outside, state.join("keys/name")).map_err(io)?;
         let me = nix::unistd::geteuid();
-        // Everything belongs to somebody else, seen from somebody else.
+        // Everything belongs to somebody else, as another user sees it.
         let other = if me.is_root() { Uid::from_raw(65534) } else { Uid::from_raw(0) };
         let owner = Owner { uid: other, gid: Gid::from_raw(65534), name: "other".into() };
         let found = give_back(&state, &owner)?;

@@ -1,4 +1,4 @@
-//! Room on the file system of the state directory.
+//! The free space on the file system of the state directory.
 
 use std::path::Path;
 
@@ -7,16 +7,16 @@ use nix::sys::statvfs::statvfs;
 
 use crate::error::{Error, Result};
 
-/// Below this a key is not begun: gpg on a full disk leaves more to clean up than it makes.
+/// With less free space, no key is begun: on a full disk, gpg leaves more to clean up than it makes.
 const FREE_BYTES_MIN: u64 = 256 * 1024;
 const FREE_INODES_MIN: u64 = 32;
 
-/// What a published key takes on a file system with blocks of 4 KiB: three directories, five files,
-/// two links.
+/// The space that a published key takes on a file system with blocks of 4 KiB: three directories, five
+/// files, two links.
 const KEY_BYTES: u64 = 10 * 4096;
 const KEY_INODES: u64 = 10;
 
-/// What is free for users other than root.
+/// The space that is free for users other than root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
     /// Free bytes.
@@ -26,22 +26,22 @@ pub struct Space {
 }
 
 impl Space {
-    /// What is free where `directory` is.
+    /// Returns the space that is free on the file system of `directory`.
     pub fn of(directory: &Path) -> Result<Self> {
         let found = statvfs(directory).map_err(Error::at("looking at", directory))?;
         Ok(Self {
             bytes: found.blocks_available().saturating_mul(found.fragment_size()),
-            // File systems without a table of inodes say that they have none at all.
+            // File systems without a table of inodes report a total of none.
             inodes: (found.files() > 0).then_some(found.files_available()),
         })
     }
 
-    /// Whether another key is begun.
+    /// Whether there is enough space to begin another key.
     pub fn is_enough(&self) -> bool {
         self.bytes >= FREE_BYTES_MIN && self.inodes.is_none_or(|free| free >= FREE_INODES_MIN)
     }
 
-    /// About how many more keys there is room for.
+    /// Returns about how many more keys there is room for.
     pub fn keys(&self) -> u64 {
         let beyond = |free: u64, least: u64, each: u64| free.saturating_sub(least) / each;
         let inodes = self.inodes.map_or(u64::MAX, |free| beyond(free, FREE_INODES_MIN, KEY_INODES));

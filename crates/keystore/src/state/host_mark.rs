@@ -1,6 +1,7 @@
-//! `state.host`: which host uses this state. A state has one host: agents of two would steal each other's sockets, and
-//! their locks may not be seen. The mark exists only on a file system that another kernel can have mounted too. It is
-//! alive as long as it changes.
+//! `state.host`: the mark that says which host uses this state. A state has one host: the agents of two
+//! hosts would steal each other's sockets, and neither host may see the locks of the other. The mark exists
+//! only on a file system that another kernel can have mounted, too. A host keeps changing its mark as long
+//! as it is alive.
 
 use std::fs;
 use std::io;
@@ -17,13 +18,13 @@ use crate::home::staging::process_tag::{BOOT_ID, ProcessTag};
 use crate::layout::HOST_MARK;
 use crate::remedy::quote_path;
 
-/// What stands for a kernel that hides its identity, as it does from the units.
+/// Stands for a kernel that hides its boot ID, as it does from the units.
 const UNKNOWN: &str = "-";
 
-/// How often the mark of a host that is alive changes.
+/// How often a living host changes its mark.
 const BEAT: Duration = Duration::from_secs(4);
-/// How long the mark of another host must stay as it is for that host to count as gone. A file server may show a
-/// change late.
+/// The time for which the mark of another host must not change before that host counts as gone. A file server
+/// may show a change late.
 const SILENCE: Duration = Duration::from_secs(13);
 
 /// The mark of this host, kept alive until it is dropped.
@@ -35,10 +36,10 @@ pub struct HostMark {
 }
 
 impl HostMark {
-    /// Puts the mark of this host into the state directory `root`. `None` where no other host can have the file
-    /// system mounted. Waits for [`SILENCE`] when there is the mark of another host.
+    /// Puts the mark of this host into the state directory `root`. Returns `None` if no other host can have
+    /// the file system mounted. If the mark of another host is there, waits for [`SILENCE`] first.
     ///
-    /// [`Error::Settings`] when that host is alive.
+    /// Fails with [`Error::Settings`] if that host is alive.
     pub fn take(root: &Path) -> Result<Option<Self>> {
         let tag = ProcessTag::of(root);
         if tag.is_alone() {
@@ -83,7 +84,7 @@ impl HostMark {
     }
 }
 
-/// Waits until the mark of another host has not changed for `silence`.
+/// Waits until the mark of another host has not changed for `silence`. Fails if it changes.
 fn wait_for_others(mark: &Path, host: &str, silence: Duration) -> Result<()> {
     let Some(first) = read(mark).filter(|text| !is_of(text, host)) else { return Ok(()) };
     let deadline = Instant::now() + silence;
@@ -111,7 +112,7 @@ fn in_use(mark: &Path) -> Error {
     ))
 }
 
-/// `<host> <kernel> <host name> <number>`
+/// Writes the mark: `<host> <kernel> <host name> <random number>`
 fn put(mark: &Path, host: &str) -> Result<()> {
     let name = nix::unistd::gethostname().unwrap_or_default();
     let number: u64 = rand::random();
@@ -140,7 +141,7 @@ fn read(mark: &Path) -> Option<String> {
     }
 }
 
-/// Whether a mark is of the host `host`, or of a container under the same kernel.
+/// Whether a mark belongs to the host `host`, or to a container under the same kernel.
 fn is_of(text: &str, host: &str) -> bool {
     let mut parts = text.split(' ').zip(host.split(' '));
     parts.next().is_some_and(|(there, here)| there == here)
@@ -159,7 +160,7 @@ mod tests {
     fn a_state_is_for_one_host_as_long_as_that_lives() -> Result<()> {
         let root = scratch();
         let first = HostMark::take_as(root.path(), "aaaaaaaa kernel", FAST, WAIT)?;
-        // Other processes of the same host wait for nobody.
+        // Other processes of the same host do not wait.
         let begun = Instant::now();
         drop(HostMark::take_as(root.path(), "aaaaaaaa kernel", FAST, WAIT)?);
         assert!(begun.elapsed() < WAIT);
@@ -173,7 +174,7 @@ mod tests {
         thread::sleep(FAST * 4);
         let second = HostMark::take_as(root.path(), "bbbbbbbb -", FAST, WAIT)?;
         assert!(begun.elapsed() > WAIT);
-        // Whoever does not look, as an older version, is noticed.
+        // A host that does not look first, such as one with an older version, is noticed.
         put(&root.path().join(HOST_MARK), "cccccccc -")?;
         let deadline = Instant::now() + Duration::from_secs(10);
         while second.check().is_ok() {

@@ -1,5 +1,5 @@
-//! Finds that the keys of a state are not where they were: `keys/` was moved away, or what was mounted there is not.
-//! Keys that exist would be made anew.
+//! Finds that the keys of a state are not where they were: `keys/` was moved away, or its volume is not
+//! mounted. Without this, keys that exist would be made anew.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -14,24 +14,25 @@ use crate::identity::NameEmail;
 use crate::layout::{KEYS, PARTS, PHRASES, RECORD, SECRET_KEY_LINKS};
 use crate::remedy::quote_path;
 
-/// Fails when the state directory `root` has no keys, and what is around them says that it had some.
+/// Fails if the state directory `root` has no keys, but what is around them says that it had some.
 pub fn check(root: &Path) -> Result<()> {
     let keys = root.join(KEYS);
-    // What is no directory, or cannot be read, is told by others.
+    // If `keys/` is not a directory, or cannot be read, somebody else reports that.
     let has_some = |found: Metadata| {
         !found.is_dir()
             || Homes::new(root).identities().map_or(true, |mut names| names.next().is_some())
     };
     let (phrases, secret_keys) = (root.join(PHRASES), root.join(SECRET_KEY_LINKS));
-    // A key that is made or brought back meanwhile changes the directory of its link: then all is looked at anew.
+    // A key that is made or brought back meanwhile changes the directory with its link. Then everything is
+    // looked at again.
     let is_there = loop {
         let before = HomeVersion::of(&phrases);
-        // At every start: more is looked at only where there is something to doubt.
+        // This runs at every start, so it looks at more only if there is something to doubt.
         if keys.symlink_metadata().is_ok_and(has_some) {
             return Ok(());
         }
         let is_there = keys.symlink_metadata().is_ok();
-        // A phrase is linked to when its home is there, a secret key shortly before.
+        // The link to a passphrase is made once the home is there, the link to a secret key shortly before.
         let mut links = links(&phrases);
         if !is_there {
             let orphans = orphans(root);
@@ -67,8 +68,8 @@ pub fn check(root: &Path) -> Result<()> {
     )))
 }
 
-/// Secret keys in `gnupg/` of the state `root` that are files of their own. Without a keyring, their certificates are
-/// lost.
+/// Returns the number of secret keys in `gnupg/` of the state `root` that are files of their own, and not
+/// links. Without a keyring, their certificates are lost.
 pub fn orphans(root: &Path) -> usize {
     let is_orphan = |entry: &fs::DirEntry| {
         Keygrip::from_file_name(&entry.file_name()).is_some()
@@ -77,7 +78,7 @@ pub fn orphans(root: &Path) -> usize {
     entries(&root.join(SECRET_KEY_LINKS)).filter(is_orphan).count()
 }
 
-/// What is to be done about so many orphans.
+/// Says what to do about `count` secret keys that are files of their own.
 pub fn orphans_without_certificates(root: &Path, count: usize) -> String {
     format!(
         "{}/gnupg holds {} of no home, but no keyring with their certificates: put its pubring.kbx or pubring.gpg \
@@ -87,7 +88,7 @@ pub fn orphans_without_certificates(root: &Path, count: usize) -> String {
     )
 }
 
-/// A directory beside `keys/` that has homes in it.
+/// Finds a directory beside `keys/` that has homes in it.
 fn moved_away(root: &Path) -> Option<PathBuf> {
     let is_part = |name: &OsStr| name.to_str().is_some_and(|name| PARTS.contains(&name));
     let others = entries(root).filter(|entry| !is_part(&entry.file_name()));
@@ -99,8 +100,9 @@ fn moved_away(root: &Path) -> Option<PathBuf> {
     paths.find(|path| entries(path).any(is_home))
 }
 
-/// The link in the directory `phrases` of an identity whose home is lost. It is made after the home and gone before it.
-/// A key may be removed and brought back meanwhile: only a link that is the same before and after counts.
+/// Returns the link in the directory `phrases` of an identity whose home is lost. The link is made after the
+/// home and removed before it. A key may be removed and brought back meanwhile, so only a link that is the
+/// same before and after the look for the home counts.
 pub(crate) fn link_of<E>(
     phrases: &Path,
     name_email: &NameEmail,
@@ -118,7 +120,7 @@ fn links(directory: &Path) -> usize {
     entries(directory).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink())).count()
 }
 
-/// What is in a directory, as far as it can be read.
+/// Returns the entries of a directory, as far as it can be read.
 fn entries(directory: &Path) -> impl Iterator<Item = fs::DirEntry> {
     fs::read_dir(directory).into_iter().flatten().flatten()
 }
@@ -141,7 +143,7 @@ mod tests {
         let (home, link) = (keys.join(name_email.as_str()), phrases.join(name_email.as_str()));
         let ends = AtomicBool::new(false);
         thread::scope(|scope| {
-            // In the order of making and removing keys, no faster than the clock of a file system ticks.
+            // Make and remove the key in the usual order, no faster than the clock of a file system ticks.
             scope.spawn(|| {
                 while !ends.load(Ordering::Relaxed) {
                     fs::create_dir(&home).unwrap();

@@ -1,4 +1,4 @@
-//! Finds a state inside of a state: what `mv NEW OLD` makes where OLD is still there.
+//! Finds a state inside another state, which is what `mv NEW OLD` makes if OLD is still there.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -9,7 +9,7 @@ use crate::home::Homes;
 use crate::layout::{IMPORTING, PARTS, TRASH};
 use crate::remedy::quote_path;
 
-/// Directories directly below the state directory `root` that hold keys as a state does.
+/// Returns the directories directly below the state directory `root` that hold keys as a state does.
 pub fn states(root: &Path) -> Result<Vec<PathBuf>> {
     let reading = Error::at("reading", root);
     let mut found = Vec::new();
@@ -25,9 +25,9 @@ pub fn states(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Fails when the state has no key of its own, but one inside of it does: keys that exist would be made anew.
+/// Fails if the state has no key of its own but a state inside it does: keys that exist would be made anew.
 pub fn check(root: &Path) -> Result<()> {
-    // At every start: the keys are looked at only where there is something to doubt.
+    // This runs at every start, so it looks at the keys only if there is something to doubt.
     match &states(root)?[..] {
         [inner, ..] if !has_keys(root) => Err(Error::Settings(format!(
             "{} has no keys, but {} inside of it has: one directory was moved into the other, and nothing was \
@@ -40,7 +40,7 @@ pub fn check(root: &Path) -> Result<()> {
     }
 }
 
-/// The command that puts the state `inner` in the place of the one around it.
+/// Returns the command that puts the state `inner` in the place of the one around it.
 pub fn put_in_place(root: &Path, inner: &Path) -> String {
     let mut outer = root.as_os_str().to_owned();
     outer.push(".outer");
@@ -50,10 +50,11 @@ pub fn put_in_place(root: &Path, inner: &Path) -> String {
     format!("mv -T {root} {outer} && mv -T {moved} {root}")
 }
 
-/// Directories beside the state directory `root`, called like it and more, that hold keys as a state does.
+/// Returns the directories beside the state directory `root` that hold keys as a state does. Only names that
+/// begin with the name of `root` count.
 pub fn states_beside(root: &Path) -> Vec<PathBuf> {
     let (Some(parent), Some(name)) = (root.parent(), root.file_name()) else { return Vec::new() };
-    // Who may not look there has nothing to tell.
+    // If the directory cannot be read, there is nothing to tell.
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
     let is_called_so = |path: &PathBuf| {
         let other = path.file_name().unwrap_or_default();
@@ -65,7 +66,8 @@ pub fn states_beside(root: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The command that puts the state `aside` in the place of `root`, which has no keys and is kept.
+/// Returns the command that puts the state `aside` in the place of `root`. `root` has no keys and is kept
+/// under another name.
 pub fn exchange(root: &Path, aside: &Path) -> String {
     let mut empty = root.as_os_str().to_owned();
     empty.push(".empty");

@@ -1,5 +1,5 @@
-//! Tells a `gnupg/` of ours from the home of another service, such as the old copr-keygen: its keyring
-//! holds keys. Ours is an empty file that only tells signd of changes.
+//! Tells our `gnupg/` from the GnuPG home of another service, such as the old copr-keygen. The keyring of
+//! such a service holds keys. Ours is an empty file that only tells signd of changes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use crate::files::small_files::{Symlinks, open_regular};
 use crate::files::{if_there, is_missing};
 use crate::layout::PUBRING;
 
-/// Every form in which GnuPG 1.4 to 2.4 keeps keys, but the keybox. With none in it, a file is empty.
+/// The files other than the keybox in which GnuPG 1.4 to 2.4 keeps keys. A file without keys is empty.
 const OTHER_FORMS: [&str; 3] = ["pubring.gpg", "secring.gpg", "public-keys.d/pubring.db"];
 
-/// The keyring of another service in the GnuPG home `gnupg`.
+/// Returns the keyring of another service in the GnuPG home `gnupg`, if there is one.
 pub fn find(gnupg: &Path) -> Result<Option<PathBuf>> {
     let keybox = gnupg.join(PUBRING);
     if holds_keys(&keybox)? {
@@ -32,13 +32,13 @@ pub fn find(gnupg: &Path) -> Result<Option<PathBuf>> {
 
 /// Whether a `pubring.kbx` holds certificates, or something that cannot be read.
 pub fn holds_keys(keybox: &Path) -> Result<bool> {
-    // Nearly always this one system call tells.
+    // Nearly always, this one system call is enough.
     match if_there(fs::metadata(keybox)).map_err(Error::at("looking at", keybox))? {
         None => return Ok(false),
         Some(found) if found.len() == 0 => return Ok(false),
         Some(_) => {}
     }
-    // What a link leads to is nothing of ours, unless it is a keyring.
+    // A symbolic link that leads to anything but a keybox is not a keyring of another service.
     let is_link = fs::symlink_metadata(keybox).is_ok_and(|found| found.is_symlink());
     match open_regular(keybox, Symlinks::Followed) {
         Ok(None) => Ok(true),

@@ -1,4 +1,4 @@
-//! Whether the state directory is still the one that was opened, and keys can be made in it.
+//! Finds out whether the state directory is still the one that was opened, and whether keys can be made in it.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -9,31 +9,32 @@ use crate::files::FileId;
 use crate::layout::{GNUPG, KEYS, PHRASES, SECRET_KEY_LINKS, STAGING};
 use crate::state::free_space::Space;
 
-/// What keys are published in. Another directory in its place is another state, or none.
+/// The directories in which keys are published. If another directory is in the place of one, the state is
+/// another one, or there is none.
 const SAME: [&str; 2] = ["", KEYS];
-/// What else is written to for every key.
+/// The other directories that are written to for every key.
 const WRITTEN: [&str; 3] = [STAGING, GNUPG, SECRET_KEY_LINKS];
 
 /// The state directory as it was opened.
 #[derive(Debug)]
 pub struct Opened {
     root: PathBuf,
-    /// Each of [`SAME`].
+    /// The identity of each directory in [`SAME`]; `None` if it was missing.
     same: [Option<FileId>; SAME.len()],
-    /// Whether phrases are links in the state.
+    /// Whether passphrases are links in the state.
     has_phrases: bool,
 }
 
 impl Opened {
-    /// Remembers which directory is at `root` now. One that is not there is never ready. `has_phrases` says
-    /// whether phrases are links in it.
+    /// Remembers which directory is at `root` now. If there is none, the state is never ready. `has_phrases`
+    /// says whether passphrases are links in the state.
     pub fn new(root: &Path, has_phrases: bool) -> Self {
         let same = SAME.map(|part| identity_of(&root.join(part)).ok());
         Self { root: root.into(), same, has_phrases }
     }
 
-    /// Looks whether a key could be made now. Says why not, without a path: a client need not know where the
-    /// keys are.
+    /// Fails with the reason if no key could be made now. The reason names no path, because a client need not
+    /// know where the keys are.
     pub fn look(&self) -> std::result::Result<(), String> {
         for (part, opened) in SAME.into_iter().zip(self.same) {
             match identity_of(&self.root.join(part)) {
@@ -51,7 +52,7 @@ impl Opened {
         let phrases = self.has_phrases.then_some(PHRASES);
         for part in SAME.into_iter().chain(WRITTEN).chain(phrases) {
             if part.is_empty() {
-                continue; // nothing is made in it
+                continue; // no file is made directly in it
             }
             let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
             if let Err(errno) = eaccess(&self.root.join(part), wanted) {

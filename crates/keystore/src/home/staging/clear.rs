@@ -1,4 +1,4 @@
-//! Clearing up in `staging/` after processes that died, on this host or on another one.
+//! Clears up in `staging/` after processes that died, on this host or on another one.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -15,33 +15,33 @@ use crate::home::record;
 use crate::home::staging::process_tag::{ABANDONED, last_sign_of_life};
 use crate::home::staging::{FRESH, HOME, Staging};
 
-/// How old a directory that has not got its name must be for its maker to be dead.
+/// The age at which the maker of a directory without its final name counts as dead.
 const MAKING: Duration = Duration::from_secs(60);
 
 /// What an entry of `staging/` is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StagingWork {
-    /// A process that lives has it.
+    /// A living process holds it.
     Alive,
-    /// A process has left it behind: one whose lock would be seen here, or one that has not shown any life
-    /// for [`ABANDONED`].
+    /// A process has left it behind. Either its lock would be seen here, or it has not shown any life for
+    /// [`ABANDONED`].
     Dead,
-    /// Another host has it, or had it.
+    /// Another host holds it, or has left it behind.
     Foreign,
-    /// It was not made here.
+    /// It is not a directory, so it was not made here.
     Strange,
 }
 
 impl Staging {
-    /// Removes what no living process holds; returns how many homes that were. What cannot be removed is
-    /// reported and left for the next time. `links` is where the links to secret keys are.
+    /// Removes the entries that no living process holds; returns how many homes these were. Logs what cannot
+    /// be removed and leaves it for the next time. `links` is the directory with the links to secret keys.
     pub fn clear(&self, links: &Path) -> Result<usize> {
         let mut count = 0;
         for path in entries(&self.directory)? {
             let buried = match self.judge(&path, |path| Ok(lock(path)?.is_some())) {
                 Ok(Some(StagingWork::Dead)) => self.bury(&path, links),
                 Ok(Some(StagingWork::Strange)) => {
-                    // It was not made here and will not go away by itself.
+                    // It was not made here, and will not go away by itself.
                     log::warn!("{}: left alone: is not a directory", path.display());
                     continue;
                 }
@@ -59,7 +59,7 @@ impl Staging {
         Ok(count)
     }
 
-    /// As [`Staging::clear`], and says in the log what came of it.
+    /// Clears up as [`Staging::clear`] does, and logs what came of it.
     pub fn clear_up(&self, links: &Path) {
         match self.clear(links) {
             Ok(0) => {}
@@ -70,29 +70,29 @@ impl Staging {
         }
     }
 
-    /// Removes a dead entry; `false` when somebody else has done so. First it and the home in it get other
-    /// names: should somebody be at work there after all, then that work fails whole, and nothing is ever
-    /// removed from a home that gets published.
+    /// Removes a dead entry. Returns `false` if another process has done so. The entry and the home in it are
+    /// first given other names. Should somebody be at work there after all, that work fails as a whole, and
+    /// nothing is ever removed from a home that gets published.
     fn bury(&self, path: &Path, links: &Path) -> Result<bool> {
         let failed = Error::at("removing", path);
         let Some(_lock) = lock(path).map_err(failed)? else { return Ok(false) };
         let doomed = self.directory.join(self.tag.name());
         let home = doomed.join("dead");
-        // On NFS, a process that has the directory open reaches the home by its old name for a while.
+        // On NFS, a process that has the directory open can still reach the home by its old name for a while.
         for (from, to) in [(path, &doomed), (&doomed.join(HOME), &home)] {
             match durable::rename(from, to) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 moved => moved.map_err(failed)?,
             }
         }
-        // Not before it is known which links lead there: nothing else tells.
+        // Remove the links before the home: only its secret keys tell which links lead there.
         for keygrip in record::secret_keys(&home)? {
             remove_dangling(&links.join(keygrip.file_name()));
         }
         remove_tree(&doomed).map(|()| true)
     }
 
-    /// What is in here, and whose.
+    /// Returns every entry of `staging/`, and what it is.
     pub fn survey(&self) -> Result<Vec<(PathBuf, StagingWork)>> {
         let mut found = Vec::new();
         for path in entries(&self.directory)? {
@@ -106,8 +106,8 @@ impl Staging {
         Ok(found)
     }
 
-    /// Whose an entry is; `None` when it is gone by now, or is being made. `is_left` tells whether nobody
-    /// makes an entry that has not got its name.
+    /// Returns what an entry is; `None` if it is gone by now, or is being made. `is_left` tells whether the
+    /// maker of an entry without its final name has left it behind.
     fn judge(
         &self,
         path: &Path,
@@ -139,7 +139,7 @@ impl Staging {
     }
 }
 
-/// Whether a directory without its name has been so for so long that its maker is dead.
+/// Whether a directory has been without its final name for so long that its maker must be dead.
 fn is_old(directory: &Path) -> io::Result<bool> {
     let found = match fs::symlink_metadata(directory) {
         Err(e) if is_missing(&e) => return Ok(false),
@@ -186,7 +186,8 @@ mod tests {
         Ok(())
     }
 
-    /// `staging/` as a process under another kernel sees it, on a file system that several have mounted.
+    /// `staging/` as a process under another kernel sees it, on a file system that several
+    /// kernels have mounted.
     fn seen_by(scratch: &Scratch, kernel: &str, host: &str) -> Staging {
         Staging { tag: ProcessTag::made_up(kernel, host, false), ..scratch.staging() }
     }
@@ -204,7 +205,7 @@ mod tests {
         Ok(staged)
     }
 
-    /// As if nobody had written in the entry of `staged` for so long.
+    /// Sets all times in the entry of `staged` as if nobody had written there for the time `by`.
     fn age(staged: &StagedHome, by: Duration) {
         let home = staged.path();
         let entries = fs::read_dir(home).into_iter().flatten().flatten().map(|e| e.path());
@@ -219,7 +220,7 @@ mod tests {
         let scratch = Scratch::new();
         let signd = SigndView::new(scratch.path());
         let one = seen_by(&scratch, "aaaaaaaa", "12345678");
-        // A clone has the same machine-id; any other host has neither.
+        // A clone of the host has the same machine-id; any other host has another one.
         for host in ["12345678", "87654321"] {
             let two = seen_by(&scratch, "bbbbbbbb", host);
             let staged = unseen(&scratch, &one)?;

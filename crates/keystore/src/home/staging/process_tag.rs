@@ -1,10 +1,10 @@
-//! Whose work an entry of `staging/` is. A lock tells that it is at work only to processes under the same
-//! kernel; some network file systems show the locks of other hosts to nobody. So a lock that can be had proves
-//! something only of what this kernel made; anything else is dead once it has shown no life for long.
+//! Tells whose work an entry of `staging/` is. A lock is seen only by processes under the same kernel: some
+//! network file systems show the locks of other hosts to nobody. So a lock that can be taken proves only that
+//! an entry of this kernel is dead. Any other entry is dead once it has shown no life for long.
 //!
-//! An entry is named `<kernel>-<host><random>`: eight hexadecimal digits for the running kernel and the
-//! file system as it is mounted, four for the host, four by chance. Older versions wrote `<host>-<random>`
-//! with eight digits each, and leave alone what does not begin with their own host.
+//! An entry is named `<kernel>-<host><random>`: eight hexadecimal digits for the running kernel and the file
+//! system as it is mounted, four for the host, and four random ones. Older versions wrote `<host>-<random>`
+//! with eight digits each. They leave alone what does not begin with their own host.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,12 +16,12 @@ use std::time::{Duration, SystemTime};
 
 use nix::sys::statfs::{FsType, statfs};
 
-/// Without a sign of life for so long, nobody is at work on an entry. Longer than any job: moving in a million
-/// keys takes 28 hours on two cores.
+/// The time without a sign of life after which nobody is at work on an entry. It is longer than any job:
+/// moving in a million keys takes 28 hours on two cores.
 pub const ABANDONED: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// File systems that one kernel alone has mounted, from linux/magic.h and the sources of ZFS: ext4, XFS,
-/// Btrfs, tmpfs, ramfs, F2FS, bcachefs, ZFS, overlayfs.
+/// The types of file systems that only one kernel has mounted, from linux/magic.h and the sources of ZFS:
+/// ext4, XFS, Btrfs, tmpfs, ramfs, F2FS, bcachefs, ZFS, overlayfs.
 const OF_ONE_KERNEL: [u32; 9] = [
     0xef53,
     0x5846_5342,
@@ -37,21 +37,21 @@ const OF_ONE_KERNEL: [u32; 9] = [
 /// Tells the work of this process from the work of others in the same `staging/`.
 #[derive(Clone, Debug)]
 pub struct ProcessTag {
-    /// Of the running kernel and of the mounted file system: processes with the same one see our locks.
+    /// Stands for the running kernel and the mounted file system. Processes with the same digits see our locks.
     kernel: String,
-    /// Of the host: stays over reboots. A clone of the host has the same one.
+    /// Stands for the host, and stays the same over reboots. A clone of the host has the same digits.
     host: String,
     /// Whether no other kernel can have this file system mounted.
     is_alone: bool,
 }
 
 impl ProcessTag {
-    /// The tag of this process on the file system of `directory`.
+    /// Returns the tag of this process on the file system of `directory`.
     pub fn of(directory: &Path) -> Self {
-        // The file system may be mounted twice, and then the two do not share locks. There is no directory
-        // yet when `check` looks at a host without a state.
+        // The file system may be mounted twice, and then the two mounts do not share locks. The directory
+        // does not exist yet when `check` looks at a host without a state.
         let device = fs::metadata(directory).map_or(0, |found| found.dev());
-        // Else no other process is known to run under the same kernel.
+        // Without a boot ID, no other process is known to run under the same kernel.
         let kernel = BOOT_ID
             .as_ref()
             .map_or_else(rand::random, |boot| fnv1a(format!("{boot} {device}").as_bytes()));
@@ -70,22 +70,22 @@ impl ProcessTag {
         self.is_alone
     }
 
-    /// A new name for an entry of this process.
+    /// Returns a new name for an entry of this process.
     pub fn name(&self) -> String {
         format!("{}-{}{:04x}", self.kernel, &self.host[..4], rand::random::<u16>())
     }
 
-    /// Whether an entry of this name, whose lock can be had, is dead for sure.
+    /// Whether an entry of this name is certainly dead, if its lock can be taken.
     pub fn proves_dead(&self, name: &OsStr) -> bool {
         let begins = |with: &str| name.as_bytes().strip_prefix(with.as_bytes());
         let is_of = |tag: &str| begins(tag).is_some_and(|rest| rest.starts_with(b"-"));
-        // Made before a reboot, or by an older version.
+        // The entry was made on this host before a reboot, or by an older version.
         let is_of_host = || is_of(&self.host) || is_named_by(name, &self.host[..4]);
         is_of(&self.kernel) || (self.is_alone && is_of_host())
     }
 }
 
-/// `<kernel>-<host><random>` with this host.
+/// Whether the name has the form `<kernel>-<host><random>` with this host.
 fn is_named_by(name: &OsStr, host: &str) -> bool {
     let name = name.as_bytes();
     name.len() == 17
@@ -94,8 +94,8 @@ fn is_named_by(name: &OsStr, host: &str) -> bool {
         && name.iter().all(|byte| *byte == b'-' || byte.is_ascii_hexdigit())
 }
 
-/// When somebody last worked on an entry: the newest time of modification of it and of what is at the
-/// top of the home in it.
+/// Returns when somebody last worked on an entry: the newest modification time of the entry, of the home in
+/// it, and of everything at the top of that home.
 pub fn last_sign_of_life(entry: &Path, home: &str) -> Option<SystemTime> {
     let home = entry.join(home);
     let inside = fs::read_dir(&home).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -104,13 +104,13 @@ pub fn last_sign_of_life(entry: &Path, home: &str) -> Option<SystemTime> {
     times.max()
 }
 
-/// The identity of the running kernel, where it can be read.
+/// The boot ID of the running kernel, where it can be read.
 pub static BOOT_ID: LazyLock<Option<String>> = LazyLock::new(|| {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_owned()).filter(|id| id.len() == 36)
 });
 
-/// Eight hexadecimal digits that stand for this host: of its machine-id, else of its host name.
+/// Eight hexadecimal digits that stand for this host: a hash of its machine-id, or else of its host name.
 static HOST: LazyLock<String> = LazyLock::new(|| {
     let identity = match fs::read_to_string("/etc/machine-id") {
         Ok(id) if id.trim().len() == 32 => id.trim().to_owned(),
@@ -120,7 +120,7 @@ static HOST: LazyLock<String> = LazyLock::new(|| {
     format!("{:08x}", fnv1a(identity.as_bytes()))
 });
 
-/// The type that statfs(2) returns: as wide, and as signed, as the architecture has it.
+/// Returns the number as statfs(2) does, with the width and the sign that it has on this architecture.
 fn magic(number: u32) -> FsType {
     FsType(number as _)
 }
@@ -132,7 +132,7 @@ fn fnv1a(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 impl ProcessTag {
-    /// One that is made up.
+    /// Makes a tag that is made up.
     pub fn made_up(kernel: &str, host: &str, is_alone: bool) -> Self {
         Self { kernel: kernel.into(), host: host.into(), is_alone }
     }
@@ -156,7 +156,8 @@ mod tests {
         let proves = |is_alone: bool, name: &str| {
             ProcessTag::made_up("aaaaaaaa", "12345678", is_alone).proves_dead(OsStr::new(name))
         };
-        // Name, where other kernels may be at work too, where there is no other one.
+        // The name; whether a free lock proves an entry dead where other kernels may be at work; and
+        // where none can be.
         for (name, shared, alone) in [
             ("aaaaaaaa-12340000", true, true),
             ("aaaaaaaa-56780000", true, true), // another container under this kernel
