@@ -1,4 +1,5 @@
-//! File operations: reading that is not led astray, writing that survives a crash, locking and removing.
+//! Safe file operations: reads that links and pipes cannot mislead, writes that survive a crash,
+//! locks, and removal.
 
 pub(crate) mod durable;
 pub(crate) mod lock;
@@ -43,13 +44,13 @@ impl FileVersion {
     }
 }
 
-/// Whether an error says that a file or directory does not exist. With any other error, it is not known
-/// whether it does.
+/// Whether an error says that a file or directory does not exist. Any other error leaves open
+/// whether it exists.
 pub fn is_missing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR))
 }
 
-/// Turns the error that a file does not exist into `None`.
+/// Returns `None` in place of the error that a file does not exist.
 pub fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
     match found {
         Err(e) if is_missing(&e) => Ok(None),

@@ -1,4 +1,4 @@
-//! A published home: what belongs into it, where it is and whether it is whole.
+//! A published home: what belongs into it, where it is, and whether it is whole.
 
 pub(crate) mod clock_evidence;
 pub(crate) mod contents;

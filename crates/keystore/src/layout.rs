@@ -14,8 +14,8 @@ pub const POOL: &str = "pool";
 pub const STAGING: &str = "staging";
 /// Removed keys. The directory is created when the first key is removed.
 pub const TRASH: &str = "trash";
-/// The work of an import in place that has not finished: the new directories, or the old ones that are still
-/// to be moved to the trash.
+/// An import in place that has not finished: the new directories, or the old ones that still have to
+/// go to the trash.
 pub const IMPORTING: &str = "importing";
 /// The marker that says that passphrases are sealed.
 pub const SEALING: &str = "sealing.json";

@@ -98,7 +98,7 @@ pub fn exchange(fresh: &Path, target: &Path, may_go: impl Fn(&Path) -> bool) -> 
     Ok(replaced?)
 }
 
-/// How often a rename is tried again after an error that does not say what happened.
+/// How often a rename is tried again after an error that leaves open what happened.
 const TRIES: usize = 3;
 
 /// Renames `from` to `to`. On a network file system the reply may get lost, or may belong to an earlier try.

@@ -1,4 +1,4 @@
-//! Reads small files. Whatever is at a path, the reader does not block as on a pipe, does not fill the
+//! Reads small files, whatever is at their paths. A read does not block as on a pipe, does not fill the
 //! memory, and is not led elsewhere by a link.
 
 use std::fs::{File, OpenOptions};

@@ -11,8 +11,9 @@ use crate::home::record::KeyRecord;
 use crate::identity::NameEmail;
 use crate::layout::{KEYS, STAGING};
 
-/// The longest time, two years, in which nothing in a state may change before the clock is doubted. Then
-/// either the host was off, or the clock has jumped ahead: the timer of `prolong` leaves a trace every day.
+/// The longest time, two years, in which nothing in a state may change before the clock is doubted. After
+/// that, either the host was off or the clock has jumped ahead, because the timer of `prolong` leaves a
+/// trace every day.
 const LONGEST_SLEEP: u64 = 2 * 365 * clock::DAY;
 
 /// The newest key seen so far, the key that was changed last, and the last sign of life, with their Unix times.
@@ -70,10 +71,11 @@ impl Evidence {
         is_ahead(&self.changed) && !is_ahead(&self.newest)
     }
 
-    /// Returns why a clock that says `now` is doubted to have jumped ahead, whatever dates the keys have. It
-    /// is for decisions that are wrong only if they come too early.
+    /// Returns why the clock, which says `now`, may have jumped ahead. Unlike [`Evidence::against`], it
+    /// does not mind keys that are dated after `now`. It is for decisions that can go wrong only by
+    /// coming too early.
     pub fn against_jump(&self, now: u64) -> Option<String> {
-        // An image that was unpacked without dates has the time 0.
+        // The time is 0 in an image that was unpacked without dates.
         (self.alive > 0 && now > self.alive.saturating_add(LONGEST_SLEEP)).then(|| {
             format!(
                 "the clock of this host says {}, but the last sign of life in the state is of {}: it \

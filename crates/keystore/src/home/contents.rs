@@ -209,7 +209,7 @@ impl Contents {
         None
     }
 
-    /// Checks a file that the key cannot do without.
+    /// Checks a file without which the key cannot be used.
     fn file(&mut self, path: &Path, found: &Metadata) {
         self.judge(path, found);
         if !found.is_file() || found.len() == 0 {

@@ -1,4 +1,4 @@
-//! What may be wrong with a home, and with one file or directory of the state.
+//! What may be wrong with a home, or with one file or directory of the state.
 
 use std::ffi::OsStr;
 use std::fs::Metadata;
@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use crate::error::Error;
 use crate::layout::{DIRECTORY_MODE, FILE_MODE, RECORD};
 
-/// Something about a home that is not as it should be.
+/// Something in a home that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The key cannot be used. Holds the path of what is missing, empty or too much, and a description.
+    /// The key cannot be used: the path of the file or directory that is missing, empty or too much, and what
+    /// is wrong with it.
     Damage(PathBuf, String),
     /// The home is empty. It is what is left of an identity that has no key.
     Empty,
@@ -25,7 +26,7 @@ pub enum Fault {
     Owner(PathBuf, u32),
     /// A file that does not belong into a home.
     Strange(PathBuf),
-    /// A trust database.
+    /// A trust database, which no home needs.
     TrustDatabase(PathBuf),
 }
 

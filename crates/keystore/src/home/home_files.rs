@@ -201,7 +201,7 @@ impl HomeFiles {
         self.protections().next().flatten()
     }
 
-    /// How each secret key is protected.
+    /// How each secret key is protected, in the order of the keygrips.
     pub fn protections(&self) -> impl Iterator<Item = Option<Protection>> {
         self.secrets().map(|(_, bytes)| Protection::of(bytes))
     }

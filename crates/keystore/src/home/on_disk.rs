@@ -1,11 +1,10 @@
-//! Knows which keys survive a power cut. Every process sees a rename at once, long before it is on the
-//! disk. So a process that answers that a key exists must know that the key is on the disk, and not merely
-//! see it. It knows this of a home that it saw under its name before an fsync(2) of the directories that
-//! succeeded. It makes no difference whether this process made the key or another one, today or before it
-//! was killed yesterday.
+//! Knows which keys survive a power cut. Every process sees a rename at once, long before it is on the disk. So
+//! a process that answers that a key exists must know that the key is on the disk, and not merely see it. It
+//! knows that of a home which it saw under its name before a successful fsync(2) of the directories. It does
+//! not matter whether this process made the key or another one, or whether its maker was killed yesterday.
 //!
-//! One fsync serves many requests together. No fsync is needed for homes that were there when the directories
-//! were last synced: as long as the directories have not changed since, everything in them is on the disk.
+//! One fsync serves many requests together. Homes that were there when the directories were last synced need
+//! no other fsync. As long as the directories have not changed since, everything in them is on the disk.
 
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
@@ -81,7 +80,7 @@ struct Knowledge {
 }
 
 impl OnDisk {
-    /// Nothing is known at first of what is in `directories`.
+    /// Starts without any knowledge of what is on the disk in `directories`.
     pub fn new(directories: Vec<PathBuf>) -> Self {
         Self {
             directories,

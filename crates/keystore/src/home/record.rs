@@ -68,7 +68,7 @@ impl KeyRecord {
     }
 
     /// Returns what is known of the key in `home`. `key.json` is a cache: if it is missing, or names a secret
-    /// key that is not there, the names of the files tell.
+    /// key that is not there, the names of the files are used instead.
     pub fn of(home: &Path) -> Result<Option<Self>> {
         let cached = Self::read(home);
         // Nearly always, the cache is right and enough.
@@ -144,7 +144,7 @@ impl KeyRecord {
     }
 
     /// Reads `key.json`; `None` if it is missing, cannot be read or is not what [`KeyRecord::write`] writes.
-    /// Then the files tell from which this cache is made.
+    /// The caller then uses the files from which this cache is made.
     pub fn read(home: &Path) -> Option<Self> {
         let file = open_regular(&home.join(RECORD), Symlinks::Refused).ok()??;
         Self::parse(&beginning(file, RECORD_MAX).ok()?)

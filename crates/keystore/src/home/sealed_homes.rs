@@ -15,7 +15,8 @@ impl Passphrases {
         self.check_marker(homes)
     }
 
-    /// Fails as [`Passphrases::verify_state`] does, but for a process that only reads passphrases.
+    /// Fails as [`Passphrases::verify_state`] does, but without asking for `phrases_dir`, which a process
+    /// that only reads passphrases does not need.
     pub fn verify_readable(&self, homes: &Homes) -> Result<()> {
         self.verify_key()?;
         self.check_marker(homes)

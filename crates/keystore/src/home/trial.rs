@@ -18,8 +18,8 @@ use crate::secrets::passphrase::{Passphrases, Phrase};
 /// The size limit of a secret key's file, in bytes.
 pub const SECRET_KEY_MAX: u64 = 64 * 1024;
 
-/// Fails unless the key in `home`, a staged home, signs with `phrase` at a time of its life. The signature is
-/// verified with the certificate in `home`, or with the one in the keyring `apart`.
+/// Fails unless the key in `home`, a staged home, signs with `phrase` at a time when the key was valid. The
+/// signature is verified with the certificate in `home`, or with the one in the keyring `apart`.
 pub fn try_key(
     gpg: &Gpg,
     home: &Path,

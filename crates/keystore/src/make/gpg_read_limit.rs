@@ -1,5 +1,5 @@
-//! Limits how gpg is used to look at keys while the service makes keys. The looks are jobs of the same queue,
-//! and there are never so many at once that they fill the table of connections.
+//! Limits the use of gpg for looking at keys while the service makes keys. These looks are jobs of the same
+//! queue, and there are never so many at once that they fill the table of connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -19,8 +19,8 @@ pub struct JobQueue {
 #[derive(Debug, Default)]
 struct QueueState {
     running: usize,
-    /// The waiting requests in the order of their arrival. Each one has a condition variable of its own, so
-    /// that hundreds of others need not run just to find that it is not their turn.
+    /// The waiting requests in the order of their arrival. Each one is woken by itself: hundreds of others
+    /// need not run just to find that it is not their turn.
     waiting: VecDeque<Arc<Condvar>>,
 }
 

@@ -109,7 +109,7 @@ pub fn check(
     }
     let contents = Contents::of(home, geteuid().as_raw(), Some(keygrip.clone()))
         .ok_or("it is gone".to_owned())?;
-    // An entry has no keyring yet: that is made together with the identity.
+    // A keyring is not expected yet: it is made together with the identity.
     if let Some(fault) = contents.faults.iter().find(|fault| !fault.is_missing(PUBRING)) {
         return Err(fault.error(home).to_string());
     }

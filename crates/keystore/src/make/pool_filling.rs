@@ -15,10 +15,11 @@ use crate::layout::{PASSPHRASE, SECRET_KEYS};
 use crate::make::pool::check;
 use crate::secrets::passphrase::Passphrases;
 
-/// The time limit for making one secret key at idle priority on a busy host. It replaces `gpg_timeout` here.
+/// The time limit for making one secret key at idle priority on a busy host. `gpg_timeout` does
+/// not apply to it.
 const FILL_TIME: Duration = Duration::from_secs(600);
 
-/// How many keys of which length are kept ready.
+/// How many keys of one length are kept ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stock {
     /// The length of the keys.
@@ -28,9 +29,9 @@ pub struct Stock {
 }
 
 impl Store {
-    /// Makes secret keys until the pool holds `stock`. Returns the number of keys made, and whether it got to
-    /// the end. `stop` becomes readable to end it at once, which is not a failure. Skips a length that
-    /// another process fills.
+    /// Makes secret keys until the pool holds `stock`. Returns the number of keys made, and `false` if it was
+    /// stopped before it was done. `stop` becomes readable to stop it at once, which is not a failure. Skips
+    /// a length that another process fills.
     pub fn fill_pool(&self, stock: &[Stock], stop: BorrowedFd) -> Result<(usize, bool)> {
         let max_age = self.pool.max_age;
         let mut made = 0;
@@ -59,7 +60,7 @@ impl Store {
         Ok((made, true))
     }
 
-    /// Removes entries of a length that are too old or damaged.
+    /// Discards entries of one length that are too old or damaged.
     fn discard_old(&self, length: KeyLength, max_age: Duration) -> Result<()> {
         let directory = self.pool.of_length(length);
         for path in entries(&directory)? {

@@ -197,8 +197,8 @@ pub(crate) fn first_line(content: &[u8]) -> &[u8] {
     content.split(|byte| *byte == b'\n').next().unwrap_or_default()
 }
 
-/// Returns what a passphrase is sealed for: the key that it unlocks. The keygrip stays the same from the
-/// pool to the trash.
+/// Returns what a passphrase is sealed for: the key that it unlocks. The key's name, the keygrip, stays the
+/// same from the pool to the trash.
 fn purpose(keygrip: &Keygrip) -> Vec<u8> {
     format!("copr-keygen passphrase 1 {keygrip}").into_bytes()
 }

@@ -22,7 +22,7 @@ pub const CREDENTIAL: &str = "passphrase-key";
 /// The beginning of a sealed line: the format and its version number.
 const PREFIX: &[u8] = b"sealed:1:";
 
-/// The smallest and the largest size of a key that is given as random bytes.
+/// The smallest and the largest size, in bytes, of a key that is given as random bytes.
 const RAW_MIN: usize = 32;
 const RAW_MAX: usize = 4096;
 

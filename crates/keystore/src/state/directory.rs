@@ -31,8 +31,8 @@ pub fn own_root(root: &Path) -> Result<()> {
     }
 }
 
-/// Fails if the directory `root` exists and cannot be this user's state directory. It must be this user's, or
-/// a volume that a group with this user may write to, and nobody beyond that group.
+/// Fails if the directory `root` exists and cannot be this user's state directory. It must belong to this
+/// user, or be a volume that is writable for a group of this user and for nobody beyond that group.
 pub fn check_root(root: &Path) -> Result<()> {
     match fs::metadata(root) {
         Ok(found) if found.is_dir() && is_volume(&found) => check_group(root, &found),
@@ -83,16 +83,15 @@ pub fn own_part(path: &Path) -> Result<()> {
     own(path, &found)
 }
 
-/// Whether a directory is writable for its owner and a group, and for nobody else. The volumes that a
-/// container is given are like that: they belong to root and to the group of the container (`fsGroup`),
-/// mode 2770 or 2775.
+/// Whether a directory is writable for its group, but not for all others. The volumes that a container is
+/// given are like that: they belong to root and to the group of the container (`fsGroup`), mode 2770 or 2775.
 pub fn is_volume(found: &Metadata) -> bool {
     found.mode() & 0o022 == 0o020
 }
 
-/// Returns the uid and gid that own the state in `root`: those of its directory or, if that is a volume,
-/// those of what is in it. Returns `None` to root if the volume is root's and nothing in it tells: what root
-/// made there would be closed to the user of the container.
+/// Returns the uid and gid that own the state in `root`. They are those of its directory or, if that is a
+/// volume, those of what is in it. Returns `None` to root for a volume of root's if nothing in it tells. What
+/// root made there would be closed to the user of the container.
 pub fn owner_of(root: &Path) -> io::Result<Option<(u32, u32)>> {
     let found = fs::metadata(root)?;
     let of_directory = Some((found.uid(), found.gid()));
@@ -115,7 +114,7 @@ fn owner_inside(root: &Path) -> Option<(u32, u32)> {
     })
 }
 
-/// Returns why root does nothing in a volume for which [`owner_of`] finds nobody, and what to do.
+/// Returns why root does nothing in a volume for which [`owner_of`] returns `None`, and the remedy.
 pub fn nobodys(root: &Path) -> (&'static str, String) {
     let keys = quote_path(&root.join(KEYS));
     (
@@ -126,7 +125,8 @@ pub fn nobodys(root: &Path) -> (&'static str, String) {
     )
 }
 
-/// Refuses an output `to` inside the state directory `state`: everything there is ours, and is tidied by us.
+/// Refuses an output `to` inside the state directory `state`, because copr-keygen owns and tidies
+/// everything there.
 pub fn check_outside(to: &Path, state: &Path) -> Result<()> {
     // A path that does not exist yet is where the nearest directory above it is.
     let named = to.ancestors().map(|path| match path.as_os_str().is_empty() {
@@ -162,8 +162,8 @@ fn own(path: &Path, found: &Metadata) -> Result<()> {
     Ok(())
 }
 
-/// Fails unless `path` is a directory of this user. The error is one of the settings: they must be corrected,
-/// because another start would fail in the same way.
+/// Fails unless `path` is a directory of this user. That is a wrong setting and not a passing failure:
+/// another start would fail in the same way.
 fn check(path: &Path, found: &Metadata) -> Result<()> {
     let me = geteuid();
     if !found.is_dir() {

@@ -1,5 +1,6 @@
-//! Finds what is seen in a directory but is not in it: behind symbolic links, or on a volume of its own. A
-//! rename of the directory does not set it aside, and it is not destroyed with the directory. Changes nothing.
+//! Finds data that is seen in a directory but is not in it: behind symbolic links, or on a volume of its own.
+//! Renaming the directory does not set that data aside, and destroying the directory does not destroy it.
+//! Changes nothing.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -65,8 +66,8 @@ pub fn links_out(entry: &Path, visit: impl Fn(&Path) -> Result<()>) -> Result<Ve
     Ok(links)
 }
 
-/// Lists a directory; nothing if this user may not read it. Nobody signs here with files that cannot be read,
-/// such as those in root's `lost+found`.
+/// Lists a directory. Returns nothing for a directory that this user may not read, such as root's
+/// `lost+found`: nobody signs here with what is in it.
 fn readable_entries(directory: &Path) -> Result<Vec<PathBuf>> {
     let reading = Error::at("reading", directory);
     match if_there(fs::read_dir(directory)) {
@@ -99,8 +100,8 @@ fn is_link(link: &Path) -> Error {
     ))
 }
 
-/// Whether something is mounted on `directory`. A device number cannot tell, because both may be on
-/// one file system.
+/// Whether something is mounted on `directory`. A device number cannot tell, because both directories may be
+/// on one file system.
 fn is_mount_point(directory: &Path) -> bool {
     let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
         return false;

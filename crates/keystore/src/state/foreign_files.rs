@@ -1,6 +1,6 @@
-//! Gives files in the state back to its owner and takes away the permissions of others. Never follows a
-//! symbolic link, and never touches a file with another name elsewhere: whoever can write in the state must
-//! not be able to lead root out of it.
+//! Gives files in the state back to the state's owner, and takes away the permissions of others. Never
+//! follows a symbolic link, and never touches a file with another name elsewhere. A user who can write in the
+//! state must not be able to lead root out of it.
 
 use std::ffi::{CStr, OsStr};
 use std::fs;

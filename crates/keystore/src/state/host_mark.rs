@@ -1,7 +1,7 @@
-//! `state.host`: the mark that says which host uses this state. A state has one host: the agents of two
-//! hosts would steal each other's sockets, and neither host may see the locks of the other. The mark exists
-//! only on a file system that another kernel can have mounted, too. A host keeps changing its mark as long
-//! as it is alive.
+//! `state.host`: the mark that says which host uses this state. A state has one host. The agents of two
+//! hosts would steal each other's sockets, and each host might not see the locks of the other. The mark
+//! exists only on a file system that another kernel can have mounted, too. A host keeps changing its mark as
+//! long as it is alive.
 
 use std::fs;
 use std::io;
@@ -18,7 +18,7 @@ use crate::home::staging::process_tag::{BOOT_ID, ProcessTag};
 use crate::layout::HOST_MARK;
 use crate::remedy::quote_path;
 
-/// Stands for a kernel that hides its boot ID, as it does from the units.
+/// Stands for a kernel whose boot ID cannot be read, as is the case inside the units.
 const UNKNOWN: &str = "-";
 
 /// How often a living host changes its mark.

@@ -14,10 +14,11 @@ use crate::identity::NameEmail;
 use crate::layout::{KEYS, PARTS, PHRASES, RECORD, SECRET_KEY_LINKS};
 use crate::remedy::quote_path;
 
-/// Fails if the state directory `root` has no keys, but what is around them says that it had some.
+/// Fails if the state directory `root` has no keys, although links and secret keys outside of `keys/` show
+/// that it had some.
 pub fn check(root: &Path) -> Result<()> {
     let keys = root.join(KEYS);
-    // If `keys/` is not a directory, or cannot be read, somebody else reports that.
+    // If `keys/` is not a directory or cannot be read, other checks report that.
     let has_some = |found: Metadata| {
         !found.is_dir()
             || Homes::new(root).identities().map_or(true, |mut names| names.next().is_some())
@@ -101,8 +102,8 @@ fn moved_away(root: &Path) -> Option<PathBuf> {
 }
 
 /// Returns the link in the directory `phrases` of an identity whose home is lost. The link is made after the
-/// home and removed before it. A key may be removed and brought back meanwhile, so only a link that is the
-/// same before and after the look for the home counts.
+/// home and removed before it. A key may be removed and brought back meanwhile. So the link counts only if it
+/// is the same before and after the look for the home.
 pub(crate) fn link_of<E>(
     phrases: &Path,
     name_email: &NameEmail,

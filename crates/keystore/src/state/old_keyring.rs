@@ -30,7 +30,7 @@ pub fn find(gnupg: &Path) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// Whether a `pubring.kbx` holds certificates, or something that cannot be read.
+/// Whether a `pubring.kbx` holds certificates. It counts as holding some if it cannot be read.
 pub fn holds_keys(keybox: &Path) -> Result<bool> {
     // Nearly always, this one system call is enough.
     match if_there(fs::metadata(keybox)).map_err(Error::at("looking at", keybox))? {

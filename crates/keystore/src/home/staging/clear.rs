@@ -26,7 +26,7 @@ pub enum StagingWork {
     /// A process has left it behind. Either its lock would be seen here, or it has not shown any life for
     /// [`ABANDONED`].
     Dead,
-    /// Another host holds it, or has left it behind.
+    /// It belongs to another host, which may still be at work on it.
     Foreign,
     /// It is not a directory, so it was not made here.
     Strange,
@@ -71,7 +71,7 @@ impl Staging {
     }
 
     /// Removes a dead entry. Returns `false` if another process has done so. The entry and the home in it are
-    /// first given other names. Should somebody be at work there after all, that work fails as a whole, and
+    /// first given other names. Should a process be at work there after all, its work fails as a whole, and
     /// nothing is ever removed from a home that gets published.
     fn bury(&self, path: &Path, links: &Path) -> Result<bool> {
         let failed = Error::at("removing", path);

@@ -1,6 +1,8 @@
-//! Tells whose work an entry of `staging/` is. A lock is seen only by processes under the same kernel: some
-//! network file systems show the locks of other hosts to nobody. So a lock that can be taken proves only that
-//! an entry of this kernel is dead. Any other entry is dead once it has shown no life for long.
+//! Tells whose work an entry of `staging/` is. A lock is sure to be seen only by processes under the same
+//! kernel: some network file systems hide a host's locks from all others. So a lock that can be taken proves
+//! that an entry is dead only if this kernel made the entry. On a file system that no other kernel can have
+//! mounted, it proves the same for entries that this host made before a reboot. Any other entry counts as
+//! dead once it has shown no life for long.
 //!
 //! An entry is named `<kernel>-<host><random>`: eight hexadecimal digits for the running kernel and the file
 //! system as it is mounted, four for the host, and four random ones. Older versions wrote `<host>-<random>`
@@ -94,8 +96,8 @@ fn is_named_by(name: &OsStr, host: &str) -> bool {
         && name.iter().all(|byte| *byte == b'-' || byte.is_ascii_hexdigit())
 }
 
-/// Returns when somebody last worked on an entry: the newest modification time of the entry, of the home in
-/// it, and of everything at the top of that home.
+/// Returns when somebody last worked on an entry. That is the newest modification time of the entry, of the
+/// home in it, and of everything at the top of that home.
 pub fn last_sign_of_life(entry: &Path, home: &str) -> Option<SystemTime> {
     let home = entry.join(home);
     let inside = fs::read_dir(&home).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -120,7 +122,7 @@ static HOST: LazyLock<String> = LazyLock::new(|| {
     format!("{:08x}", fnv1a(identity.as_bytes()))
 });
 
-/// Returns the number as statfs(2) does, with the width and the sign that it has on this architecture.
+/// Returns a magic number in the type of statfs(2), whose width and sign depend on the architecture.
 fn magic(number: u32) -> FsType {
     FsType(number as _)
 }
@@ -156,8 +158,8 @@ mod tests {
         let proves = |is_alone: bool, name: &str| {
             ProcessTag::made_up("aaaaaaaa", "12345678", is_alone).proves_dead(OsStr::new(name))
         };
-        // The name; whether a free lock proves an entry dead where other kernels may be at work; and
-        // where none can be.
+        // The name, and whether a free lock proves the entry dead: first where other kernels may be at work,
+        // then where none can be.
         for (name, shared, alone) in [
             ("aaaaaaaa-12340000", true, true),
             ("aaaaaaaa-56780000", true, true), // another container under this kernel
