@@ -132,7 +132,7 @@ impl<R: BufRead> Certificates<R> {
             _ => return Err(io::Error::other("no packet begins here")),
         };
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        if length > room {
+        if packet.len().saturating_add(length) > room {
             let words = format!("a certificate of more than {CERTIFICATE_MAX} bytes");
             return Err(io::Error::other(words));
         }
@@ -231,6 +231,17 @@ mod tests {
     fn very_many_packets_are_not_taken_apart() {
         let packets = |count| packets(&[0x88, 0].repeat(count)).map(|packets| packets.len()).ok();
         assert_eq!([packets(4096), packets(4097)], [Some(4096), None]);
+    }
+
+    #[test]
+    fn a_certificate_of_the_largest_size_is_read_and_a_longer_one_refused() -> Result<(), String> {
+        let body = CERTIFICATE_MAX - 5;
+        let header = [&[0x9a][..], &u32::try_from(body).unwrap_or(0).to_be_bytes()].concat();
+        let largest = [&header, &vec![7; body][..]].concat();
+        assert_eq!(split(&largest)?.len(), 1);
+        let error = split(&[&largest[..], &[0x88, 0]].concat()).err().unwrap_or_default();
+        assert!(error.contains("a certificate of more than"), "{error}");
+        Ok(())
     }
 
     #[test]
