@@ -17,12 +17,12 @@ fn documents() -> Vec<PathBuf> {
     paths.filter(|path| path.extension().is_some_and(|it| it == "md")).collect()
 }
 
-/// The link targets in a text: what stands in `](…)`.
+/// Returns the link targets in a Markdown text: whatever stands between `](` and `)`.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     text.split("](").skip(1).filter_map(|rest| rest.split(')').next())
 }
 
-/// The anchors of the headings, as forges make them.
+/// Returns the anchors of the headings, formed from their text as forges form them.
 fn anchors(text: &str) -> Vec<String> {
     let headings = text.lines().filter(|line| line.starts_with('#'));
     let anchor = |heading: &str| {
@@ -53,7 +53,7 @@ fn every_link_leads_to_a_file_and_a_heading() {
     }
 }
 
-/// Whoever is called at night is told what to do.
+/// The person on call finds instructions: every alert names its section of docs/alerts.md.
 #[test]
 fn every_alert_has_a_runbook_that_exists() {
     let rules = root().join("contrib/prometheus/copr-keygen.rules.yml");
@@ -70,13 +70,13 @@ fn every_alert_has_a_runbook_that_exists() {
     }
 }
 
-/// The packages have their version from the changelog, the program from Cargo.toml.
+/// The packages take their version from the changelog, the program takes its version from Cargo.toml.
 #[test]
 fn the_newest_release_in_the_changelog_has_the_version_of_the_program() {
     let printed = Command::new(root().join("tools/version")).output().unwrap();
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(String::from_utf8(printed.stdout).unwrap().trim(), version);
-    // rpmbuild reads the spec before it unpacks anything.
+    // The spec has to repeat the version: rpmbuild reads it before it unpacks any source.
     let spec = fs::read_to_string(root().join("packaging/rpm/copr-keygen.spec")).unwrap();
     let value = |tag: &str| spec.lines().find_map(|line| line.strip_prefix(tag)).unwrap().trim();
     assert_eq!(value("Version:"), version);

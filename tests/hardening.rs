@@ -1,4 +1,4 @@
-//! docs/hardening.md names for every attack the tests that show what stops it: all of them exist.
+//! For every attack, docs/hardening.md names the tests that show what stops it. All of these tests exist.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -9,7 +9,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The file that a test must be in, and what must stand there.
+/// Returns the file that must hold the test, and the text that this file must contain.
 fn place(test: &str) -> (PathBuf, String) {
     if let Some(case) = test.strip_prefix("system/") {
         return (root().join(format!("tests/system/cases/{case}.sh")), String::new());

@@ -1,4 +1,5 @@
-//! The manual pages and completions in the tree are those of the definitions, and man reads them.
+//! The manual pages and shell completions in the tree match the definitions that they are generated from, and
+//! groff formats every page without a warning.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -45,7 +46,7 @@ fn groff_reads_every_page_without_a_warning() {
         manual::files().unwrap().into_iter().filter(|(path, _)| path.starts_with("man/"))
     {
         let mut groff = Command::new("groff");
-        // Lines that cannot be filled evenly are nothing to warn of.
+        // -Wbreak: lines that groff cannot fill evenly are no reason for a warning.
         groff.args(["-man", "-Tutf8", "-z", "-ww", "-Wbreak"]).arg(root().join(&path));
         let output = groff.output().unwrap_or_else(|e| panic!("groff, package groff-base: {e}"));
         let words = String::from_utf8_lossy(&output.stderr);

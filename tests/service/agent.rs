@@ -1,5 +1,6 @@
-//! The one agent that signs with all keys: many clients at once, what older versions and operators wrote
-//! into its configuration, and what `check` says of the agent and of signd's sight of its directory.
+//! The one gpg-agent that signs with all keys. Many clients sign at once. Configuration that older versions
+//! or operators wrote survives or is updated. `check` reports on the agent, and on whether signd can reach
+//! its directory.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -15,10 +16,10 @@ use super::check_host::{ID, SignHost};
 use super::host::{Host, Transport, eventually};
 use super::signing::signd_client;
 
-/// More than an agent can have open at once in the secure memory it begins with, whatever the length.
+/// More clients than the agent can serve at once with its initial secure memory, whatever the key length.
 const CLIENTS: usize = 48;
 
-/// What versions before `auto-expand-secmem` wrote.
+/// The gpg-agent.conf that versions without `auto-expand-secmem` wrote.
 const OLD_CONFIGURATION: &str = "\
 # Written by copr-keygen when it is missing.
 allow-loopback-pinentry
@@ -33,7 +34,7 @@ browser-socket none
 const WANTED: &str = "auto-expand-secmem 0x100000\n";
 
 impl SignHost {
-    /// With one key of this length.
+    /// A sign host with one key of `bits` bits.
     fn with_key_of(bits: u32) -> Self {
         let host = Host::start(Transport::ListenUnix);
         let made = host.gen_key_patiently(ID, &json!({"key_length": bits}));
@@ -45,7 +46,7 @@ impl SignHost {
         self.path("gnupg/gpg-agent.conf")
     }
 
-    /// A new service starts on this state.
+    /// Restarts the service on the same state.
     fn serve_again(&mut self) {
         assert!(self.host.stop().success());
         self.host.launch();
@@ -58,7 +59,7 @@ impl SignHost {
     }
 }
 
-/// Signs with as many clients at once, and has gpgv verify every signature with nothing but the certificate.
+/// Signs with `CLIENTS` clients at once. Then gpgv verifies every signature with nothing but the certificate.
 fn sign_at_once(
     client: &mut Command,
     gnupg: &Path,
@@ -94,7 +95,7 @@ impl Host {
     }
 }
 
-/// Ends whatever agent runs in a home.
+/// Ends the agent of a home when dropped.
 struct EndAgent(PathBuf);
 
 impl Drop for EndAgent {
@@ -157,7 +158,7 @@ fn what_an_older_version_wrote_is_brought_up_to_date_by_whatever_opens_the_state
     assert!(log.contains("added auto-expand-secmem 0x100000"), "{log}");
     assert!(log.contains("restart signd"), "{log}");
     sign_host.sign_at_once().unwrap();
-    // There is nothing to say any more.
+    // The second start has nothing to add, so it logs nothing.
     sign_host.serve_again();
     assert_eq!(sign_host.host.log().matches("added auto-expand").count(), 1);
 }
@@ -170,14 +171,15 @@ fn what_an_operator_wrote_for_the_agent_stays() {
     fs::write(&conf, own).unwrap();
     sign_host.serve_again();
     assert_eq!(fs::read(&conf).unwrap(), [&own[..], b"\n", WANTED.as_bytes()].concat());
-    // Another value is a decision, too.
+    // A different value is the operator's decision and stays as well.
     let decided = format!("{OLD_CONFIGURATION}auto-expand-secmem 0x8000\n");
     fs::write(&conf, &decided).unwrap();
     sign_host.serve_again();
     assert_eq!(fs::read_to_string(&conf).unwrap(), decided);
     sign_host.assert_well(&[]);
 
-    // Where an operator keeps the file elsewhere, that is named, and the remedy works as it stands.
+    // If gpg-agent.conf is a symbolic link to a file elsewhere, `check` says so, and its remedy works as
+    // printed.
     let elsewhere = sign_host.host.scratch().join("agent.conf");
     fs::write(&elsewhere, OLD_CONFIGURATION).unwrap();
     fs::remove_file(&conf).unwrap();
@@ -193,7 +195,7 @@ fn what_an_operator_wrote_for_the_agent_stays() {
 }
 
 impl SignHost {
-    /// Types in the remedy of a finding as it stands.
+    /// Runs the remedy of a finding, exactly as printed, in a shell.
     fn run_remedy(&self, level: &str, subject: &str) {
         let found = self.check(&[]);
         let line = found.line(level, subject, "").unwrap_or_else(|| panic!("{found:#?}"));
@@ -215,7 +217,8 @@ fn check_names_a_configuration_that_lacks_something_and_an_agent_that_has_not_re
     sign_host.check(&[]).assert_failed("gpg-agent.conf", "auto-expand-secmem", "check --repair");
     let repaired = sign_host.check(&["--repair"]);
     assert!(repaired.has("repaired", "gpg-agent.conf", "auto-expand-secmem"), "{repaired:#?}");
-    // SIGHUP does not help, so the agent is named until another one runs.
+    // An agent applies this option only when it starts, not on SIGHUP. So `check` reports it until a new
+    // agent runs.
     let mut reload = sign_host.command(Path::new("gpgconf"));
     reload.arg("--homedir").arg(sign_host.path("gnupg")).args(["--reload", "gpg-agent"]);
     assert!(reload.status().unwrap().success());
@@ -234,7 +237,7 @@ fn check_names_a_configuration_that_lacks_something_and_an_agent_that_has_not_re
     fs::remove_file(&conf).unwrap();
     sign_host.check(&[]).assert_failed("gpg-agent.conf", "is missing", "check --repair");
     assert!(sign_host.check(&["--repair"]).has("repaired", "gpg-agent.conf", "is missing"));
-    // What is no file makes nobody wait.
+    // A directory or FIFO in place of the file must not make `check` block.
     fs::remove_file(&conf).unwrap();
     fs::create_dir(&conf).unwrap();
     sign_host.check(&["--repair"]).assert_failed("gpg-agent.conf", "not a regular file", "mv ");
@@ -255,8 +258,8 @@ impl super::check_host::Found {
     }
 }
 
-/// Stands for signd in the sandbox of its unit: everything is read-only but the directory that has the name
-/// gnupg/ when it starts. Each line it reads makes it look a key up there, as signd does.
+/// A stand-in for signd in the sandbox of its unit. The whole state is read-only except for the directory
+/// that is named gnupg/ at startup. For each line it reads it looks up a key there, as signd does.
 struct Sandbox(Child);
 
 impl Sandbox {
@@ -270,7 +273,7 @@ impl Sandbox {
             unshare.args(["--user", "--map-root-user"]);
         }
         let scratch = sign_host.host.scratch();
-        // sh needs write access to nothing but the pidfile, which is not in the state.
+        // sh writes nothing but the pidfile, and that lies outside of the state.
         unshare.args(["sh", "-c", script, "signd"]).arg(sign_host.host.state());
         unshare.arg(scratch.join("signd.pid")).arg(scratch.join("gpg-copr"));
         unshare.env("GNUPGHOME", sign_host.path("gnupg"));

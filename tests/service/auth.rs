@@ -1,5 +1,5 @@
-//! Who may ask: tokens in both schemes, their scopes and patterns, users of a Unix socket, and what serve
-//! does not start with.
+//! Authentication and authorization: tokens in both HTTP schemes, their scopes and patterns, and the users of
+//! a Unix socket.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -20,7 +20,7 @@ const READER: &str = "reader-0123456789abcdefghijklmnopqrstu";
 const STAGING: &str = "staging-0123456789abcdefghijklmnopqrst";
 const WRONG: &str = "wrong-0123456789abcdefghijklmnopqrstuv";
 
-/// What is not for everybody.
+/// Requests that need a token.
 const PROTECTED: [&str; 5] =
     ["GET /keys", "GET /keys/a%23b@c", "GET /metrics", "POST /gen_key", "GET /x"];
 
@@ -38,7 +38,7 @@ pub fn write_tokens(host: &Host, text: &str) -> PathBuf {
     path
 }
 
-/// A running service that knows these tokens.
+/// Starts a service with a tokens file of this content.
 pub fn host_with(transport: Transport, text: &str, environment: &[(&str, &str)]) -> Host {
     let mut host = Host::new(transport, environment);
     let path = write_tokens(&host, text);
@@ -47,7 +47,7 @@ pub fn host_with(transport: Transport, text: &str, environment: &[(&str, &str)])
     host
 }
 
-/// Sends a request with header lines.
+/// Sends a request with these header lines and returns the reply.
 pub fn ask(host: &Host, line: &str, headers: &str, body: &str) -> Reply {
     let length =
         if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
@@ -75,7 +75,7 @@ pub fn status(host: &Host, line: &str, headers: &str) -> u16 {
     ask(host, line, headers, "").status
 }
 
-/// Nothing of a token may be anywhere, not even half of one.
+/// Asserts that the text quotes no token, not even the first half of one.
 pub fn assert_no_token(text: &str) {
     for token in [BOTH, MAKER, READER, STAGING, WRONG] {
         assert!(!text.contains(&token[..16]), "{text}");
@@ -85,7 +85,7 @@ pub fn assert_no_token(text: &str) {
 #[test]
 fn a_right_token_lets_in_and_nothing_else_does() {
     for transport in [Transport::ListenTcp, Transport::PassedUnix] {
-        // Nobody on a Unix socket goes without a token here.
+        // No client on the Unix socket may do without a token: uid 4000000000 runs no test.
         let host = host_with(transport, &file(), &[("COPR_KEYGEN_ALLOW_USERS", "4000000000")]);
         for headers in [
             bearer(BOTH),
@@ -138,7 +138,7 @@ fn a_right_token_lets_in_and_nothing_else_does() {
             }
             assert_eq!(status(&host, "GET /ping", headers), 200, "{headers:?}");
         };
-        // Each answer takes its time, so all at once.
+        // Every refusal is delayed, so send all of these requests at once.
         thread::scope(|scope| {
             for headers in &wrong {
                 scope.spawn(|| refused(headers));
@@ -160,7 +160,7 @@ fn a_right_token_lets_in_and_nothing_else_does() {
         assert!(metrics.contains(&counted), "{metrics}");
         let log = host.log();
         assert!(log.contains(" GET /keys 200 ") && log.contains(" token=both.1\n"), "{log}");
-        // Of all refusals ten have a line.
+        // The log is rate-limited: it has lines for ten of these refusals.
         assert_eq!(log.matches(" 401 ").count(), 10, "{log}");
         assert!(log.contains(" warn: "), "{log}");
         assert_no_token(&log);
@@ -175,7 +175,7 @@ fn scopes_and_patterns_bound_a_token_without_telling_what_there_is() {
     assert_eq!(made(STAGING, "user#b@dev.example.org").status, 201);
     assert_eq!(made(BOTH, "user#b@dev.example.org").status, 200);
 
-    // The wrong scope, said in one sentence.
+    // A token without the scope is refused with one sentence.
     let reply = made(READER, "user#c@example.org");
     assert_eq!(
         (reply.status, &*reply.body),
@@ -191,7 +191,7 @@ fn scopes_and_patterns_bound_a_token_without_telling_what_there_is() {
     assert_eq!(status(&host, "GET /gen_key", &bearer(MAKER)), 405);
     assert_eq!(status(&host, "GET /nothing", &bearer(MAKER)), 404);
 
-    // Another identity than the token's, whether it has a key or not.
+    // An identity that the token's pattern does not match is refused, whether it has a key or not.
     let not_for = (403, "this token is not for this identity\n".to_owned());
     for name in ["user#a@example.org", "user#c@example.org", "user#x@dev.example.org.evil"] {
         let reply = made(STAGING, name);
@@ -294,7 +294,7 @@ fn who_is_not_let_in_is_told_before_the_body_is_read() {
         waiting.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
         assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
-        // A right token does not make a large body right.
+        // With a right token, a body that is too large is still refused.
         let mut large = host.connect().unwrap();
         large.write_all(head(70_000, &bearer(BOTH)).as_bytes()).unwrap();
         assert_eq!(large.reply().unwrap().status, 413);
@@ -306,8 +306,8 @@ fn users_of_a_unix_socket_are_known_to_the_kernel() {
     let (uid, gid) = (geteuid().to_string(), getegid().to_string());
     let (user, group) = ("COPR_KEYGEN_ALLOW_USERS", "COPR_KEYGEN_ALLOW_GROUPS");
     let other = "4000000000";
-    // Who is named; what somebody without, with a wrong and with a right token is answered: where there
-    // are no tokens, and where there are.
+    // The allowed user or group, then the statuses for a client without a token, with a wrong one and with a
+    // right one: first on a service without tokens, then on one with tokens.
     for (environment, without_tokens, with_tokens) in [
         (&[][..], [200, 200, 200], [200, 401, 200]),
         (&[(user, &*uid)], [200, 200, 200], [200, 401, 200]),
@@ -325,7 +325,7 @@ fn users_of_a_unix_socket_are_known_to_the_kernel() {
         let host = host_with(Transport::ListenUnix, &file(), environment);
         assert_eq!(statuses(&host), with_tokens, "{environment:?}");
     }
-    // Over TCP there is no user to be allowed.
+    // `allow_users` allows nobody over TCP.
     let host = host_with(Transport::ListenTcp, &file(), &[(user, &uid)]);
     assert_eq!(status(&host, "GET /keys", ""), 401);
 }
@@ -358,7 +358,8 @@ fn another_user_is_told_from_the_one_that_is_allowed() {
     };
     let allow = [("COPR_KEYGEN_ALLOW_USERS", "daemon 0"), ("COPR_KEYGEN_ALLOW_GROUPS", "games")];
     let host = Host::start_with(Transport::PassedUnix, &allow);
-    // games is uid 5 with the group 60 in the databases, whatever group its process has.
+    // In the user database, games has uid 5 and group 60. It is let in even if its process runs with another
+    // group.
     for (uid, gid, expected) in [
         ("1", "1", "200"),
         ("2", "2", "403"),

@@ -1,4 +1,4 @@
-//! What keeps serve from starting: tokens that are not as they must be, and addresses that let anybody in.
+//! serve refuses to start with faulty tokens, and on an address that other hosts can reach without a token.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use super::auth::{BOTH, MAKER, assert_no_token, bearer, file, status, write_tokens};
 use super::host::{Host, Transport};
 
-/// What serve says when it does not start, which must be one line.
+/// Starts serve, which must refuse to start. Returns the one line that it logs.
 fn refusal(host: &mut Host) -> String {
     host.spawn();
     assert_eq!(host.wait().code(), Some(78), "{}", host.log());
@@ -38,13 +38,13 @@ fn tokens_that_are_not_as_they_must_be_keep_serve_from_starting() {
         host.set("COPR_KEYGEN_TOKENS_FILE", path.display());
         let log = refusal(&mut host);
         assert!(log.contains(expected), "{log}");
-        // check says the same.
+        // `check` reports the same.
         let page = host.run(&["check", "--no-units"]);
         let page = String::from_utf8(page.stdout).unwrap();
         assert!(page.contains("FAILED    tokens: ") && page.contains(expected), "{page}");
         assert_no_token(&page);
     }
-    // What systemd-creds has encrypted, and nobody decrypts.
+    // A credential that systemd-creds has encrypted and nothing has decrypted.
     let sealed =
         "Whxqht+dQJax1aZeCGLxmiAAAAABAAAADAAAABAAAAArpcZ92GqRRMR3SRIAAAAAZmZIO4axViEJhQP\n";
     for transport in [Transport::ListenTcp, Transport::PassedUnix] {
@@ -60,7 +60,7 @@ fn tokens_that_are_not_as_they_must_be_keep_serve_from_starting() {
     let mut host =
         Host::new(Transport::ListenTcp, &[("COPR_KEYGEN_TOKENS_FILE", "/nonexistent/tokens")]);
     assert!(refusal(&mut host).contains("tokens_file /nonexistent/tokens: cannot be read"));
-    // The last two are numbers of nobody.
+    // The last two cannot be uids: -1 as an unsigned number, and a number of more than 32 bits.
     for name in ["nobody-of-that-name", "+0", "-1", "4294967295", "4294967296"] {
         for setting in ["allow_users", "allow_groups"] {
             let variable = format!("COPR_KEYGEN_{}", setting.to_uppercase());
@@ -72,7 +72,7 @@ fn tokens_that_are_not_as_they_must_be_keep_serve_from_starting() {
         }
     }
 
-    // As systemd hands them over; not in two places at once.
+    // serve takes tokens from a systemd credential. It refuses to start if `tokens_file` is set as well.
     let mut host = Host::new(Transport::ListenTcp, &[]);
     let path = write_tokens(&host, &file());
     let directory = host.scratch().display().to_string();
@@ -89,7 +89,7 @@ fn tokens_that_are_not_as_they_must_be_keep_serve_from_starting() {
 
 #[test]
 fn a_token_can_be_replaced_by_another_of_the_same_name() {
-    // Written by an editor of Windows, which is no mistake in a token.
+    // A byte order mark and CR LF, as an editor on Windows writes them, are allowed.
     let text =
         format!("\u{feff}# ours\r\nbackend {BOTH} generate,read\r\nbackend {MAKER} generate\r\n");
     let mut host = Host::new(Transport::ListenTcp, &[]);
@@ -116,7 +116,7 @@ fn other_hosts_may_not_reach_a_service_without_tokens() {
         let page = String::from_utf8(host.run(&["check", "--no-units"]).stdout).unwrap();
         assert!(page.contains("can be reached by other hosts, and there are no tokens"), "{page}");
     }
-    // A socket that systemd hands over knows its address.
+    // The address of a socket that systemd passes counts as well.
     let hold = |environment: &[(&str, &str)]| {
         let mut host = Host::new(Transport::PassedTcp, environment);
         host.hold(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());

@@ -1,6 +1,6 @@
-//! `copr-keygen backup`, while everything goes on, and what comes back from it.
+//! `copr-keygen backup` while the service is in use, and what `restore` gets back from the archive.
 //!
-//! `KEYGEN_TEST_KEYS` says how many keys there are when the backup begins (8 unless set).
+//! `KEYGEN_TEST_KEYS` is the number of keys when the backup begins (8 unless set).
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -40,7 +40,7 @@ fn under_load_every_key_that_was_promised_comes_back_and_signs() {
     let recipient = Recipient::new();
     let host = Host::start(Transport::PassedUnix);
     let id = |number: usize| format!("user#project{number}@copr.example.org");
-    // As long as a name can be, and not in ASCII.
+    // A name of the maximum length, with letters outside of ASCII.
     let long = format!("ü#{}@copr.example.org", "ö".repeat(90));
     let mut promised: Vec<_> = (1..count).map(id).collect();
     promised.push(long);
@@ -83,7 +83,7 @@ fn under_load_every_key_that_was_promised_comes_back_and_signs() {
     assert_eq!(tree(&elsewhere.state()), before);
 }
 
-/// As `prolong` does it: another file of the same name, by rename.
+/// Replaces pubring.kbx by renaming a new file over it, as `prolong` does.
 fn replace_pubring(host: &Host, id: &str) {
     let fresh = host.scratch().join("fresh");
     fs::copy(host.home(id).join("pubring.kbx"), &fresh).unwrap();
@@ -95,7 +95,7 @@ fn replace_pubring(host: &Host, id: &str) {
 fn an_archive_begins_with_what_it_is_and_ends_with_what_was_there() {
     let recipient = Recipient::new();
     let host = host_with_keys(&[ID, OTHER]);
-    // What somebody's gpg leaves in a home is not part of a key.
+    // A file that an operator's gpg has left in a home is not part of the key.
     fs::write(host.home(ID).join("trustdb.gpg"), "x").unwrap();
     let members = members_of(&recipient.backup(&host, &[]));
     let json = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
@@ -146,7 +146,7 @@ fn a_file_is_whole_and_private_or_not_there() {
     assert_eq!(fs::read(&part).unwrap(), b"of another");
     fs::remove_file(&part).unwrap();
 
-    // Through stdout it is the same.
+    // An archive can also be written to stdout.
     let piped = backup("-").well();
     fs::write(&other, &piped.stdout).unwrap();
     assert_eq!(members_of(&recipient.decrypt(&other)).len(), 2 + 6);
@@ -212,7 +212,7 @@ fn recipients_that_cannot_be_are_named() {
         }
         assert!(!host.scratch().join("archive.part").exists());
     }
-    // Each of several recipients can read it.
+    // With several recipients, each of them can decrypt the archive.
     let certificate = other.certificate.to_str().unwrap();
     let to = path("archive");
     let options = ["--recipient", good, "--recipient", certificate];
@@ -251,13 +251,13 @@ fn a_full_backup_and_its_increments_in_order_are_the_state_again() {
     let recipient = Recipient::new();
     let host = host_with_keys(&[ID, OTHER]);
     let full = recipient.backup(&host, &[]);
-    // Everything up to here is older than the slack allows for.
+    // `backup` subtracts a slack from `--since`. Even so, this time is later than every change so far.
     let since = format!("@{}", now() + 601);
     thread::sleep(Duration::from_millis(1100));
     let nothing = recipient.backup(&host, &["--since", &since]);
     assert_eq!(members_of(&nothing).len(), 2, "neither key has changed");
 
-    // The clock of the file system cannot be set, so the increment takes everything.
+    // The test cannot set the change times of files back, so this increment holds every key.
     let third = "third#project@copr.example.org";
     assert_eq!(host.gen_key_patiently(third, &json!({})).status, 201);
     set_expiry(&host, ID, 3 * 365);
@@ -278,7 +278,7 @@ fn a_full_backup_and_its_increments_in_order_are_the_state_again() {
         assert_signs(&elsewhere, id);
         assert_private(&elsewhere.home(id));
     }
-    // An older certificate never replaces a newer one; what the full backup did not know is told.
+    // An older certificate never replaces a newer one. `restore` reports keys that the archive does not hold.
     let said = restore(&elsewhere, &full).well();
     assert!(said.stderr.contains("1 key of this host not in the archive"), "{}", said.stderr);
     assert_eq!(tree(&elsewhere.home(ID)), tree(&host.home(ID)));
@@ -291,7 +291,7 @@ fn a_newer_certificate_that_lacks_a_signature_replaces_none() {
     let host = host_with_keys(&[ID]);
     let elsewhere = empty_host();
     restore(&elsewhere, &recipient.backup(&host, &[])).well();
-    // Both hosts went on with the key, each without the other.
+    // Both hosts prolong the key, neither knowing of the other.
     set_expiry(&elsewhere, ID, 2 * 365);
     let before = tree(&elsewhere.home(ID));
     thread::sleep(Duration::from_millis(1100));

@@ -1,4 +1,4 @@
-//! What comes out is a certificate that every verifier takes.
+//! The service makes certificates that every verifier accepts.
 
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
@@ -14,7 +14,7 @@ use super::host::{Host, Transport};
 const SHORT: &str = "user#short@copr.example.org";
 const LONG: &str = "@group#long@copr.example.org";
 
-/// Two keys that differ in all that a request can ask for: identity, length, expiry, fields.
+/// A host with two keys that differ in everything a request can choose: identity, length, expiry, fields.
 fn host_with_two_keys() -> Host {
     let host = Host::start(Transport::PassedUnix);
     let long = json!({"name_real": "Jürgen Größe", "name_comment": "für Ω", "key_length": 4096});
@@ -60,7 +60,7 @@ fn rpm_imports(certificate: &Path) {
 }
 
 fn sequoia_finds_nothing_wrong_with(certificate: &Path, user_id: &str) {
-    // The certificate store of whoever runs the test is not involved.
+    // An empty HOME keeps the certificate store of the user out of the test.
     let home = empty_directory();
     let sq = || {
         let mut sq = tool("sq", "sq");
@@ -74,7 +74,7 @@ fn sequoia_finds_nothing_wrong_with(certificate: &Path, user_id: &str) {
     assert!(words.contains(&user_id), "{seen}");
     assert!(!seen.contains("nvalid") && !seen.contains("Subkey"), "{seen}");
 
-    // sq 1 has a linter; the 0.27 of Debian 12 says all it has to say in `inspect`.
+    // sq 1 has a linter. sq 0.27 (Debian 12) reports everything in `inspect`.
     if sq().args(["cert", "lint", "--help"]).output().unwrap().status.success() {
         let seen = text(&succeed(sq().args(["cert", "lint", "--cert-file"]).arg(certificate)));
         assert!(seen.contains("1 certificate was linted") && !seen.contains("BAD"), "{seen}");
@@ -186,7 +186,8 @@ pub fn empty_directory() -> TempDir {
     builder.tempdir_in("/tmp").unwrap()
 }
 
-/// A program that judges certificates. Without it nothing is known, so the test fails.
+/// Returns a command that runs a verifier. Panics if it is not installed: without it, the test proves
+/// nothing.
 pub fn tool(program: &str, package: &str) -> Command {
     match Command::new(program).arg("--version").output() {
         Err(e) if e.kind() == ErrorKind::NotFound => {
@@ -205,7 +206,7 @@ pub fn succeed(command: &mut Command) -> Output {
     output
 }
 
-/// All that a program said.
+/// Returns everything that a program has printed, stdout first.
 pub fn text(output: &Output) -> String {
     let bytes = [&output.stdout[..], &output.stderr[..]].concat();
     String::from_utf8_lossy(&bytes).into_owned()

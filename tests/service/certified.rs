@@ -1,5 +1,5 @@
-//! Keys that somebody else has certified, as a distribution may certify those of its builders. GnuPG
-//! 2.2.40 crashes when it is to check a signature of a key that it does not know.
+//! Keys with certifications by other keys. A distribution may certify the keys of its builders, for example.
+//! GnuPG 2.2.40 crashes when it has to check a signature by a key that it does not know.
 
 use std::fs;
 use std::process::Command;
@@ -16,7 +16,7 @@ use super::safekeeping::{Recipient, empty_host, restore, run};
 
 const ID: &str = "user#certified@copr.example.org";
 
-/// Class, creation and issuer of every signature on the certificate of a key, ordered.
+/// Returns class, creation time and issuer of every signature on the certificate of a key, sorted.
 fn signatures(host: &Host, id: &str) -> Vec<String> {
     signatures_in(&host.gpg(id, &["--with-colons", "--list-sigs"]))
 }
@@ -33,7 +33,7 @@ fn signatures_in(listing: &str) -> Vec<String> {
     found
 }
 
-/// An old host whose key is certified by `count` others; none of them is in its keyring.
+/// An old host whose key is certified by `count` other keys. None of these is in its keyring.
 fn certified(count: usize) -> OldHost {
     let old = OldHost::new(&[]);
     old.generate("%no-protection\n", [quick(ID, "")]);
@@ -74,11 +74,11 @@ fn a_key_that_others_have_certified_moves_in_and_lives_on_with_every_signature()
     assert_eq!(signatures(&host, ID), before);
     assert_signs(&host, ID);
 
-    // Everything that reads the certificate goes on.
+    // Every mode that reads the certificate still works.
     let shown = host.json(&["show", "--json", ID]);
     assert_eq!(shown["self_signatures"].as_array().map(Vec::len), Some(1), "{shown}");
     assert_eq!(shown["self_signatures"][0]["good"], json!(true));
-    thread::sleep(Duration::from_millis(1100)); // two self-signatures of one second are one
+    thread::sleep(Duration::from_millis(1100)); // two self-signatures made in the same second count as one
     let done = host.json(&["prolong", "--within", "6y", "--by", "9y", "--json"]);
     assert_eq!(values(&done, "prolonged", "name_email"), [ID], "{done:#}");
     let prolonged = signatures(&host, ID);
@@ -100,7 +100,7 @@ fn a_key_that_others_have_certified_moves_in_and_lives_on_with_every_signature()
 
 #[test]
 fn many_certifications_are_no_reason_to_leave_a_key_out() {
-    // More than fits into a pipe's least capacity.
+    // More than fits into a pipe with the smallest capacity.
     let old = certified(40);
     let before = signatures_in(&old.gpg(&["--with-colons", "--list-sigs"]));
     assert_eq!(before.len(), 41);

@@ -1,5 +1,5 @@
-//! Keys that were taken over under a clock that was ahead: their certificates are of the past, only `key.json`
-//! says otherwise.
+//! Keys imported while the clock was ahead. Their certificates date from the past. Only `changed` in
+//! `key.json` is a time in the future.
 
 use std::fs;
 
@@ -21,7 +21,7 @@ fn record(host: &Host, id: &str) -> Value {
     serde_json::from_slice(&fs::read(host.home(id).join("key.json")).unwrap()).unwrap()
 }
 
-/// A host with keys of today that were imported while its clock was far ahead, and has a right one since.
+/// A host that has imported keys made today while its clock was 150 days ahead. Its clock is right again.
 fn host_with_imported(ids: &[String]) -> Host {
     let old = OldHost::new(&[]);
     old.generate("%no-protection\n", ids.iter().map(|id| quick(id, "")));

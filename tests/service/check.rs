@@ -1,5 +1,5 @@
-//! `check` and the homes: everything broken on purpose once. The line and its remedy are there,
-//! `--repair` mends what can be mended, and the key signs.
+//! `check` on the homes of keys, each broken on purpose. `check` prints a line with a remedy. `--repair`
+//! mends what can be mended, and afterwards the key signs.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -34,7 +34,7 @@ fn a_host_that_is_well_is_told_so_and_left_as_it_is() {
     ] {
         assert!(page.contains(words), "{words}: {page}");
     }
-    // What nobody has set is no news.
+    // Settings that have their default value are not listed.
     assert!(!page.contains("the default") && !page.contains("idle_timeout"), "{page}");
     assert_eq!(snapshot(&sign_host.host.state()), before);
     sign_host.assert_well(&["--repair"]);
@@ -87,7 +87,8 @@ fn modes_that_let_others_in_are_mended() {
 fn what_belongs_to_somebody_else_is_given_back_by_root() {
     let mut sign_host = SignHost::with_keys(&[ID]);
     if !nix::unistd::geteuid().is_root() {
-        // Only root can give files away. That the state of somebody else is told: /tmp is root's.
+        // Only root can give files away. Other users test that a state of somebody else is reported: /tmp
+        // belongs to root.
         let mut foreign = SignHost::around(Host::new(Transport::ListenUnix, &[]));
         foreign.set("COPR_KEYGEN_STATE_DIR", "/tmp");
         foreign.check(&[]).assert_failed("/tmp", "belongs to root", "run check as root");
@@ -102,12 +103,13 @@ fn what_belongs_to_somebody_else_is_given_back_by_root() {
         assert_eq!(fs::metadata(sign_host.path(path)).unwrap().uid(), 0);
     }
 
-    // The state of another user: root becomes that user, and nothing of it is root's afterwards.
+    // A state that belongs to another user: run by root, `check` becomes that user, and no file belongs to
+    // root afterwards.
     let state = sign_host.host.state();
     let chowned = Command::new("chown").args(["-R", "65534:65534"]).arg(state).status();
     assert!(chowned.unwrap().success());
     fs::set_permissions(sign_host.host.scratch(), Permissions::from_mode(0o777)).unwrap();
-    // A link would lead to where the program was built, which may be closed to others.
+    // The directory of the build may be closed to that user, so copy the program from there.
     let link = sign_host.host.scratch().join("gpg-copr");
     let copy = super::programs::install(sign_host.host.scratch());
     fs::remove_file(&link).unwrap();
@@ -208,7 +210,7 @@ fn a_wrong_record_is_written_anew() {
         };
         assert_eq!(same(&fs::read_to_string(&record).unwrap()), same(&good));
     }
-    // What only gpg can tell.
+    // Only gpg can read the expiry from the certificate, so only `--deep` finds this.
     let wrong = good.replace("\"expires\":null", "\"expires\":4000000000");
     assert_ne!(wrong, good);
     fs::write(&record, wrong).unwrap();

@@ -1,4 +1,4 @@
-//! A sign host to be checked: with gpg-copr, sign.conf and something that listens where signd would.
+//! A sign host for tests of `check`: with gpg-copr, sign.conf and a listener in place of signd.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,13 +20,12 @@ use super::signing::signd_client;
 pub const ID: &str = "user#project@copr.example.org";
 pub const OTHER: &str = "@group#other@copr.example.org";
 
-/// A sign host with all that belongs to it: gpg-copr, sign.conf, and something that listens where signd
-/// would.
+/// A sign host with everything that belongs to it: gpg-copr, sign.conf and a listener in place of signd.
 pub struct SignHost {
     pub host: Host,
     pub environment: Vec<(String, String)>,
     pub signd: Option<SigndStandIn>,
-    /// The program that checks.
+    /// The binary that runs `check`.
     pub program: PathBuf,
 }
 
@@ -73,7 +72,7 @@ impl SignHost {
         let mut command = Command::new(program);
         command.env_clear().env("PATH", "/usr/bin:/bin").env("COPR_KEYGEN_CONFIG", "/dev/null");
         command.env("COPR_KEYGEN_STATE_DIR", self.host.state());
-        // From 2029 on check warns of the default.
+        // From 2029 on, `check` warns about the default length.
         command.env("COPR_KEYGEN_KEY_LENGTH", "4096");
         let listen = format!("unix:{}", self.host.scratch().join("socket").display());
         command.env("COPR_KEYGEN_LISTEN", listen);
@@ -96,7 +95,7 @@ impl SignHost {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Exit status and all findings.
+    /// Runs `check --json` and returns its exit status and all findings.
     pub fn check(&self, arguments: &[&str]) -> Found {
         let output = self.run(&[arguments, &["--json"]].concat());
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -105,8 +104,8 @@ impl SignHost {
         Found { code: output.status.code(), lines }
     }
 
-    /// Types in, as it stands, the remedy of the finding with this subject and these words. It must be a command,
-    /// and the finding is gone afterwards.
+    /// Runs the remedy of the finding with this subject and these words, exactly as printed. The remedy must
+    /// be a command, and the finding must be gone afterwards.
     pub fn assert_remedy_mends(&self, subject: &str, words: &str) {
         let is_it = |line: &&Value| {
             let level = line["level"].as_str().unwrap();
@@ -120,28 +119,28 @@ impl SignHost {
         let line = line.unwrap_or_else(|| panic!("{subject}: {words}: {:#?}", found.lines));
         assert_eq!(line["is_command"], true, "{line}");
         let mut shell = self.command(Path::new("sh"));
-        // Where it has its own name.
+        // The remedy calls `copr-keygen` by its name, so it has to be in PATH.
         let programs = Path::new(env!("CARGO_BIN_EXE_copr-keygen")).parent().unwrap().display();
         shell.env("PATH", format!("{programs}:/usr/bin:/bin")).arg("-ec");
         let remedy = line["remedy"].as_str().unwrap();
         let done = shell.arg(remedy).output().unwrap();
         let said = [done.stdout, done.stderr].concat();
         let said = String::from_utf8_lossy(&said);
-        // Something else may be wrong still.
+        // `check --repair` fails if something else is still wrong.
         let may_fail = remedy.contains("copr-keygen check --repair") && said.contains("not well");
         assert!(done.status.success() || may_fail, "{line}: {said}");
         let again = self.check(&[]);
         assert_eq!(again.lines.iter().find(is_it), None, "{line}: {said}");
     }
 
-    /// The page for people, and the exit status.
+    /// Runs `check` and returns its exit status and the page for people.
     pub fn page(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let output = self.run(arguments);
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     }
 
-    /// `--repair` mends it with a line about `subject`, after which all is well and the key signs, also
-    /// the way signd does it.
+    /// Asserts that `--repair` reports a repair of `subject`. Afterwards the host is well, and the key signs
+    /// in its home and the way signd does it.
     pub fn assert_mended(&self, subject: &str, id: &str) {
         let repaired = self.check(&["--repair"]);
         assert!(repaired.has("repaired", subject, ""), "{subject}: {repaired:#?}");
@@ -180,7 +179,7 @@ impl SignHost {
     }
 }
 
-/// Listens as obs-signd does, and answers every request as that answers a ping.
+/// A listener that answers every request as obs-signd answers a ping.
 pub struct SigndStandIn {
     pub port: u16,
     ended: Arc<AtomicBool>,
@@ -195,7 +194,7 @@ impl SigndStandIn {
         let is_over = Arc::clone(&ended);
         let serve = move || {
             for stream in listener.incoming().take_while(|_| !is_over.load(Ordering::SeqCst)) {
-                // Some only see whether it listens.
+                // Some clients only test whether anything listens here, and send nothing.
                 let mut stream = stream.unwrap();
                 if stream.read_exact(&mut [0; 4]).and_then(|()| stream.write_all(&[0; 6])).is_ok() {
                     let _ = stream.shutdown(Shutdown::Write);
@@ -215,7 +214,7 @@ impl Drop for SigndStandIn {
     }
 }
 
-/// What `check --json` has found.
+/// The findings of `check --json`.
 #[derive(Debug)]
 pub struct Found {
     pub code: Option<i32>,
@@ -223,7 +222,8 @@ pub struct Found {
 }
 
 impl Found {
-    /// Whether there is a line of this level, whose subject ends so and whose message holds the words.
+    /// Whether there is a line of this level whose subject ends with `subject` and whose message contains
+    /// `words`.
     pub fn has(&self, level: &str, subject: &str, words: &str) -> bool {
         self.line(level, subject, words).is_some()
     }
@@ -236,7 +236,8 @@ impl Found {
         })
     }
 
-    /// The line failed, and with it the check; its remedy holds the words.
+    /// Asserts that the check failed, and that this line has the level `failed` and a remedy that contains
+    /// `remedy`.
     pub fn assert_failed(&self, subject: &str, words: &str, remedy: &str) {
         let line = self.line("failed", subject, words);
         let line = line.unwrap_or_else(|| panic!("{subject}: {words}: {:#?}", self.lines));
@@ -245,7 +246,7 @@ impl Found {
     }
 }
 
-/// Everything below a directory: what it is, whose, and what is in it.
+/// Describes every file below a directory: its mode, owner, inode and content.
 pub fn snapshot(directory: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut open = vec![directory.to_path_buf()];

@@ -1,4 +1,5 @@
-//! `check` and what obs-signd sees: links, strange files, leftovers. Nothing with content is removed.
+//! `check` on what obs-signd sees: links, strange files, leftovers. No file with content of its own is
+//! removed.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -30,7 +31,7 @@ fn missing_and_wrong_links_are_made_right() {
         sign_host.assert_mended(name, ID);
     }
 
-    // All of them, as after a restore of keys/ alone.
+    // Remove all links, as if keys/ alone had been restored from a backup.
     for directory in ["phrases", "gnupg/private-keys-v1.d"] {
         for entry in fs::read_dir(sign_host.path(directory)).unwrap() {
             fs::remove_file(entry.unwrap().path()).unwrap();
@@ -98,7 +99,7 @@ fn a_key_in_the_trash_is_no_concern() {
         sign_host.keygen(arguments);
         sign_host.assert_well(&["--deep"]);
     }
-    // Whose removal was cut off after the links were gone.
+    // As if a removal had been interrupted after it removed the links.
     for link in [sign_host.path("phrases").join(ID), sign_host.secret_link(ID)] {
         fs::remove_file(link).unwrap();
     }
@@ -138,7 +139,7 @@ fn a_file_with_content_is_never_removed() {
     let orphan = sign_host.path("gnupg/private-keys-v1.d").join(format!("{}.key", "A".repeat(40)));
     let stranger = sign_host.path("phrases/user_old");
 
-    // A copy of the passphrase has nothing of its own.
+    // A copy of the passphrase in place of the link: nothing is lost with it.
     let copy = fs::read(&phrase).unwrap();
     fs::remove_file(&phrase).unwrap();
     fs::write(&phrase, copy).unwrap();
@@ -271,7 +272,7 @@ fn trust_databases_and_shared_keyrings_are_named() {
     found.assert_failed("gnupg/trustdb.gpg", "signing fails", "check --repair");
     assert!(found.has("warning", &format!("{ID}/trustdb.gpg"), "can be deleted"), "{found:#?}");
 
-    // Beside the keyring of another service, it is that one's own.
+    // Next to the keyring of another service, the trust database belongs to that service.
     let shared = sign_host.path("gnupg/pubring.gpg");
     fs::write(&shared, "keys of old").unwrap();
     fs::set_permissions(&shared, private()).unwrap();
@@ -307,7 +308,7 @@ fn what_misleads_the_agent_is_named() {
     found.assert_failed("gnupg/gpg.conf", "changes how everything is signed", "mv ");
     found.assert_failed("gnupg/gpg-agent.conf", "keeps signd from giving passphrases", "mv ");
     fs::remove_file(gnupg.join("gpg.conf")).unwrap();
-    // gpg takes the first of these that is there, and gpg.conf last.
+    // gpg reads the first of these files that exists, and gpg.conf only if none does.
     for name in ["gpg.conf-2.2.40", "gpg.conf-2.2", "gpg.conf-2"] {
         fs::write(gnupg.join(name), "agent-program /bin/false\n").unwrap();
         let found = sign_host.check(&[]);

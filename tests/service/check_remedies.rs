@@ -1,4 +1,4 @@
-//! The remedies of `check`: each command is typed in as it stands, and what it was for is gone.
+//! The remedies of `check`: run exactly as printed, each command makes its finding go away.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -13,7 +13,7 @@ fn write(path: &Path, content: &[u8]) {
     fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
 }
 
-/// The files that were kept aside by remedies.
+/// Returns the content of every file that a remedy has moved aside.
 fn kept(sign_host: &SignHost) -> Vec<Vec<u8>> {
     let entries = sign_host.host.entries("").into_iter().filter(|name| name.starts_with("kept."));
     let directories = entries.map(|name| sign_host.path(&name));
@@ -53,7 +53,8 @@ fn what_check_repairs_is_repaired_by_the_command_it_prints() {
     sign_host.assert_remedy_mends("00000001", "was left behind");
     write(&home.join("passphrase~"), b"an old one\n");
     sign_host.assert_remedy_mends("passphrase~", "in the clear");
-    // Other names of the passphrase itself: what destroys a copy must not destroy it.
+    // A hard link and a symbolic link to the passphrase: the command that destroys copies must spare the
+    // passphrase.
     fs::hard_link(home.join("passphrase"), home.join("passphrase.old")).unwrap();
     sign_host.assert_remedy_mends("passphrase.old", "in the clear");
     symlink("passphrase", home.join("passphrase.link")).unwrap();
@@ -69,7 +70,7 @@ fn what_may_be_an_only_copy_is_kept_by_the_command_that_moves_it_away() {
     let secret = fs::read(sign_host.secret_key(ID)).unwrap();
     write(&phrase, b"precious\n");
     sign_host.assert_remedy_mends(ID, "content of its own");
-    // Again: nothing is overwritten.
+    // The second time, the file that was kept the first time is not overwritten.
     write(&phrase, b"precious too\n");
     sign_host.assert_remedy_mends(ID, "content of its own");
     write(&sign_host.secret_link(ID), &secret);
@@ -93,7 +94,7 @@ fn what_may_be_an_only_copy_is_kept_by_the_command_that_moves_it_away() {
     expected.extend([&b"digest-algo SHA1\n"[..], b"no-allow-loopback-pinentry\n"]);
     expected.sort_unstable();
     let kept = kept(&sign_host);
-    // What the service adds to a configuration of its own comes before the move.
+    // Compare only the beginning: options may have been appended to gpg-agent.conf before it was moved.
     assert_eq!(kept.len(), expected.len());
     for (kept, expected) in kept.iter().zip(expected) {
         assert!(kept.starts_with(expected), "{:?}", String::from_utf8_lossy(kept));
@@ -103,7 +104,7 @@ fn what_may_be_an_only_copy_is_kept_by_the_command_that_moves_it_away() {
 #[test]
 fn a_sign_conf_that_leads_astray_is_put_right_by_the_commands() {
     let mut sign_host = SignHost::with_keys(&[ID]);
-    // Where they are installed, all programs are in one directory.
+    // As in an installation, all programs are in one directory.
     let directory = sign_host.host.scratch().join("bin");
     fs::create_dir(&directory).unwrap();
     sign_host.program = programs::install(&directory);
@@ -125,7 +126,7 @@ fn a_sign_conf_that_leads_astray_is_put_right_by_the_commands() {
         (line("pidfile:"), "pidfile: run/signd.pid", "no absolute path"),
         (line("allow:"), "allow: ::1\nserver: 192.0.2.1", "never hears"),
     ] {
-        // The last line has no end.
+        // The last line has no line feed.
         fs::write(sign_host.sign_conf(), good.replace(from, to).trim_end()).unwrap();
         sign_host.assert_remedy_mends("sign.conf", words);
     }
@@ -138,7 +139,7 @@ fn a_sign_conf_that_leads_astray_is_put_right_by_the_commands() {
 fn a_state_that_was_moved_away_is_put_back_by_the_command() {
     let sign_host = SignHost::with_keys(&[ID]);
     let state = sign_host.host.state();
-    // A copy beside keys is no news.
+    // As long as the state has its keys, a copy next to it is not reported.
     let aside = state.with_file_name("state.aside");
     let copied = std::process::Command::new("cp").arg("-a").args([&state, &aside]).status();
     assert!(copied.unwrap().success());
@@ -153,7 +154,7 @@ fn a_state_that_was_moved_away_is_put_back_by_the_command() {
     sign_host.assert_well(&["--deep"]);
     assert!(state.with_file_name("state.empty").is_dir());
 
-    // Nested: `mv` onto a directory that is still there.
+    // The state inside the new one: `mv` does that if its target is an existing directory.
     let outer = sign_host.host.scratch().join("outer");
     fs::rename(state.with_file_name("state.empty"), &outer).unwrap();
     fs::rename(&state, outer.join("state.new")).unwrap();
@@ -179,7 +180,7 @@ fn no_command_takes_keys_out_of_use() {
     assert!(copied.unwrap().success());
     assert_is_prose("copy", "inside of this one");
     fs::remove_dir_all(&inner).unwrap();
-    // On another disk, with a link in its place.
+    // keys/ was moved to another disk, and a symbolic link replaces it.
     let elsewhere = state.with_file_name("elsewhere");
     fs::rename(&keys, &elsewhere).unwrap();
     symlink(&elsewhere, &keys).unwrap();

@@ -1,4 +1,5 @@
-//! `check` where `copr-keygen signd` signs: what only obs-signd needs is no failure there, and what our signer needs is.
+//! `check` where `copr-keygen signd` signs. It does not fail for what only obs-signd needs, but for what our
+//! signer needs.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -17,7 +18,7 @@ struct OwnSigner {
 }
 
 impl OwnSigner {
-    /// It listens at the Unix socket of the host, unless variables say something else.
+    /// Starts the signer. It listens on the Unix socket of the host unless `variables` say otherwise.
     fn start(ids: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut sign_host = SignHost::with_keys(ids);
         sign_host.signd = None;
@@ -64,12 +65,12 @@ fn what_only_obs_signd_needs_does_not_matter_where_ours_signs() {
             "{subject}: {found:#?}"
         );
     }
-    // It is mended all the same, and obs-signd can be turned to.
+    // `--repair` mends this nevertheless, so that the host can turn to obs-signd.
     let repaired = sign_host.check(&["--repair"]);
     assert!(repaired.has("repaired", ID, "the link is missing"), "{repaired:#?}");
     assert!(sign_host.path("phrases").join(ID).exists());
 
-    // A secret key that nobody else has matters to whoever signs.
+    // A secret key that may exist nowhere else matters, whichever signer runs.
     let odd = sign_host.path("gnupg/private-keys-v1.d").join(format!("{}.key", "A".repeat(40)));
     fs::copy(sign_host.secret_key(ID), &odd).unwrap();
     sign_host.check(&[]).assert_failed(".key", "may be somebody's only one", "import");
@@ -94,7 +95,7 @@ fn a_key_that_our_signer_cannot_use_is_told() {
 #[test]
 fn a_signer_that_is_not_alone_is_told() {
     let mut own = OwnSigner::start(&[ID], &[]);
-    // Another program listens where sign.conf leads.
+    // sign.conf leads to a port where another program listens.
     let other = SignHost::with_keys(&[]);
     let conf = own.sign_host.sign_conf();
     fs::copy(other.sign_conf(), &conf).unwrap();
@@ -136,7 +137,8 @@ fn rules_for_users_who_do_not_exist_are_taken_out_by_the_command() {
         sign_host.assert_well(&[]);
         assert!(!fs::read_to_string(&config).unwrap().contains("such"), "{text}");
     }
-    // Without its only rule it would let in this host. The others cannot be taken out by a pattern.
+    // Without its only rule, signd would admit this host. The other two lists are too intricate for the
+    // pattern in a command.
     for text in [
         "[signd]\nallow = [\"unix:no-such-user *\"]\n",
         "[signd]\nallow = \"unix:no-such-user *, 127.0.0.1 *\"\n",

@@ -1,4 +1,4 @@
-//! `check` and what is around the homes: settings, gpg, signd, time, and how many keys there are.
+//! `check` on everything around the homes: settings, gpg, signd, time, and the number of keys.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -18,7 +18,7 @@ fn expired_keys_are_counted_and_named() {
     let stand_in = |script: &str| {
         write_script(&host.scratch().join("gpg"), script);
     };
-    // Keys of the year 2020: the request says how long they live.
+    // Keys that are created in 2020. The request sets their lifetime.
     stand_in(
         "case \"$*\" in *--gen-key*) sed 's/^Creation-Date:.*/Creation-Date: 20200101T000000/' | \
          gpg --faked-system-time=20200101T000000 \"$@\";; *) exec gpg \"$@\";; esac",
@@ -32,7 +32,7 @@ fn expired_keys_are_counted_and_named() {
         assert_eq!(host.gen_key_patiently(&id, &json!({"expire": expire})).status, 201);
     }
     let sign_host = SignHost::around(host);
-    // The service believes that it was made today.
+    // According to key.json, the service made the key today.
     let found = sign_host.check(&["--deep"]);
     found.assert_failed("old0@copr.example.org/key.json", "the certificate says 2020-12-31", "");
     assert!(!found.has("failed", "", "cannot be used"), "{found:#?}");
@@ -42,7 +42,7 @@ fn expired_keys_are_counted_and_named() {
     assert!(repaired.has("note", "keys", "2 keys expire within 90 days"), "{repaired:#?}");
     assert!(repaired.has("note", "keys", "3 keys expire within 365 days"), "{repaired:#?}");
 
-    // Copies will do for a long list.
+    // For a long list, copies of that home will do.
     for copy in &expired[1..] {
         let (from, to) = (sign_host.host.home(&expired[0]), sign_host.host.home(copy));
         assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
@@ -107,7 +107,7 @@ fn a_signd_that_is_stopped_or_led_astray_is_told() {
     fs::write(sign_host.sign_conf(), good.replace(&line("gpg:"), &gpg)).unwrap();
     sign_host.check(&[]).assert_failed("sign.conf", "is not this copr-keygen", "gpg-copr");
 
-    // The line is right, and what it names is not there.
+    // The line is right, but the program that it names does not exist.
     let (gpg_copr, aside) = (format!("{scratch}/gpg-copr"), format!("{scratch}/aside"));
     fs::write(sign_host.sign_conf(), &good).unwrap();
     fs::rename(&gpg_copr, &aside).unwrap();
@@ -174,7 +174,7 @@ fn a_state_that_is_not_there_is_not_made() {
     sign_host.check(&["--repair"]).assert_failed("state", "is not a directory", "move it away");
     fs::remove_file(sign_host.host.state()).unwrap();
 
-    // A part of it is made with --repair.
+    // A missing directory inside the state is made with --repair.
     let sign_host = SignHost::with_keys(&[]);
     fs::remove_dir(sign_host.path("phrases")).unwrap();
     sign_host.check(&[]).assert_failed("phrases", "is missing", "check --repair");
@@ -216,7 +216,7 @@ fn many_homes_are_quickly_looked_through() {
         symlink(format!("../keys/{name}/passphrase"), sign_host.path("phrases").join(name))
             .unwrap();
     }
-    // The newest key makes the signature; the others only look like keys.
+    // `check` signs with the newest key only, so the others need not be real keys.
     let made = sign_host.host.gen_key_patiently(ID, &json!({}));
     assert_eq!(made.status, 201, "{}", sign_host.host.log());
     let count = count + 1;
@@ -226,6 +226,7 @@ fn many_homes_are_quickly_looked_through() {
     assert!(found.has("ok", "keys", &format!("{count} keys, with every file")), "{found:#?}");
     assert_eq!(found.code, Some(0));
     eprintln!("{count} homes: {took:?}");
-    // 3 s for 50,000 on a core of its own; here others work too, in a build that is not optimised.
+    // A dedicated core takes 3 s for 50,000 homes. This limit allows for other load and for an unoptimised
+    // build.
     assert!(took.as_secs() < 5 + count as u64 / 2_000, "{took:?}");
 }

@@ -1,4 +1,5 @@
-//! `check` tells the truth: it signs, it does not fail where nothing is wrong, and it says no more than is asked.
+//! `check` tells the truth: it makes a signature, does not fail where nothing is wrong, and prints no more
+//! than it is asked for.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +9,8 @@ use std::process::{Command, Stdio};
 use super::check_host::{ID, OTHER, SignHost, snapshot};
 use super::programs::write_script;
 
-/// Runs something below an /etc of its own, with these files in /etc/gnupg.
+/// Returns a command that runs copr-keygen with these arguments and an /etc of its own, with these files in
+/// /etc/gnupg.
 fn with_etc(sign_host: &SignHost, files: &[(&str, &str)], words: &[&str]) -> Command {
     let etc = sign_host.host.scratch().join("etc");
     fs::create_dir_all(etc.join("gnupg")).unwrap();
@@ -34,7 +36,8 @@ fn a_host_that_looks_well_and_cannot_sign_is_not_well() {
     let found = sign_host.check(&[]);
     assert!(found.has("ok", "", "signs by the agent in gnupg/"), "{found:#?}");
     assert_eq!(staging(), alive, "who only looks gives no sign of life");
-    // Every file is there; only a signature shows that the passphrases are not those of their keys.
+    // With two passphrases swapped, every file is there. Only an attempt to sign shows that they do not fit
+    // their keys.
     let passphrases = [ID, OTHER].map(|id| sign_host.host.home(id).join("passphrase"));
     let good = passphrases.each_ref().map(|path| fs::read(path).unwrap());
     fs::write(&passphrases[0], &good[1]).unwrap();
@@ -75,7 +78,7 @@ fn a_key_that_is_removed_while_it_is_tried_is_no_failure() {
 #[test]
 fn the_agent_that_runs_is_the_one_that_is_tried() {
     let sign_host = SignHost::with_keys(&[ID]);
-    // As somebody has started it by hand: the configuration is right, and the agent refuses passphrases.
+    // An agent that somebody has started by hand. Its configuration is right, but it refuses passphrases.
     let mut agent = sign_host.command(Path::new("gpg-agent"));
     agent.arg("--homedir").arg(sign_host.path("gnupg"));
     agent.args(["--no-allow-loopback-pinentry", "--daemon"]).stdout(Stdio::null());
@@ -145,7 +148,7 @@ fn colours_are_for_terminals_that_have_them_and_people_who_want_them() {
 #[test]
 fn what_the_host_tells_every_gpg_is_overruled_or_named() {
     let mut sign_host = SignHost::with_keys(&[ID]);
-    // gpg-agent reads this before its own configuration and the options of ours.
+    // gpg-agent reads this file before the configuration in its home, and before the options that we pass.
     let refuses = ("gpg-agent.conf", "no-allow-loopback-pinentry\n");
     sign_host.set("COPR_KEYGEN_POOL", "2048:1");
     let filled = with_etc(&sign_host, &[refuses], &["fill-pool"]).output().unwrap();
@@ -156,7 +159,7 @@ fn what_the_host_tells_every_gpg_is_overruled_or_named() {
     let output = with_etc(&sign_host, &[refuses], &check).output().unwrap();
     let page = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{page}");
-    // Against this one there is no option.
+    // No option overrules this one.
     let keyboxd = ("common.conf", "use-keyboxd\n");
     let output = with_etc(&sign_host, &[keyboxd], &check).output().unwrap();
     let page = String::from_utf8(output.stdout).unwrap();
@@ -179,7 +182,7 @@ fn an_option_for_every_gpg_of_the_host_is_named() {
         assert!(page.contains(&words) && page.contains("-> sed -i "), "{text}: {page}");
         assert_eq!(code, Some(1), "{text}: {page}");
     }
-    // It may be meant for people.
+    // This one is only a warning. It may be meant for people who use gpg.
     let (code, said) = page("no-greeting\n");
     assert!(said.contains("warning   /etc/gnupg/gpg.conf: says no-greeting"), "{said}");
     assert_eq!(code, Some(0), "{said}");

@@ -1,5 +1,5 @@
-//! Clocks that are wrong, or were wrong when a key was made. What contradicts the clock is named, and
-//! nothing is decided by it: no date is replaced, no key is taken for damaged, prolonged or made.
+//! Clocks that are wrong, or were wrong when a key was made. Whatever contradicts the clock is named and
+//! nothing is decided by it: no date is replaced, no key is called damaged, prolonged or made.
 
 use std::fs;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ fn now() -> u64 {
 fn host_with_key_of(time: &str) -> Host {
     let mut host = Host::new(Transport::ListenUnix, &[]);
     let mut faked = clock(time);
-    // gpg gets nothing of the environment.
+    // gpg does not inherit the environment of the service, so a script sets its clock.
     let variables: Vec<_> = faked.iter().map(|(name, value)| format!("'{name}={value}'")).collect();
     let gpg = stand_in(&host, &format!("exec env {} gpg \"$@\"", variables.join(" ")));
     faked.push(("COPR_KEYGEN_GPG".into(), gpg.to_str().unwrap().into()));
@@ -52,7 +52,7 @@ fn host_with_key_of(time: &str) -> Host {
     host
 }
 
-/// A mode under another clock.
+/// Runs a mode while its clock says `time`.
 fn run_at(host: &Host, time: &str, arguments: &[&str]) -> Output {
     host.mode(arguments).envs(clock(time)).output().unwrap()
 }
@@ -65,7 +65,7 @@ fn read_record(host: &Host, id: &str) -> Value {
     serde_json::from_slice(&fs::read(record(host, id)).unwrap()).unwrap()
 }
 
-/// What `list` prints of a key, and its words.
+/// Returns what `list --json` prints of a key, and what it says on stderr.
 fn listed(host: &Host, id: &str) -> (Value, String) {
     let output = host.run(&["list", "--json", id]);
     assert!(output.status.success(), "{}", text(&output));
@@ -97,7 +97,8 @@ fn no_repair_takes_the_expiry_of_a_key_that_was_made_under_a_clock_ahead() {
         assert_eq!(snapshot(&sign_host.host.home(AHEAD)), before, "{options:?}");
     }
 
-    // Without key.json none is made of what gpg cannot know yet, and the date is still shown.
+    // As long as gpg cannot know the dates of the key, `--repair` writes no new key.json. `list` and `show`
+    // still print the expiry.
     let host = &sign_host.host;
     fs::remove_file(record(host, AHEAD)).unwrap();
     for options in [&["--repair"][..], &["--deep", "--repair"]] {
@@ -127,7 +128,7 @@ fn prolong_names_the_key_that_contradicts_the_clock_and_can_be_told_to_go_on() {
     assert!(text(&refused).contains(AHEAD), "{}", text(&refused));
     assert_eq!([AHEAD, GOOD].map(|id| snapshot(&host.home(id))), before);
 
-    // The clock is right: the others are prolonged, that key is still not judged by it.
+    // The operator vouches for the clock: the other keys are prolonged. This key still is not.
     let output = host.run(&["prolong", "--within", "2y", "--trust-clock", "--json"]);
     let done: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(values(&done, "prolonged", "name_email"), [GOOD], "{done:#}");
@@ -136,7 +137,7 @@ fn prolong_names_the_key_that_contradicts_the_clock_and_can_be_told_to_go_on() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(snapshot(&host.home(AHEAD)), before[0]);
 
-    // A key that is of no use for days is the easiest to get rid of.
+    // A key that cannot be used for days yet is best removed and made anew.
     assert!(run(&host, &["remove", "--yes", AHEAD]).well().stderr.contains("trash"));
     assert_eq!(host.gen_key_patiently(AHEAD, &Value::Null).status, 201);
     assert_signs(&host, AHEAD);
@@ -166,7 +167,7 @@ fn keys_of_a_clock_ahead_are_left_out_of_an_import_with_the_reason() {
     };
     let contested = "contested#project@copr.example.org";
     let (past, future) = (now() - DAY, now() + 2 * DAY);
-    // gpg itself decides by the clock which of two keys it signs with.
+    // Of the two keys of this identity, gpg itself picks the one to sign with by the clock.
     let prolonged = "prolonged#project@copr.example.org";
     generate(AHEAD, future);
     for id in [GOOD, contested, prolonged] {
@@ -207,7 +208,7 @@ fn a_clock_that_was_never_set_decides_nothing() {
         host.set(name, value);
     }
     host.launch();
-    // What exists is signed with as ever; what is made would be of 1970.
+    // Existing keys are still served. A new one would be dated 1970, so none is made.
     assert_eq!(host.gen_key(GOOD, Value::Null).unwrap().status, 200);
     let refused = host.gen_key(AHEAD, json!({"expire": 365})).unwrap();
     assert_eq!(refused.status, 503, "{}", refused.body);
@@ -246,9 +247,9 @@ fn a_clock_behind_the_last_prolongation_decides_nothing() {
     let host = Host::start(Transport::ListenUnix);
     assert_eq!(host.gen_key_patiently(GOOD, &json!({"expire": 30})).status, 201);
     let created = read_record(&host, GOOD)["created"].as_u64().unwrap();
-    thread::sleep(Duration::from_millis(1100)); // two self-signatures of one second are one
+    thread::sleep(Duration::from_millis(1100)); // two self-signatures made in the same second count as one
     host.json(&["prolong", "--json"]);
-    // As if it had been made long ago: what contradicts the clock is the newest signature.
+    // Backdate the key, so that the newest self-signature is the only contradiction to the clock.
     let mut object = read_record(&host, GOOD);
     object["created"] = json!(created - 200 * DAY);
     fs::write(record(&host, GOOD), object.to_string()).unwrap();
@@ -267,7 +268,7 @@ fn a_clock_behind_the_last_prolongation_decides_nothing() {
 fn a_key_that_has_signed_itself_under_a_clock_ahead_waits_for_that_time() {
     let host = Host::start(Transport::ListenUnix);
     assert_eq!(host.gen_key_patiently(GOOD, &json!({"expire": 30})).status, 201);
-    // Only the certificate knows of it.
+    // Prolong the certificate alone. key.json keeps the old dates.
     let certificate = host.home(GOOD).join("pubring.kbx");
     let (staged, passphrase) = (host.scratch().join("staged"), host.home(GOOD).join("passphrase"));
     succeed(Command::new("cp").arg("-a").arg(host.home(GOOD)).arg(&staged));
@@ -309,7 +310,7 @@ fn a_clock_that_has_jumped_ahead_by_years_calls_no_key_expired_and_prolongs_none
     }
     let check = text(&run_at(&host, "+3240d", &["check", "--no-units", "--json"]));
     assert!(check.contains("it has jumped ahead") && !check.contains("has expired"), "{check}");
-    // What is in the trash cannot be made again.
+    // `purge` refuses as well, since a key in the trash cannot be made again.
     let removed = "removed#project@copr.example.org";
     assert_eq!(host.gen_key_patiently(removed, &Value::Null).status, 201);
     run(&host, &["remove", "--yes", removed]).well();
@@ -320,7 +321,7 @@ fn a_clock_that_has_jumped_ahead_by_years_calls_no_key_expired_and_prolongs_none
     let list = run_at(&host, "+3240d", &["list"]);
     assert!(list.status.success() && text(&list).contains("jumped ahead"), "{}", text(&list));
     assert_eq!([AHEAD, GOOD].map(|id| snapshot(&host.home(id))), before);
-    // A host that was off for years says so, and goes on.
+    // If the host really was off for years, the operator can say so and go on.
     let told = run_at(&host, "+3240d", &["prolong", "--trust-clock", "--dry-run", "--json"]);
     let told: Value = serde_json::from_slice(&told.stdout).unwrap();
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Several hosts and a real etcd: one key per identity on all of them, whatever fails on the way.
+//! Several hosts with a real etcd: each identity has one key on all of them, whatever fails on the way.
 
 use std::fs;
 use std::process::{Child, Stdio};
@@ -18,7 +18,7 @@ use super::old_host::words;
 use super::sealing::{OTHER_KEY, SealedHost, name};
 use super::years::clock;
 
-/// A sealed host that asks etcd at this address; its service runs.
+/// Starts the service of a sealed host with this name, which uses etcd at `endpoint`.
 pub fn member(endpoint: &str, host: &str) -> SealedHost {
     let mut sealed = SealedHost::sealed();
     sealed.host.stop();
@@ -32,7 +32,7 @@ pub fn follow(sealed: &SealedHost) {
     sealed.well(&["follow", "--once"]);
 }
 
-/// A host that follows until this is dropped.
+/// A running `copr-keygen follow`, which is killed when this is dropped.
 pub struct Following(pub Child);
 
 impl Following {
@@ -58,13 +58,13 @@ impl Drop for Following {
     }
 }
 
-/// Every key signs, and `check` finds nothing amiss.
+/// Asserts that every key signs and that `check --deep` finds nothing amiss.
 fn is_well(sealed: &SealedHost) {
     let _following = Following::start(sealed);
     until("it follows", || Following::log(sealed).contains("whole up to"));
     let output = sealed.run(&["check", "--deep", "--no-units", "--json"]);
     let page: Value = serde_json::from_slice(&output.stdout).unwrap();
-    // No signer runs here, nor anything at the address that is the default.
+    // No signer runs here, and nothing listens at its default address.
     let is_of_units =
         |finding: &Value| ["obs-signd", "units"].map(Into::into).contains(&finding["section"]);
     let amiss = page.as_array().unwrap().iter().filter(|finding| {
@@ -83,7 +83,7 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     eventually(what, || is_so().then_some(()));
 }
 
-/// Two hosts, of which the second one follows through a relay.
+/// Two hosts. The second one follows through a relay.
 fn followed_through_a_relay() -> (Etcd, Relay, [SealedHost; 2], Following) {
     let etcd = Etcd::start();
     let relay = Relay::to(&etcd);
@@ -93,7 +93,7 @@ fn followed_through_a_relay() -> (Etcd, Relay, [SealedHost; 2], Following) {
     (etcd, relay, hosts, following)
 }
 
-/// Signatures of the certificate that a host publishes.
+/// Returns the self-signatures of the certificate that a host publishes.
 fn signatures(sealed: &SealedHost, id: &str) -> Vec<String> {
     let show = sealed.host.json(&["show", "--json", id]);
     let signatures = show["self_signatures"].as_array().cloned().unwrap_or_default();
@@ -124,7 +124,7 @@ fn three_hosts_asked_at_once_make_one_key_each() {
         }
         is_well(sealed);
     }
-    // Nothing in etcd can sign without the key that no host has told.
+    // The passphrases in etcd are sealed. No host puts the key that opens them into etcd.
     let value = etcd.value(&name(0));
     let value: Value = serde_json::from_str(&value).unwrap();
     let passphrase = value["files"]["passphrase"].as_str().unwrap();
@@ -158,7 +158,7 @@ fn who_makes_a_key_is_told_so_although_follow_was_faster() {
     sealed.host.set("COPR_KEYGEN_CLUSTER_ENDPOINTS", etcd.url());
     let _following = Following::start(&sealed);
     until("it follows", || Following::log(&sealed).contains("whole up to"));
-    // The service hears of the agreement later than those who follow.
+    // The service hears later than `follow` that etcd has accepted the key.
     relay.delay(Duration::from_millis(700));
     assert_eq!(sealed.host.gen_key_patiently(&name(1), &json!({})).status, 201);
     assert!(sealed.phrases().join(name(1)).exists());
@@ -220,7 +220,7 @@ fn an_answer_that_is_lost_makes_no_second_key() {
     let lost = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&lost);
     relay.judge(move |request| {
-        // The first change of a key, of which etcd's answer does not come back.
+        // The first two requests that change a key: etcd's answer is lost.
         let is_change = request.contains("request_put") || request.contains("/v3/kv/txn");
         !(is_change && count.fetch_add(1, Ordering::SeqCst) < 2)
     });
@@ -241,7 +241,7 @@ fn a_service_killed_after_the_agreement_has_that_key_later() {
     let pid = sealed.host.pid();
     relay.judge(move |request| {
         if request.contains("request_put") {
-            // etcd gets the change first.
+            // Give etcd the time to receive the change, then kill the service.
             thread::spawn(move || {
                 thread::sleep(Duration::from_millis(500));
                 let _ = kill(Pid::from_raw(pid.as_raw()), Signal::SIGKILL);
@@ -285,11 +285,12 @@ fn hosts_that_seal_otherwise_have_no_part() {
         assert!(words(&refused).contains("what all hosts share was sealed with another"));
     }
     assert!(other.host.entries("keys").is_empty());
-    // A host that is alone must not take part in what it would make unsealed.
+    // `unseal` and an import in place are for a host that is alone, so they are refused while the cluster is
+    // configured.
     for arguments in [&["unseal"][..], &["import"]] {
         assert_eq!(first.run(arguments).status.code(), Some(78), "{arguments:?}");
     }
-    // On a terminal there is no credential.
+    // A command started from a terminal has no credentials.
     first.take_key();
     let refused = first.run(&["remove", "--yes", &name(1)]);
     assert_eq!(refused.status.code(), Some(78), "{}", words(&refused));
@@ -304,7 +305,7 @@ fn no_published_signature_is_lost() {
     follow(&hosts[1]);
     follow(&hosts[2]);
     let mut published = signatures(&hosts[0], &name(1));
-    // None of them follows: each finds what the others have done when it changes the key.
+    // No host follows. Each finds out what the others have done when it changes the key itself.
     for (host, by) in [(0, "2y"), (1, "3y"), (2, "4y"), (0, "5y")] {
         hosts[host].well(&["prolong", "--within", "6y", "--by", by]);
         let now = signatures(&hosts[host], &name(1));
@@ -316,7 +317,7 @@ fn no_published_signature_is_lost() {
         follow(sealed);
         assert_eq!(signatures(sealed, &name(1)).len(), published.len());
     }
-    // All at once: one has the turn, or the others find nothing to do.
+    // All hosts at once: while one has its turn, the others wait or find nothing left to do.
     thread::scope(|scope| {
         for sealed in &hosts {
             scope.spawn(|| sealed.well(&["prolong", "--within", "9y", "--by", "8y"]));
@@ -334,7 +335,7 @@ fn what_hosts_have_more_is_merged_on_request() {
     let mut hosts = ["a", "b"].map(|host| member(&etcd.url(), host));
     hosts[0].make(&name(1), json!({"expire": 30}));
     follow(&hosts[1]);
-    // Each prolongs while it believes to be alone.
+    // Each host prolongs the key while it does not know of the other.
     for (sealed, by) in hosts.iter_mut().zip(["2y", "3y"]) {
         sealed.host.unset("COPR_KEYGEN_CLUSTER_ENDPOINTS");
         sealed.well(&["prolong", "--by", by]);
@@ -360,18 +361,18 @@ fn a_removed_key_comes_back_from_no_host() {
     follow(&hosts[1]);
     follow(&hosts[2]);
     hosts[0].well(&["remove", "--yes", &name(1)]);
-    // c does not know yet, and must not tell it again.
+    // c does not know of the removal yet. It must not put the key into etcd again.
     let seeded = hosts[2].run(&["follow", "--seed"]);
     assert!(seeded.status.success(), "{}", words(&seeded));
     assert!(!hosts[2].host.home(&name(1)).exists(), "{}", words(&seeded));
-    // b makes another one, before it has heard of the removal from anybody but etcd.
+    // b has heard of the removal from nobody but etcd, and makes another key.
     follow(&hosts[1]);
     assert_eq!(hosts[1].host.gen_key_patiently(&name(1), &json!({})).status, 201);
     let second = fingerprint(&hosts[1], &name(1));
     assert!(second.is_some() && second != first);
     follow(&hosts[0]);
     assert_eq!(fingerprint(&hosts[0], &name(1)), second);
-    // c, which has followed neither: undo finds that there is another key.
+    // c has followed neither change. Its `undo` finds out that there is another key.
     let undone = hosts[2].run(&["undo", &name(1)]);
     assert!(!undone.status.success(), "{}", words(&undone));
     assert_eq!(fingerprint(&hosts[2], &name(1)), second, "{}", words(&undone));
@@ -417,11 +418,11 @@ fn nothing_in_etcd_is_believed() {
     }
     assert_eq!(hosts[1].host.entries("keys"), [name(1), name(2)]);
     assert!(hosts[1].host.entries("staging").is_empty());
-    // A request for such a key makes none beside it.
+    // A request for such an identity makes no key beside what is in etcd.
     let asked = hosts[1].host.gen_key(&name(6), json!({})).unwrap();
     assert_eq!(asked.status, 500, "{}", hosts[1].host.log());
     assert!(!hosts[1].host.home(&name(6)).exists());
-    // The key of a name changes without a removal: neither host takes it.
+    // The key of an identity is replaced in etcd without having been removed. No host takes over the new one.
     let other = etcd.value(&name(2)).replace(&name(2), &name(1));
     etcd.put(&name(1), &other);
     let before = fingerprint(&hosts[1], &name(1));
@@ -505,7 +506,7 @@ fn two_hosts_of_one_name_do_not_follow_together() {
     let second = hosts[1].run(&["follow"]);
     assert_eq!(second.status.code(), Some(78), "{}", words(&second));
     assert!(words(&second).contains("another host of this name"), "{}", words(&second));
-    // The first one itself comes back at once after it was killed.
+    // After it was killed, the first host itself can follow again at once.
     drop(_following);
     let _again = Following::start(&hosts[0]);
     until("it follows again", || Following::log(&hosts[0]).matches("whole up to").count() == 2);
@@ -570,7 +571,7 @@ fn an_etcd_restored_long_ago_is_noticed_by_a_host_that_returns() {
     follow(&hosts[1]);
     etcd.restore(&snapshot);
     hosts[0].well(&["remove", "--yes", &name(1)]);
-    // It comes further than it was when b followed.
+    // The restored etcd advances beyond the revision up to which b has followed.
     goes_on(&etcd);
     goes_on(&etcd);
     let said = hosts[1].well(&["follow", "--once"]);
@@ -586,7 +587,7 @@ fn an_etcd_restored_behind_a_follower_is_noticed() {
     let hosts = ["a", "b"].map(|host| member(&etcd.url(), host));
     let _following = Following::start(&hosts[1]);
     until("b follows", || Following::log(&hosts[1]).contains("whole up to"));
-    // It has the lease of b.
+    // The snapshot includes b's lease.
     let snapshot = etcd.save();
     for number in 1..6 {
         hosts[0].make(&name(number), json!({}));
@@ -662,7 +663,7 @@ fn a_watch_that_ends_before_its_first_change_misses_nothing() {
     hosts[0].make(&name(1), json!({}));
     relay.clip(true);
     relay.cut(false);
-    // Long enough for watches that begin behind the change and end before they tell it.
+    // Long enough for several watches that begin after the change and end before they report it.
     thread::sleep(Duration::from_secs(10));
     relay.clip(false);
     until("b has the key", || hosts[1].host.home(&name(1)).exists());
@@ -675,7 +676,8 @@ fn openssl(directory: &std::path::Path, arguments: &str) {
     assert!(output.status.success(), "openssl {arguments}: {}", words(&output));
 }
 
-/// An authority NAME, and a certificate NAME-HOST of it for 127.0.0.1.
+/// Makes a certificate authority, if there is none of this name, and a certificate AUTHORITY-HOST for
+/// 127.0.0.1.
 fn make_certificate(directory: &std::path::Path, authority: &str, host: &str) {
     if !directory.join(format!("{authority}.crt")).exists() {
         openssl(
@@ -724,7 +726,8 @@ fn etcd_and_hosts_know_each_other_by_certificates() {
         sealed.host.set("COPR_KEYGEN_CLUSTER_CA_FILE", file(ca));
         sealed.host.set("COPR_KEYGEN_CLUSTER_CERT_FILE", file(&format!("{certificate}.crt")));
         sealed.host.set("COPR_KEYGEN_CLUSTER_KEY_FILE", file(&format!("{certificate}.key")));
-        // To ask whether this etcd is ready takes a certificate, so it is asked here.
+        // `Etcd` cannot ask this etcd whether it is ready, because that takes a client certificate. So wait
+        // for it here.
         let followed = eventually("etcd's gateway", || {
             let followed = sealed.run(&["follow", "--once"]);
             (!words(&followed).contains("no answer in time")).then_some(followed)
@@ -773,7 +776,7 @@ fn check_says_how_the_hosts_agree() {
 fn names_are_read_to_the_last_page() {
     let etcd = Etcd::start();
     let hosts = ["a", "b"].map(|host| member(&etcd.url(), host));
-    // More than a page of names whose keys were removed, and keys before and behind them.
+    // More names of removed keys than fit on a page, with a key before and a key after all of them.
     let names: Vec<_> = (0..2100).map(|number| format!("m#{number:04}@copr.example.org")).collect();
     let removed = json!({"version": 1, "removed": ["0123456789ABCDEF0123456789ABCDEF01234567"]});
     for names in names.chunks(100) {

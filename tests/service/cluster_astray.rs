@@ -1,4 +1,5 @@
-//! Several hosts whose followers lag, are started twice or find in etcd what nobody of theirs has put there.
+//! Several hosts whose followers lag, are started twice, or find in etcd what none of the hosts has put
+//! there.
 
 use std::fs;
 use std::thread;
@@ -14,7 +15,7 @@ use super::etcd::{Etcd, Relay, key};
 use super::old_host::words;
 use super::sealing::{SealedHost, name};
 
-/// Two hosts, of which the second one follows.
+/// Two hosts. The second one follows.
 fn followed() -> (Etcd, [SealedHost; 2], Following) {
     let etcd = Etcd::start();
     let hosts = ["a", "b"].map(|host| member(&etcd.url(), host));
@@ -57,7 +58,7 @@ fn an_undo_has_done_its_work_although_follow_was_faster() {
     hosts[1].make(&name(1), json!({}));
     let made = fingerprint(&hosts[1], &name(1));
     hosts[1].well(&["remove", "--yes", &name(1)]);
-    // It hears of the agreement later than those who follow.
+    // `undo` hears later than `follow` that etcd has accepted the change.
     relay.delay(Duration::from_millis(700));
     let mut undo = hosts[1].host.mode(&["undo", &name(1)]);
     let undone = undo.env("COPR_KEYGEN_CLUSTER_ENDPOINTS", relay.url()).output().unwrap();
@@ -78,7 +79,7 @@ fn a_key_in_use_keeps_no_other_from_being_followed() {
     hosts[0].well(&["remove", "--yes", &name(1)]);
     hosts[0].make(&name(2), json!({}));
     until("b has the other key", || hosts[1].host.home(&name(2)).exists());
-    // Who does not wait says so.
+    // `follow --once` does not wait for the key in use, and reports it.
     let once = hosts[1].run(&["follow", "--once"]);
     assert_eq!(once.status.code(), Some(1), "{}", words(&once));
     assert!(words(&once).contains(&name(1)), "{}", words(&once));
@@ -94,7 +95,7 @@ fn a_host_is_followed_by_one_process() {
     assert!(words(&second).contains("another `copr-keygen follow` of this host"));
     let found = hosts[1].page(&[]);
     assert!(found.contains("hosts that follow"), "{found}");
-    // A copy of the state has the number of this host, and takes over its name.
+    // A copy of the state has the same host number (cluster.json), so that host takes over the name.
     let copied = member(&etcd.url(), "b");
     let file = |sealed: &SealedHost| sealed.host.state().join("cluster.json");
     fs::copy(file(&hosts[1]), file(&copied)).unwrap();
@@ -128,7 +129,7 @@ fn a_secret_key_of_nobody_is_not_taken_over() {
         hosts[0].make(&name(number), json!({}));
     }
     let value = |number| serde_json::from_str::<Value>(&etcd.value(&name(number))).unwrap();
-    // GnuPG writes a salt as it is, so one secret key in some is no text.
+    // GnuPG writes the salt as raw bytes, so some secret keys are not text. Those are stored as base64.
     let secret = |value: &Value| {
         let is_secret = |name: &str| name.starts_with("private-keys-v1.d/");
         ["files", "base64"].into_iter().find_map(|kind| {
@@ -136,7 +137,8 @@ fn a_secret_key_of_nobody_is_not_taken_over() {
             Some((kind, name.clone(), file.clone()))
         })
     };
-    // One of another identity, one in the clear, and the key itself among those that were removed.
+    // A value with the secret key of another identity, one with an unprotected secret key, and one whose own
+    // key is listed among the removed ones.
     let (mut foreign, mut clear, mut contrary) = (value(1), value(2), value(3));
     let (kind, name_of_other, other) = secret(&value(3)).unwrap();
     foreign[kind][&name_of_other] = other;

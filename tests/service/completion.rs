@@ -1,4 +1,4 @@
-//! Completion in bash, by completing.
+//! Completion in bash, tested in an interactive shell.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,8 @@ use super::terminal::Terminal;
 const ID: &str = "user#project@copr.example.org";
 const OTHER: &str = "@group#other@copr.example.org";
 
-/// A line of an interactive bash after the tabulator, without the prompt.
+/// Types a line and tabulators into an interactive bash. Returns the line as bash shows it then, without the
+/// prompt.
 fn completed(host: &Host, line: &str, tabs: &str) -> String {
     let terminal = Terminal::new(200);
     let binary = Path::new(env!("CARGO_BIN_EXE_copr-keygen"));
@@ -28,7 +29,7 @@ fn completed(host: &Host, line: &str, tabs: &str) -> String {
     ));
     let prompt = "\nready\r\n$ ";
     let before = eventually("bash", || terminal.shown().find(prompt).map(|at| at + prompt.len()));
-    // What is typed after the tabulator is there when it has done its work.
+    // Bash shows the `~` only after it has dealt with the tabulators.
     terminal.type_in(&format!("{line}{tabs}~"));
     let shown = eventually("completion", || {
         let shown = terminal.shown()[before..].to_owned();
@@ -60,7 +61,7 @@ fn bash_completes_modes_options_and_names() {
             "copr-keygen remove --yes @group#other@copr.example.org us",
             "copr-keygen remove --yes @group#other@copr.example.org user#project@copr.example.org ",
         ),
-        // There is no such key, and no file is offered in its place.
+        // There is nothing to complete, and bash does not fall back to file names.
         ("copr-keygen show et", "copr-keygen show et"),
         ("copr-keygen make @gr", "copr-keygen make @gr"),
     ] {

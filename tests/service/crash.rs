@@ -1,6 +1,6 @@
 //! SIGKILL at any moment loses nothing and leaves nothing half-made.
 //!
-//! `KEYGEN_TEST_KILLS` says how often (25 times unless set).
+//! `KEYGEN_TEST_KILLS` is the number of kills (25 unless set).
 
 use std::fs;
 use std::io::{self, Write};
@@ -21,7 +21,7 @@ use super::host::{Connection, DoneWhenDropped, Host, Transport, eventually, gen_
 
 const CLIENTS: usize = 6;
 
-/// How many keys, taken at random, are really used in the end.
+/// The number of keys, picked at random, that have to make a signature in the end.
 const SIGNED_WITH: usize = 40;
 
 #[test]
@@ -44,7 +44,7 @@ fn kills_at_random_moments_lose_nothing_and_leave_nothing_half_made() {
             let promised = answers.promised();
             host.signal(Signal::SIGKILL);
             assert_eq!(host.wait().signal(), Some(Signal::SIGKILL as i32));
-            // What is there now is what every restart finds.
+            // The next start finds exactly this state.
             assert_all_are_whole(&host, &promised);
             host.spawn();
         }
@@ -70,7 +70,8 @@ fn kills_at_random_moments_lose_nothing_and_leave_nothing_half_made() {
     assert!(made > 0, "killed too early for any key: {}", host.log());
 }
 
-/// Early in its life, in the middle of its work, or while a key is being published.
+/// Waits for a moment early in the life of the service, in the middle of its work, or while it publishes a
+/// key.
 fn wait_for_a_bad_moment(host: &Host, round: usize) {
     let milliseconds = |range| Duration::from_millis(rand::random_range(range));
     match round % 3 {
@@ -83,7 +84,7 @@ fn wait_for_a_bad_moment(host: &Host, round: usize) {
             while last_link() == before && Instant::now() < deadline {
                 thread::yield_now();
             }
-            // At once every other time: what follows the link takes less than a sleep.
+            // Half of the times, kill at once: what follows the link takes less time than the shortest sleep.
             if rand::random() {
                 thread::sleep(Duration::from_micros(rand::random_range(0..5_000)));
             }
@@ -91,7 +92,7 @@ fn wait_for_a_bad_moment(host: &Host, round: usize) {
     }
 }
 
-/// Asks for one new key after the other, for each until there is an answer.
+/// Requests one new key after the other, and repeats each request until it is answered.
 fn ask_for_keys(socket: &Path, client: usize, answers: &Answers) {
     for number in 0.. {
         let id = format!("user{client}#project{number}@copr.example.org");
@@ -103,7 +104,7 @@ fn ask_for_keys(socket: &Path, client: usize, answers: &Answers) {
                 Ok(status @ (200 | 201)) => break answers.add(&id, status),
                 Ok(503) => thread::sleep(Duration::from_millis(100)),
                 Ok(status) => panic!("{id} was answered {status}"),
-                // Killed; what became of the key is unknown.
+                // The service was killed, so whether the key exists is unknown.
                 Err(_) => {}
             }
         }
@@ -119,7 +120,7 @@ fn ask_for_key(socket: &Path, id: &str) -> io::Result<u16> {
     Ok(connection.reply()?.status)
 }
 
-/// What the clients were told.
+/// The answers that the clients have got.
 #[derive(Default)]
 struct Answers {
     all: Mutex<Vec<(String, u16)>>,
@@ -135,7 +136,7 @@ impl Answers {
         self.all.lock().unwrap().push((id.into(), status));
     }
 
-    /// The identities that have a key by now.
+    /// Returns the identities whose key was promised by an answer.
     fn promised(&self) -> Vec<String> {
         self.all.lock().unwrap().iter().map(|(id, _)| id.clone()).collect()
     }
@@ -147,8 +148,8 @@ impl Answers {
     }
 }
 
-/// Every home in `keys/` is complete, every key that was promised is there, and obs-signd is told
-/// of no key that is not.
+/// Asserts that every home in `keys/` is complete, that every promised key is there, and that `phrases/`
+/// names no key that is not.
 fn assert_all_are_whole(host: &Host, promised: &[String]) {
     let keys = host.entries("keys");
     for id in &keys {
@@ -188,6 +189,6 @@ fn assert_nothing_is_left_over(host: &Host) {
             assert!(link.is_file(), "{directory}/{entry} leads nowhere: {}", host.log());
         }
     }
-    // An agent whose gpg was killed with the service looks for it every few seconds.
+    // If its gpg was killed with the service, an agent finds that out within a few seconds and ends.
     eventually("all gpg processes have ended", || processes_of(host).is_empty().then_some(()));
 }

@@ -1,4 +1,5 @@
-//! 201 and 200 both mean that a power cut spares the key: no answer before the disk has it.
+//! 201 and 200 both promise that the key survives a power cut, so neither is sent before the key is on the
+//! disk.
 
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -13,10 +14,10 @@ use super::shim::Disk;
 
 const ID: &str = "user#project@copr.example.org";
 
-/// Long enough for every answer that is not held up.
+/// Longer than any answer takes unless it is held up.
 const HELD_UP: Duration = Duration::from_secs(1);
 
-/// A service and what its fsync(2) does.
+/// A running service, and the disk that controls and records its calls of fsync(2).
 fn host() -> (Host, Disk) {
     let mut host = Host::new(Transport::PassedUnix, &[]);
     let fsync = Disk::of(&mut host);
@@ -28,12 +29,12 @@ fn keys(host: &Host) -> PathBuf {
     host.state().join("keys")
 }
 
-/// The directories whose entries a key needs.
+/// The directories that have an entry for each key.
 fn directories(host: &Host) -> [PathBuf; 3] {
     ["keys", "gnupg/private-keys-v1.d", "phrases"].map(|part| host.state().join(part))
 }
 
-/// A request for the key that has been sent.
+/// Sends a request for the key and returns the connection.
 fn ask(host: &Host) -> Connection {
     let body = json!({"name_real": "user_project", "name_email": ID}).to_string();
     let mut connection = host.connect().unwrap();
@@ -41,7 +42,7 @@ fn ask(host: &Host) -> Connection {
     connection
 }
 
-/// That it is not answered now; it can be waited for on.
+/// Asserts that the request is not answered yet. The answer can be waited for afterwards.
 fn assert_held_up(connection: &mut Connection) {
     connection.limit_reads(HELD_UP);
     let error = connection.reply().err();
@@ -138,8 +139,8 @@ fn a_key_that_is_known_to_be_on_the_disk_costs_no_fsync() {
         assert_eq!(host.gen_key(name, json!({})).unwrap().status, 200);
     }
     assert_eq!(fsync.log().len(), before, "those that it made itself");
-    // A new process knows of none. Once nothing has changed for a few seconds, the first request pays for
-    // all others.
+    // A new process does not know which keys are on the disk. Once nothing has changed for a few seconds, its
+    // first request finds that out for all keys.
     eventually("one request to pay for all", || {
         assert!(host.stop().success());
         host.launch();

@@ -14,14 +14,14 @@ use tempfile::TempDir;
 
 use super::host::free_address;
 
-/// One member, which is a cluster of its own.
+/// An etcd cluster of a single member.
 pub struct Etcd {
     directory: TempDir,
     port: u16,
     peers: u16,
     arguments: Vec<String>,
     is_tls: bool,
-    /// Its data directory; another one after a snapshot was restored.
+    /// The data directory. It is another one after a snapshot has been restored.
     data: PathBuf,
     process: Option<Child>,
 }
@@ -31,7 +31,7 @@ impl Etcd {
         Self::start_with(&[])
     }
 
-    /// With more arguments. With a certificate among them, it speaks TLS.
+    /// Starts etcd with additional arguments. It speaks TLS if these include a certificate.
     pub fn start_with(arguments: &[String]) -> Self {
         let directory = tempfile::Builder::new().prefix("ckg-etcd-").tempdir_in("/tmp").unwrap();
         let mut etcd = Self {
@@ -47,14 +47,14 @@ impl Etcd {
         etcd
     }
 
-    /// Keeps what it has now in a file.
+    /// Saves a snapshot to a file and returns its path.
     pub fn save(&self) -> PathBuf {
         let file = self.directory.path().join("snapshot");
         self.run(&["snapshot", "save", file.to_str().unwrap()]);
         file
     }
 
-    /// Ends it, and starts it with what was in that file.
+    /// Kills etcd and starts it with the content of a snapshot.
     pub fn restore(&mut self, snapshot: &Path) {
         self.kill();
         self.data = self.directory.path().join("restored");
@@ -99,7 +99,8 @@ impl Etcd {
             assert!(Instant::now() < deadline, "etcd does not answer: {log}");
             thread::sleep(Duration::from_millis(20));
         }
-        // It has no leader at once. With TLS it is started once in a test, so what its log says is of now.
+        // At first etcd has no leader. A test with TLS starts etcd only once, so its log has no line of an
+        // earlier start.
         let is_ready = || match self.is_tls {
             true => {
                 fs::read_to_string(self.log()).unwrap().contains("ready to serve client requests")
@@ -112,8 +113,8 @@ impl Etcd {
         }
     }
 
-    /// Whether its gateway for JSON answers. That is a client of etcd itself, and where it has called too early, it
-    /// calls again after seconds.
+    /// Whether the JSON gateway answers. The gateway is a client of etcd itself. If it connects too early, it
+    /// tries again only after seconds.
     fn answers(&self) -> bool {
         let body = r#"{"key": "AA=="}"#;
         let head = format!("POST /v3/kv/range HTTP/1.0\r\nContent-Length: {}", body.len());
@@ -157,14 +158,14 @@ impl Etcd {
         command
     }
 
-    /// What etcdctl prints, and whether it succeeded.
+    /// Runs etcdctl. Returns what it prints, and whether it succeeded.
     fn ctl(&self, arguments: &[&str]) -> (Vec<u8>, bool) {
         let output = self.command(arguments).output();
         let output = output.expect("etcdctl must be installed: tools/setup test");
         (output.stdout, output.status.success())
     }
 
-    /// As `ctl`, which must succeed.
+    /// Runs etcdctl, which must succeed, and returns what it prints.
     pub fn run(&self, arguments: &[&str]) -> String {
         let (printed, is_done) = self.ctl(arguments);
         assert!(is_done, "etcdctl {arguments:?}");
@@ -175,7 +176,7 @@ impl Etcd {
         self.run(&["get", &key(name_email), "--print-value-only"]).trim_end().to_owned()
     }
 
-    /// Puts a value, if it takes one.
+    /// Puts a value. etcd may refuse it, for example because its database is full.
     pub fn try_put(&self, name: &str, value: &str) {
         let _ = self.ctl(&["put", name, value]);
     }
@@ -187,7 +188,8 @@ impl Etcd {
     /// Puts the same value under many names, at most 128.
     pub fn put_all(&self, names: &[String], value: &str) {
         let puts = names.iter().map(|name| format!("put {} {value:?}\n", key(name)));
-        // No comparison, what to do then, and what to do else.
+        // Three parts, each ended by an empty line: no comparisons, the requests if they hold, and none if
+        // they do not.
         let request = format!("\n{}\n\n", puts.collect::<String>());
         let file = self.directory.path().join("request");
         fs::write(&file, request).unwrap();
@@ -207,10 +209,11 @@ pub fn key(name_email: &str) -> String {
     format!("/copr-keygen/keys/{name_email}")
 }
 
-/// Called with every request that passes a relay; `false` keeps its answer back and ends the connection.
+/// A callback for every request that passes a relay. On `false` the relay withholds the answer and closes the
+/// connection.
 type Judge = Box<dyn FnMut(&str) -> bool + Send>;
 
-/// Carries bytes from a port of its own to etcd and back.
+/// A TCP relay from a port of its own to etcd.
 pub struct Relay {
     port: u16,
     shared: Arc<RelayState>,
@@ -249,17 +252,17 @@ impl Relay {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// From now on, answers take this long.
+    /// From now on, holds up each piece of an answer for this time.
     pub fn delay(&self, time: Duration) {
         self.shared.delay.store(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
-    /// From now on, connections are taken and nothing comes back.
+    /// While `is_cut`, accepts connections and sends nothing back.
     pub fn cut(&self, is_cut: bool) {
         self.shared.is_cut.store(is_cut, Ordering::SeqCst);
     }
 
-    /// From now on, a watch ends after the first piece of its answer.
+    /// While `is_clipped`, ends a watch after the first piece of its answer.
     pub fn clip(&self, is_clipped: bool) {
         self.shared.is_clipped.store(is_clipped, Ordering::SeqCst);
     }

@@ -1,4 +1,4 @@
-//! What an export wrote is tried: every key signs there as the old service had it sign, or is named.
+//! `export` tries what it has written: every key signs there as the old service had it sign, or is named.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,7 +27,7 @@ fn export(host: &Host, to: &Path, more: &[&str]) -> Output {
     keygen(host).args(["export", "--to"]).arg(to).args(more).output().unwrap()
 }
 
-/// Exports all keys and returns what it says of them with `--json`, and the exit status.
+/// Exports all keys. Returns the directory, the report (`--json`) and the exit status.
 fn exported(host: &Host) -> (PathBuf, Value, Option<i32>) {
     let to = host.scratch().join("exported");
     let (said, status) = report(&export(host, &to, &["--json"]));
@@ -35,7 +35,7 @@ fn exported(host: &Host) -> (PathBuf, Value, Option<i32>) {
     (to, said, status)
 }
 
-/// Every one of `ids` signs in the directory `to`, and no other key is there.
+/// Asserts that each of `ids` signs in the directory `to`, and that no other key is there.
 fn assert_all_sign(to: &Path, ids: &[String]) {
     for id in ids {
         assert_signs_in(&to.join("gnupg"), &to.join("phrases"), id);
@@ -56,7 +56,7 @@ fn sorted(names: Vec<String>) -> BTreeSet<String> {
 fn homes_with_one_secret_key_keep_no_other_from_being_exported() {
     let ids = plain(3);
     let host = host_with(&ids);
-    // One comes before the home whose key it is, and one behind it.
+    // Both copies come before the homes whose keys they are, in the order of names.
     let copies = ["a#project@copr.example.org", "a-copy-of-user1#project@copr.example.org"];
     for (copy, id) in copies.iter().zip(&ids) {
         let copied = Command::new("cp").arg("-a").arg(host.home(id)).arg(host.home(copy)).status();
@@ -84,7 +84,8 @@ fn a_certificate_that_gpg_cannot_read_hides_none_behind_it() {
     let host = host_with(&ids);
     let path = host.home(&ids[1]).join("pubring.kbx");
     let mut keyring = fs::read(&path).unwrap();
-    // The certificate itself begins where its blob says (kbx/keybox-blob.c of GnuPG); the framing stays.
+    // Overwrite the certificate itself and keep the framing. The blob says where the certificate begins
+    // (kbx/keybox-blob.c of GnuPG).
     let first = u32::from_be_bytes(keyring[..4].try_into().unwrap()) as usize;
     let number = |at: usize| u32::from_be_bytes(keyring[at..at + 4].try_into().unwrap()) as usize;
     let (begin, length) = (first + number(first + 8), number(first + 12));
@@ -108,7 +109,7 @@ fn a_home_with_the_certificate_of_another_key_is_left_out() {
     let read = |home: &Path| -> Value {
         serde_json::from_slice(&fs::read(home.join("key.json")).unwrap()).unwrap()
     };
-    // Its record names its own secret key and the other certificate.
+    // key.json names the home's own secret key and the other certificate.
     let mut record = read(&mine);
     record["fingerprint"] = read(&other)["fingerprint"].clone();
     fs::write(mine.join("key.json"), record.to_string()).unwrap();
@@ -124,7 +125,7 @@ fn a_home_with_the_certificate_of_another_key_is_left_out() {
 #[test]
 fn a_key_that_does_not_sign_there_is_named() {
     let id = |name: &str| format!("{name}#project@copr.example.org");
-    // gpg looks for any part of a user ID: in the right order all of these are found.
+    // gpg matches any part of a user ID. Only in the right order of the keyring are all of these keys found.
     let ids = ["xyuser", "user", "yuser", "other"].map(id);
     let host = host_with(&ids);
     let (to, said, status) = exported(&host);
@@ -139,7 +140,7 @@ fn a_key_that_does_not_sign_there_is_named() {
     assert_eq!((said["exported"].as_array().map(Vec::len), status), (Some(4), Some(0)));
     fs::remove_dir_all(&to).unwrap();
 
-    // A phrase that does not open the secret key any more.
+    // A passphrase that no longer opens the secret key.
     fs::write(host.home(&id("other")).join("passphrase"), "wrong\n").unwrap();
     let (to, said, status) = exported(&host);
     assert_eq!(status, Some(1), "{said:#}");
@@ -152,7 +153,7 @@ fn a_key_that_does_not_sign_there_is_named() {
 #[test]
 fn identities_that_gpg_takes_for_one_another_are_named_and_sign_when_exported_apart() {
     let id = |name: &str| format!("{name}#project@copr.example.org");
-    // Upper and lower case are one to gpg; and for a user "@group…" it looks for the part behind the "@".
+    // gpg ignores the case of letters, and for a user "@group…" it looks for the part after the "@".
     for pair in [["User", "user"], ["@group", "group"]] {
         let ids = pair.map(id);
         let host = host_with(&ids);

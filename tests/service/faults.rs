@@ -16,8 +16,8 @@ use super::programs::write_script;
 const ID: &str = "user#project@copr.example.org";
 const OTHER: &str = "user#other@copr.example.org";
 
-/// A stand-in that says when it began and becomes gpg when it may go on. `$here` is the host's
-/// scratch directory.
+/// A stand-in for gpg. It creates the file `began`, waits for the file `go`, and then becomes gpg. `$here` is
+/// the host's scratch directory.
 pub const GATED: &str =
     r#"touch "$here/began"; until [ -e "$here/go" ]; do sleep 0.05; done; exec gpg "$@""#;
 
@@ -62,11 +62,13 @@ fn whatever_gpg_does_wrong_no_key_appears_and_the_log_says_why() {
         ("exec head -c 100000 /dev/urandom", "did not report one created key"),
         (&forged, "did not report one created key"),
         (&format!("{created}; exit 1"), "exit status 1"),
-        // It lies: there is no key, then one and none, then one without protection.
+        // gpg lies. It reports a key that it has not made, then a second key beside the one that it has made.
+        // Then it leaves no keyring.
         (&created, "did not make exactly one secret key"),
         (&format!(r#"gpg "$@"; {created}"#), "did not report one created key"),
         (r#"gpg "$@"; rm "$2/pubring.kbx""#, "pubring.kbx"),
-        // The passphrase comes first.
+        // The key is not protected. The first line of the input is the passphrase, so the statement becomes
+        // the second.
         (r#"sed "2i %no-protection" | gpg "$@""#, "left the secret key unprotected"),
     ] {
         stand_in(&host, script);
@@ -78,7 +80,7 @@ fn whatever_gpg_does_wrong_no_key_appears_and_the_log_says_why() {
 
 #[test]
 fn a_full_disk_is_a_reason_to_come_back_later() {
-    // "No space left on device" as libgpg-error numbers it, from gpg-agent.
+    // "No space left on device" from gpg-agent, as libgpg-error encodes it.
     let host = host_with_gpg("echo '[GNUPG:] ERROR key_generate 67141723'; exit 2", &[]);
     let refused = host.gen_key(ID, json!({})).unwrap();
     assert_busy(&refused);
@@ -93,7 +95,7 @@ fn an_agent_killed_half_way_costs_one_request() {
     let host = host_with_gpg("", &[]);
     for kill in [
         "kill -KILL $agent",
-        // It stops in the middle, so that gpg waits for its answer when it dies.
+        // The agent is stopped first, so that gpg is waiting for its answer when it is killed.
         "kill -STOP $agent; (sleep 0.3; kill -KILL $agent) &",
     ] {
         stand_in(&host, &format!("{find_agent}\n{kill}\nexec gpg \"$@\""));
@@ -104,10 +106,10 @@ fn an_agent_killed_half_way_costs_one_request() {
     assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 201, "{}", host.log());
 }
 
-/// What gpg says of a key that its agent spoiled, and how it ends.
+/// A stand-in for gpg when its agent has spoiled a key: it prints what gpg prints and fails as gpg fails.
 pub const SPOILED: &str = "echo 'gpg: key generation failed: Corrupted protection' >&2; exit 2";
 
-/// A gpg that runs `failure` for the first key, and makes the others.
+/// A stand-in for gpg that runs `failure` the first time, and gpg every other time.
 fn fails_once(failure: &str) -> String {
     format!(r#"[ -e "$here/failed" ] || {{ touch "$here/failed"; {failure}; }}; exec gpg "$@""#)
 }
@@ -117,7 +119,7 @@ fn a_key_that_gpg_spoils_is_made_once_more() {
     let host = host_with_gpg(&fails_once(SPOILED), &[]);
     assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 201, "{}", host.log());
     assert!(host.log().contains("Corrupted protection; another one is made"), "{}", host.log());
-    // Twice in a row is no accident.
+    // If that fails twice in a row, the request fails.
     stand_in(&host, SPOILED);
     let refused = host.gen_key("other#project@copr.example.org", json!({})).unwrap();
     assert_eq!(refused.status, 500, "{}", host.log());
@@ -146,7 +148,7 @@ fn directories_that_cannot_be_used_cost_no_more_than_the_requests_meanwhile() {
     for directory in ["staging", "keys", "gnupg/private-keys-v1.d"] {
         let path = host.state().join(directory);
         let away = host.scratch().join("away");
-        // A file in its place stops root too, whom no mode stops.
+        // A file in place of the directory stops root as well. A mode would not.
         fs::rename(&path, &away).unwrap();
         fs::write(&path, "").unwrap();
         let refused = host.gen_key(ID, json!({})).unwrap();
@@ -188,7 +190,8 @@ fn a_state_directory_that_cannot_be_one_is_a_clear_error() {
     fs::write(below.state().join("keys"), "").unwrap();
     let mut foreign = Host::new(Transport::PassedUnix, &[]);
     if nix::unistd::geteuid().is_root() {
-        // Root becomes the owner of the state; a part of it that is somebody else's is refused.
+        // If root starts it, the service becomes the owner of the state. It refuses a part that belongs to
+        // somebody else.
         fs::create_dir_all(foreign.state().join("keys")).unwrap();
         chown(foreign.state().join("keys"), Some(65534), None).unwrap();
     } else {
@@ -243,7 +246,8 @@ fn running_out_of_descriptors_is_survived() {
     let complaint = "warn: accepting connections: Too many open";
     eventually("it ran out", || host.log().contains(complaint).then_some(()));
     assert_eq!(host.get("/ping").unwrap().status, 200);
-    // While others hold descriptors a key may have to wait; no other failure is allowed.
+    // While idle clients hold descriptors, a request may be refused as busy. It must not fail in any other
+    // way.
     eventually("a key is made", || match host.gen_key(ID, json!({})).unwrap() {
         made if made.status == 201 => Some(()),
         refused => {
@@ -266,7 +270,7 @@ fn who_waits_too_long_for_a_turn_is_asked_to_come_back() {
         eventually("gpg runs", || is_there(&host, "began").then_some(()));
         let others: Vec<_> = (0..30)
             .map(|number| {
-                // Every third waits for the very key that is being made.
+                // Every third request is for the very key that is being made.
                 let id = format!("user#project{}@copr.example.org", number / 3);
                 let id = if number % 3 == 0 { ID.to_owned() } else { id };
                 let host = &host;
@@ -361,14 +365,15 @@ pub fn stand_in(host: &Host, script: &str) -> PathBuf {
     path
 }
 
-/// Another service on the state of `host`.
+/// Starts another service on the state of `host`.
 fn beside(host: &Host) -> Host {
     let state = host.state();
     let state = state.to_str().unwrap();
     Host::start_with(Transport::PassedUnix, &[("COPR_KEYGEN_STATE_DIR", state)])
 }
 
-/// A request for a key fails; the log tells why, the client only learns where to look.
+/// Asserts that a request for a key fails. The log has the reason, the client only the ID under which to find
+/// it.
 fn assert_failure(host: &Host, words: &str) {
     let before = host.log().len();
     let refused = host.gen_key(ID, json!({})).unwrap();
@@ -393,7 +398,7 @@ fn assert_nothing_made(host: &Host) {
     }
 }
 
-/// Command lines of the gpg processes that work in the state of `host`.
+/// Returns the command lines of the gpg processes that work in the state of `host`.
 pub fn processes_of(host: &Host) -> Vec<String> {
     let state = host.state();
     let lines = fs::read_dir("/proc").unwrap().filter_map(|entry| {

@@ -1,4 +1,4 @@
-//! `POST /gen_key`, to the contract.
+//! `POST /gen_key` keeps its contract.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -52,7 +52,7 @@ fn the_key_is_what_was_asked_for() {
             0,
             "user_project",
         ),
-        // Nothing in a user ID is an order to gpg.
+        // gpg takes nothing in a user ID for a parameter or a control statement.
         (
             "frostyx#foo.bar",
             json!({
@@ -75,8 +75,8 @@ fn the_key_is_what_was_asked_for() {
     assert_eq!(host.entries("keys").len(), 5);
 }
 
-/// Checks with gpg: one secret primary key of RSA with `bits` that signs and certifies and no
-/// more, valid for `days` (0: for ever), one user ID, no subkeys.
+/// Asserts what gpg lists: one RSA primary key of `bits`, with its secret part, that only signs and
+/// certifies, valid for `days` (0: for ever), with one user ID and no subkeys.
 fn assert_key(host: &Host, id: &str, bits: u16, days: u64, user_id: &str) {
     let listing = host.gpg(id, &["--with-colons", "--list-secret-keys"]);
     let records = |kind: &str| -> Vec<Vec<&str>> {
@@ -228,7 +228,7 @@ fn bodies_that_are_no_object_with_the_fields_are_refused() {
     }
 }
 
-/// Everything below `directory`: mode, and contents of files.
+/// Returns the mode of everything below `directory`, and the content of every file.
 pub fn snapshot(directory: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(directory).unwrap() {
@@ -247,7 +247,7 @@ pub fn snapshot(directory: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
     found
 }
 
-/// The two links to the key of `id`: where each is, and what it must say.
+/// Returns the paths of the two links to the key of `id`, each with the target that it must have.
 fn links(host: &Host, id: &str) -> [(PathBuf, String); 2] {
     let secret_key = host.entries(&format!("keys/{id}/private-keys-v1.d")).remove(0);
     let links = host.state().join("gnupg/private-keys-v1.d");
@@ -353,7 +353,7 @@ fn a_damaged_home_is_reported_and_left_alone() {
     let secret_key = format!("private-keys-v1.d/{secret_key}");
     let (home, backup) = (host.home(ID), host.scratch().join("backup"));
     fs::rename(&home, &backup).unwrap();
-    // It may hold the only copy of the key, so whatever is there stays.
+    // A damaged home may hold the only copy of the key, so nothing in it is changed.
     let damages: [fn(&Path); 3] = [
         |file| fs::remove_file(file).unwrap(),
         |file| fs::write(file, "").unwrap(),

@@ -1,4 +1,4 @@
-//! The hook of `prolong`: whatever it does, prolong ends, and the next run goes on.
+//! The hook of `prolong`. Whatever the hook does, `prolong` ends, and the next run goes on.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +14,7 @@ use super::host::{Host, Transport, eventually};
 
 const ID: &str = "user#project@copr.example.org";
 
-/// A host with a key that expires soon, and a hook that is this script. `$here` is the scratch directory.
+/// A host with a key that expires soon, and with this script as the hook. `$here` is the scratch directory.
 fn host(script: &str) -> Host {
     let mut host = Host::start_with(Transport::PassedUnix, &[("COPR_KEYGEN_QUEUE_TIMEOUT", "60s")]);
     let reply = host.gen_key_patiently(ID, &json!({"expire": 30}));
@@ -30,11 +30,11 @@ fn write(host: &Host, script: &str) {
     fs::set_permissions(&hook, Permissions::from_mode(0o700)).unwrap();
 }
 
-/// A hook that never ends, as process and child.
+/// A hook that never ends and neither does its child. It writes both process IDs to the file `pids`.
 const ENDLESS: &str = r#"sleep 600 & echo $! >"$here/pids.new"; echo $$ >>"$here/pids.new"
     mv "$here/pids.new" "$here/pids"; wait"#;
 
-/// Waits for an endless hook; returns its processes.
+/// Waits until an endless hook runs, and returns its process IDs.
 fn processes(host: &Host) -> Vec<String> {
     let pids = host.scratch().join("pids");
     let text = eventually("the hook to run", || fs::read_to_string(&pids).ok());
@@ -54,7 +54,7 @@ fn prolong(host: &Host) -> Child {
     host.mode(&["prolong"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// That the next run tells the hook what the one before could not.
+/// Asserts that the next run tells the hook what the previous run could not.
 fn assert_told_by_the_next_run(host: &Host) {
     write(host, r#"cat >"$here/told""#);
     let output = host.run(&["prolong"]);

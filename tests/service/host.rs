@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use super::programs;
 
-/// The program.
+/// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_copr-keygen");
 
 /// How the service gets its socket.
@@ -54,11 +54,11 @@ pub struct Host {
     address: Address,
     held: Held,
     environment: Vec<(String, String)>,
-    /// How many descriptors the service may have, when not as many as this process.
+    /// The limit of the service's file descriptors. `None` for the limit of this process.
     files_max: Option<u32>,
-    /// What runs the program, and the program.
+    /// The command line before the mode: the program, or another program that runs it.
     command: Vec<String>,
-    /// The mode that is the service.
+    /// The mode that runs as the service: `serve` or `signd`.
     service: &'static str,
     process: Option<Child>,
 }
@@ -92,7 +92,7 @@ impl Host {
                 (Held::Unix(UnixListener::bind(&unix).unwrap()), Address::Unix(unix))
             }
         };
-        // systemd lets as many connections wait as the kernel allows, std only 128.
+        // systemd asks for the longest queue of connections that the kernel allows. std asks for 128 only.
         match &held {
             Held::Nothing => {}
             Held::Tcp(listener) => listen(listener, Backlog::MAXALLOWABLE).unwrap(),
@@ -122,7 +122,7 @@ impl Host {
         host
     }
 
-    /// Passes another TCP socket than the one on the loopback address; it is reached there all the same.
+    /// Passes this TCP socket to the service. The clients of the test connect to it at the loopback address.
     pub fn hold(&mut self, listener: TcpListener) {
         let port = listener.local_addr().unwrap().port();
         self.address = Address::Tcp((Ipv4Addr::LOCALHOST, port).into());
@@ -139,9 +139,9 @@ impl Host {
         self.environment.retain(|(known, _)| known != name);
     }
 
-    /// Runs service and modes as user 12345, who is in this group and no other one.
+    /// Runs the service and all modes as user 12345, with `group` as the only supplementary group.
     pub fn run_as_stranger_in(&mut self, group: u32) {
-        // Where the program has been built may be closed to others.
+        // The directory of the build may be closed to that user.
         let copy = programs::install(self.scratch());
         fs::set_permissions(self.scratch(), Permissions::from_mode(0o755)).unwrap();
         let setpriv = format!("setpriv --reuid=12345 --regid=12345 --groups={group}");
@@ -170,7 +170,7 @@ impl Host {
         if self.service == "serve" {
             return self.get("/ping").is_ok_and(|reply| reply.status == 200);
         }
-        // A ping. Whoever is refused is answered, too.
+        // Send a ping. A client that signd refuses gets an answer, too.
         let mut answer = Vec::new();
         let asked = self.connect().and_then(|mut connection| {
             connection.write_all(&[0; 4])?;
@@ -215,7 +215,7 @@ impl Host {
         self.process = Some(process);
     }
 
-    /// One of the modes that do one thing and end, on the state of this host.
+    /// Returns a command that runs another mode on the state of this host.
     pub fn mode(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.command[0]);
         command.args(&self.command[1..]).args(arguments).env_clear().env("PATH", "/usr/bin:/bin");
@@ -224,7 +224,7 @@ impl Host {
         command
     }
 
-    /// Runs a mode and returns its end and all it printed.
+    /// Runs a mode and returns its exit status and its output.
     pub fn run(&self, arguments: &[&str]) -> Output {
         self.mode(arguments).output().unwrap()
     }
@@ -272,7 +272,7 @@ impl Host {
         self.process.take().unwrap().wait().unwrap()
     }
 
-    /// How the service ended, if it has.
+    /// Returns the exit status of the service if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.process.as_mut().unwrap().try_wait().unwrap()
     }
@@ -282,7 +282,7 @@ impl Host {
         self.wait()
     }
 
-    /// A connection; reads give up after 40 s.
+    /// Connects to the service. Reads fail after 40 s.
     pub fn connect(&self) -> io::Result<Connection> {
         let limit = Some(Duration::from_secs(40));
         Ok(match &self.address {
@@ -302,7 +302,7 @@ impl Host {
     /// Sends `bytes` and reads what comes back until the service closes.
     pub fn send(&self, bytes: &[u8]) -> io::Result<Reply> {
         let mut connection = self.connect()?;
-        // A refusal may come, and the connection end, before all of it is written.
+        // The service may refuse the request and close the connection before all bytes are written.
         let _ = connection.write_all(bytes);
         connection.reply()
     }
@@ -315,7 +315,7 @@ impl Host {
         self.send(&gen_key_request(body))
     }
 
-    /// `POST /gen_key` for `name_email` with `extra` fields.
+    /// Sends `POST /gen_key` for `name_email` with `extra` fields.
     pub fn gen_key(&self, name_email: &str, extra: Value) -> io::Result<Reply> {
         let mut body = json!({"name_real": "user_project", "name_email": name_email});
         if let (Some(body), Value::Object(extra)) = (body.as_object_mut(), extra) {
@@ -324,15 +324,15 @@ impl Host {
         self.post(body.to_string().as_bytes())
     }
 
-    /// As `gen_key`, with the patience of the backend: a machine that is busy otherwise may make a
-    /// request wait too long.
+    /// Like `gen_key`, but tries again after a 5xx status, as the backend does. On a busy machine, a request
+    /// may wait too long.
     pub fn gen_key_patiently(&self, name_email: &str, extra: &Value) -> Reply {
         let ask = || self.gen_key(name_email, extra.clone()).unwrap();
         (0..4).map(|_| ask()).find(|reply| reply.status < 500).unwrap_or_else(ask)
     }
 
-    /// As `gen_key`, asked again while the service is too busy, which a loaded machine makes it. Any other
-    /// failure counts.
+    /// Like `gen_key`, but tries again after a 503, which a loaded machine may cause. Any other failure
+    /// counts.
     pub fn gen_key_when_free(&self, name_email: &str) -> Reply {
         let ask = || self.gen_key(name_email, json!({})).unwrap();
         (0..10).map(|_| ask()).find(|reply| reply.status != 503).unwrap_or_else(ask)
@@ -343,7 +343,7 @@ impl Host {
         gpg(&self.home(name_email), arguments)
     }
 
-    /// Entries of a directory of the state, sorted.
+    /// Returns the names in a directory of the state, sorted.
     pub fn entries(&self, directory: &str) -> Vec<String> {
         let entries = fs::read_dir(self.state().join(directory)).unwrap();
         let mut names: Vec<_> =
@@ -411,7 +411,7 @@ impl Connection {
         Reply::parse(&bytes)
     }
 
-    /// Reads that take longer fail with `WouldBlock`.
+    /// Sets the time after which a read fails with `WouldBlock`.
     pub fn limit_reads(&self, limit: Duration) {
         let limited = match self {
             Self::Tcp(stream) => stream.set_read_timeout(Some(limit)),
@@ -450,7 +450,7 @@ impl Write for Connection {
     }
 }
 
-/// An answer.
+/// An HTTP response.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -476,7 +476,7 @@ impl Reply {
     }
 }
 
-/// Waits until `found` finds something; panics after 30 s.
+/// Waits until `found` returns something. Panics after 30 s.
 pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
@@ -488,8 +488,8 @@ pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Kills `child` and waits until nothing holds its locks any more. What it has just forked holds them until that
-/// becomes gpg, and looks like `child` until then.
+/// Kills `child` and waits until nothing holds its locks any more. A process that it has just forked holds
+/// them until it executes gpg. Until then, its command line and environment are those of `child`.
 pub fn kill_child(child: &mut Child) {
     let looks = |process: &Path| {
         let part = |name: &str| fs::read(process.join(name)).unwrap_or_default();
@@ -507,7 +507,8 @@ pub fn kill_child(child: &mut Child) {
     });
 }
 
-/// Ends the threads that run until this is `true`, also when the test fails: a scope waits for all of its threads.
+/// Sets the flag when it is dropped, and so ends the threads that run until the flag is `true`. They must end
+/// when the test fails, too, because a scope waits for all of its threads.
 pub struct DoneWhenDropped<'a>(pub &'a AtomicBool);
 
 impl Drop for DoneWhenDropped<'_> {

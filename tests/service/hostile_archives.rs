@@ -1,5 +1,5 @@
-//! Archives that are made to deceive `copr-keygen restore`: what no backup writes ends it, a key that is
-//! not what it claims to be is not restored.
+//! Archives that are made to deceive `copr-keygen restore`. A member that no backup writes ends the restore.
+//! A key that is not what it claims to be is not restored.
 
 use std::fs;
 
@@ -172,7 +172,7 @@ fn a_key_that_is_not_what_it_claims_to_be_is_not_restored_and_the_others_are() {
         assert_eq!(host.entries("keys"), [B], "{what}");
         assert_keys_are_those_of(&host, &original);
     }
-    // A record is only a cache: what gpg knows better is not believed.
+    // key.json is only a cache: what gpg knows better is taken from gpg.
     let lie = |text: Vec<u8>| {
         let mut record: Value = serde_json::from_slice(&text).unwrap();
         record["expires"] = json!(1);
@@ -187,7 +187,7 @@ fn a_key_that_is_not_what_it_claims_to_be_is_not_restored_and_the_others_are() {
     };
     assert_eq!(read(&host)["expires"], read(&original)["expires"]);
     assert!(read(&host)["changed"].as_u64().unwrap() < u64::from(u32::MAX));
-    // It may be spoilt or another's.
+    // It may be damaged, or belong to another key.
     for record in [b"{}".to_vec(), others("key.json").bytes] {
         let host = empty_host();
         restore(&host, &replace("key.json", record)).well();
@@ -200,7 +200,7 @@ fn a_key_that_is_not_what_it_claims_to_be_is_not_restored_and_the_others_are() {
 fn a_secret_key_does_not_become_that_of_two_identities() {
     let host = Host::start(Transport::PassedUnix);
     assert_eq!(host.gen_key_patiently(A, &json!({})).status, 201, "{}", host.log());
-    // Whoever has the key of A can give it the name of another one.
+    // Whoever has the key of A can add the user ID of B to it.
     edit_certificate(&host, A, "--quick-add-uid", &format!("another <{B}>"));
     let mut members = members_of(&Recipient::new().backup(&host, &[]));
     for member in &mut members {
@@ -212,6 +212,6 @@ fn a_secret_key_does_not_become_that_of_two_identities() {
     restore(&host, &archive).badly("cannot be of two identities");
     assert_eq!(tree(&host.state().join("keys")), before);
     assert_links_are_right(&host);
-    // Where the key of A is not, it is the key of B.
+    // On a host without the key of A, it becomes the key of B.
     restore(&empty_host(), &archive).well();
 }

@@ -1,4 +1,4 @@
-//! Hostile and odd bytes on the socket. Whatever arrives, its sender is answered or gone after a
+//! Hostile and odd bytes on the socket. Whatever arrives, its sender is answered or disconnected after a
 //! bounded time, and everybody else is served.
 
 use std::io::{Read, Write};
@@ -121,7 +121,7 @@ fn sizes_are_bounded_and_the_refusal_can_be_read() {
     over_tcp_and_unix(|host| {
         let long_path = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(17 * KIB));
         let long_method = format!("{} /ping HTTP/1.1\r\n\r\n", "A".repeat(17 * KIB));
-        // Sixteen KiB of head altogether, and one byte more.
+        // Builds a head of exactly `size` bytes.
         let filling = |size: usize| {
             let rest = ping("A: \r\n").len();
             ping(&format!("A: {}\r\n", "b".repeat(size - rest)))
@@ -134,7 +134,7 @@ fn sizes_are_bounded_and_the_refusal_can_be_read() {
             ("a path too long", long_path.into_bytes(), 431),
             ("a method too long", long_method.into_bytes(), 431),
             ("a head that has no end", [&b"GET /"[..], &[b'a'; 100_000]].concat(), 431),
-            // Its JSON is what is wrong with it: it has been read.
+            // 400, because it is no JSON: the service has read it all.
             ("the longest body", gen_key_request(&padded(64 * KIB)), 400),
             ("a body too long", gen_key_request(&padded(64 * KIB + 1)), 413),
             ("a body of a megabyte", gen_key_request(&padded(1024 * KIB)), 413),
@@ -182,7 +182,7 @@ fn a_connection_carries_one_request() {
     over_tcp_and_unix(|host| {
         let both = [ping(""), post("Content-Length: 2\r\n", b"{}")].concat();
         let mut answers = String::new();
-        // What was sent in vain may reset the connection after the answer.
+        // The second request is never read, which may reset the connection after the answer.
         let _ = open(host, &both).read_to_string(&mut answers);
         assert!(answers.starts_with("HTTP/1.1 200 OK\r\n"), "{answers}");
         assert_eq!(answers.matches("HTTP/1.1").count(), 1, "{answers}");
@@ -221,7 +221,7 @@ fn a_client_that_asks_first_is_told_to_continue() {
         assert_eq!(interim, INTERIM);
         waiting.write_all(b"{}").unwrap();
         assert_eq!(waiting.reply().unwrap().status, 400);
-        // Nobody is asked to send what will be refused.
+        // A client is not told to continue with a body that will be refused.
         let mut answer = String::new();
         open(host, &expect(64 * KIB + 1)).read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
@@ -253,7 +253,7 @@ fn slow_senders_are_told_the_time_and_cut_off() {
                     assert!(took < Duration::from_secs(20), "{case}");
                 });
             }
-            // Meanwhile others are served, however many wait.
+            // Meanwhile other clients are served, however many wait.
             let _stalled: Vec<_> = (0..4).map(|_| open(host, cases[4].0)).collect();
             let made = host.gen_key("user#while-others-stall@copr.example.org", json!({})).unwrap();
             assert_eq!(made.status, 201, "{}", host.log());
@@ -327,7 +327,7 @@ fn an_answer_is_not_lost_to_what_was_sent_behind_its_request() {
         let request = b"GET /ping HTTP/1.1\r\nHost: sign-host\r\n\r\n";
         connection.write_all(&[&request[..], &[b'x'; 60_000]].concat()).unwrap();
         let mut answer = String::new();
-        // Reset, the reading fails in the place of the end.
+        // If the connection were reset, this would fail.
         connection.read_to_string(&mut answer).unwrap();
         assert!(answer.ends_with("\r\n\r\npong\n"), "{answer}");
     }

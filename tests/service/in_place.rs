@@ -1,5 +1,5 @@
-//! Taking over the keys of the old service in the state directory itself: what was there is kept, and
-//! signing goes on with it until every key has been proved.
+//! Import in place: the keys of the old service are taken over in the state directory itself. The old files
+//! are kept, and signing goes on with them until every key has been proved.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ use super::signing::signd_client;
 
 const COMMAND: &str = "copr-keygen import --state-dir";
 
-/// A state directory in which the old service has its keys, and what its certificates were.
+/// A state directory in which the old service has its keys, and a keyring of their certificates.
 struct InPlace {
     host: Host,
     keyring: PathBuf,
@@ -26,7 +26,7 @@ struct InPlace {
 }
 
 impl InPlace {
-    /// With `ids` made as the old service made them, and whatever `more` adds.
+    /// Makes the keys `ids` as the old service made them, and whatever `more` adds.
     fn new(ids: Vec<String>, more: impl FnOnce(&OldHost)) -> Self {
         let old = OldHost::new(&ids);
         more(&old);
@@ -46,7 +46,7 @@ impl InPlace {
         self.host.run(&[&["import"], options].concat())
     }
 
-    /// A program in the environment of signd's children.
+    /// Returns a command that runs `program` in the environment of signd's children.
     fn signd(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
@@ -58,7 +58,7 @@ impl InPlace {
         command
     }
 
-    /// Signs as signd does; gpgv, which knows the old certificates only, verifies.
+    /// Asserts that the key signs the way signd does it. gpgv verifies with the old certificates only.
     fn assert_signs(&self, id: &str) {
         let name = format!("{:016x}", rand::random::<u64>());
         let [data, signature] =
@@ -88,12 +88,13 @@ impl InPlace {
         });
     }
 
-    /// Every file of the state with its content, but what gpg-agents leave and take.
+    /// Returns every file of the state with mode and content, except for those that gpg and gpg-agent write
+    /// and remove.
     fn picture(&self) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
         picture(&self.host.state())
     }
 
-    /// Where the old directories were set aside.
+    /// Returns the directory in which the import has set the old directories aside.
     fn kept(&self) -> PathBuf {
         let entries = self.host.entries("trash");
         assert_eq!(entries.len(), 1, "{entries:?}");
@@ -117,7 +118,7 @@ fn picture(root: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
             let found = fs::symlink_metadata(&path).unwrap();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             let is_of_agents = name.starts_with("S.") || name.starts_with(".#");
-            // gpg writes these whenever it runs, also to read.
+            // gpg writes these whenever it runs, even to read keys.
             let is_of_gpg = ["trustdb.gpg", "random_seed"].contains(&&*name) || name.ends_with('~');
             if found.is_dir() {
                 directories.push(path.clone());
@@ -158,7 +159,7 @@ fn the_keys_of_the_old_service_are_taken_over_where_they_are() {
     assert!(imported.status.success(), "{}", words(&imported));
     assert!(said.contains("5 keys imported") && said.contains("left to do"), "{said}");
     assert!(said.contains("copr-keygen check") && said.contains("copr-keygen purge"), "{said}");
-    // The agent of signd is still the old one, or none: signing goes on at once.
+    // Signing goes on at once, with the agent of before or with a new one.
     old.assert_all_sign();
     old.end_agent();
     old.assert_all_sign();
@@ -171,7 +172,8 @@ fn the_keys_of_the_old_service_are_taken_over_where_they_are() {
     for id in &ids {
         assert_eq!(old.host.gen_key(id, json!({})).unwrap().status, 200, "{}", old.host.log());
     }
-    // Once more, as after a kill at the last moment: it is done, and what is left to do is said again.
+    // The import runs once more, as after a kill at the last moment. It says that all is done, and what is
+    // left to do.
     let again = old.import(&[]);
     assert!(again.status.success() && words(&again).contains("been taken over"), "{again:?}");
     assert!(String::from_utf8_lossy(&again.stdout).contains("left to do"), "{again:?}");
@@ -228,7 +230,8 @@ fn a_state_with_the_keyring_of_another_service_makes_no_keys() {
         assert_eq!(after.get(path).map(|(_, content)| content), Some(content), "{path:?}");
     }
 
-    // The old service comes back into a state of ours: the keyring is not replaced, the client is told.
+    // The keyring of the old service comes back into a state that is ours. It is not replaced, and the client
+    // is told.
     assert!(old.import(&[]).status.success());
     old.host.launch();
     let keyring = old.kept().join("gnupg/pubring.kbx");
@@ -294,14 +297,14 @@ fn a_killed_import_in_place_loses_nothing_and_goes_on() {
     for round in 0..8_u32 {
         old.end_agent();
         copy(&saved, &old.host.state());
-        // Moments from the first to the last, and some again while going on.
+        // Kill the import later in each round, and once more while it goes on.
         for _ in 0..2 {
             let mut child = import().unwrap();
             let least = whole.mul_f64(f64::from(round) / 8.0);
             thread::sleep(least + Duration::from_millis(rand::random_range(0..40)));
             kill_child(&mut child);
         }
-        // What the killed import had just started holds its lock until that becomes gpg.
+        // A process that the killed import has just forked holds the lock until it executes gpg.
         let report = eventually("the lock of the killed import to be free", || {
             let report = old.import(&[]);
             (!words(&report).contains("another import is at work")).then_some(report)
@@ -319,14 +322,14 @@ fn a_killed_import_in_place_loses_nothing_and_goes_on() {
 #[test]
 fn what_the_old_service_makes_meanwhile_is_taken_over_too() {
     let old = InPlace::new(plain(1), |_| {});
-    // As if it was killed when the new directories were in place, and the old service had made one more.
+    // The old service makes one more key while the import is at work.
     let late = "late#comer@copr.example.org";
     let gnupg = old.host.state().join("gnupg");
     let file = old.host.scratch().join("parameters");
     assert!(old.import(&["--dry-run"]).status.success());
     let stop = old.host.scratch().join("stop");
     let script = old.host.scratch().join("gpg-once");
-    // Called in place of gpg, it makes a key in the old keyring when the first signature is tried.
+    // This script runs in place of gpg. When the first signature is tried, it makes a key in the old keyring.
     fs::write(&file, format!("%no-protection\n{}", parameters(late, ""))).unwrap();
     fs::write(
         &script,
@@ -371,7 +374,7 @@ fn a_key_that_gpg_spoils_is_taken_over_by_the_second_try() {
 #[test]
 fn secret_keys_without_a_keyring_are_named() {
     let old = InPlace::new(plain(2), |_| {});
-    // What a service that knew nothing of the old one has left.
+    // An empty keyring, left by a service that did not know of the old one.
     fs::write(old.host.state().join("gnupg/pubring.kbx"), "").unwrap();
     let refused = old.import(&[]);
     assert_eq!(refused.status.code(), Some(1), "{}", words(&refused));
@@ -394,7 +397,7 @@ fn a_state_that_was_moved_into_another_is_named_and_no_key_made() {
     let id = "user#project@copr.example.org";
     assert_eq!(host.gen_key(id, json!({})).unwrap().status, 201);
     host.stop();
-    // `mv NEW OLD`, and OLD was still there.
+    // The result of `mv NEW OLD` while OLD was still there.
     let outer = host.scratch().join("outer");
     for part in ["", "keys", "gnupg", "phrases"] {
         fs::create_dir(outer.join(part)).unwrap();
@@ -422,7 +425,7 @@ fn the_second_key_of_an_identity_is_passed_over_however_often_the_import_begins(
             quick("sub#key@copr.example.org", "Subkey-Type: ECDH\nSubkey-Curve: cv25519\n");
         old.generate("%no-protection\n", [subkey]);
     });
-    // The first one stops for another key, after the home of this identity was made.
+    // The first import stops because of another key, after it has made the home of this identity.
     let (stopped, status) = report(&old.import(&["--json"]));
     assert_eq!(status, Some(1), "{stopped:#}");
     assert_eq!(values(&stopped, "left_out", "name_email").len(), 2, "{stopped:#}");
@@ -458,7 +461,7 @@ fn a_certificate_that_somebody_put_into_gnupg_stops_no_signature() {
     assert!(import.args(["--batch", "--quiet", "--import"]).arg(&file).status().unwrap().success());
     old.assert_all_sign();
     assert_eq!(old.host.run(&["serve"]).status.code(), Some(78));
-    // The command that is named heals it, and loses neither side.
+    // The command in the message repairs this and loses the keys of neither side.
     let healed = old.import(&[]);
     assert!(healed.status.success(), "{}", words(&healed));
     old.assert_all_sign();
@@ -535,7 +538,7 @@ fn an_exchange_that_cannot_be_done_takes_the_phrases_back() {
     old.ids.push(closed);
     old.end_agent();
     let state = old.host.state();
-    // Mounted before the import it would be refused at once; this comes when the keys are tried.
+    // The import would refuse an earlier mount at once, so mount this when it tries the keys.
     let mount = format!(
         r#"case "$*" in *--detach-sign*) mkdir "$here/mounted" 2>/dev/null && /bin/mount --bind '{0}' '{0}' ;; esac
         exec gpg "$@""#,
@@ -572,7 +575,7 @@ fn what_a_link_in_the_old_directories_leads_to_is_not_taken_for_set_aside() {
     let said = words(&old.import(&[]));
     let command = said.trim().rsplit_once("in its place: ").unwrap().1;
     assert!(Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
-    // This one stays within what is set aside.
+    // A link that leads to another file in the same directory is no obstacle.
     let phrases = state.join("phrases");
     let phrase = phrases.join(&old.ids[0]);
     fs::rename(&phrase, phrases.join(".real")).unwrap();
@@ -588,7 +591,7 @@ fn what_a_link_in_the_old_directories_leads_to_is_not_taken_for_set_aside() {
 fn what_a_link_led_to_is_not_said_to_be_destroyed() {
     let old = InPlace::new(plain(1), |_| {});
     assert!(old.import(&[]).status.success());
-    // As an import of earlier versions has set it aside.
+    // Set aside as by an import of an earlier version.
     let (kept, elsewhere) = (old.kept(), old.host.scratch().join("elsewhere"));
     let secret_keys = kept.join("gnupg/private-keys-v1.d");
     fs::rename(&secret_keys, &elsewhere).unwrap();
@@ -601,7 +604,7 @@ fn what_a_link_led_to_is_not_said_to_be_destroyed() {
     assert!(!said.contains("destroyed 1 entry"), "{said}");
     assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 1);
     assert!(!kept.exists());
-    // The whole entry, where an administrator had moved it.
+    // The whole entry is elsewhere, because an administrator has moved it.
     symlink(&elsewhere, &kept).unwrap();
     let purged = purge();
     let said = words(&purged);
@@ -623,7 +626,7 @@ fn directories_that_are_mount_points_are_named_before_anything_changes() {
     let command = old.host.mode(&["import"]);
     let program = command.get_program().to_str().unwrap().to_owned();
     for part in ["gnupg", "phrases"] {
-        // What is on the volume is not what is below its mount point.
+        // The files are on the mounted volume, and the directory below its mount point is empty.
         let script = r#"cp -a "$1/$2" "$1/../volume"; mv "$1/$2" "$1/../below"; mkdir -m 0700 "$1/$2"
             mount --bind "$1/../volume" "$1/$2"
             for option in --dry-run --json; do

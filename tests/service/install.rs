@@ -1,4 +1,4 @@
-//! `make install`: beside a host of the old service, and under programs that are in use.
+//! `make install` on a host of the old service, and while the programs are in use.
 
 use std::fs;
 use std::path::Path;
@@ -162,7 +162,7 @@ fn an_uninstall_takes_away_what_an_install_put_and_nothing_else() {
     ];
     kept.iter().for_each(|path| put(path, "precious"));
 
-    // Not under units that are enabled.
+    // `make uninstall` refuses while a unit is enabled.
     put("etc/systemd/system/timers.target.wants/copr-keygen-prolong.timer", "");
     let all = tree(root.path());
     let refused = make("uninstall", root.path());

@@ -1,5 +1,5 @@
-//! SIGINT and SIGTERM mean the same to every mode: what is at hand is brought to an end, the rest is left, one
-//! line says so, and the exit status is that of the signal.
+//! SIGINT and SIGTERM mean the same to every mode. It brings the work at hand to an end, leaves the rest,
+//! says so in one line, and exits with the status of the signal.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -24,7 +24,7 @@ fn name(number: usize) -> String {
     format!("user#p{number}@copr.example.org")
 }
 
-/// A host with two keys that expire soon; its service runs.
+/// Starts a host with two keys that expire soon.
 fn host() -> Host {
     let host = Host::start_with(Transport::PassedUnix, &[("COPR_KEYGEN_QUEUE_TIMEOUT", "60s")]);
     make(&host);
@@ -38,14 +38,15 @@ fn make(host: &Host) {
     }
 }
 
-/// A mode that runs, one key at a time.
+/// A running mode that works on one key at a time.
 struct Run<'a> {
     host: &'a Host,
     child: Child,
 }
 
 impl<'a> Run<'a> {
-    /// Its gpg waits until it may go on when its command line matches `pattern`, one of the shell.
+    /// Starts a mode whose gpg waits for `go` if its command line matches `pattern`, a shell pattern. Returns
+    /// when gpg waits.
     fn gated(host: &'a Host, pattern: &str, arguments: &[&str]) -> Self {
         for file in ["began", "go"] {
             let _ = fs::remove_file(host.scratch().join(file));
@@ -80,7 +81,7 @@ impl<'a> Run<'a> {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
     }
 
-    /// Sends a signal that does not cut off what is at work, and waits until it has arrived.
+    /// Sends a signal that lets the work at hand come to an end, and waits until the mode has received it.
     fn tell(&self, signal: Signal) {
         self.signal(signal);
         let taken = format!("{signal}: what is at work is brought to an end");
@@ -91,7 +92,7 @@ impl<'a> Run<'a> {
         fs::write(self.host.scratch().join("go"), "").unwrap();
     }
 
-    /// That it ends because of the signal, and says that `left` is left undone.
+    /// Asserts that the mode ends with the status of the signal, and that its last line contains `left`.
     fn assert_interrupted(mut self, (signal, status): (Signal, i32), left: &str) {
         let ended = self.child.wait().unwrap();
         let words = self.words();
@@ -118,7 +119,7 @@ fn modes_that_change_keys_finish_the_one_at_hand_and_leave_the_rest() {
         run.go();
         run.assert_interrupted(end, "1 key is left for the next run");
 
-        // What it has not found out yet must not make the host look unwell.
+        // What `check` has not tried yet must not make the host look unwell.
         let check = ["check", "--deep", "--no-units", "--sign-conf", "/dev/null"];
         let run = Run::gated(&host, "*--check-sigs*", &check);
         run.tell(end.0);
@@ -165,7 +166,7 @@ fn modes_that_fill_or_copy_say_that_they_are_not_done() {
         run.assert_interrupted(end, "the archive is not whole");
         assert!(!archive.exists() && !archive.with_extension("part").exists());
 
-        // gpg is asked about a key of which key.json says nothing.
+        // Without key.json, `export` asks gpg about the key.
         let record = host.home(&name(0)).join("key.json");
         let known = fs::read(&record).unwrap();
         fs::remove_file(&record).unwrap();
@@ -185,7 +186,7 @@ fn modes_that_fill_or_copy_say_that_they_are_not_done() {
         run.go();
         run.assert_interrupted(end, "run the same command again to go on");
 
-        // Nothing comes, and nothing is at work.
+        // The archive never comes, so no work is at hand.
         let mut restore = host.mode(&["restore", "--from", "-"]);
         let (_sender, receiver) = std::os::unix::net::UnixStream::pair().unwrap();
         restore.stdin(OwnedFd::from(receiver));
@@ -222,12 +223,12 @@ fn modes_that_only_look_or_ask_end_at_once() {
             &["pubkey", &name(0)],
             &["check", "--no-units", "--sign-conf", "/dev/null"],
             &["prolong", "--dry-run"],
-            // It has only read so far.
+            // At this point, the import has only read.
             &import[..],
         ] {
             let run = Run::gated(&host, "*", arguments);
             run.signal(end.0);
-            // The gate is shut still.
+            // gpg still waits: the mode does not.
             let words = run.host.scratch().join("words");
             let mut child = run.child;
             assert_eq!(child.wait().unwrap().code(), Some(end.1), "{arguments:?}");
@@ -257,7 +258,7 @@ fn modes_that_need_no_gpg_stop_between_two_keys() {
     let mut host = host();
     let fsync = Disk::of(&mut host);
     for end in SIGNALS {
-        // signd has neither key.
+        // Take the secret keys away from signd.
         let links = host.state().join("gnupg/private-keys-v1.d");
         for link in host.entries("gnupg/private-keys-v1.d") {
             fs::remove_file(links.join(link)).unwrap();
@@ -303,7 +304,7 @@ fn sealing_stops_between_two_passphrases() {
     }
 }
 
-/// Interrupts a mode that waits for the first fsync(2) of a directory.
+/// Interrupts a mode while it waits for the first fsync(2) of a directory.
 fn interrupt_between(
     host: &Host,
     fsync: &Disk,
@@ -335,7 +336,7 @@ fn a_second_signal_ends_what_is_at_work_at_once() {
         let words = fs::read_to_string(host.scratch().join("words")).unwrap();
         assert!(words.contains("ended at once by a second signal"), "{words}");
     }
-    // What is left behind is cleared by the next run.
+    // The next run clears up what was left behind.
     assert!(host.run(&["prolong"]).status.success());
     eventually("staging to be empty", || {
         host.run(&["prolong"]);

@@ -1,4 +1,4 @@
-//! The real binary, on real sockets, with the real gpg.
+//! Tests the real binary, on real sockets, with the real gpg.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,14 +1,14 @@
-//! Who asks: the file of tokens, and what a client presents.
+//! Authentication: the file of tokens, and the token that a client presents.
 
 use copr_keygen::http::auth;
 use copr_keygen::http::tokens::Tokens;
 
 use super::accepted;
 
-/// Longer words of a file are tokens, or would be.
+/// A word longer than this may be a token, or a token with a mistake in it.
 const WORD_MAX: usize = 20;
 
-/// The file of tokens. What is wrong with it is said without quoting it.
+/// Parses a file of tokens. An error message must not quote a token.
 pub fn tokens(data: &[u8]) {
     let words = String::from_utf8_lossy(data);
     let long = words.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| w.len() > WORD_MAX);
@@ -22,7 +22,8 @@ pub fn tokens(data: &[u8]) {
         Ok(tokens) => {
             assert!(tokens.count() > 0);
             assert!(tokens.find(b"").is_none() && tokens.find(data).is_none());
-            // A token that is written out lets in; one hash in a million files might be another's.
+            // A token that stands in the file in the clear is found. `sha256:HASH` stands for another token,
+            // so that text itself is not found. (It would be if another line had the hash of this very text.)
             let words = words.strip_prefix('\u{feff}').unwrap_or(&words);
             let lines = words.lines().map(str::trim).filter(|line| !line.starts_with('#'));
             for token in
@@ -34,7 +35,7 @@ pub fn tokens(data: &[u8]) {
     }
 }
 
-/// The value of an `Authorization` header.
+/// Parses the value of an `Authorization` header.
 pub fn authorization(data: &[u8]) {
     if let Some(token) = auth::presented(data) {
         assert!(token.len() < data.len());

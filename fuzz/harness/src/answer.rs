@@ -1,11 +1,11 @@
-//! The chunks of a long answer.
+//! The chunked coding of a long response.
 
 use std::io::Write;
 
 use copr_keygen::http::stream::StreamBody;
 
-/// Writes `data` as the body of a long answer, cut up and flushed where it says so, and takes the
-/// chunks apart again as RFC 9112 (7.1) has it. The first byte says what a cut is.
+/// Writes `data` as a chunked response body and decodes it again as RFC 9112 (7.1) specifies. The first byte
+/// is the separator: the writer flushes after each occurrence of it in the rest.
 pub fn answer(data: &[u8]) {
     let Some((cut, body)) = data.split_first() else { return };
     let mut sent = Vec::new();
@@ -18,7 +18,8 @@ pub fn answer(data: &[u8]) {
     assert_eq!(dechunk(&sent).as_deref(), Some(body));
 }
 
-/// The body in `sent`, when that is chunks with an end and nothing behind it.
+/// Decodes the chunked body in `sent`. Returns `None` unless the chunks are well-formed, end with the last
+/// chunk, and nothing follows.
 fn dechunk(mut sent: &[u8]) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     loop {

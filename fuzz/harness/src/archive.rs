@@ -1,5 +1,5 @@
-//! An archive of keys, as it is, or made from a script whose checksums are right, so that a fuzzer
-//! gets behind them.
+//! Backup archives: arbitrary bytes, or an archive built from a script. The latter has correct checksums, so
+//! a fuzzer gets past their verification.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
@@ -13,10 +13,11 @@ use tar::{EntryType, Header};
 use super::accepted;
 use super::identity::is_safe_name;
 
-/// More than an archive of the fuzzer may hold altogether.
+/// The size in bytes at which an archive built from a script is cut off.
 const TOTAL_MAX: usize = 1024 * 1024;
 
-/// `R` and the bytes of an archive, or `M` and a script of its members.
+/// Reads an archive whole and in small pieces, and compares the results. `data` is `R` and the bytes of an
+/// archive, or `M` and a script of its members.
 pub fn archive(data: &[u8]) {
     let bytes = match data.split_first() {
         Some((b'R', bytes)) => bytes.to_vec(),
@@ -28,7 +29,7 @@ pub fn archive(data: &[u8]) {
     assert_eq!((whole, &found), (same, &found_in_pieces), "pieces decide what is read");
 }
 
-/// Whether the archive is whole, and a word for each piece of it.
+/// Reads an archive. Returns whether it is whole, and a description of each piece, sorted.
 fn collect(input: impl Read) -> (bool, Vec<String>) {
     let (mut words, mut keys, mut answered) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
     let header = read(input, |piece| {
@@ -71,7 +72,7 @@ fn collect(input: impl Read) -> (bool, Vec<String>) {
     if header.is_some() {
         assert!(keys.iter().all(|name| answered.contains(name)), "a key nobody answered for");
     }
-    // Those that no manifest lists come in no order.
+    // Keys that the manifest does not list are reported in no particular order.
     words.sort_unstable();
     (header.is_some(), words)
 }
@@ -89,13 +90,13 @@ impl Read for Piecewise<'_> {
 struct Member {
     kind: u8,
     path: Vec<u8>,
-    /// What its header says, which need not be so.
+    /// The size that the tar header states. It may differ from the length of the content.
     size: u64,
     content: Vec<u8>,
 }
 
-/// Lines of `TYPE PATH CONTENT`. A content of `=` is what a backup would have written there. One of
-/// `+N` is N bytes, and one of `-N` is none with a header that says N.
+/// Parses a script: lines of `TYPE PATH CONTENT`. The content `=` stands for what a backup would have
+/// written. `+N` stands for N bytes. `-N` stands for no bytes, with a header that states N.
 fn members(script: &[u8]) -> Vec<Member> {
     let mut members = Vec::new();
     for line in script.split(|byte| *byte == b'\n').take(64) {
@@ -115,7 +116,7 @@ fn members(script: &[u8]) -> Vec<Member> {
     members
 }
 
-/// Computes what members with the content `=` must say for the archive to be whole.
+/// Computes the content of the members written as `=`, such that the archive is whole.
 fn fill_in(members: &mut [Member]) {
     let split = |path: &[u8]| {
         let path = String::from_utf8_lossy(path).into_owned();

@@ -1,4 +1,4 @@
-//! Files of ours that somebody else may have written: `key.json` and the configuration.
+//! Our own files, which somebody else may have written: `key.json` and the configuration.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use keystore::KeyRecord;
 
 use super::accepted;
 
-/// `key.json`.
+/// Parses `key.json`, serializes the record and parses that again.
 pub fn record(data: &[u8]) {
     let Some(record) = KeyRecord::parse(data) else { return };
     assert!(record.changed >= record.created);
@@ -19,7 +19,7 @@ pub fn record(data: &[u8]) {
     assert_eq!(KeyRecord::parse(&text).as_ref(), Some(&record));
 }
 
-/// A configuration file.
+/// Parses a configuration file, writes all settings out with their values and parses that again.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let path = Path::new("/etc/copr-keygen/config.toml");

@@ -1,4 +1,4 @@
-//! What gpg is told and what it prints: arguments, status lines, listings, packets, keyboxes.
+//! Input and output of gpg: arguments, status lines, listings, packets, keyboxes.
 
 use std::ffi::{OsStr, OsString};
 use std::io::BufReader;
@@ -12,18 +12,18 @@ use gpg::{Shortage, keybox as framing};
 
 use super::{accepted, is_one_line};
 
-/// All that obs-signd and operators may say to gpg, once more: whoever adds an option to the router
-/// has to find it harmless twice.
+/// Every option that obs-signd and operators may pass to gpg. The tables of `gpg::arguments` are repeated on
+/// purpose: an option that is added there has to be judged harmless a second time, here.
 const KNOWN: &str = "--export --locate-key --locate-keys --list-key --list-keys --list-public-keys \
     --list-secret-keys --list-sigs --check-sigs --fingerprint -k -K --sign --detach-sign --clearsign \
     --clear-sign -s -b --armor --no-armor -a --batch --no-batch --no-tty --yes --quiet -q --verbose \
     -v --no-verbose --no-secmem-warning --ignore-time-conflict --force-v3-sigs --files-are-digests \
     --with-colons --with-fingerprint --with-keygrip --with-secret --with-sig-list --fixed-list-mode";
-/// Likewise, those with a value.
+/// The same for options that take a value.
 const KNOWN_VALUED: &str = "--digest-algo --pinentry-mode --passphrase-fd --status-fd --logger-fd \
     --keyid-format --list-options --export-options --faked-system-time --output -o --comment";
 
-/// A command line for the router, its words separated by NUL.
+/// Parses a command line, writes the call out again and compares. NUL separates the words.
 pub fn arguments(data: &[u8]) {
     let words: Vec<OsString> =
         data.split(|byte| *byte == 0).map(|word| OsStr::from_bytes(word).into()).collect();
@@ -33,7 +33,8 @@ pub fn arguments(data: &[u8]) {
         Call::Read { options, users } => {
             are_known(options);
             assert!(users.iter().all(|user| words.iter().any(|word| word_holds(word, user))));
-            // With nobody behind it, "--" would be signd's user, who may look like an option.
+            // In `--export -a WORD`, the word is always the user, even if it looks like an option: signd
+            // writes no "--". So a "--" without users after it would become the user.
             let end = if *options == ["--export", "-a"] && users.is_empty() {
                 vec![]
             } else {
@@ -54,7 +55,7 @@ fn word_holds(word: &OsStr, part: &OsStr) -> bool {
     word.as_bytes().ends_with(part.as_bytes())
 }
 
-/// Every option is one that is known, with its value behind it.
+/// Asserts that every option is in one of the tables, and that a value follows where the option takes one.
 fn are_known(options: &[OsString]) {
     let mut options = options.iter();
     while let Some(option) = options.next() {
@@ -70,7 +71,7 @@ fn are_known(options: &[OsString]) {
     }
 }
 
-/// Status lines.
+/// Parses status lines, prints what was found and parses that again.
 pub fn status(data: &[u8]) {
     let found = Status::parse(data);
     let mut printed = String::new();
@@ -93,13 +94,13 @@ pub fn status(data: &[u8]) {
         assert!(lines.len() >= at_most);
         assert!(lines.iter().flatten().all(|word| !word.contains(['\n', ' '])));
     }
-    // Nothing that is not a line of its own says anything.
+    // A status line that is quoted within another line means nothing.
     let quoted: Vec<u8> =
         data.split(|byte| *byte == b'\n').flat_map(|line| [b"> ", line, b"\n"].concat()).collect();
     assert_eq!(Status::parse(&quoted), Status::default());
 }
 
-/// A listing with colons.
+/// Parses a listing (`--with-colons`), prints the certificates found and parses that again.
 pub fn listing(data: &[u8]) {
     let Some(found) = accepted(listing::parse(data)) else { return };
     let begins = |line: &&[u8]| [&b"pub:"[..], b"sec:"].iter().any(|kind| line.starts_with(kind));
@@ -115,7 +116,7 @@ pub fn listing(data: &[u8]) {
     assert_eq!(listing::parse(printed.as_bytes()).as_ref(), Ok(&found), "printed as {printed}");
 }
 
-/// What a line says it is.
+/// Returns the record type of a line, its first field.
 fn kind(line: &[u8]) -> &[u8] {
     line.split(|byte| *byte == b':').next().unwrap_or_default()
 }
@@ -148,7 +149,7 @@ fn print(one: &Certificate) -> String {
     text
 }
 
-/// A stream of certificates.
+/// Splits a stream of certificates, read whole and byte by byte, and compares the results.
 pub fn packets(data: &[u8]) {
     let whole: Vec<_> = Certificates::new(data).collect();
     let in_pieces: Vec<_> = Certificates::new(BufReader::with_capacity(1, data)).collect();
@@ -179,7 +180,7 @@ fn are_bytes_at(one: &RawCertificate, at: usize, data: &[u8]) -> usize {
     one.bytes.len()
 }
 
-/// A keybox.
+/// Reads a keybox with one certificate, then a keybox of nothing but its header blob and that certificate.
 pub fn keybox(data: &[u8]) {
     framing::is_for_openpgp(data);
     let Some(found) = accepted(framing::one_certificate(data)) else { return };

@@ -1,4 +1,4 @@
-//! Whose key and which: `name_email`, the user ID around it, and the JSON that asks for a key.
+//! Identities: `name_email`, the user ID around it, and the JSON that requests a key.
 
 use copr_keygen::http::gen_key;
 use gpg::parameters::parameter_file;
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{accepted, parameters};
 
-/// What file systems, gpg and obs-signd take for granted of a `name_email`.
+/// Asserts what file systems, gpg and obs-signd rely on in a `name_email`.
 pub fn is_safe_name(name: &NameEmail) {
     let text = name.as_str();
     assert!(!text.is_empty() && text.len() <= FIELD_MAX);
@@ -33,7 +33,8 @@ fn is_safe_user_id(name_email: &NameEmail, user: &UserId) {
     assert_eq!(accepted(again).as_ref(), Some(user));
 }
 
-/// `name_email`, `name_real` and `name_comment`, one a line; line breaks inside of them are `\n`.
+/// Parses three lines: `name_email`, `name_real` and `name_comment`. A line break inside a field is written
+/// `\n`.
 pub fn user_id(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut fields = text.splitn(3, '\n').map(|field| field.replace("\\n", "\n"));
@@ -48,7 +49,7 @@ pub fn user_id(data: &[u8]) {
     }
 }
 
-/// The body of `POST /gen_key`, as far as the lines that gpg is given.
+/// Parses the body of `POST /gen_key`, and follows it up to the parameter file that gpg reads.
 pub fn gen_key(data: &[u8]) {
     let defaults = (KeyLength::Rsa3072, Lifetime::FOREVER);
     let Some(request) = accepted(gen_key::parse(data, defaults.0, defaults.1)) else { return };
@@ -67,7 +68,8 @@ pub fn gen_key(data: &[u8]) {
         let KeyParameters { user_id, length, lifetime } = again.parameters().clone();
         (user_id, length, lifetime) == (request.user_id.clone(), request.length, request.lifetime)
     }));
-    // Whether gpg's clock can hold the expiry is asked when the time of creation is known.
+    // Whether the expiry fits into gpg's 32-bit time depends on the time of creation, so `parse` does not
+    // check it.
     accepted(request.lifetime.expiry(1_700_000_000));
     for keygrip in [None, Keygrip::parse(&"A0".repeat(20))] {
         let text = parameter_file(&request, keygrip.as_ref(), 1_700_000_000);

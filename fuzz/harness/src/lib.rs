@@ -1,6 +1,6 @@
-//! Feeds bytes to everything here that reads bytes from outside, and asserts what must hold of the
-//! result. One function a target, shared by the fuzzer (`fuzz/`) and the replay of its corpus
-//! (`tests/corpus.rs`). Not part of the service: each panics when its reader is wrong.
+//! Feeds bytes to every parser of outside input, and asserts what must hold of the result. Each target is one
+//! function, shared by the fuzzer (`fuzz/`) and the replay of its corpus (`tests/corpus.rs`). This crate is
+//! not part of the service: a function panics when its parser is wrong.
 
 mod access;
 mod answer;
@@ -12,11 +12,11 @@ pub mod parameters;
 mod request;
 mod signer;
 
-/// A function that panics when bytes do to a reader what they must not.
+/// A function that parses the bytes, and panics when the parser does what it must not.
 pub type Target = fn(&[u8]);
 
-/// Every target by its name, which is that of its program in `fuzz/fuzz_targets` and of its
-/// directory in `fuzz/corpus`.
+/// Every target with its name. The program in `fuzz/fuzz_targets` and the directory in `fuzz/corpus` have the
+/// same name.
 pub const TARGETS: [(&str, Target); 18] = [
     ("request", request::request),
     ("target", request::target),
@@ -38,7 +38,7 @@ pub const TARGETS: [(&str, Target); 18] = [
     ("certificate", signer::certificate),
 ];
 
-/// Runs the target `name`, which must exist.
+/// Runs the target `name`. Panics if there is none of that name.
 pub fn run(name: &str, data: &[u8]) {
     let found = TARGETS.iter().find(|(known, _)| *known == name);
     assert!(found.is_some(), "there is no target {name:?}");
@@ -47,14 +47,14 @@ pub fn run(name: &str, data: &[u8]) {
     }
 }
 
-/// What an operator or a client is told is one line that a terminal can take.
+/// Asserts that a message for an operator or a client is one line that a terminal can show.
 fn is_one_line(words: &str) {
     assert!(!words.is_empty() && !words.chars().any(char::is_control), "{words:?}");
     let steering = |c| matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     assert!(!words.contains(steering), "{words:?}");
 }
 
-/// What `result` holds; one line of words when it is an error.
+/// Returns the value in `result`, or `None` for an error. Asserts that the error's message is one line.
 fn accepted<T, E: std::fmt::Display>(result: Result<T, E>) -> Option<T> {
     result.map_err(|error| is_one_line(&error.to_string())).ok()
 }

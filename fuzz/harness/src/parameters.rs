@@ -1,13 +1,13 @@
-//! The parameter file as gpg reads it (`read_parameter_file` in g10/keygen.c of GnuPG), to compare
-//! it with what was meant.
+//! Reads the parameter file as gpg does (`read_parameter_file` in g10/keygen.c of GnuPG), to compare the
+//! result with the request.
 
 use gpg::{KeyParameters, Keygrip};
 
-/// gpg reads lines into a buffer of this size.
+/// The size of the buffer into which gpg reads a line.
 const LINE_MAX: usize = 1024;
 
-/// What gpg takes from the file: keywords with their values in order, and how often it would begin
-/// to make a key. `Err` says what gpg would refuse.
+/// Returns what gpg takes from the file: the keywords with their values in order, and how many keys it would
+/// start to make. `Err` describes what gpg would refuse.
 pub fn as_gpg_reads(text: &str) -> Result<(Vec<(String, String)>, usize), String> {
     let (mut values, mut keys) = (Vec::new(), 0);
     if !text.ends_with('\n') {
@@ -44,7 +44,7 @@ fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t'..='\r')
 }
 
-/// The keywords and values that must be in the file for `request`, and that they are for one key.
+/// Returns the keywords and values that the file for `request` must hold, and the number of keys: one.
 pub fn meant(
     request: &KeyParameters,
     keygrip: Option<&Keygrip>,
@@ -82,7 +82,7 @@ mod tests {
 
     use super::*;
 
-    /// What means something to gpg, to us, or to whoever reads a file line by line.
+    /// Strings that mean something to gpg, to this project, or to a program that reads a file line by line.
     const PIECES: [&str; 28] = [
         "\n",
         "\r\n",
@@ -114,8 +114,8 @@ mod tests {
         "(",
     ];
 
-    /// Fields as a client could send them: pieces that mean something among any characters, most of
-    /// them such as are accepted.
+    /// Generates fields as a client could send them: strings with a meaning among arbitrary characters. Most
+    /// of these fields are acceptable.
     fn field() -> impl Strategy<Value = String> {
         let piece = prop_oneof![
             4 => select(&PIECES[13..26]).prop_map(str::to_owned),
@@ -132,7 +132,7 @@ mod tests {
         prop_oneof![9 => "@?[\\w.-]{1,20}#[\\w.-]{0,20}@[\\w.-]{0,20}", 1 => field()]
     }
 
-    /// What may be in no user ID, said otherwise than in `identity.rs`.
+    /// Whether a user ID must not contain `text`. Formulated independently of `identity.rs`.
     fn is_refused(text: &str, forbidden: &str) -> bool {
         let separates = |c: char| {
             ('\u{2028}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c)

@@ -1,4 +1,4 @@
-//! The HTTP request: its head and body, in whatever pieces they arrive, and what its target means.
+//! HTTP requests: the head and body, in whatever pieces they arrive, and the meaning of the target.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -11,11 +11,11 @@ use keystore::identity::NameEmail;
 
 use super::accepted;
 
-/// The most bytes a request may make us read: both limits of `http/request.rs`, and the byte that
-/// shows that a head is too long.
+/// The most bytes that the service may read for one request: both limits of `http/request.rs`, and the one
+/// byte that shows that a head is too long.
 const READ_MAX: usize = 16 * 1024 + 1 + 64 * 1024;
 
-/// A client that sends `bytes` in pieces whose lengths repeat, and then leaves.
+/// A client that sends `bytes` in pieces, cycling through a list of lengths, and then closes the connection.
 struct Client<'a>(RefCell<Sending<'a>>);
 
 struct Sending<'a> {
@@ -76,14 +76,15 @@ impl Write for End<'_, '_> {
     }
 }
 
-/// Of the data, the first byte says how many of the next are the lengths of the pieces; the rest is
-/// what the client sends.
+/// Reads a request at once and in pieces, and compares the results. The first byte of `data` says how many of
+/// the following bytes are lengths of pieces. The client sends the rest.
 pub fn request(data: &[u8]) {
     let Some((count, rest)) = data.split_first() else { return };
     let (pieces, bytes) = rest.split_at(usize::from(*count).min(rest.len()));
     let at_once = Client::new(bytes, &[]).read();
     let in_pieces = Client::new(bytes, pieces).read();
-    // Who leaves in the middle of a line may be gone before that line is looked at.
+    // If the client leaves in the middle of a line, the reader may report it as gone before it looks at that
+    // line.
     let (said, same) = (words(&at_once), words(&in_pieces));
     assert!(said == same || (at_once.is_err() && same == "gone"), "{said}, in pieces {same}");
     let Ok(Request { head, body }) = at_once else { return };
@@ -116,7 +117,7 @@ pub fn request(data: &[u8]) {
     assert!(matches || without_body > 16 * 1024, "{head:?} became {reread:?}");
 }
 
-/// What a reading gave, to compare it with another one.
+/// Describes the result of a read, to compare it with another.
 fn words(read: &Result<Request, NoRequest>) -> String {
     match read {
         Ok(Request { head, body }) => format!("{head:?} {body:?}"),
@@ -129,7 +130,7 @@ fn words(read: &Result<Request, NoRequest>) -> String {
     }
 }
 
-/// Path below `/keys/` and query, as a client would write them.
+/// Parses the path below `/keys/` and the query, as a client would write them.
 pub fn target(data: &[u8]) {
     const NAMES: [&str; 2] = ["changed_since", "expires_before"];
     let Ok(text) = std::str::from_utf8(data) else { return };

@@ -12,12 +12,12 @@ use signer::signature;
 
 use super::is_one_line;
 
-/// That of the keys in the corpus, which are of no worth.
+/// The passphrase of the secret keys in the corpus. These keys are worthless.
 const PASSPHRASE: &[u8] = b"passphrase";
-/// Bytes of a longer number, with which one signature takes seconds.
+/// The largest number, in bytes, to compute with. With larger ones a single signature takes seconds.
 const NUMBER_MAX: usize = 512;
 
-/// A request of obs-signd's protocol.
+/// Parses a request of obs-signd's protocol, writes it out in the new form and parses that again.
 pub fn sign_request(data: &[u8]) {
     let (form, command) = match request::parse(data) {
         Ok(parsed) => parsed,
@@ -32,7 +32,7 @@ pub fn sign_request(data: &[u8]) {
     };
     let head = data.first_chunk::<HEAD>().map(|head| request::length(*head));
     assert_eq!(head, Some(data.len() - HEAD));
-    // It is read the same when it is written in the new form.
+    // Written out in the new form, the request has the same meaning.
     let strings: Vec<String> = match &command {
         Command::Ping => vec!["ping".into()],
         Command::Program => ["ping", "", "program"].map(String::from).into(),
@@ -59,7 +59,7 @@ pub fn sign_request(data: &[u8]) {
     assert_eq!(request::parse(&written), Ok((Form::New, command)));
 }
 
-/// What is looked up as a user is no path and no hidden file, and can be printed.
+/// Asserts that the user to look up is neither a path nor a hidden file, and is printable.
 fn checked(user: &str) -> &str {
     assert!(!user.is_empty() && !user.contains('/') && !user.starts_with('.'));
     assert!(!user.bytes().any(|byte| byte < 32 || byte == 127));
@@ -70,14 +70,15 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The file of a secret key.
+/// Opens the file of a secret key and, if that succeeds, signs with the key.
 pub fn secret_key(data: &[u8]) {
     if let Some(sexp) = Sexp::parse(data) {
         let mut written = Vec::new();
         sexp.write_canonical(&mut written);
         assert_eq!(Sexp::parse(&written), Some(sexp));
     }
-    // A passphrase that is stretched for seconds is no news.
+    // Skip iteration counts of seven digits and more. Stretching the passphrase then takes seconds, which is
+    // expected.
     if data.windows(7).any(|digits| digits.iter().all(u8::is_ascii_digit)) {
         return;
     }
@@ -88,7 +89,7 @@ pub fn secret_key(data: &[u8]) {
     }
 }
 
-/// A key of these numbers makes a signature that its public half verifies, or none.
+/// Signs with a key of these numbers. The numbers may contradict each other, so the signature may be wrong.
 fn signs_or_says_why(numbers: &KeyNumbers) {
     let number = |name: &str| numbers.get(name).filter(|number| number.len() <= NUMBER_MAX);
     let [Some(n), Some(e)] = ["n", "e"].map(number) else { return };
@@ -101,7 +102,8 @@ fn signs_or_says_why(numbers: &KeyNumbers) {
         Ok(key) => {
             let digest = [0xc5; 32];
             if let Ok(signature) = key.sign(Hash::Sha256, &digest) {
-                // Whether it is a right one is asked each time; a wrong one is thrown away.
+                // The signer verifies every signature it makes and throws a wrong one away, so either result
+                // is right here.
                 public.verifies(Hash::Sha256, &digest, &signature);
             }
         }
@@ -110,9 +112,9 @@ fn signs_or_says_why(numbers: &KeyNumbers) {
     }
 }
 
-/// The packets of a certificate.
+/// Parses the packets of a certificate, and builds signatures with it.
 pub fn certificate(data: &[u8]) {
-    // A keybox around them makes no difference to what is said of them.
+    // `read` expects a keybox instead. Its error message has to be one line as well.
     if let Err(why) = Certificate::read(data) {
         is_one_line(&why);
     }

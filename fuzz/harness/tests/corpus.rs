@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use fuzzing::TARGETS;
 
-/// What a corpus may weigh: it is for replaying, not a fuzzer's memory.
+/// The most files in one corpus, and the most bytes in all of them. The corpora are for replay, not the
+/// working set of a fuzzer.
 const FILES_MAX: usize = 100;
 const TOTAL_MAX: u64 = 1024 * 1024;
 
