@@ -16,7 +16,7 @@ const ID: &str = "user#project@copr.example.org";
 const ENCODED: &str = "user%23project@copr.example.org";
 const OTHER: &str = "@group#jürgen@copr.example.org";
 
-/// The body, without the marks of its chunks.
+/// Returns the body, decoded if it is chunked.
 pub fn body_of(reply: &Reply) -> String {
     if reply.header("Transfer-Encoding").is_none() {
         return reply.body.clone();
@@ -57,7 +57,8 @@ pub fn record(host: &Host, id: &str) -> Value {
     serde_json::from_slice(&fs::read(host.home(id).join("key.json")).unwrap()).unwrap()
 }
 
-/// Makes `copies` of the home of `id`, the number of each in its name, and in its `created`.
+/// Makes `copies` of the home of `id`. The number of each is in its name and, plus one, in `created` and
+/// `changed` of its record. `change` may change the record further.
 pub fn multiply(host: &Host, id: &str, copies: u64, change: impl Fn(u64, &mut Value)) {
     let record = record(host, id);
     for number in 0..copies {
@@ -76,7 +77,7 @@ pub fn copy_id(number: u64) -> String {
     format!("copy{number}#{}@copr.example.org", "x".repeat(150))
 }
 
-/// Links are much faster than copies; there can be 65,000 of them.
+/// Copies a home by hard links, which are much faster than copies. A file can have 65,000 of them.
 fn copy(from: &std::path::Path, to: &std::path::Path) {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -273,7 +274,7 @@ fn the_certificate_is_taken_by_a_fresh_gpg_home_with_every_self_signature() {
     assert_eq!(host.gen_key(OTHER, json!({"expire": "1y"})).unwrap().status, 201);
     let work = tempfile::Builder::new().prefix("ckg-").tempdir_in("/tmp").unwrap();
     let longer = work.path().join("longer.pgp");
-    // A second self-signature, merged into the keyring as prolonging does it.
+    // Make a second self-signature and merge it into the keyring as `prolong` does.
     let script = r#"set -e; cp -a "$1/." "$2/h"; cd "$2"; g="gpg --batch --quiet --homedir $2/h"
         $g --export >old.pgp; sleep 1
         $g --pinentry-mode loopback --passphrase-file "$1/passphrase" \
@@ -351,7 +352,7 @@ fn keys_that_cannot_be_read_are_left_out_and_counted_in_the_log() {
             }
         }
     }
-    // What no identity has for a name is nothing to complain of.
+    // An entry whose name is no identity, and an empty directory, are not reported.
     fs::create_dir(host.state().join("keys/lost+found")).unwrap();
     fs::create_dir(host.state().join("keys/empty#project@copr.example.org")).unwrap();
     let good: BTreeSet<_> = (15..20).map(copy_id).chain([ID.to_owned()]).collect();
@@ -379,7 +380,7 @@ fn certificates_wait_for_a_permit_and_not_for_ever() {
         let busy = host.get(&path).unwrap();
         assert_eq!((busy.status, busy.header("Retry-After")), (503, Some("5")), "{busy:?}");
         assert!(asked.elapsed() >= Duration::from_millis(300), "it did not wait");
-        // Keys are made under the same permits; what needs no gpg needs none.
+        // Making a key takes one of the same permits. Requests that need no gpg take none.
         assert_eq!(host.gen_key("user#b@copr.example.org", json!({})).unwrap().status, 503);
         assert_eq!(host.get(&format!("/keys/{ENCODED}")).unwrap().status, 200);
         assert_eq!(list(&host, "").len(), 1);

@@ -1,5 +1,5 @@
-//! `GET /keys` of many keys: in little memory, to clients that are quick, slow, standing still or
-//! gone, while keys are made and the service is told to stop.
+//! `GET /keys` with many keys: in little memory, to clients that are quick, slow, standing still or gone,
+//! while keys are made, and while the service stops.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,12 +16,12 @@ use super::keys_http::{copy_id, list, multiply, record};
 const ID: &str = "user#project@copr.example.org";
 const LIST: &[u8] = b"GET /keys HTTP/1.1\r\nHost: sign-host\r\n\r\n";
 
-/// More than a Unix socket takes without anybody reading: a megabyte of JSON.
+/// The number of keys: enough for a megabyte of JSON, which is more than a Unix socket holds if nobody reads.
 fn copies() -> u64 {
     std::env::var("KEYGEN_TEST_KEYS").map_or(2500, |count| count.parse().unwrap())
 }
 
-/// Homes with nothing but the record, which is all that a list reads: these are quickly made.
+/// A host with many homes that hold only key.json. They are quickly made, and a list reads nothing else.
 fn host_with_many_keys(transport: Transport) -> Host {
     let host = Host::start(transport);
     assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 201, "{}", host.log());
@@ -42,7 +42,7 @@ fn ask(host: &Host) -> Connection {
     connection
 }
 
-/// Reads a little: there is an answer.
+/// Reads the beginning of an answer, which must have the status 200.
 fn begin(connection: &mut Connection) {
     let mut status = [0; 15];
     connection.read_exact(&mut status).unwrap();
@@ -51,7 +51,7 @@ fn begin(connection: &mut Connection) {
 
 fn rest(connection: &mut Connection) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // Cut off, a connection may be reset.
+    // If the service cuts the connection off, it may be reset.
     let _ = connection.read_to_end(&mut bytes);
     bytes
 }
@@ -102,7 +102,7 @@ fn who_stands_still_is_cut_off_and_who_is_slow_is_not() {
                 assert!(bytes.ends_with(b"\n]\n\r\n0\r\n\r\n"), "{transport:?}: {}", host.log());
 
                 let cut = rest(&mut stalled);
-                // A TCP socket holds up to 4 MB by itself.
+                // A TCP socket itself holds up to 4 MB, which may be the whole list.
                 if transport == Transport::PassedUnix || copies() > 15_000 {
                     assert!(!cut.ends_with(b"0\r\n\r\n"), "{} bytes", cut.len());
                     assert!(
@@ -129,7 +129,7 @@ fn a_stop_does_not_wait_long_for_a_list() {
             let (mut bytes, mut buffer) = (Vec::new(), [0; 8 * 1024]);
             while let Ok(count @ 1..) = slow.read(&mut buffer) {
                 bytes.extend_from_slice(&buffer[..count]);
-                // It takes something all the time, but would not be done for a minute.
+                // The client reads all the time, but so slowly that the list would take a minute.
                 let pause = if stopped.elapsed() < Duration::from_secs(6) { 200 } else { 0 };
                 thread::sleep(Duration::from_millis(pause));
             }
@@ -172,7 +172,7 @@ fn keys_that_are_made_meanwhile_spoil_nothing() {
                     for number in 0..4 {
                         let id = format!("user{maker}#made{number}@copr.example.org");
                         assert_eq!(host.gen_key_patiently(&id, &json!({})).status, 201);
-                        // What was answered 201 is in every list that is asked for afterwards.
+                        // A key whose request was answered with 201 is in every later list.
                         let listed = list(host, "?changed_since=1000");
                         assert!(listed.iter().any(|key| key["name_email"] == *id), "{id}");
                         let path = format!("/keys/{}/pubkey", id.replace('#', "%23"));

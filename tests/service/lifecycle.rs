@@ -1,4 +1,4 @@
-//! Idling, stopping, and what systemd is told about it.
+//! Idling, stopping, and what the service tells systemd about it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -33,7 +33,7 @@ fn end_of(host: &mut Host) -> ExitStatus {
     eventually("the service to end", || host.ended())
 }
 
-/// A connection that has sent a request for a key.
+/// Sends a request for a key and returns the connection.
 fn ask_for_key(host: &Host) -> Connection {
     let body = json!({"name_real": "user_project", "name_email": ID}).to_string();
     let mut connection = host.connect().unwrap();
@@ -41,7 +41,7 @@ fn ask_for_key(host: &Host) -> Connection {
     connection
 }
 
-/// A gpg that stops at a gate before it does anything.
+/// A gpg that waits at a gate, which is a FIFO, before it does anything.
 struct GatedGpg(TempDir);
 
 impl GatedGpg {
@@ -57,11 +57,11 @@ impl GatedGpg {
         self.0.path().join("gpg").to_str().unwrap().into()
     }
 
-    /// Waits until gpg stands at the gate, which opens when the result is dropped.
+    /// Waits until gpg is at the gate. The gate opens when the returned file is dropped.
     fn at_gate(&self) -> File {
         let gate = self.0.path().join("gpg.gate");
         let mut options = OpenOptions::new();
-        // Without a reader, opening fails at once.
+        // Opening the FIFO fails at once as long as gpg does not read from it.
         options.write(true).custom_flags(libc::O_NONBLOCK);
         eventually("gpg to start", || options.open(&gate).ok())
     }
@@ -89,13 +89,13 @@ fn an_idle_service_exits_and_the_next_connection_is_answered_by_the_next() {
 #[test]
 fn no_request_is_lost_across_idle_exits() {
     for transport in [Transport::PassedTcp, Transport::PassedUnix] {
-        // A watchdog in a hurry makes the accept loop look often at what there is to do.
+        // A short watchdog interval wakes the accept loop often.
         let settings = [("COPR_KEYGEN_IDLE_TIMEOUT", "10ms"), ("WATCHDOG_USEC", "8000")];
         let host = Host::start_with(transport, &settings);
         let (host, done) = (Mutex::new(host), AtomicBool::new(false));
         let (ends, answers) = thread::scope(|scope| {
             let guard = DoneWhenDropped(&done);
-            // Starts it as systemd would, only sooner.
+            // Starts the service again as systemd would, but sooner.
             let supervisor = scope.spawn(|| {
                 let mut ends = Vec::new();
                 while !done.load(Ordering::Relaxed) {
@@ -149,7 +149,7 @@ fn a_service_with_a_request_is_not_idle() {
     let settings = [("COPR_KEYGEN_IDLE_TIMEOUT", "50ms"), ("COPR_KEYGEN_GPG", &gpg.program())];
     let mut host = Host::new(Transport::PassedUnix, &settings);
     host.spawn();
-    // Half a request counts, too.
+    // A client that has sent half a request counts as well.
     let mut sending = host.connect().unwrap();
     sending.write_all(&PING[..20]).unwrap();
     thread::sleep(Duration::from_millis(400));
@@ -206,7 +206,8 @@ fn a_second_signal_ends_it_at_once_and_nothing_is_half_made() {
     let mut working = ask_for_key(&host);
     let gate = gpg.at_gate();
     host.signal(Signal::SIGTERM);
-    // Two signals at once would be one. The socket goes when the first has been taken.
+    // If both signals were pending at once, they would count as one. The socket is gone once the first has
+    // been taken.
     let socket = host.scratch().join("socket");
     eventually("the socket to go", || (!socket.exists()).then_some(()));
     host.signal(Signal::SIGTERM);
@@ -225,7 +226,7 @@ fn a_second_signal_ends_it_at_once_and_nothing_is_half_made() {
     assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 201, "{}", host.log());
 }
 
-/// Command lines that name a file below `directory`.
+/// Returns the command lines of processes that name a file below `directory`.
 fn processes_with(directory: &Path) -> Vec<String> {
     let directory = directory.to_str().unwrap();
     let processes = fs::read_dir("/proc").unwrap().flatten();
@@ -234,7 +235,7 @@ fn processes_with(directory: &Path) -> Vec<String> {
     lines.filter(|line| line.contains(directory)).collect()
 }
 
-/// What systemd listens with (sd_notify(3)).
+/// A stand-in for the socket on which systemd receives notifications (sd_notify(3)).
 struct Manager {
     socket: UnixDatagram,
     directory: TempDir,
@@ -252,7 +253,7 @@ impl Manager {
         self.directory.path().join("notify").to_str().unwrap().into()
     }
 
-    /// The next message.
+    /// Receives the next message.
     fn next(&self) -> io::Result<String> {
         let mut message = [0; 2048];
         loop {
@@ -264,7 +265,7 @@ impl Manager {
         }
     }
 
-    /// Waits for a message that begins so.
+    /// Waits for a message that begins with `beginning` and returns it.
     fn hears(&self, beginning: &str) -> String {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
@@ -276,7 +277,7 @@ impl Manager {
         }
     }
 
-    /// All messages until there is none for as long as `quiet`.
+    /// Returns all messages until none has arrived for the time `quiet`.
     fn everything(&self, quiet: Duration) -> Vec<String> {
         self.socket.set_read_timeout(Some(quiet)).unwrap();
         let messages = std::iter::from_fn(|| self.next().ok()).collect();
@@ -305,7 +306,7 @@ fn systemd_hears_how_the_service_is() {
     assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 201, "{}", host.log());
     manager.hears("STATUS=keys made: 1,");
 
-    // A process that hangs is not alive.
+    // A process that hangs sends no sign of life.
     host.signal(Signal::SIGSTOP);
     manager.everything(Duration::from_millis(100));
     assert_eq!(manager.everything(LIMIT), [""; 0]);
@@ -319,7 +320,7 @@ fn systemd_hears_how_the_service_is() {
 
 #[test]
 fn systemd_hears_of_an_idle_exit_and_of_no_watchdog_that_it_did_not_ask_for() {
-    // The second watchdog is that of another process.
+    // The second watchdog is for another process.
     for watchdog in [&[][..], &[("WATCHDOG_USEC", "20000"), ("WATCHDOG_PID", "1")]] {
         let manager = Manager::new();
         let mut host = Host::new(Transport::PassedUnix, watchdog);

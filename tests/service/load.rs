@@ -46,7 +46,7 @@ fn twenty_clients_get_twenty_keys_from_twenty_runs_of_gpg_on_all_cores() {
     assert_eq!(host.entries("staging"), [""; 0]);
 
     let runs = fs::read_to_string(host.scratch().join("runs")).unwrap();
-    // GnuPG 2.2 spoils one key in thousands, and it is made once more.
+    // GnuPG 2.2 spoils one key in thousands. The service then makes another one.
     let spoiled = host.log().matches("another one is made").count();
     assert_eq!(runs.lines().filter(|line| *line == "start").count(), 20 + spoiled);
     let cores = thread::available_parallelism().unwrap().get();
@@ -54,7 +54,7 @@ fn twenty_clients_get_twenty_keys_from_twenty_runs_of_gpg_on_all_cores() {
     assert!(most <= cores && most >= cores.min(2), "{most} at once on {cores} cores");
 }
 
-/// How many runs overlapped, from a log of their starts and ends.
+/// Returns the largest number of runs that overlapped, from a log of their starts and ends.
 fn most_at_once(runs: &str) -> usize {
     let mut running = 0;
     let counts = runs.lines().map(|line| {
@@ -143,14 +143,14 @@ impl Dripper {
     }
 }
 
-/// A number of `/proc/PID/status`.
+/// Returns a number from `/proc/PID/status` of the service.
 fn process_status(host: &Host, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", host.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     line.and_then(|value| value.split_whitespace().next()?.parse().ok()).unwrap()
 }
 
-/// Raises the limit of this process, which holds the other ends of all connections.
+/// Raises RLIMIT_NOFILE of this process, which holds the client end of every connection.
 fn allow_open_files(count: u64) {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     assert!(hard >= count, "the hard limit of open files is {hard}: raise it (ulimit -Hn {count})");

@@ -1,4 +1,5 @@
-//! `list` and `show`: what fits on a terminal, in which order, and nothing that steers the terminal.
+//! `list` and `show`: their output fits the terminal, is in order, and holds nothing that controls the
+//! terminal.
 
 use std::fs;
 use std::process::Command;
@@ -13,7 +14,7 @@ const FIRST: &str = "user#first@copr.example.org";
 const SECOND: &str = "user#second@copr.example.org";
 const LONG: &str = "@group#a-project-with-a-name-that-is-as-long-as-some-are@copr.example.org";
 
-/// Three keys; the one that is second by name is the first to expire.
+/// A host with three keys. `SECOND`, the last one by name, is the first one to expire.
 fn host() -> Host {
     let host = Host::start(Transport::PassedUnix);
     for (id, expire) in [(LONG, json!("5y")), (FIRST, json!(0)), (SECOND, json!(30))] {
@@ -39,7 +40,7 @@ fn a_list_fits_the_terminal_and_names_every_key() {
         let wide = ["ALGORITHM", "CREATED", "FINGERPRINT"].map(|head| list.contains(head));
         assert_eq!(wide, [columns > 80, columns > 100, columns == 200], "{columns}:\n{list}");
     }
-    // With names as they usually are, there is room for more at 80 columns.
+    // With names of usual length, 80 columns have room for more.
     let list = on_terminal(&host, 80, &["list", "user#*"]);
     assert!(list.contains("CREATED") && list.lines().all(|line| line.len() <= 80), "{list}");
 }
@@ -91,7 +92,7 @@ fn several_keys_are_shown_at_once_and_one_that_is_missing_stops_none() {
 #[test]
 fn a_user_id_cannot_steer_the_terminal() {
     let host = host();
-    // Made by gpg itself, as a home that was imported may have it.
+    // gpg itself adds this user ID. An imported home may have one like it.
     let home = host.home(FIRST);
     let user_id = format!("a\x1b[2Jb\x07\u{202e}c <{FIRST}>");
     let passphrase = home.join("passphrase");

@@ -1,5 +1,5 @@
-//! Keys that are not where they were: none is made anew, nothing is mended around them, and what is printed brings them
-//! back.
+//! Keys that are not where they were. None is made anew, nothing is mended around them, and the command that
+//! is printed brings them back.
 
 use std::fs;
 use std::process::Command;
@@ -39,7 +39,7 @@ fn keys_that_were_moved_away_are_not_made_anew() {
         for arguments in [&["serve"][..], &make, &["prolong"], &["fill-pool"]] {
             let refused = host.run(arguments);
             assert_eq!(refused.status.code(), Some(78), "{arguments:?}: {}", words(&refused));
-            // Without keys/, it is no state to other modes.
+            // Without keys/, other modes find no state at all.
             let said = words(&refused);
             let is_no_state = !is_empty && said.contains("there is no state at");
             assert!(said.contains("lead to keys there") || is_no_state, "{said}");

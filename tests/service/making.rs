@@ -21,7 +21,7 @@ fn an_operator_makes_the_key_that_a_request_would_have_made() {
     assert_links_are_right(&host);
     assert_signs(&host, ID);
 
-    // For the service and for the next operator it exists.
+    // The service and the next operator find that the key exists.
     assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 200, "{}", host.log());
     let before = tree(&host.home(ID));
     let again = run(&host, &["make", ID, "--real", "another"]).well();

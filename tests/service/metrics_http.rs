@@ -1,4 +1,4 @@
-//! `GET /metrics`: the syntax Prometheus reads, and numbers that are true.
+//! `GET /metrics`: the syntax that Prometheus reads, and numbers that are true.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -176,7 +176,7 @@ fn scrapes_at_once_make_one_count() {
     let host = Host::start(Transport::PassedTcp);
     assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 201);
     multiply(&host, ID, 1000, |_, _| {});
-    // Each count says so in the log.
+    // Damage one key, so that each count writes a line to the log.
     fs::remove_dir_all(host.home(ID).join("openpgp-revocs.d")).unwrap();
     fs::remove_file(host.home(ID).join("key.json")).unwrap();
     thread::scope(|scope| {

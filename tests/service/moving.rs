@@ -1,6 +1,6 @@
-//! Moving in from a GnuPG home that many keys share, as the old service had it, and out into one.
+//! Moving in from a GnuPG home that many keys share, as in the old service, and out into such a home.
 //!
-//! `KEYGEN_TEST_KEYS` says how many ordinary keys the old keyring has (6 unless set).
+//! `KEYGEN_TEST_KEYS` is the number of ordinary keys in the old keyring (6 unless set).
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -35,7 +35,7 @@ fn ordinary_keys_move_in_whole_and_out_again() {
     let fingerprint = old.fingerprint(prolonged);
     let first = old.directory.path().join("first");
     old.gpg(&["--output", first.to_str().unwrap(), "--export", &fingerprint]);
-    thread::sleep(Duration::from_millis(1100)); // two self-signatures of one second are one
+    thread::sleep(Duration::from_millis(1100)); // two self-signatures made in the same second count as one
     old.gpg(&["--quick-set-expire", &fingerprint, "6y"]);
     old.gpg(&["--import", first.to_str().unwrap()]);
     // One has lost its revocation certificate, one has expired.
@@ -75,7 +75,7 @@ fn ordinary_keys_move_in_whole_and_out_again() {
     let history = host.gpg(prolonged, &["--with-colons", "--check-sigs"]);
     assert_eq!(history.matches("\nsig:!:").count(), 2, "{history}");
 
-    // Again: nothing to do, and what is missing for obs-signd is mended.
+    // A second import has no key to do, but it mends a missing link of obs-signd.
     fs::remove_file(host.state().join("phrases").join(&ids[1])).unwrap();
     let (again, status) = report(&old.import(&host, &["--json"]));
     assert_eq!((&again["already"], status), (&moved["imported"], Some(0)));
@@ -85,7 +85,7 @@ fn ordinary_keys_move_in_whole_and_out_again() {
     export_and_import_again(&host, &all, &expired, &moved);
 }
 
-/// A key of a longer curve signs no SHA-256 digest.
+/// A key on a longer curve does not sign SHA-256 digests.
 #[test]
 fn keys_of_every_curve_move_in_and_are_prolonged() {
     let old = OldHost::new(&[]);
@@ -103,7 +103,7 @@ fn keys_of_every_curve_move_in_and_are_prolonged() {
     assert_eq!(prolonged["prolonged"].as_array().unwrap().len(), 3, "{prolonged}");
 }
 
-/// A home of one protected key, with everything that belongs to it and nothing else.
+/// Asserts that a home holds one protected key, with everything that belongs to it and nothing else.
 fn assert_moved(host: &Host, id: &str, fingerprint: &str) {
     let home = host.home(id);
     let record: Value = serde_json::from_slice(&fs::read(home.join("key.json")).unwrap()).unwrap();
@@ -165,7 +165,7 @@ fn odd_keys_are_named_and_not_touched() {
     let id = |name: &str| format!("{name}#project@copr.example.org");
     let old = OldHost::new(&[id("plain"), id("swapped"), id("swapped2")]);
     let subkey = "Subkey-Type: EDDSA\nSubkey-Curve: ed25519\nSubkey-Usage: sign\n";
-    // For gpg, "other#…" is a part of "@other#…" too.
+    // When gpg looks for "other#…", "@other#…" matches, too.
     let twice = [id("twice"), id("twice"), id("@other"), id("other")];
     let mut keys: Vec<_> = twice.iter().map(|id| quick(id, "")).collect();
     keys.extend(["public", "revoked", "taken", "garbled"].map(|name| quick(&id(name), "")));
@@ -192,7 +192,7 @@ fn odd_keys_are_named_and_not_touched() {
     let before = old.rest();
 
     let host = new_host();
-    // Somebody asked the new service for this one already.
+    // The new service has made a key for this identity already.
     let mut taken = Host::start(Transport::PassedUnix);
     assert_eq!(taken.gen_key_patiently(&id("taken"), &Value::Null).status, 201);
     assert!(taken.stop().success());
@@ -235,7 +235,7 @@ fn odd_keys_are_named_and_not_touched() {
     assert!(user_ids.contains(&"user_project (None) <nobody@copr.example.org>".into()));
     assert_nothing_is_left_over(&host);
 
-    // In words, the same; and a second run finds nothing more to do.
+    // The report in words says the same. A second run finds nothing more to do.
     let again = old.import(&host, &[]);
     let text = String::from_utf8_lossy(&again.stdout).into_owned();
     assert!(text.contains(&format!("left out  {}  {unused}  ", id("twice"))), "{text}");
@@ -258,14 +258,14 @@ fn a_killed_import_goes_on_where_it_was() {
         let mut child = start();
         let have = || fs::read_dir(host.state().join("keys")).map_or(0, Iterator::count);
         let begun = have();
-        // In the middle of the first keys, and in the middle of later ones.
+        // Kill some imports at the first keys, and some at later ones.
         eventually("the import to get on", || {
             let ended = child.try_wait().unwrap().is_some();
             (ended || have() >= begun + round.min(2)).then_some(())
         });
         thread::sleep(Duration::from_millis(rand::random_range(0..150)));
         kill_child(&mut child);
-        // An agent whose gpg died with the import looks for it every few seconds.
+        // If its gpg died with the import, an agent may run for a few seconds more.
         let phrases = host.state().join("phrases");
         // The first kill may come before there is any.
         for id in if phrases.exists() { host.entries("phrases") } else { Vec::new() } {
@@ -292,7 +292,7 @@ fn unprotected_keys_stay_so_when_asked_to() {
     old.generate("", [quick(&id("closed"), "Passphrase: old secret\n")]);
     fs::write(old.phrases().join(id("closed")), "old secret").unwrap();
     fs::remove_file(old.phrases().join(id("phraseless"))).unwrap();
-    // gpg itself does not see that an RSA key is not the one it should be.
+    // gpg itself does not notice that an RSA secret key belongs to another public key.
     old.generate("%no-protection\n", ["swapped", "swapped2"].map(|name| parameters(&id(name), "")));
     let swapped = ["swapped", "swapped2"].map(|name| old.keys_of(&id(name)).remove(0));
     fs::copy(old.secret(&swapped[0].1), old.secret(&swapped[1].1)).unwrap();
@@ -344,7 +344,7 @@ fn a_source_that_cannot_be_is_refused_in_one_sentence() {
         assert!(words.contains(expected) && words.trim().lines().count() == 1, "{words}");
     }
     assert_eq!(fs::read_dir(old.phrases()).unwrap().count(), 0, "gpg made a keyring there");
-    // An empty keyring is nothing wrong.
+    // An empty keyring is no mistake.
     old.gpg(&["--list-keys"]);
     fs::write(old.gnupg().join("pubring.gpg"), "").unwrap();
     let (nothing, status) = report(&old.import(&host, &["--json"]));
@@ -378,14 +378,14 @@ fn an_export_says_when_it_is_not_complete() {
     let listed = gpg(&some.join("gnupg"), &["--with-colons", "--list-secret-keys"]);
     assert_eq!(listed.matches("\nsec:").count() + usize::from(listed.starts_with("sec:")), 2);
 
-    // The keyring of one key under the name of another: found by gpg's own listing.
+    // One home holds the keyring of another key. gpg's own listing of the export shows that.
     fs::copy(host.home(&ids[0]).join("pubring.kbx"), host.home(&ids[1]).join("pubring.kbx"))
         .unwrap();
     let wrong = host.scratch().join("wrong");
     let failed = export(&wrong, &[]);
     assert!(!failed.status.success() && wrong.join("INCOMPLETE").exists());
     assert!(words(&failed).contains("is not what was written"), "{}", words(&failed));
-    // One that is no keyring: the others are exported.
+    // One home holds no keyring at all. The other keys are exported.
     fs::write(host.home(&ids[1]).join("pubring.kbx"), "no keyring").unwrap();
     let partly = host.scratch().join("partly");
     let failed = export(&partly, &[]);

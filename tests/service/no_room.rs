@@ -1,4 +1,4 @@
-//! What cannot be written is named as what it is: the output, the file, and not the disk of the state.
+//! An error names what could not be written: the output or the file, and not the disk of the state.
 
 use std::fs::{self, File};
 use std::process::{Command, Stdio};
@@ -42,7 +42,7 @@ fn an_output_that_is_full_is_not_the_disk_of_the_state() {
 fn a_limit_on_files_is_told_in_words() {
     let host = host();
     let out = host.scratch().join("out");
-    // The shell's limit counts blocks; whatever the mode writes to a file is too much.
+    // With a limit of 0, the mode cannot write one byte to a file. (The shell counts in blocks.)
     let limited = |mode: &[&str]| {
         let command = keygen(&host);
         let mut shell = Command::new("/bin/sh");

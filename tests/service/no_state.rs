@@ -1,4 +1,4 @@
-//! Where there is no state, a mode that only works with keys that are there says so and makes none.
+//! Where there is no state, a mode that only works with existing keys says so and makes no state.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
@@ -15,7 +15,7 @@ fn host() -> Host {
     Host::new(Transport::PassedUnix, &[])
 }
 
-/// Every mode that needs a state, with arguments that are right otherwise.
+/// Returns every mode that needs a state, with arguments that are right otherwise.
 fn modes(scratch: &Path) -> Vec<Vec<String>> {
     let recipient = scratch.join("recipient");
     fs::write(&recipient, "a certificate").unwrap();
@@ -59,7 +59,7 @@ fn no_mode_makes_a_state_where_it_needs_one() {
             assert!(said.stdout.is_empty(), "{mode:?}");
             assert_eq!(state.exists(), existed, "{mode:?} made a state");
         }
-        // This one has a page to show, and the exit status of a host that is not well.
+        // `check` has a page to show, and the exit status of a host that is not well.
         let said = run_at(&state, &["check", "--repair", "--no-units"]);
         assert_eq!((said.code, state.exists()), (Some(1), existed), "{}", said.stderr);
         assert!(!existed || fs::read_dir(&state).unwrap().next().is_none(), "a mode made a state");
@@ -75,7 +75,7 @@ fn run_at(state: &Path, mode: &[&str]) -> Said {
     command.output().unwrap().into()
 }
 
-/// What tmpfiles.d makes before the first start, below `root`; returns the state directory.
+/// Makes what tmpfiles.d makes before the first start, below `root`. Returns the state directory.
 fn apply_tmpfiles(root: &Path) -> PathBuf {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tmpfiles.d/copr-keygen.conf");
     for line in fs::read_to_string(file).unwrap().lines().filter(|line| line.starts_with("d ")) {

@@ -1,4 +1,4 @@
-//! A file with a content of its own where a link of ours has to be may be somebody's only copy: no mode
+//! A file with content of its own, in the place of one of our links, may be somebody's only copy. No mode
 //! replaces or removes it.
 
 use std::fs;
@@ -11,7 +11,7 @@ use super::old_host::{OldHost, quick, report, words};
 
 const ID: &str = "user#project@copr.example.org";
 
-/// The secret key's link of the only key.
+/// Returns the link to the secret key of the only key.
 fn secret_link(host: &Host) -> PathBuf {
     let names = host.entries("gnupg/private-keys-v1.d");
     let name = names.iter().find(|name| name.ends_with(".key")).unwrap();
@@ -30,7 +30,7 @@ fn assert_kept(path: &PathBuf, what: &str) {
 #[test]
 fn requests_for_keys_replace_nothing() {
     let host = Host::start(Transport::ListenUnix);
-    // No key yet: nothing is made whose phrase could not be put where signd looks.
+    // No key is made if its passphrase cannot be put where signd looks for it.
     let phrase = host.state().join("phrases").join(ID);
     fs::write(&phrase, "precious\n").unwrap();
     assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 500);
@@ -45,7 +45,7 @@ fn requests_for_keys_replace_nothing() {
         put(&path);
         assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 500, "{}", host.log());
         assert_kept(&path, "gen_key of a key that exists");
-        // To the trash with the key, where it outlives even that.
+        // The file goes into the trash with the key. There it outlives even the purge of the key.
         let removed = host.run(&["remove", "--yes", ID]);
         assert!(removed.status.success(), "{}", words(&removed));
         let name =

@@ -1,4 +1,4 @@
-//! The old service for one test: one GnuPG home for all keys, unprotected, and a directory of phrases.
+//! The old service for one test: one GnuPG home with all keys, unprotected, and a directory of passphrases.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -16,7 +16,7 @@ pub struct OldHost {
     pub directory: TempDir,
 }
 
-/// The ordinary keys of an old host.
+/// Returns the identities of `count` ordinary keys of an old host.
 pub fn plain(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("user{n}#project@copr.example.org")).collect()
 }
@@ -25,7 +25,7 @@ pub fn key_count() -> usize {
     std::env::var("KEYGEN_TEST_KEYS").map_or(6, |text| text.parse().unwrap())
 }
 
-/// Parameters of a key as the old service had gpg make it.
+/// Returns the parameters with which the old service had gpg make a key.
 pub fn parameters(id: &str, more: &str) -> String {
     format!(
         "Key-Type: RSA\nKey-Length: 2048\n{more}Name-Real: user_project\nName-Comment: None\n\
@@ -33,7 +33,7 @@ pub fn parameters(id: &str, more: &str) -> String {
     )
 }
 
-/// As [`parameters`], made in no time.
+/// Like [`parameters`], but for an Ed25519 key, which is made in no time.
 pub fn quick(id: &str, more: &str) -> String {
     parameters(id, more).replace(
         "Key-Type: RSA\nKey-Length: 2048",
@@ -66,7 +66,7 @@ impl OldHost {
         self.generate_under(&[], head, keys);
     }
 
-    /// As [`OldHost::generate`], with more options of gpg.
+    /// Like [`OldHost::generate`], with more options of gpg.
     pub fn generate_under(
         &self,
         options: &[&str],
@@ -96,7 +96,7 @@ impl OldHost {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Fingerprint and keygrip of each key of an identity, in the order of the keyring.
+    /// Returns fingerprint and keygrip of each key of an identity, in the order of the keyring.
     pub fn keys_of(&self, id: &str) -> Vec<(String, String)> {
         let listing = self.gpg(&["--with-colons", "--with-keygrip", "--list-keys"]);
         let mut keys = Vec::new();
@@ -120,7 +120,7 @@ impl OldHost {
         self.gnupg().join("private-keys-v1.d").join(format!("{keygrip}.key"))
     }
 
-    /// Ends what gpg has started there, and takes a picture of every file.
+    /// Ends what gpg has started in the old home, and returns a picture of every file.
     pub fn rest(&self) -> BTreeMap<PathBuf, (u32, u64, i64, i64)> {
         let mut end = Command::new("gpgconf");
         end.arg("--homedir").arg(self.gnupg()).args(["--kill", "all"]);
@@ -149,7 +149,7 @@ impl OldHost {
         picture
     }
 
-    /// `import` of this host's keys.
+    /// Imports the keys of this old host into `host`.
     pub fn import(&self, host: &Host, options: &[&str]) -> Output {
         self.import_command(host, options).output().unwrap()
     }
@@ -162,7 +162,7 @@ impl OldHost {
     }
 }
 
-/// The binary on the state of `host`.
+/// Returns a command that runs the binary on the state of `host`.
 pub fn keygen(host: &Host) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_copr-keygen"));
     command.env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
@@ -170,32 +170,32 @@ pub fn keygen(host: &Host) -> Command {
     command
 }
 
-/// A new service that has no keys.
+/// A new host without keys, whose service does not run.
 pub fn new_host() -> Host {
     let host = Host::new(Transport::ListenUnix, &[]);
     fs::create_dir(host.state()).unwrap();
     host
 }
 
-/// What it said on stderr.
+/// Returns what a program said on stderr.
 pub fn words(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The object that `--json` prints, and the exit status.
+/// Returns the object that `--json` has printed, and the exit status.
 pub fn report(output: &Output) -> (Value, Option<i32>) {
     let report =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", words(output)));
     (report, output.status.code())
 }
 
-/// The values of `field` in a list of a report.
+/// Returns the values of `field` in a list of a report.
 pub fn values(report: &Value, list: &str, field: &str) -> Vec<String> {
     let list = report[list].as_array().unwrap().iter();
     list.map(|entry| entry[field].as_str().unwrap_or_default().to_owned()).collect()
 }
 
-/// Why a key was left out.
+/// Returns the reason for which a key was left out.
 pub fn reason_of(report: &Value, fingerprint: &str) -> String {
     let list = report["left_out"].as_array().unwrap();
     let entry = list.iter().find(|entry| entry["fingerprint"] == fingerprint);
@@ -205,7 +205,8 @@ pub fn reason_of(report: &Value, fingerprint: &str) -> String {
         .to_owned()
 }
 
-/// Signs in a home that many keys share, as obs-signd does: by name, with the phrase of that name.
+/// Asserts that a key signs in a home that many keys share. As obs-signd does, this uses the name, and the
+/// passphrase in the file of that name.
 pub fn assert_signs_in(gnupg: &Path, phrases: &Path, id: &str) {
     let work = tempfile::Builder::new().prefix("ckg-").tempdir_in("/tmp").unwrap();
     let (data, signature) = (work.path().join("data"), work.path().join("signature"));

@@ -1,5 +1,5 @@
-//! docs/openapi.yaml knows the paths and methods that there are. Whether answers are as it says is what
-//! tests/openapi/run asks.
+//! docs/openapi.yaml has exactly the paths and methods that exist. tests/openapi/run checks that the answers
+//! are as it says.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use super::host::{Host, Transport};
 
 const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
-/// The methods of each path, by the indentation of the file.
+/// Returns the methods of each path in docs/openapi.yaml, found by its indentation.
 fn described() -> BTreeMap<String, BTreeSet<String>> {
     let text = include_str!("../../docs/openapi.yaml");
     let (_, paths) = text.split_once("\npaths:\n").unwrap();
@@ -40,7 +40,7 @@ fn it_has_the_paths_and_methods_that_are_answered() {
             assert!(!reply.body.contains("nothing at this path"), "{path}");
         }
     }
-    // What is not there is answered with all there is.
+    // The answer for an unknown path names all paths.
     let nothing = host.get("/nothing").unwrap();
     assert_eq!(nothing.status, 404);
     let (_, answers) = nothing.body.trim_end().split_once("answers ").unwrap();

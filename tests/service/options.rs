@@ -1,9 +1,9 @@
-//! `OPTIONS`: which methods there are. Load balancers ask it to see whether the service is there.
+//! `OPTIONS` tells the methods of a path. Load balancers ask it to see whether the service is there.
 
 use super::auth::{ask, file, host_with};
 use super::host::{Host, Reply, Transport};
 
-/// What `option httpchk` of HAProxy sends when nothing more is said.
+/// The request of HAProxy's `option httpchk` without any parameter.
 const HAPROXY: &[u8] = b"OPTIONS / HTTP/1.0\r\n\r\n";
 
 fn assert_allows(reply: &Reply, allow: &str) {
@@ -31,14 +31,14 @@ fn every_path_says_which_methods_it_has() {
     ] {
         assert_allows(&ask(&host, &format!("OPTIONS {path}"), "", ""), allow);
     }
-    // With a body, which nobody needs.
+    // A body is not needed, but allowed.
     assert_allows(&ask(&host, "OPTIONS /gen_key", "", "{}"), "POST, OPTIONS");
     assert_eq!(host.entries("keys"), [""; 0]);
 }
 
 #[test]
 fn a_load_balancer_needs_no_token_to_see_that_the_service_is_there() {
-    // Nobody on a Unix socket goes without a token here.
+    // No client on the Unix socket may do without a token: uid 4000000000 runs no test.
     let nobody = [("COPR_KEYGEN_ALLOW_USERS", "4000000000")];
     for host in [
         Host::start(Transport::ListenTcp),

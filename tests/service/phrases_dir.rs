@@ -1,4 +1,4 @@
-//! `phrases_dir` is claimed only when it is empty: in one that holds somebody's files nothing is written or
+//! `phrases_dir` is claimed only if it is empty. In a directory with somebody's files, nothing is written or
 //! removed.
 
 use std::fs::{self, DirBuilder, Permissions};
@@ -14,7 +14,7 @@ use super::sealing::{SealedHost, name, tree};
 
 const WORDS: &str = "holds files that copr-keygen did not write";
 
-/// A directory with these files, whose content is somebody's.
+/// Makes a directory with these files, which belong to somebody else.
 fn fill(directory: &Path, names: &[&str]) {
     DirBuilder::new().mode(0o700).create(directory).unwrap();
     for name in names {
@@ -33,7 +33,8 @@ fn a_directory_with_somebodys_files_is_refused_and_left_as_it_is() {
     sealed.host.set("COPR_KEYGEN_PHRASES_DIR", directory.display());
     let (key, other) = (name(0), name(1));
     let state = tree(&sealed.host.state());
-    // The phrase of a key here, that of an identity without one, and what is no phrase at all.
+    // A file named like a key of this state, one named like an identity without a key, and one that can be no
+    // phrase.
     for file in [&*key, &other, "note"] {
         fill(&directory, &[file]);
         let theirs = tree(&directory);
@@ -56,12 +57,13 @@ fn a_directory_with_somebodys_files_is_refused_and_left_as_it_is() {
         }
         fs::remove_dir_all(&directory).unwrap();
     }
-    // What a process leaves that is killed while it claims the directory, and what is of no user of signd.
+    // The first file is left when a process is killed while it claims the directory. The second one can be no
+    // user of signd.
     fill(&directory, &[".0123456789abcdef", ".profile"]);
     sealed.well(&["phrases"]);
     assert_eq!(sealed.given().iter().filter(|(name, _)| *name == key).count(), 1);
     assert_eq!(fs::read_to_string(directory.join(".profile")).unwrap(), "theirs\n");
-    // From then on all of it is derived.
+    // Once the directory is claimed, all phrases in it are derived from the state.
     fs::write(directory.join(&key), "changed\n").unwrap();
     fs::write(directory.join(&other), "of no key\n").unwrap();
     sealed.well(&["phrases"]);

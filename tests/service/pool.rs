@@ -1,4 +1,4 @@
-//! Secret keys made in advance: taken once, replaced, thrown away when they are not as they must be.
+//! Secret keys made in advance: each is taken once and replaced, and discarded if it is not as it must be.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -70,7 +70,7 @@ fn a_request_takes_its_key_from_the_pool() {
     assert_signs(&host, &name(1));
     assert!(host.gpg(&name(1), &["--with-colons", "-k"]).contains("::scSC:"));
 
-    // There are none of this length, and then none at all.
+    // The pool has no key of this length, and then none at all.
     assert_eq!(host.gen_key(&name(2), json!({"key_length": 3072})).unwrap().status, 201);
     assert_eq!(entries(&host).len(), 1);
     for number in 3..5 {
@@ -138,11 +138,11 @@ fn what_is_not_as_it_must_be_is_discarded_and_the_request_served() {
         assert_eq!(entries(&host), [""; 0], "{words}");
         assert_signs(&host, &name(number));
     }
-    // What is no directory cannot be taken; it stays, and is nobody's harm.
+    // A file among the keys of the pool is never taken. It stays and does no harm.
     fs::write(pool.join("file"), "").unwrap();
     assert_eq!(host.gen_key(&name(20), json!({})).unwrap().status, 201, "{}", host.log());
 
-    // The filler throws such things away as well.
+    // `fill-pool` discards bad keys as well.
     copy();
     fs::remove_file(good.join("passphrase")).unwrap();
     fill(&host, "2048:2");
@@ -175,7 +175,7 @@ fn a_filler_ends_at_once_when_told_to_and_leaves_nothing_half_made() {
         assert!(told.elapsed() < Duration::from_secs(10), "{:?}", told.elapsed());
         assert_eq!(host.entries("staging").is_empty(), clean);
     }
-    // What gpg still writes to after its parent was killed is left for the next time.
+    // A directory to which gpg still writes, after its parent was killed, is left for the next run.
     eventually("staging to be empty", || {
         fill(&host, "2048:1");
         host.entries("staging").is_empty().then_some(())
@@ -196,7 +196,7 @@ fn a_service_on_its_own_fills_the_pool_itself() {
     assert!(host.stop().success());
     assert!(told.elapsed() < Duration::from_secs(10));
 
-    // With systemd, a unit of its own does it.
+    // With systemd, another unit fills the pool.
     let host = Host::start_with(Transport::PassedTcp, &pool);
     assert_eq!(host.gen_key(&name(0), json!({})).unwrap().status, 201, "{}", host.log());
     assert_eq!(entries(&host), [""; 0]);

@@ -1,5 +1,6 @@
-//! Programs that tests write and run. While a file is open for writing nobody can run it, and whatever
-//! another thread of this process starts at that moment has it open for a while: so other processes write.
+//! Programs that tests write and run. A file that is open for writing cannot be executed. If another thread
+//! of this process starts a program at that moment, the child has the file open for a while. So other
+//! processes write it.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,8 @@ pub fn write_script(path: &Path, text: &str) {
     assert!(writer.wait().unwrap().success());
 }
 
-/// Copies our programs into a directory, where everybody who gets there may run them. Returns the path of `copr-keygen`.
+/// Copies our programs into a directory. Everybody who can reach it may run them. Returns the path of
+/// `copr-keygen`.
 pub fn install(directory: &Path) -> PathBuf {
     let programs = [env!("CARGO_BIN_EXE_copr-keygen"), env!("CARGO_BIN_EXE_copr-keygen-signd")];
     let mut install = Command::new("install");

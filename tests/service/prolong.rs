@@ -1,4 +1,4 @@
-//! What `prolong` does and leaves alone, and what it loses when something goes wrong: nothing.
+//! What `prolong` does and what it leaves alone. If something goes wrong, it loses nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,12 +26,12 @@ fn name(number: usize) -> String {
     format!("user#p{number}@copr.example.org")
 }
 
-/// How many keys the tests make that are better with more.
+/// The number of keys in tests for which more is better: `KEYGEN_TEST_KEYS`, or 12.
 fn many() -> usize {
     std::env::var("KEYGEN_TEST_KEYS").map_or(12, |count| count.parse().unwrap())
 }
 
-/// A host whose keys expire as told; its service runs.
+/// Starts a host with a key for each of these expiries.
 fn host_with(expiries: &[Value]) -> Host {
     let host = Host::start_with(Transport::PassedUnix, &[("COPR_KEYGEN_QUEUE_TIMEOUT", "60s")]);
     for (number, expire) in expiries.iter().enumerate() {
@@ -45,7 +45,7 @@ fn key(host: &Host, number: usize) -> Value {
     host.json(&["show", "--json", &name(number)])
 }
 
-/// Days until the key expires, as gpg sees it.
+/// Returns the days until the key expires according to gpg, or `None` if it never does.
 fn days_left(host: &Host, number: usize) -> Option<u64> {
     let listing = host.gpg(&name(number), &["--with-colons", "--list-keys"]);
     let fields = listing.lines().find_map(|line| line.strip_prefix("pub:")).unwrap();
@@ -58,7 +58,7 @@ fn self_signatures(host: &Host, number: usize) -> usize {
     listing.lines().filter(|line| line.starts_with("sig:!")).count()
 }
 
-/// Makes `key.json` and the certificate of a key expire at `at`, by gpg under an older clock.
+/// Makes `key.json` say that the key expires at `at` (Unix time). The certificate is not changed.
 fn expire_at(host: &Host, number: usize, at: u64) {
     let record = host.home(&name(number)).join("key.json");
     let mut object: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
@@ -84,7 +84,7 @@ fn what_is_due_is_prolonged_and_nothing_else() {
     assert_signs(&host, &name(0));
     assert_eq!(before, [1, 2, 3].map(|number| snapshot(&host.home(&name(number)))));
 
-    // A key is never made to expire earlier than it does.
+    // `prolong` never makes a key expire earlier.
     let done = host.json(&["prolong", "--within", "11y", "--by", "3y", "--json"]);
     assert_eq!(done["prolonged"].as_array().map(Vec::len), Some(1), "{done}");
     assert_eq!(days_left(&host, 1), Some(3 * 365));
@@ -96,7 +96,7 @@ fn what_is_due_is_prolonged_and_nothing_else() {
 #[test]
 fn expired_keys_are_prolonged_only_when_told_to() {
     let host = host_with(&[json!(30)]);
-    // A run that stopped between certificate and key.json leaves it behind in the same way.
+    // A run that stopped after it changed the certificate leaves the same difference to key.json.
     expire_at(&host, 0, now() - DAY);
     let left_alone = host.run(&["prolong"]);
     assert!(left_alone.status.success());
@@ -117,7 +117,7 @@ fn a_record_that_is_behind_its_certificate_is_brought_up_to_it() {
     assert_eq!(fs::read(host.home(&name(0)).join("pubring.kbx")).unwrap(), certificate);
     assert_eq!(key(&host, 0)["expires"].as_u64().unwrap() / DAY, (now() + 6 * 365 * DAY) / DAY);
 
-    // One that is not there at all is asked of gpg, and written when the key is due.
+    // If key.json is missing, gpg is asked, and the file is written once the key is due.
     fs::remove_file(host.home(&name(0)).join("key.json")).unwrap();
     assert_eq!(host.json(&["list", "--expires-before", "7y"])[0]["algorithm"], "rsa2048");
     let done = host.json(&["prolong", "--within", "7y", "--by", "8y", "--json"]);
@@ -135,11 +135,11 @@ fn what_is_not_as_it_must_be_is_not_published_and_does_not_stop_the_rest() {
     let expiring = r#"case "$*" in *quick-set-expire*)"#;
     let merging = r#"case "$*" in *--import*)"#;
     for (script, words) in [
-        // The old self-signature does not come back.
+        // gpg merges nothing: the old self-signature is lost.
         (format!("{merging} exit 0 ;; esac"), "is gone"),
-        // Nothing has happened.
+        // gpg reports success and has changed nothing.
         (format!("{expiring} exit 0 ;; esac"), "it expires"),
-        // Another expiry than was asked for.
+        // gpg sets another expiry than it was asked for.
         (
             format!(
                 r#"{expiring} while [ "$1" != --quick-set-expire ]; do set -- "$@" "$1"; shift; done
@@ -202,7 +202,7 @@ fn kills_lose_nothing_and_the_next_run_goes_on_while_keys_are_made_and_sign() {
             });
             kill_child(&mut run);
         }
-        // What the killed run had just started holds its key until it notices.
+        // A process that the killed run has just started holds the lock of its key until it notices.
         eventually("the rest to be prolonged", || {
             (host.json(&["prolong", "--json"])["in_use"] == 0).then_some(())
         });
@@ -285,7 +285,7 @@ fn what_cannot_be_asked_for_is_refused() {
     }
 }
 
-/// A hook that keeps what it was told in `told`, as long as there is no file `refuse`.
+/// Writes a hook that appends what it is told to the file `told`, and fails if there is a file `refuse`.
 fn hook(host: &Host) -> String {
     let path = host.scratch().join("hook");
     let directory = host.scratch().display();
@@ -307,7 +307,7 @@ fn told(host: &Host) -> BTreeMap<String, usize> {
 fn the_hook_hears_of_every_changed_certificate_even_after_failures() {
     let mut host = host_with(&[json!(30), json!(0), json!(30)]);
     host.set("COPR_KEYGEN_HOOK", hook(&host));
-    // A key damaged so that it fails is not among them.
+    // The hook is not told of a key that fails because it is damaged.
     let pubring = host.home(&name(2)).join("pubring.kbx");
     let whole = fs::read(&pubring).unwrap();
     fs::write(&pubring, "x").unwrap();
@@ -323,7 +323,7 @@ fn the_hook_hears_of_every_changed_certificate_even_after_failures() {
     host.json(&["prolong", "--json"]);
     assert_eq!(told(&host).into_iter().collect::<Vec<_>>(), [(name(0), 2), (name(2), 1)]);
 
-    // Nothing has changed for longer than runs may overlap: it is not run at all.
+    // No key has changed for longer than runs may overlap, so the hook does not run at all.
     for number in [0, 2] {
         let record = host.home(&name(number)).join("key.json");
         let mut object: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
@@ -334,7 +334,7 @@ fn the_hook_hears_of_every_changed_certificate_even_after_failures() {
     assert_eq!(told(&host).len(), 2);
     assert_eq!(told(&host)[&name(0)], 2);
 
-    // A run that is killed after its work is made up for by the next, even if nothing is due then.
+    // A run is killed after it has prolonged a key. The next run tells the hook, even if no key is due then.
     expire_at(&host, 0, now() + DAY);
     let gate = host.scratch().join("gate");
     let hangs = format!("touch {}\nsleep 60", gate.display());
@@ -359,7 +359,7 @@ fn node_exporter_hears_how_many_keys_there_are() {
     assert!(metrics.contains("\ncopr_keygen_keys 2\n"), "{metrics}");
     assert!(metrics.contains("\ncopr_keygen_keys_expiring{within_days=\"30\"} 1\n"), "{metrics}");
 
-    // A slip of the pen replaces nothing of somebody else's, and nothing of the state.
+    // A wrong path in metrics_file replaces no file of somebody else, and none of the state.
     let precious = host.scratch().join("precious");
     fs::write(&precious, "precious").unwrap();
     host.set("COPR_KEYGEN_METRICS_FILE", precious.display());
@@ -382,7 +382,7 @@ fn node_exporter_hears_how_many_keys_there_are() {
         }
     }
 
-    // A place where it cannot be written is a failure, after the keys.
+    // If the metrics cannot be written, that is a failure, but only after the keys are done.
     host.set("COPR_KEYGEN_METRICS_FILE", "/nonexistent/copr-keygen.prom");
     let output = host.run(&["prolong"]);
     assert_eq!(output.status.code(), Some(1));
