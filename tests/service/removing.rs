@@ -39,7 +39,7 @@ fn fingerprint(host: &Host, id: &str) -> String {
     record["fingerprint"].as_str().unwrap().to_owned()
 }
 
-/// The only entry of the trash.
+/// Returns the path of the only entry of the trash.
 fn entry(host: &Host) -> PathBuf {
     let [entry] = <[String; 1]>::try_from(host.entries("trash")).unwrap();
     host.state().join("trash").join(entry)
@@ -110,7 +110,8 @@ fn a_name_gets_a_new_key_after_a_removal_and_undo_does_not_touch_it() {
     assert_links_are_right(&host);
     assert_signs(&host, ID);
 
-    // Of two, the last; the other one when that is out of the way, as the refusal says.
+    // Of two removed keys, `undo` brings the last one back. For the other one, the last one has to be moved
+    // away first, as the refusal says.
     remove(&host, ID).well();
     run(&host, &["undo", ID]).well();
     assert_eq!(fingerprint(&host, ID), new);
@@ -211,7 +212,7 @@ fn requests_for_a_key_that_is_removed_leave_no_link_to_nothing() {
             }
         }
     });
-    // The last word is a removal.
+    // If the last change was not a removal, remove the key.
     let _ = remove(&host, ID);
     assert_eq!(host.entries("keys"), [""; 0]);
     assert_links_are_right(&host);
@@ -257,7 +258,7 @@ fn kills_leave_a_key_in_one_place_and_the_next_run_ends_what_was_begun() {
     assert_signs(&host, ID);
 }
 
-/// Where there is a home of the identity.
+/// Returns every place where there is a home of the identity.
 fn places_of(host: &Host) -> Vec<PathBuf> {
     let trash = host.state().join("trash");
     let entries = if trash.exists() { host.entries("trash") } else { Vec::new() };
@@ -271,13 +272,13 @@ fn purging_destroys_what_is_old_enough_and_finishes_what_was_begun() {
     let purge = |span: &str| run(&host, &["purge", "--older-than", span, "--yes"]);
     assert!(purge("0d").well().stderr.contains("nothing so old"));
     remove(&host, ID).well();
-    // Removed long ago.
+    // By its name, this entry was removed long ago.
     let old = host.state().join(format!("trash/20200101T000000-{ID}"));
     fs::rename(entry(&host), &old).unwrap();
     remove(&host, OTHER).well();
-    // Not made by a removal, so not ours to destroy.
+    // An entry that no removal has made is not ours to destroy.
     fs::create_dir(host.state().join("trash/of-somebody")).unwrap();
-    // A removal that was killed before the home was moved, a purge that was killed.
+    // The remains of a removal that was killed before it moved the home, and of a purge that was killed.
     let hollow = host.state().join(format!("trash/20200101T000001-{ID}"));
     fs::create_dir(&hollow).unwrap();
     fs::write(hollow.join("revoked.asc"), "x").unwrap();
@@ -323,7 +324,7 @@ fn it_asks_on_a_terminal_and_nowhere_else() {
     assert_eq!(places_of(&host).len(), 0);
 }
 
-/// Runs a mode on a terminal where somebody types `text`.
+/// Runs a mode on a terminal where somebody types `text`. Returns its exit status and what it says on stderr.
 fn answer(host: &Host, arguments: &[&str], text: &str) -> (Option<i32>, String) {
     let mut terminal = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY).unwrap();
     grantpt(&terminal).unwrap();

@@ -1,4 +1,5 @@
-//! What the modes that change something report with `--json`, of several keys, and counts with their nouns.
+//! The reports of modes that change something: with `--json`, of several keys, and with counts that have the
+//! right noun.
 
 use std::fs;
 
@@ -71,7 +72,7 @@ fn backups_and_what_comes_back_from_them_are_reported() {
     assert_eq!((&report["archived"], &report["unchanged"]), (&json!(1), &json!(0)), "{report}");
     assert_eq!(report["failed"][0]["name_email"], OTHER);
     assert!(report["failed"][0]["error"].as_str().unwrap().contains("passphrase"), "{report}");
-    // In a directory, the name says when it was made.
+    // In a directory, the file name tells when the archive was made.
     let file = std::path::Path::new(report["to"].as_str().unwrap());
     let name = file.file_name().unwrap().to_str().unwrap();
     assert!(name.starts_with("copr-keygen-2") && name.ends_with(".tar.gpg"), "{name}");

@@ -1,5 +1,5 @@
-//! `copr-keygen restore` of archives that are cut, altered or made to deceive: a key comes back whole
-//! or not at all, and an archive that is not whole is never called so.
+//! `copr-keygen restore` of archives that are cut, altered or made to deceive. A key comes back whole or not
+//! at all, and an archive that is not whole is never called whole.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use super::safekeeping::{
 };
 use super::tars::{A, B, MANIFEST, assert_keys_are_those_of, find, host_with_backup, tar_of};
 
-/// The keys of a host, none if it has no store yet.
+/// Returns the keys of a host; none if there is no state yet.
 fn keys_of(host: &Host) -> Vec<String> {
     if host.state().join("keys").exists() { host.entries("keys") } else { Vec::new() }
 }
@@ -26,7 +26,7 @@ fn an_archive_that_is_cut_anywhere_gives_whole_keys_and_is_not_called_whole() {
     let (original, members) = host_with_backup();
     let archive = tar_of(&members);
     let end = archive.len() - 1024;
-    // Between members, within headers and files, within the manifest, and anywhere.
+    // Cut between members, within headers and files, within the manifest, and anywhere.
     let mut cuts: Vec<usize> = vec![1, 511, 512, 700, end - 513, end - 512, end - 1000];
     cuts.extend((0..14).map(|n| n * end / 14 / 512 * 512));
     cuts.extend((0..10).map(|_| rand::random_range(1..end - 512)));
@@ -109,7 +109,7 @@ fn a_key_that_is_there_is_never_replaced_by_another_one() {
     assert!(said.stderr.contains("1 key restored"), "{}", said.stderr);
     assert_eq!(tree(&host.home(A)), mine);
     assert_links_are_right(&host);
-    // The backend never notices.
+    // For the backend, the restored key simply exists.
     assert_eq!(host.gen_key(B, json!({})).unwrap().status, 200);
     // A damaged home may hold the only key: it is not replaced either.
     fs::remove_file(host.home(B).join("pubring.kbx")).unwrap();
@@ -139,7 +139,7 @@ fn a_restore_that_is_killed_is_finished_by_the_next_one() {
             let _ = fs::remove_dir_all(host.home(A));
         }
     }
-    // gpg dies with who started it, and then its staging can be cleared.
+    // A gpg dies with the restore that started it. Then its staging directory can be cleared.
     eventually("the last restore", || run(&host, &arguments).code.filter(|code| *code == 0));
     assert_eq!(host.entries("keys"), [A, B]);
     assert_keys_are_those_of(&host, &original);

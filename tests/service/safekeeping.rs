@@ -1,4 +1,5 @@
-//! What the tests of backups and of the trash share: running a mode, reading trees, a recipient.
+//! What the tests of backups and of the trash share: running a mode, reading trees, and a recipient of
+//! archives.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +13,7 @@ use tempfile::TempDir;
 
 use super::host::{Host, Transport, gpg};
 
-/// `copr-keygen` on the state of `host`, ready to be run.
+/// Returns a command that runs `copr-keygen` on the state of `host`.
 pub fn copr_keygen(host: &Host, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_copr-keygen"));
     command.arg("--state-dir").arg(host.state()).args(arguments);
@@ -20,7 +21,7 @@ pub fn copr_keygen(host: &Host, arguments: &[&str]) -> Command {
     command
 }
 
-/// What a mode said, and how it ended.
+/// The output and the exit status of a mode.
 #[derive(Debug)]
 pub struct Said {
     pub code: Option<i32>,
@@ -36,13 +37,13 @@ impl From<Output> for Said {
 }
 
 impl Said {
-    /// It ended well.
+    /// Asserts that the mode has succeeded.
     pub fn well(self) -> Self {
         assert_eq!(self.code, Some(0), "{}", self.stderr);
         self
     }
 
-    /// It failed with these words.
+    /// Asserts that the mode has failed, with these words on stderr.
     pub fn badly(self, words: &str) -> Self {
         assert_eq!(self.code, Some(1), "{}", self.stderr);
         assert!(self.stderr.contains(words), "{words:?} is not in: {}", self.stderr);
@@ -55,12 +56,12 @@ pub fn run(host: &Host, arguments: &[&str]) -> Said {
     copr_keygen(host, arguments).output().unwrap().into()
 }
 
-/// Restores `archive`, which is decrypted, through a pipe.
+/// Restores a decrypted archive through a pipe.
 pub fn restore(host: &Host, archive: &[u8]) -> Said {
     let mut command = copr_keygen(host, &["restore", "--from", "-"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // It may refuse before it has read everything.
+    // `restore` may refuse the archive before it has read all of it.
     let _ = child.stdin.take().unwrap().write_all(archive);
     child.wait_with_output().unwrap().into()
 }
@@ -72,12 +73,12 @@ pub fn empty_host() -> Host {
     host
 }
 
-/// Gives a key another expiry.
+/// Has a key expire in `days`.
 pub fn set_expiry(host: &Host, id: &str, days: u32) {
     edit_certificate(host, id, "--quick-set-expire", &format!("{days}d"));
 }
 
-/// Has gpg change a certificate, as `prolong` does it: every older signature stays, `pubring.kbx` and
+/// Has gpg change a certificate the way `prolong` does: every older signature stays, and `pubring.kbx` and
 /// then `key.json` are replaced by rename.
 pub fn edit_certificate(host: &Host, id: &str, command: &str, argument: &str) {
     let work = tempfile::Builder::new().prefix("ckg-").tempdir_in("/tmp").unwrap();
@@ -125,7 +126,7 @@ pub fn edit_certificate(host: &Host, id: &str, command: &str, argument: &str) {
     }
 }
 
-/// Every file below `directory` with what is in it.
+/// Returns every file below `directory` with its content.
 pub fn tree(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut directories = vec![directory.to_owned()];
@@ -143,7 +144,7 @@ pub fn tree(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// All below `directory` is for its owner only.
+/// Asserts that only the owner can access anything below `directory`.
 pub fn assert_private(directory: &Path) {
     let mode = |path: &Path| fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(directory), 0o700, "{}", directory.display());
@@ -157,7 +158,7 @@ pub fn assert_private(directory: &Path) {
     }
 }
 
-/// Links lead to keys that are there, and every key has its links.
+/// Asserts that every link leads to an existing key, and that every key has its links.
 pub fn assert_links_are_right(host: &Host) {
     assert_eq!(host.entries("phrases"), host.entries("keys"));
     let links = host.entries("gnupg/private-keys-v1.d");
@@ -173,7 +174,7 @@ pub fn assert_links_are_right(host: &Host) {
     assert_eq!(host.entries("staging"), [""; 0]);
 }
 
-/// Somebody whom archives are encrypted to.
+/// A recipient to whom archives are encrypted.
 pub struct Recipient {
     home: TempDir,
     pub certificate: PathBuf,
@@ -207,7 +208,7 @@ impl Recipient {
         self.gpg(&["--decrypt", file.to_str().unwrap()])
     }
 
-    /// A backup of `host`, decrypted.
+    /// Makes a backup of `host` and decrypts it.
     pub fn backup(&self, host: &Host, arguments: &[&str]) -> Vec<u8> {
         let name = format!("{:016x}", rand::random::<u64>());
         let file = host.scratch().join(name);
@@ -225,7 +226,7 @@ impl Drop for Recipient {
     }
 }
 
-/// Whether the certificate in `file`, taken together with the one of `home`, is revoked.
+/// Whether the certificate in `file`, merged with the one of `home`, is revoked.
 pub fn is_revoked(home: &Path, file: &Path) -> bool {
     let fresh = tempfile::Builder::new().prefix("ckg-").tempdir_in("/tmp").unwrap();
     let certificate = fresh.path().join("certificate");

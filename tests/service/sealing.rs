@@ -1,5 +1,5 @@
-//! Sealed passphrases: every key signs through the agent before, meanwhile and afterwards, and nothing on
-//! the disk does without the key they are sealed with.
+//! Sealed passphrases. Every key signs through the agent before, during and after sealing. Without the key
+//! that seals them, nothing on the disk can sign.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -23,16 +23,16 @@ pub fn name(number: usize) -> String {
     format!("user#p{number}@copr.example.org")
 }
 
-/// A host that has a sealing key, and a directory in memory for what signd reads.
+/// A host with a sealing key, and with a directory in memory for the phrases that signd reads.
 pub struct SealedHost {
     pub host: Host,
     memory: TempDir,
 }
 
 impl SealedHost {
-    /// Its service does not run, and nothing is sealed.
+    /// A host whose service does not run and whose passphrases are not sealed.
     pub fn new() -> Self {
-        // Nobody starts it again when it has been idle.
+        // An idle service must not exit, because nothing would start it again.
         let mut host = Host::new(Transport::PassedUnix, &[("COPR_KEYGEN_IDLE_TIMEOUT", "0")]);
         let memory = tempfile::Builder::new().prefix("ckg-").tempdir_in("/dev/shm").unwrap();
         let file = host.scratch().join("key");
@@ -44,7 +44,7 @@ impl SealedHost {
         sealed
     }
 
-    /// Its service runs, and passphrases are sealed, of which there are none yet.
+    /// A host whose service runs and whose passphrases are sealed. It has no keys yet.
     pub fn sealed() -> Self {
         let mut sealed = Self::new();
         sealed.host.launch();
@@ -52,7 +52,7 @@ impl SealedHost {
         sealed
     }
 
-    /// Puts another sealing key in place.
+    /// Writes `key` to the file of the sealing key.
     pub fn give(&self, key: &str) {
         let file = self.host.scratch().join("key");
         fs::write(&file, key).unwrap();
@@ -60,7 +60,7 @@ impl SealedHost {
         fs::set_permissions(file, mode).unwrap();
     }
 
-    /// Takes the sealing key away from whatever is started from now on.
+    /// Starts the service and all modes without the sealing key from now on.
     pub fn take_key(&mut self) {
         self.host.unset("COPR_KEYGEN_PASSPHRASE_KEY_FILE");
     }
@@ -86,7 +86,7 @@ impl SealedHost {
         format!("{}{words}", String::from_utf8_lossy(&output.stdout))
     }
 
-    /// What `check` says to people.
+    /// Returns the page that `check` prints for people.
     pub fn page(&self, arguments: &[&str]) -> String {
         let fixed = ["check", "--no-units", "--sign-conf", "/dev/null"];
         let output = self.run(&[&fixed[..], arguments].concat());
@@ -110,7 +110,7 @@ impl SealedHost {
         command
     }
 
-    /// Signs as signd does with the phrases in `phrases`, and has gpgv verify it.
+    /// Signs as signd does, with the phrases in `phrases`, and has gpgv verify the signature.
     pub fn sign_with(&self, phrases: &Path, id: &str) -> Result<(), String> {
         let work = tempfile::Builder::new().prefix("ckg-").tempdir_in("/tmp").unwrap();
         let [data, signature, keyring] =
@@ -132,15 +132,16 @@ impl SealedHost {
         self.host.entries("keys").iter().for_each(|id| self.assert_signs(id));
     }
 
-    /// Every passphrase file of the state, by its path there.
+    /// Returns path and content of every passphrase file in the state.
     pub fn files(&self) -> Vec<(PathBuf, String)> {
         let is_phrase = |path: &PathBuf| path.file_name().is_some_and(|name| name == "passphrase");
         let files = tree(&self.host.state()).into_iter().filter(|(path, _)| is_phrase(path));
-        // Links in phrases/ have other names.
+        // The links in phrases/ are not among them, because they have other names.
         files.map(|(path, bytes)| (path, String::from_utf8(bytes).unwrap())).collect()
     }
 
-    /// The state and what signd sees are those of a sealed state, and no phrase is in the state.
+    /// Asserts that the state is sealed, that signd is given a phrase for every key, and that no phrase is in
+    /// the state.
     pub fn assert_sealed(&self) {
         let files = self.files();
         for (path, content) in &files {
@@ -165,7 +166,7 @@ impl SealedHost {
         }
     }
 
-    /// What signd is given; it takes no name with a dot in front for a user.
+    /// Returns the phrases that signd is given. A name that begins with a dot is no user for signd.
     pub fn given(&self) -> Vec<(String, String)> {
         let mut files = tree(&self.phrases());
         files.retain(|path, _| !path.to_string_lossy().starts_with('.'));
@@ -175,12 +176,12 @@ impl SealedHost {
     }
 }
 
-/// Every regular file below `directory` with what is in it; the agent has its sockets there.
+/// Returns every regular file below `directory` with its content. The agent's sockets are there as well.
 pub fn tree(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut directories = vec![directory.to_owned()];
     while let Some(next) = directories.pop() {
-        // What is in staging/ comes and goes.
+        // Files in staging/ come and go, so errors do not count.
         for entry in fs::read_dir(next).into_iter().flatten().flatten() {
             let path = entry.path();
             match entry.file_type() {
@@ -237,7 +238,7 @@ fn sealing_is_turned_on_and_off_and_every_key_signs_all_the_time() {
     sealed.assert_all_sign();
     assert!(sealed.well(&["seal"]).contains("0 passphrases sealed now, 4 of 4 are"));
 
-    // The service that was started before makes sealed keys, out of the pool and on the spot.
+    // The service was started before the sealing. It makes sealed keys, from the pool and on the spot.
     sealed.make(&name(3), json!({}));
     sealed.make(&name(4), json!({}));
     sealed.fill_pool(1);
@@ -249,7 +250,7 @@ fn sealing_is_turned_on_and_off_and_every_key_signs_all_the_time() {
     sealed.assert_sealed();
     sealed.assert_all_sign();
 
-    // After a boot nothing is in memory.
+    // After a boot, the directory in memory is empty.
     assert!(sealed.host.stop().success());
     fs::remove_dir_all(sealed.phrases()).unwrap();
     assert!(sealed.sign_with(&sealed.phrases(), &name(0)).is_err());
@@ -257,7 +258,7 @@ fn sealing_is_turned_on_and_off_and_every_key_signs_all_the_time() {
     sealed.host.launch();
     sealed.assert_sealed();
     sealed.assert_all_sign();
-    // What is lost comes back when the key is asked for.
+    // A phrase that is lost comes back when its key is requested.
     fs::remove_file(sealed.phrases().join(name(0))).unwrap();
     assert_eq!(sealed.host.gen_key(&name(0), json!({})).unwrap().status, 200);
     sealed.assert_signs(&name(0));
@@ -277,7 +278,7 @@ fn sealing_is_turned_on_and_off_and_every_key_signs_all_the_time() {
     }
     sealed.make(&name(5), json!({}));
     sealed.assert_all_sign();
-    // Back to links.
+    // Without phrases_dir, signd reads links again.
     assert!(sealed.host.stop().success());
     sealed.host.unset("COPR_KEYGEN_PHRASES_DIR");
     sealed.well(&["phrases"]);

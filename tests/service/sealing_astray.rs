@@ -1,5 +1,5 @@
-//! Sealing when something about it has gone wrong: what signd reads cannot be written, the marker is lost, a
-//! service has not heard of it.
+//! Sealing when something has gone wrong: phrases for signd cannot be written, the marker `sealing.json` is
+//! lost, or a service has not heard of the sealing.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use super::sealing::{KEY, OTHER_KEY, SealedHost, name, tree};
 use super::sealing_refused::assert_all_refuse;
 
-/// A host whose service runs and knows nothing of `phrases_dir`, with two keys.
+/// A host with two keys, whose service runs without `phrases_dir`.
 fn with_links() -> SealedHost {
     let mut sealed = SealedHost::new();
     sealed.host.unset("COPR_KEYGEN_PHRASES_DIR");
@@ -76,7 +76,7 @@ fn a_service_that_has_not_heard_of_it_leads_signd_nowhere() {
     assert_eq!(found.status, 200, "{}", sealed.host.log());
     assert!(sealed.host.entries("phrases").is_empty(), "a link to what signd cannot read");
     sealed.assert_all_sign();
-    // Nor does a key leave while its phrase would stay.
+    // A key is not removed either if its phrase would stay.
     let given = sealed.given();
     sealed.host.unset("COPR_KEYGEN_PHRASES_DIR");
     let refused = sealed.run(&["remove", "--yes", &name(1)]);
@@ -109,13 +109,13 @@ fn copies_of_passphrases_in_the_clear_are_named_and_never_removed() {
     for (copy, number) in copies.iter().zip([0, 1, 0, 1]) {
         fs::copy(passphrase(number), copy).unwrap();
     }
-    // What stands in place of a link goes to the trash with its key.
+    // A copy in place of a link goes to the trash with the key.
     sealed.host.unset("COPR_KEYGEN_PHRASES_DIR");
     sealed.well(&["remove", "--yes", &name(2)]);
     sealed.host.set("COPR_KEYGEN_PHRASES_DIR", sealed.phrases().display());
     let entry = fs::read_dir(state.join("trash")).unwrap().next().unwrap().unwrap().path();
     copies.push(entry.join("phrase"));
-    // Of nobody here.
+    // This is no passphrase of a key here.
     fs::write(state.join("other"), format!("{}\n", "0".repeat(64))).unwrap();
 
     let refused = sealed.run(&["seal"]);
@@ -131,7 +131,7 @@ fn copies_of_passphrases_in_the_clear_are_named_and_never_removed() {
     fs::remove_dir(state.join("keys/old")).unwrap();
     sealed.well(&["seal"]);
     sealed.assert_all_sign();
-    // From then on `check` finds them.
+    // From now on, `check` finds such copies.
     fs::copy(sealed.phrases().join(name(0)), &copies[1]).unwrap();
     let page = sealed.page(&[]);
     let line = format!("keys/{}/passphrase~: holds the passphrase of a key in the clear", name(1));
@@ -145,7 +145,7 @@ fn a_half_sealed_state_without_its_marker_leads_signd_to_no_sealed_phrase() {
     let clear = sealed.phrases().join(name(0));
     fs::copy(clear, sealed.host.home(&name(0)).join("passphrase")).unwrap();
     fs::remove_file(sealed.host.state().join("sealing.json")).unwrap();
-    // The service that runs has no phrases_dir and so makes links.
+    // The running service has no phrases_dir, and so it makes links.
     let refused = sealed.host.gen_key_patiently(&name(1), &json!({}));
     assert_eq!(refused.status, 500, "{}", sealed.host.log());
     assert!(sealed.host.log().contains("sealing.json"), "{}", sealed.host.log());

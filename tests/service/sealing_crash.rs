@@ -1,7 +1,7 @@
-//! SIGKILL in the middle of sealing and unsealing: every key signs all the time, and running it again
-//! finishes it.
+//! SIGKILL in the middle of sealing and unsealing: every key signs all the time, and the next run finishes
+//! the work.
 //!
-//! `KEYGEN_TEST_SEAL_KILLS` says how often (40 times unless set).
+//! `KEYGEN_TEST_SEAL_KILLS` is the number of kills (40 unless set).
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -33,12 +33,12 @@ fn a_killed_conversion_loses_nothing_and_is_resumed() {
         wait_for_a_bad_moment(&sealed, &mut child);
         kill_child(&mut child);
         let mut files = sealed.files();
-        // What is in there is never taken for anything.
+        // No file in staging/ is ever used as a passphrase.
         files.retain(|(path, _)| !path.starts_with("staging"));
         let count = files.iter().filter(|(_, phrase)| phrase.starts_with("sealed:1:")).count();
         half += usize::from(count > 0 && count < files.len());
         assert!(files.iter().all(|(_, phrase)| is_whole(phrase)), "kill {kill}");
-        // Half-way another key is as wrong as ever.
+        // Half-way through, another sealing key is refused as at any other time.
         if sealed.host.state().join("sealing.json").exists() {
             sealed.give(OTHER_KEY);
             assert_eq!(sealed.run(&["seal"]).status.code(), Some(78), "kill {kill}");
@@ -67,7 +67,8 @@ fn a_killed_conversion_loses_nothing_and_is_resumed() {
     assert!(half > 0, "never killed half-way");
 }
 
-/// While it starts, or some time after the marker has told that it has begun.
+/// Waits for a moment while the mode starts, or some time after a new marker shows that the conversion has
+/// begun.
 fn wait_for_a_bad_moment(sealed: &SealedHost, child: &mut Child) {
     if rand::random_ratio(1, 4) {
         thread::sleep(Duration::from_micros(rand::random_range(0..50_000)));
@@ -85,7 +86,7 @@ fn is_whole(phrase: &str) -> bool {
     phrase.ends_with('\n') && (phrase.len() == 65 || phrase.len() > 100)
 }
 
-/// Makes homes of many identities out of one: enough for a conversion to take a while.
+/// Copies one home to many identities, so that a conversion takes a while.
 fn copy_homes(sealed: &SealedHost, count: usize) {
     let home = sealed.host.home(&name(0));
     for number in 0..count {

@@ -1,4 +1,5 @@
-//! Sealed states and the wrong key, or none: nothing works, nothing is changed, and the words say which.
+//! A sealed state with the wrong key, or none: no mode that needs the key works, nothing is changed, and the
+//! message says which it is.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +11,7 @@ use tempfile::TempDir;
 use super::certificate::text;
 use super::sealing::{KEY, OTHER_KEY, SealedHost, name, tree};
 
-/// Modes that need passphrases.
+/// Returns the modes that need passphrases.
 fn modes(host: &SealedHost) -> Vec<Vec<String>> {
     let to = host.host.scratch().join("exported").display().to_string();
     let archive = host.host.scratch().join("archive").display().to_string();
@@ -63,7 +64,7 @@ fn the_wrong_key_and_none_change_nothing() {
     assert!(has_failed(&page, "passphrase-key", "others may have read it"), "{page:?}");
     sealed.take_key();
     assert_all_refuse(&sealed, "has no passphrase-key");
-    // What needs no passphrase works.
+    // Modes that need no passphrase work.
     sealed.well(&["list"]);
     sealed.well(&["pubkey", &name(0)]);
     sealed.well(&["remove", "--yes", &name(1)]);
@@ -85,7 +86,7 @@ fn a_credential_of_systemd_is_taken_before_the_file() {
     assert_eq!(output.status.code(), Some(78), "{}", text(&output));
 }
 
-/// An empty directory that is on no tmpfs: /tmp is one on Debian 13.
+/// Makes an empty directory that is not on a tmpfs. On Debian 13, /tmp is a tmpfs.
 fn directory_on_a_disk() -> TempDir {
     let places = ["/tmp", "/var/tmp", env!("CARGO_TARGET_TMPDIR")];
     let is_on_a_disk = |place: &&&str| statfs(**place).unwrap().filesystem_type() != TMPFS_MAGIC;
@@ -180,7 +181,7 @@ fn check_names_what_is_clear_swapped_or_cut() {
     failed(0, "is in the clear");
     failed(2, "does not open");
     failed(3, "does not open");
-    // Keys that are nobody's yet, or nobody's any more, are looked at as well.
+    // Keys in the pool and in the trash are checked as well.
     sealed.fill_pool(1);
     sealed.well(&["remove", "--yes", &name(1)]);
     let mut apart = sealed.files();
@@ -196,7 +197,7 @@ fn check_names_what_is_clear_swapped_or_cut() {
     let output = sealed.run(&["seal"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     assert!(fs::read_to_string(file(0)).unwrap().starts_with("sealed:1:"));
-    // The phrase in memory of a key whose own cannot be opened stays what it was.
+    // If the sealed passphrase of a key cannot be opened, its phrase in memory stays as it was.
     assert!(sealed.phrases().join(name(2)).exists());
 }
 
@@ -235,7 +236,7 @@ fn what_signd_reads_is_never_given_another_state() {
     let other = sealed.host.scratch().join("other");
     fs::create_dir(&other).unwrap();
     sealed.host.set("COPR_KEYGEN_STATE_DIR", other.display());
-    // On a new host sealing comes before the first key; not with the phrases of this one.
+    // A new host may seal before it has a key, but not into the directory with the phrases of another state.
     for mode in ["seal", "phrases", "serve"] {
         let refused = sealed.run(&[mode]);
         let said = String::from_utf8_lossy(&refused.stderr);

@@ -44,7 +44,7 @@ fn a_sealed_archive_needs_the_key_it_was_sealed_with() {
     for (_, phrase) in sealed.given() {
         assert!(!holds(&archive, phrase.trim_end().as_bytes()));
     }
-    // On a host with the same key, whether its state is sealed or not.
+    // It can be restored on a host with the same sealing key, whether its state is sealed or not.
     for other in [SealedHost::sealed(), empty()] {
         let output = restore(&other, &archive);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -1,4 +1,4 @@
-//! A mistake in one setting stops the modes that need it, and no other; signing needs two settings.
+//! A mistake in one setting stops the modes that need it, and no other mode. Signing needs two settings only.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
@@ -12,7 +12,7 @@ use super::host::{Host, Transport, eventually};
 
 const ID: &str = "user#project@copr.example.org";
 
-/// A host with one key, whose service has been stopped, and gpg-copr.
+/// A host with one key and with gpg-copr. Its service has been stopped.
 fn host_with_key() -> Host {
     let mut host = Host::start(Transport::ListenUnix);
     assert_eq!(host.gen_key_patiently(ID, &json!({})).status, 201, "{}", host.log());
@@ -36,13 +36,13 @@ fn assert_exports(output: &Output, what: &str) {
     assert!(output.stdout.starts_with(b"-----BEGIN PGP PUBLIC KEY BLOCK-----"), "{what}");
 }
 
-/// The exit status of a mode, and what it says, with one more variable.
+/// Returns the exit status of a mode and what it says on stderr, with one more variable.
 fn mode(host: &Host, words: &[&str], variable: &str, value: &str) -> (Option<i32>, String) {
     let output = host.mode(words).env(variable, value).output().unwrap();
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// As [`mode`], of `signd`, which has no exit status when it listens.
+/// Like [`mode`], for `signd`. If it listens, there is no exit status.
 fn signd(host: &Host, variable: &str, value: &str) -> (Option<i32>, String) {
     let mut signd = Host::signd(host, Transport::ListenUnix, &[(variable, value)]);
     signd.spawn();
@@ -56,7 +56,7 @@ fn signd(host: &Host, variable: &str, value: &str) -> (Option<i32>, String) {
 #[test]
 fn a_wrong_setting_stops_the_modes_that_need_it_and_no_other() {
     let host = host_with_key();
-    // For ever, as far as anybody can count.
+    // A time that lasts for ever, as far as any clock can tell.
     let endless = "400000000000y";
     let too_long = format!("{}.invalid:5003", "x".repeat(64));
     let wrong = [
@@ -69,7 +69,7 @@ fn a_wrong_setting_stops_the_modes_that_need_it_and_no_other() {
         ("POOL", "2048", "serve fill-pool"),
         ("KEY_LENGTH", "1024", "serve"),
         ("EXPIRE", "never", "serve"),
-        // A client is not to be told that a field is wrong which it did not send.
+        // Without this refusal, a client would be told that a field is wrong which it did not send.
         ("EXPIRE", "90y", "serve"),
         ("TOKENS_FILE", "tokens", "serve"),
         ("TOKENS_FILE", "/nonexistent/tokens", "serve"),
@@ -80,7 +80,7 @@ fn a_wrong_setting_stops_the_modes_that_need_it_and_no_other() {
         ("GPG_TIMEOUT", endless, "serve prolong fill-pool list show signd"),
         ("JOBS", "-1", "serve prolong fill-pool"),
         ("HOOK", "hook", "prolong"),
-        // Of no concern while there is no hook.
+        // Without a hook, this setting does not matter.
         ("HOOK_TIMEOUT", "1 parsec", ""),
         ("METRICS_FILE", "file", "prolong"),
         ("PASSPHRASE_KEY_FILE", "/nonexistent/key", "serve prolong fill-pool signd"),
@@ -93,7 +93,7 @@ fn a_wrong_setting_stops_the_modes_that_need_it_and_no_other() {
         ("SIGND_JOBS", "-1", "signd"),
         ("SIGND_METRICS_FILE", "file", "signd"),
         ("CLUSTER_ENDPOINTS", "http://192.0.2.1:2379", "serve prolong"),
-        // Of no concern to a host that is alone.
+        // Without endpoints, these settings do not matter.
         ("CLUSTER_PREFIX", "copr-keygen", ""),
         ("CLUSTER_HOST", "a/b", ""),
         ("CLUSTER_CA_FILE", "ca.crt", ""),
@@ -101,7 +101,7 @@ fn a_wrong_setting_stops_the_modes_that_need_it_and_no_other() {
         ("CLUSTER_KEY_FILE", "host.key", ""),
     ];
     for Setting { name, .. } in SETTINGS {
-        // Every mode needs two, and signing the third.
+        // These three are not tried here: modes need state_dir and log_level, and signing needs gpg.
         let is_here =
             wrong.iter().any(|(setting, ..)| setting.to_lowercase() == name.replace('.', "_"));
         let is_needed = ["state_dir", "log_level", "gpg"].contains(name);
@@ -143,7 +143,7 @@ fn a_wrong_setting_stops_the_modes_that_need_it_and_no_other() {
             assert!(named > 0, "{what}: {page}");
         }
     }
-    // All that is wrong is named at once.
+    // A wrong setting is reported even by a mode that does not need it.
     let (status, said) = mode(&host, &["list"], "COPR_KEYGEN_HOOK", "hook");
     assert_eq!(status, Some(0));
     assert!(
@@ -188,7 +188,7 @@ fn every_address_of_localhost_is_served() {
     let listen = format!("localhost:{port} 127.0.0.2:{port}");
     let mut host = Host::new(Transport::ListenTcp, &[("COPR_KEYGEN_LISTEN", &listen)]);
     host.spawn();
-    // The names of this host may give it an address of IPv6 that it does not have.
+    // localhost may have an IPv6 address by name that this host does not have.
     let here = |ip: &std::net::IpAddr| TcpListener::bind((*ip, 0)).is_ok();
     let mut addresses: Vec<_> = ("localhost", port).to_socket_addrs().unwrap().collect();
     addresses.retain(|address| here(&address.ip()));

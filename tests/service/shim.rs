@@ -1,5 +1,5 @@
-//! Small programs in C for what neither a shell script nor a file in the way can bring about, compiled
-//! by the compiler that Rust links with.
+//! Small programs in C, for failures that neither a shell script nor a misplaced file can cause. They are
+//! compiled with the compiler that Rust links with.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 use super::host::{Host, eventually};
 
-/// A library that a program is started with. It notes each fsync(2), holds up those of one path, and
-/// makes those of another fail; and one directory cannot be read.
+/// A library that is preloaded into a program. It logs each fsync(2), holds up those of one path, and makes
+/// those of another fail. It also makes one directory unreadable.
 const DISK: &str = r#"
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -86,9 +86,9 @@ int fsync(int fd) {
 }
 "#;
 
-/// Waits for a signal as itself; as `hold PID` it traces a process until its stdin ends. A traced process
-/// that was killed stays, and whoever waits for it waits on, until the tracer lets it go: as long as one
-/// that waits for a dead disk inside the kernel.
+/// A program that waits for a signal. Run as `hold PID`, it traces that process until its own stdin ends. A
+/// traced process that has been killed stays until its tracer lets it go, and whoever waits for it has to
+/// wait as well. A process that waits for a dead disk inside the kernel looks the same.
 const STUCK: &str = r#"
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -131,14 +131,14 @@ fn compile(source: &str, into: &Path, options: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The disk as a host's programs see it.
+/// Controls the disk as the programs of a host see it.
 pub struct Disk {
     library: PathBuf,
     directory: PathBuf,
 }
 
 impl Disk {
-    /// Of everything that is started on `host` from now on.
+    /// Applies to everything that is started on `host` from now on.
     pub fn of(host: &mut Host) -> Self {
         let directory = host.scratch().join("fsync");
         fs::create_dir(&directory).unwrap();
@@ -155,7 +155,7 @@ impl Disk {
         self.name("hold", path);
     }
 
-    /// They go on.
+    /// Lets the calls that wait go on.
     pub fn release(&self) {
         fs::remove_file(self.directory.join("hold")).unwrap();
     }
@@ -165,7 +165,7 @@ impl Disk {
         self.name("fail", path);
     }
 
-    /// They work again.
+    /// Lets fsync(2) work again.
     pub fn heal(&self) {
         fs::remove_file(self.directory.join("fail")).unwrap();
     }
@@ -175,7 +175,7 @@ impl Disk {
         self.name("unreadable", path);
     }
 
-    /// It can.
+    /// Lets the directory be read again.
     pub fn make_readable(&self) {
         fs::remove_file(self.directory.join("unreadable")).unwrap();
     }
@@ -186,13 +186,13 @@ impl Disk {
         fs::rename(fresh, self.directory.join(what)).unwrap();
     }
 
-    /// What fsync(2) came to so far: `begin`, `end` or `failed`, and the path.
+    /// Returns the events of fsync(2) so far, each as `begin`, `end` or `failed`, and the path.
     pub fn log(&self) -> Vec<String> {
         let text = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 
-    /// How many of `path` have so far come to this.
+    /// Returns how many events of this kind there have been for `path`.
     pub fn count(&self, what: &str, path: &Path) -> usize {
         let line = format!("{what} {}", path.display());
         self.log().iter().filter(|found| **found == line).count()
@@ -213,7 +213,8 @@ impl Stuck {
         &self.0
     }
 
-    /// Waits until it runs, and holds it; returns its pid and who holds it, until that one's stdin ends.
+    /// Waits until the program runs, and holds it. Returns its process ID, and the process that holds it
+    /// until the stdin of that process ends.
     pub fn hold(&self) -> (u32, Child) {
         let pid = self.0.with_extension("pid");
         let pid: u32 = eventually("the program to run", || {

@@ -1,4 +1,5 @@
-//! RSA keys that apt will refuse before they expire: `check` and `prolong` say which, and fail no host for it.
+//! RSA keys that apt will refuse before they expire: `check` and `prolong` name them, and do not fail because
+//! of them.
 
 use serde_json::json;
 
@@ -50,7 +51,7 @@ fn check_says_nothing_of_keys_that_are_long_enough() {
 
 #[test]
 fn a_key_length_that_makes_short_keys_is_a_warning_once_the_day_is_near() {
-    // Without a key: nothing contradicts this clock.
+    // This host has no key, so nothing contradicts its clock.
     let mut sign_host = SignHost::with_keys(&[]);
     sign_host.environment = clock("@2035-01-01 00:00:00");
     let words = "2048: apt 3 refuses RSA keys of less than 3072 bits from 2030-02-01 on";
@@ -59,7 +60,7 @@ fn a_key_length_that_makes_short_keys_is_a_warning_once_the_day_is_near() {
     let line = found.line("warning", "key_length", words).unwrap_or_else(|| panic!("{found:#?}"));
     assert!(line["remedy"].as_str().unwrap().contains("key_length = 4096"), "{line}");
     assert_eq!(found.code, Some(0), "{found:#?}");
-    // What that advises ends the warning.
+    // Following the remedy ends the warning.
     sign_host.set("COPR_KEYGEN_KEY_LENGTH", "4096");
     sign_host.set("COPR_KEYGEN_POOL", "4096:16");
     sign_host.assert_well(&[]);

@@ -1,4 +1,4 @@
-//! Who may have signed with which key.
+//! Which clients may have `signd` sign with which keys.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -24,7 +24,7 @@ fn own_user() -> String {
     format!("unix:{}", geteuid())
 }
 
-/// Every request that is about a key.
+/// Returns one request of each kind that is about a key.
 fn requests(id: &str) -> Vec<Vec<u8>> {
     let digest = argument(8, b"data", 0, time());
     vec![
@@ -73,11 +73,11 @@ fn each_client_signs_with_the_keys_that_its_rules_name() {
         let ask = |request: &[u8]| super::signer_host::ask(&signd, request);
         let own = requests(mine);
         for (number, request) in own.iter().enumerate() {
-            // SHA1 is the fourth.
+            // The fourth request has a digest of SHA1, which is refused.
             assert_eq!(ask(request).is_ok(), number != 3, "{transport:?}: {number}");
         }
         assert!(ask(&[0; 4]).is_ok());
-        // A key or none, the words are the same.
+        // Whether the key exists or not, the words are the same.
         let words = |id: &str| -> Vec<String> {
             requests(id).iter().map(|request| ask(request).unwrap_err().replace(id, "ID")).collect()
         };
@@ -90,7 +90,7 @@ fn each_client_signs_with_the_keys_that_its_rules_name() {
         for refused in heard {
             assert!(refused.contains("this client may not use the key, if there is one"));
         }
-        // Of its own that does not exist it hears.
+        // If its rules allow a key that does not exist, the client hears so.
         let none =
             if mine == ID { "user#none@copr.example.org" } else { "x#none@copr.example.org" };
         let unknown = ask(&old(none, "PUBKEY")).unwrap_err();
@@ -103,7 +103,7 @@ fn each_client_signs_with_the_keys_that_its_rules_name() {
     }
 }
 
-/// Asks over TCP from a port of one's own choice.
+/// Sends a request over TCP from the local port `port`.
 fn ask_from(port: u16, to: SocketAddr, request: &[u8]) -> Answer {
     let SocketAddr::V4(to) = to else { panic!("{to}") };
     let socket =
@@ -126,14 +126,14 @@ fn reserved_ports_keep_the_programs_of_users_away() {
     let to = stream.peer_addr().unwrap();
     let request = &requests(ID)[1];
     assert_eq!(host.ask(request).unwrap_err(), STRANGER);
-    // A Unix socket knows the user anyhow.
+    // On a Unix socket the user is known anyhow, so the port does not matter.
     let mut by_unix = Host::signd(&host.keys, Transport::ListenUnix, &environment);
     by_unix.launch();
     assert!(super::signer_host::ask(&by_unix, request).is_ok());
     if !geteuid().is_root() {
-        return; // nobody else has ports below 1024
+        return; // only root may use ports below 1024
     }
-    // Some may be in use.
+    // Some of these ports may be in use.
     let port = (600..1024).find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok());
     assert!(ask_from(port.unwrap(), to, request).is_ok());
 }
@@ -141,7 +141,7 @@ fn reserved_ports_keep_the_programs_of_users_away() {
 #[test]
 fn another_user_is_refused_at_the_unix_socket_and_named_in_the_log() {
     if !geteuid().is_root() {
-        return; // nobody else becomes another user
+        return; // only root can become another user
     }
     let keys = host_with(&[ID]);
     let host = SignerHost::around(keys, Transport::ListenUnix, &[]);
@@ -152,7 +152,7 @@ fn another_user_is_refused_at_the_unix_socket_and_named_in_the_log() {
     }
     let mut other = tool("setpriv", "util-linux");
     other.args(["--reuid=12345", "--regid=12345", "--clear-groups"]);
-    // He is refused before his request is looked at, so that any will do.
+    // signd refuses this user before it looks at the request, so any request will do.
     other.args(["curl", "--silent", "--http0.9", "http://localhost/", "--unix-socket"]);
     let output = succeed(other.arg(&path));
     assert_eq!(parse(&output.stdout).unwrap_err(), STRANGER);

@@ -1,4 +1,4 @@
-//! What only gpg-agent signs, when the agent fails, hangs or signs with another key.
+//! Keys with which only gpg-agent can sign, when the agent fails, hangs or signs with another key.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use super::signer_host::{ID, SignerHost, send, time};
 const FIRST: &str = "first#project@copr.example.org";
 const SECOND: &str = "second#project@copr.example.org";
 
-/// Two keys of DSA, which need the agent, and one of Ed25519, which does not.
+/// A host with two DSA keys, which need the agent, and an Ed25519 key, which does not.
 fn host() -> Host {
     let old_host = OldHost::new(&[]);
     let kind = "Key-Type: DSA\nKey-Length: 2048\nKey-Usage: sign";
@@ -35,7 +35,7 @@ fn secret_key(home: &Path) -> PathBuf {
     fs::read_dir(home.join("private-keys-v1.d")).unwrap().next().unwrap().unwrap().path()
 }
 
-/// `signd` with a shell script in place of the agent.
+/// Starts `signd` with a shell script in place of the agent.
 fn with_agent(keys: Host, script: &str, environment: &[(&str, &str)]) -> SignerHost {
     let agent = stand_in(&keys, script);
     let agent = [("COPR_KEYGEN_GPG_AGENT", agent.to_str().unwrap())];

@@ -8,18 +8,18 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 
 use super::certificate::{empty_directory, text, tool};
 
-/// The hash algorithms that are signed: OpenPGP's number and the name.
+/// The hash algorithms that are signed, each with its OpenPGP number and its name.
 pub const HASHES: [(u8, &str); 3] = [(8, "SHA256"), (9, "SHA384"), (10, "SHA512")];
-/// What `sign` begins its requests for signatures of version 4 with.
+/// The end of a probe, the request with which `sign` begins a signature of version 4.
 pub const PROBE_TIME: &str = "@0000000000";
 
-/// A request of the old form.
+/// Returns a request in the old form.
 pub fn old(user: impl AsRef<[u8]>, argument: impl AsRef<[u8]>) -> Vec<u8> {
     let [user, argument] = [user.as_ref(), argument.as_ref()];
     [&short(user.len())[..], &short(argument.len()), user, argument].concat()
 }
 
-/// A request of the new form.
+/// Returns a request in the new form.
 pub fn new<S: AsRef<[u8]>>(strings: &[S]) -> Vec<u8> {
     let lengths = strings.iter().flat_map(|string| short(string.as_ref().len()));
     let mut body = [&short(strings.len())[..], &lengths.collect::<Vec<_>>()].concat();
@@ -34,7 +34,7 @@ fn short(number: usize) -> [u8; 2] {
 /// An answer: the output, or the sentence of a refusal.
 pub type Answer = Result<Vec<u8>, String>;
 
-/// Reads an answer that must have the documented form.
+/// Parses an answer, which must have the documented form.
 pub fn parse(bytes: &[u8]) -> Answer {
     assert!(bytes.len() >= 6, "no answer: {bytes:?}");
     let number = |at: usize| usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
@@ -56,7 +56,7 @@ pub fn parse(bytes: &[u8]) -> Answer {
     }
 }
 
-/// The strings in the output of an answer to the new form.
+/// Returns the strings in the output of an answer to the new form.
 pub fn strings(output: &[u8]) -> Vec<Vec<u8>> {
     let number = |at: usize| usize::from(u16::from_be_bytes([output[at], output[at + 1]]));
     let count = number(0);
@@ -71,7 +71,7 @@ pub fn strings(output: &[u8]) -> Vec<Vec<u8>> {
     strings
 }
 
-/// A digest by an algorithm of OpenPGP's number.
+/// Hashes `data` by the algorithm with this OpenPGP number.
 pub fn hash(algorithm: u8, data: &[u8]) -> Vec<u8> {
     match algorithm {
         2 => Sha1::digest(data).to_vec(),
@@ -86,29 +86,30 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What `sign` sends to have `data` signed in version 3: the digest of it with class and time behind.
+/// Returns what `sign` sends for a signature of version 3 over `data`: the digest of data, class and time,
+/// and then class and time themselves.
 pub fn argument(algorithm: u8, data: &[u8], class: u8, time: u32) -> String {
     let trailer = [&[class][..], &time.to_be_bytes()].concat();
     format!("{}@{}", hex(&hash(algorithm, &[data, &trailer].concat())), hex(&trailer))
 }
 
-/// The probe for digests of this algorithm.
+/// Returns the probe for digests of this algorithm.
 pub fn probe(algorithm: u8) -> String {
     "04".repeat(hash(algorithm, b"").len()) + PROBE_TIME
 }
 
-/// A signature packet. Everything must be where it belongs, and nothing more.
+/// A signature packet. To be parsed, it must have every field in its place and nothing more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
     pub version: u8,
     pub class: u8,
     pub time: u32,
-    /// The end of the fingerprint, or all of it in version 4.
+    /// The key ID, which is the end of the fingerprint; in version 4 the whole fingerprint.
     pub issuer: String,
     pub algorithm: u8,
     pub hash: u8,
     pub left: [u8; 2],
-    /// With their lengths, as they are in the packet.
+    /// The numbers of the signature with their lengths, as in the packet.
     pub numbers: Vec<u8>,
 }
 
@@ -119,7 +120,7 @@ impl Packet {
             [0x89, high, low, body @ ..] => (usize::from(u16::from_be_bytes([*high, *low])), body),
             _ => panic!("no signature packet in the old format: {packet:?}"),
         };
-        // As gpg writes it: the shorter form where it does.
+        // gpg writes the longer form of a length only if the shorter one does not do.
         assert!(packet[0] == 0x88 || length > 255);
         assert_eq!(length, body.len());
         let time = |at: usize| u32::from_be_bytes(body[at..at + 4].try_into().unwrap());
@@ -130,7 +131,8 @@ impl Packet {
                 (Self::from((3, *class, time(3), issuer, algorithm, hash)), &body[17..])
             }
             [4, class, algorithm, hash, ..] => {
-                // Issuer fingerprint and time are hashed, the key ID is not.
+                // The issuer fingerprint and the time are in hashed subpackets, the key ID is in an unhashed
+                // one.
                 assert_eq!(body[4..9], [0, 29, 22, 33, 4]);
                 assert_eq!((&body[29..31], &body[35..39]), (&[5, 2][..], &[0, 10, 9, 16][..]));
                 let issuer = hex(&body[9..29]).to_uppercase();
@@ -162,7 +164,7 @@ impl From<(u8, u8, u32, String, u8, u8)> for Packet {
     }
 }
 
-/// What `sign -4` hashes behind the data, up to where its own length follows.
+/// Returns what `sign -4` hashes after the data, except for the length of it that comes last.
 fn trailer_4(probed: &Packet, time: u32) -> Vec<u8> {
     let fingerprint = (0..40).step_by(2);
     let fingerprint = fingerprint.map(|at| u8::from_str_radix(&probed.issuer[at..at + 2], 16));
@@ -171,7 +173,7 @@ fn trailer_4(probed: &Packet, time: u32) -> Vec<u8> {
     [&head[..], &fingerprint, &[5, 2], &time.to_be_bytes()].concat()
 }
 
-/// What `sign -4` sends to have `data` signed by the key that answered the probe with `probed`.
+/// Returns what `sign -4` sends to have `data` signed by the key that answered the probe with `probed`.
 pub fn argument_4(probed: &Packet, data: &[u8], time: u32) -> String {
     let trailer = trailer_4(probed, time);
     let end = [&[4, 255, 0, 0][..], &short(trailer.len())].concat();
@@ -179,7 +181,7 @@ pub fn argument_4(probed: &Packet, data: &[u8], time: u32) -> String {
     format!("{}@00{time:08x}", hex(&digest))
 }
 
-/// The signature of version 4 that `sign -4` makes of the one of version 3 that it gets.
+/// Returns the signature of version 4 that `sign -4` makes from the one of version 3 that it has got.
 pub fn wrapped_4(probed: &Packet, signed: &Packet) -> Vec<u8> {
     let key_id = trailer_4(probed, 0)[21..29].to_vec();
     let unhashed = [&[0, 10, 9, 16][..], &key_id].concat();
@@ -188,7 +190,8 @@ pub fn wrapped_4(probed: &Packet, signed: &Packet) -> Vec<u8> {
     [&[0x89][..], &short(body.len()), &body].concat()
 }
 
-/// Has gpgv verify `signature` over `data` with a certificate, armored or not. `Err` is what it said.
+/// Has gpgv verify `signature` over `data` with a certificate, armored or not. Returns what gpgv said, as
+/// `Err` if it does not find the signature valid.
 pub fn verify(certificate: &[u8], data: &[u8], signature: &[u8]) -> Result<String, String> {
     let work = empty_directory();
     let file = |name: &str, content: &[u8]| {

@@ -1,4 +1,5 @@
-//! Keys that have expired, have been revoked or are of a time to come: what signs, and what is said.
+//! Keys that have expired, have been revoked or are dated in the future: which of them sign, and what `signd`
+//! says.
 
 use std::fs;
 use std::process::Command;
@@ -40,14 +41,14 @@ fn a_key_that_has_expired_signs_where_a_setting_says_so() {
     assert!(refused.starts_with(ID) && refused.contains("the key expired "), "{refused}");
     assert!(refused.contains("copr-keygen prolong --expired"), "{refused}");
     assert!(sign(&later, OTHER, b"data").is_ok());
-    // `sign -4` hears it from the first request.
+    // `sign -4` hears the same in answer to its first request, the probe.
     let probed = super::signer_host::ask(&later, &old(ID, format!("SHA256:{}", probe(8))));
     assert_eq!(probed.unwrap_err(), refused);
     let certificate = super::signer_host::ask(&later, &old(ID, "PUBKEY")).unwrap();
     let lenient = signd_at(&host.keys, "+31d", &[("COPR_KEYGEN_SIGND_EXPIRED", "true")]);
     let packet = sign(&lenient, ID, b"data").unwrap();
     assert_right(&host.keys, &certificate, ID, b"data", &packet);
-    // The certificate decides and not what key.json remembers.
+    // The certificate decides, and not key.json.
     set_expiry(&host.keys, ID, 60);
     assert!(sign(&later, ID, b"data").is_ok());
     assert!(later.log().contains(" sign unfit "), "{}", later.log());
@@ -58,19 +59,19 @@ fn prolonging_makes_an_expired_key_sign_again() {
     let keys = keys_of(30);
     let later = signd_at(&keys, "+31d", &[]);
     sign(&later, ID, b"data").unwrap_err();
-    std::thread::sleep(std::time::Duration::from_millis(1100)); // two self-signatures of one second are one
+    std::thread::sleep(std::time::Duration::from_millis(1100)); // two self-signatures made in the same second count as one
     let prolonged = keys.run(&["prolong", "--within", "60d", "--by", "2y"]);
     assert!(prolonged.status.success(), "{}", text(&prolonged));
     assert!(sign(&later, ID, b"data").is_ok());
 }
 
-/// Publishes the revocation certificate of a key in its own keyring.
+/// Imports the revocation certificate of a key into the keyring of its home.
 fn revoke(keys: &Host, id: &str) {
     let (work, home) = (empty_directory(), keys.home(id));
     let copy = work.path().join("h");
     succeed(Command::new("cp").arg("-a").arg(&home).arg(&copy));
     let file = fs::read_dir(copy.join("openpgp-revocs.d")).unwrap().next().unwrap().unwrap().path();
-    // gpg puts a colon in front, so that nobody does this by mistake.
+    // gpg puts a colon before the armor, so that nobody imports it by mistake.
     let certificate = fs::read_to_string(&file).unwrap().replace(":-----BEGIN", "-----BEGIN");
     fs::write(&file, certificate).unwrap();
     let mut import = Command::new("gpg");
@@ -109,7 +110,7 @@ fn a_key_of_a_time_to_come_waits_and_names_the_clock() {
 fn a_key_that_was_made_under_a_clock_ahead_waits_for_its_time() {
     let mut keys = Host::new(Transport::ListenUnix, &[]);
     let mut faked = clock("+2d");
-    // gpg gets nothing of the environment.
+    // gpg does not inherit the environment of the service, so a script sets its clock.
     let variables: Vec<_> = faked.iter().map(|(name, value)| format!("'{name}={value}'")).collect();
     let gpg = stand_in(&keys, &format!("exec env {} gpg \"$@\"", variables.join(" ")));
     faked.push(("COPR_KEYGEN_GPG".into(), gpg.to_str().unwrap().into()));

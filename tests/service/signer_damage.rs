@@ -1,5 +1,5 @@
-//! Homes that are damaged, and a state that is not what it was: a sentence that names the key, no signature, no
-//! `unknown key`, and the other keys go on signing.
+//! Damaged homes, and a state that is not what it was. `signd` answers with a sentence that names the key,
+//! makes no signature, and never says `unknown key`. The other keys go on signing.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -12,7 +12,7 @@ use super::old_host::{OldHost, plain};
 use super::signer_client::{old, probe};
 use super::signer_host::{ABSENT, ID, OTHER, SignerHost, host_with};
 
-/// What [`SignerHost`] has of a key, to put it back.
+/// A copy of the home of a key, to put it back.
 struct Saved {
     home: PathBuf,
     copy: PathBuf,
@@ -44,7 +44,7 @@ fn cut(path: &Path, part: usize) {
     write(path, &bytes[..bytes.len() * part / 100]);
 }
 
-/// What is done to a home, and what is said of it.
+/// A name, the damage to a home, and words of the refusal.
 type Damage<'a> = (&'a str, &'a dyn Fn(&Path), &'a str);
 
 #[test]
@@ -97,7 +97,7 @@ fn a_damaged_home_signs_nothing_and_is_named() {
         let refused = host.sign(ID, b"data").expect_err(what);
         assert!(refused.contains(ID) && refused.contains(words), "{what}: {refused}");
         assert!(!refused.contains("unknown key") && refused.len() < 600, "{what}: {refused}");
-        // The probe is no signature, and the certificate no secret: but neither is of another key.
+        // A probe makes no signature and a certificate is no secret, so both may be answered.
         for request in [old(ID, format!("SHA256:{}", probe(8))), old(ID, "PUBKEY")] {
             if let Err(refused) = host.ask(&request) {
                 assert!(!refused.contains("unknown key"), "{what}: {refused}");
@@ -124,7 +124,7 @@ fn what_is_not_a_home_is_no_unknown_key() {
     host.assert_refuses(ID, "is not a directory");
     fs::remove_file(&home).unwrap();
     fs::rename(&away, &home).unwrap();
-    // Only root gives anything away.
+    // Only root can give files away.
     if nix::unistd::geteuid().is_root() {
         chown(&home, Some(12345), Some(12345)).unwrap();
         host.assert_refuses(ID, "belongs to uid 12345");
@@ -185,7 +185,7 @@ fn a_directory_of_keys_that_is_gone_or_another_one_makes_no_key_unknown() {
     fs::rename(&away, &keys).unwrap();
     host.assert_signs(ID);
     assert_eq!(host.sign(ABSENT, b"data").unwrap_err(), format!("unknown key: {ABSENT}"));
-    // All of the state, as when its file system is not mounted.
+    // The whole state is gone, as if its file system were not mounted.
     let state = host.keys.state();
     let away = host.keys.scratch().join("state-away");
     fs::rename(&state, &away).unwrap();
@@ -203,7 +203,7 @@ fn a_key_of_which_only_the_link_is_there_is_not_unknown() {
     fs::rename(host.keys.home(ID), host.keys.scratch().join("home")).unwrap();
     let said = host.assert_refuses(ID, "its home is missing");
     assert!(host.pubkey(ID).unwrap_err().contains("its home is missing"));
-    // It was destroyed on purpose.
+    // If the home was destroyed on purpose, the command in the refusal makes the key unknown.
     let repair = said.split("on purpose: copr-keygen ").nth(1).unwrap().trim();
     host.keys.run(&repair.split(' ').collect::<Vec<_>>());
     assert_eq!(host.sign(ID, b"data").unwrap_err(), format!("unknown key: {ID}"));
@@ -215,14 +215,14 @@ fn the_keyring_of_the_old_service_makes_no_key_unknown() {
     let old_host = OldHost::new(&plain(1));
     let gnupg = keys.state().join("gnupg");
     let place = || fs::copy(old_host.gnupg().join("pubring.kbx"), gnupg.join("pubring.kbx"));
-    // It appears while signd runs.
+    // The keyring appears while signd runs.
     let mut host = SignerHost::around(keys, Transport::PassedUnix, &[]);
     place().unwrap();
     let refused = host.sign(&plain(1)[0], b"data").unwrap_err();
     assert!(!refused.contains("unknown key") && refused.contains("import"), "{refused}");
     host.assert_signs(ID);
     assert!(host.signd.stop().success());
-    // With it, it does not start.
+    // With this keyring, signd does not start.
     host.signd.spawn();
     let ended = host.signd.wait();
     assert_eq!(ended.code(), Some(78), "{}", host.signd.log());

@@ -1,4 +1,4 @@
-//! How `signd` ends: after what is under way, when it has been idle, and when a setting is wrong.
+//! How `signd` ends: after the requests under way, when it has been idle, and when a setting is wrong.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -18,10 +18,10 @@ fn what_is_under_way_is_answered_before_it_ends() {
         signd.launch();
         let request = long_request();
         let mut working: Vec<_> = (0..10).map(|_| send(&signd, &request)).collect();
-        // Half a request, which its client goes on with.
+        // The client sends half a request now, and the rest later.
         let short = old(ID, "PUBKEY");
         let mut late = send(&signd, &short[..10]);
-        // They have been accepted when one that came later has been answered.
+        // Once a later connection has been answered, all of these have been accepted.
         ask(&signd, &[0; 4]).unwrap();
         signd.signal(Signal::SIGTERM);
         late.write_all(&short[10..]).unwrap();
@@ -62,7 +62,7 @@ fn on_passed_sockets_it_ends_when_idle_and_loses_no_request() {
     for transport in [Transport::PassedTcp, Transport::PassedUnix] {
         let mut signd = Host::signd(&keys, transport, &[("COPR_KEYGEN_IDLE_TIMEOUT", "300ms")]);
         for round in 0..3 {
-            // The socket stays, and what waits in it is for the next process.
+            // The socket stays open. A request that waits there is for the next process.
             let mut waiting = send(&signd, &old(ID, "PUBKEY"));
             signd.spawn();
             assert!(answer(&mut waiting).is_ok());
@@ -73,7 +73,7 @@ fn on_passed_sockets_it_ends_when_idle_and_loses_no_request() {
             assert_eq!(lines.count(), round + 1, "{log}");
         }
     }
-    // On a socket of its own it stays.
+    // On a socket of its own, signd never ends because it is idle.
     let mut signd =
         Host::signd(&keys, Transport::ListenTcp, &[("COPR_KEYGEN_IDLE_TIMEOUT", "100ms")]);
     signd.launch();

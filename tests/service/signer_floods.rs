@@ -13,7 +13,7 @@ use super::signer_host::{
     ID, OTHER, SignerHost, answer, assert_right, host_with, long_request, send, sign, time,
 };
 
-/// Raises the limit of this process, which holds the other ends of all connections.
+/// Raises RLIMIT_NOFILE of this process, which holds the client end of every connection.
 fn allow_open_files(count: u64) {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     assert!(hard >= count, "the hard limit of open files is {hard}: raise it (ulimit -Hn {count})");
@@ -34,7 +34,7 @@ fn thirty_clients_get_only_right_signatures() {
                     let data = format!("client {client} round {round}");
                     let id = [ID, OTHER][(client + round) % 2];
                     let packet = host.sign(id, data.as_bytes()).unwrap();
-                    // gpgv takes longer than the signature.
+                    // gpgv takes longer than the signature, so it verifies only some of them.
                     if round % 10 == client % 10 {
                         let certificate = &certificates[(client + round) % 2];
                         assert_right(&host.keys, certificate, id, data.as_bytes(), &packet);
@@ -79,7 +79,7 @@ fn without_descriptors_it_recovers() {
     signd.limit_files(40);
     signd.launch();
     let mut idle: Vec<_> = (0..100).map(|_| signd.connect().unwrap()).collect();
-    // Each gets a signature, a sentence or a hang-up; never anything wrong and never `unknown key`.
+    // Each client gets a signature, a sentence or a hang-up, never anything wrong and never `unknown key`.
     let request = old(ID, format!("SHA256:{}", argument(8, b"data", 0, time())));
     for _ in 0..20 {
         let mut connection = send(&signd, &request);
@@ -132,7 +132,7 @@ fn who_waits_for_too_long_hears_so() {
     let keys = host_with(&[ID]);
     let environment = [("COPR_KEYGEN_SIGND_JOBS", "1"), ("COPR_KEYGEN_QUEUE_TIMEOUT", "1ms")];
     let host = SignerHost::around(keys, Transport::ListenTcp, &environment);
-    // Each holds the only job for a while.
+    // Each request holds the only job for a while.
     let request = long_request();
     let begun = Instant::now();
     let (mut signed, mut busy) = (0, 0);
@@ -149,7 +149,7 @@ fn who_waits_for_too_long_hears_so() {
             }
         }
     }
-    // Pings and probes wait for nobody, and later there is room again.
+    // A ping waits for nobody. Later there is room for signatures again.
     host.ask(&[0; 4]).unwrap();
     host.assert_signs(ID);
     assert!(!host.log_of(" sign busy ").is_empty());
@@ -164,7 +164,7 @@ fn who_is_cut_off_in_the_middle_of_a_request_hears_so() {
     for connection in &mut idle {
         connection.limit_reads(Duration::from_millis(1));
         let mut bytes = Vec::new();
-        // Those that are not cut off say nothing yet.
+        // A connection that is not cut off has no answer yet.
         if connection.read_to_end(&mut bytes).is_ok() {
             let said = parse(&bytes).unwrap_err();
             assert!(said.contains("too many signatures are waiting"), "{said}");
@@ -174,7 +174,7 @@ fn who_is_cut_off_in_the_middle_of_a_request_hears_so() {
     assert!(refused >= 40, "{refused} were cut off");
 }
 
-/// Each has had its answer, and leaves something unread behind its request.
+/// Each client has got its answer, but has sent one byte more than its request, and stays.
 #[test]
 fn connections_that_stay_after_their_answer_keep_nobody_from_signing() {
     let host = SignerHost::with_keys(&[ID], Transport::ListenUnix, &[]);

@@ -1,4 +1,4 @@
-//! A host with keys and, beside its service, `signd`.
+//! A host with keys, and `signd` beside its service.
 
 use std::io::{Read, Write};
 use std::ops::Deref;
@@ -12,16 +12,16 @@ pub const ID: &str = "user#project@copr.example.org";
 pub const OTHER: &str = "other#project@copr.example.org";
 pub const ABSENT: &str = "absent#project@copr.example.org";
 
-/// Keys and what signs with them.
+/// A host with keys, and `signd` that signs with them.
 pub struct SignerHost {
-    /// Has the state and makes keys.
+    /// The host that has the state and makes keys.
     pub keys: Host,
-    /// Runs `signd`.
+    /// The host that runs `signd`.
     pub signd: Host,
 }
 
 impl SignerHost {
-    /// With a key of [`ID`] and all settings as they are.
+    /// A host with a key of [`ID`] and with default settings.
     pub fn with_key() -> Self {
         Self::with_keys(&[ID], Transport::ListenUnix, &[])
     }
@@ -41,7 +41,7 @@ impl SignerHost {
         ask(&self.signd, request)
     }
 
-    /// A signature over `data` in the old form.
+    /// Asks for a signature over `data`, in the old form.
     pub fn sign(&self, id: &str, data: &[u8]) -> Answer {
         sign(&self.signd, id, data)
     }
@@ -50,14 +50,15 @@ impl SignerHost {
         self.ask(&old(id, "PUBKEY"))
     }
 
-    /// Signs with the key of `id`, and gpgv finds the signature right.
+    /// Asserts that the key of `id` signs and that gpgv finds the signature valid.
     pub fn assert_signs(&self, id: &str) {
         let packet = self.sign(id, id.as_bytes()).unwrap_or_else(|e| panic!("{id}: {e}"));
         let certificate = self.pubkey(id).unwrap_or_else(|e| panic!("{id}: {e}"));
         assert_right(&self.keys, &certificate, id, id.as_bytes(), &packet);
     }
 
-    /// No signature and no other answer but a sentence that names the key and holds `words`.
+    /// Asserts that signing is refused with a sentence that names the key and contains `words`. Returns the
+    /// sentence.
     pub fn assert_refuses(&self, id: &str, words: &str) -> String {
         let refused = self.sign(id, b"data").unwrap_err();
         assert!(refused.contains(words) && refused.contains(id), "{words:?}: {refused}");
@@ -65,14 +66,14 @@ impl SignerHost {
         refused
     }
 
-    /// The lines of the log with these words.
+    /// Returns the lines of the log with these words.
     pub fn log_of(&self, words: &str) -> Vec<String> {
         let log = self.signd.log();
         log.lines().filter(|line| line.contains(words)).map(str::to_owned).collect()
     }
 }
 
-/// `signd` for most questions.
+/// Most questions are for `signd`.
 impl Deref for SignerHost {
     type Target = Host;
 
@@ -81,7 +82,7 @@ impl Deref for SignerHost {
     }
 }
 
-/// A service with keys of RSA-2048.
+/// Starts a service with an RSA-2048 key for each of `ids`.
 pub fn host_with(ids: &[&str]) -> Host {
     let keys = Host::start(Transport::ListenUnix);
     for id in ids {
@@ -99,7 +100,7 @@ pub fn ask(signd: &Host, request: &[u8]) -> Answer {
 /// Sends `request` and reads nothing yet.
 pub fn send(signd: &Host, request: &[u8]) -> Connection {
     let mut connection = signd.connect().unwrap();
-    // A refusal may come, and the connection end, before all of it is written.
+    // signd may refuse the request and close the connection before all bytes are written.
     let _ = connection.write_all(request);
     connection
 }
@@ -117,12 +118,12 @@ pub fn sign(signd: &Host, id: &str, data: &[u8]) -> Answer {
     ask(signd, &old(id, format!("SHA256:{}", argument(8, data, 0, time()))))
 }
 
-/// The one string in the answer to a request of the new form.
+/// Sends a request in the new form and returns the strings in the answer.
 pub fn ask_new(signd: &Host, arguments: &[&str]) -> Result<Vec<Vec<u8>>, String> {
     ask(signd, &new(arguments)).map(|output| strings(&output))
 }
 
-/// The packet is a signature of SHA-256 over `data` by the key of `id`.
+/// Asserts that the packet is a signature of SHA-256 over `data` by the key of `id`.
 pub fn assert_right(keys: &Host, certificate: &[u8], id: &str, data: &[u8], packet: &[u8]) {
     let parsed = Packet::parse(packet);
     assert_eq!((parsed.version, parsed.class), (3, 0), "{id}");
@@ -132,7 +133,7 @@ pub fn assert_right(keys: &Host, certificate: &[u8], id: &str, data: &[u8], pack
     verify(certificate, data, packet).unwrap_or_else(|e| panic!("{id}: {e}"));
 }
 
-/// Now, as signatures say it.
+/// Returns the time of now as signatures have it, Unix time in 32 bits.
 pub fn time() -> u32 {
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     u32::try_from(now).unwrap()
@@ -147,7 +148,7 @@ pub fn fingerprint(keys: &Host, id: &str) -> String {
     record(keys, id)["fingerprint"].as_str().unwrap().to_owned()
 }
 
-/// A request that takes a while.
+/// Returns a request that takes a while, because it has 64 digests.
 pub fn long_request() -> Vec<u8> {
     let user = format!("SHA256:{ID}");
     let digests: Vec<_> = (0..64_u8).map(|n| argument(8, &[n], 0, time())).collect();
