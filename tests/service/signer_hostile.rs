@@ -1,4 +1,5 @@
-//! Requests that are none: each gets a sentence or an end, and the next client a signature.
+//! Malformed requests: each is answered with a sentence or hung up on, and the next client gets its
+//! signature.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -8,21 +9,22 @@ use super::host::{Transport, eventually};
 use super::signer_client::{argument, new, old};
 use super::signer_host::{ID, SignerHost, answer, ask_new, send, time};
 
-/// Sends `request`, ends writing, and reads what comes; empty when the service just closes.
+/// Sends `request`, ends writing, and returns what comes back: nothing if the service just closes the
+/// connection.
 fn cut(host: &SignerHost, request: &[u8]) -> Vec<u8> {
     let mut connection = send(host, request);
     connection.shut_down(Shutdown::Write);
     let mut bytes = Vec::new();
-    let _ = connection.read_to_end(&mut bytes); // a reset is an end
+    let _ = connection.read_to_end(&mut bytes); // a reset ends the connection, too
     bytes
 }
 
-/// Two lengths and what follows them.
+/// Returns a request of two lengths and of what follows them.
 fn framed(a: u16, b: u16, rest: &[u8]) -> Vec<u8> {
     [&a.to_be_bytes()[..], &b.to_be_bytes(), rest].concat()
 }
 
-/// A request of the new form with a count and lengths that may be wrong.
+/// Returns a request in the new form with a count and lengths that may be wrong.
 fn counted(count: u16, lengths: &[u16], rest: &[u8]) -> Vec<u8> {
     let lengths = lengths.iter().flat_map(|length| length.to_be_bytes());
     let body = [&count.to_be_bytes()[..], &lengths.collect::<Vec<_>>(), rest].concat();
@@ -52,7 +54,7 @@ fn lengths_that_contradict_what_comes_are_named() {
         let refused = super::signer_client::parse(&bytes).unwrap_err();
         assert_eq!(refused, expected, "{request:?}");
     }
-    // As many strings as can be counted, and as long as they can be.
+    // The largest number of strings, and then strings of the largest length.
     let empty = counted(32_766, &[0; 32_766], b"");
     assert_eq!(host.ask(&empty).unwrap_err(), "unknown command: ");
     let long = vec![b'4'; 0xffff];
@@ -122,13 +124,13 @@ fn users_that_are_no_file_names_are_refused() {
         assert_eq!(host.ask(&old(ID, user)).unwrap_err(), "malformed argument");
         assert_eq!(host.ask(&new(&[&b"pubkey"[..], user])).unwrap_err(), "malformed argument");
     }
-    // What terminals take for more than letters is not shown as it is.
+    // Characters that control a terminal are shown escaped.
     for user in ["user\u{202e}", "user\u{85}", "user\u{9b}2J"] {
         let refused = host.ask(&old(user, &digest)).unwrap_err();
         let expected: String = user.chars().flat_map(char::escape_unicode).take(24).collect();
         assert!(refused.starts_with("unknown key: user\\u{"), "{refused:?} {expected}");
     }
-    // An empty user is a request of its own kind in the old form.
+    // In the old form, an empty user is refused as such.
     let refused = host.ask(&old("", &digest)).unwrap_err();
     assert_eq!(refused, "the request names no user");
     assert_eq!(host.log_of(" sign ok "), [""; 0]);
@@ -167,7 +169,7 @@ fn digests_that_are_none_are_named_and_not_signed() {
         assert!(by_old.contains(expected), "{hash}:{argument}: {by_old}");
         let user = format!("{hash}:{ID}");
         assert_eq!(ask_new(&host, &["sign", &user, &argument]).unwrap_err(), by_old);
-        // Nor is the good one beside it.
+        // A good digest beside the bad one is not signed either.
         assert!(ask_new(&host, &["sign", &user, &good, &argument]).is_err());
     }
     assert_eq!(host.log_of(" sign ok "), [""; 0]);
@@ -185,7 +187,7 @@ fn what_follows_a_request_is_not_answered_and_does_not_hide_the_answer() {
             let refused = host.ask(&[&old(".", "PUBKEY")[..], &vec![0; extra]].concat());
             assert_eq!(refused.unwrap_err(), "illegal user .", "{extra}");
         }
-        // Two in one connection: the first is answered.
+        // Of two requests in one connection, the first one is answered.
         assert!(host.ask(&[&request[..], &request].concat()).is_ok());
     }
 }
@@ -199,19 +201,19 @@ fn who_is_silent_drips_or_leaves_costs_nobody_anything() {
     let mut dripping = send(&host, &request[..1]);
     let mut slow = send(&host, &request[..1]);
     for (number, byte) in request[1..].iter().enumerate() {
-        // Slow, and in time all the same.
+        // This client is slow, but done in time.
         if number % 8 == 0 {
             std::thread::sleep(Duration::from_millis(20));
         }
         slow.write_all(&[*byte]).unwrap();
     }
     answer(&mut slow).unwrap();
-    // It leaves before the answer, which is made and kept by nobody.
+    // These clients leave before the answer. Their signatures are made, and nobody keeps them.
     for _ in 0..20 {
         drop(send(&host, &request));
     }
     host.assert_signs(ID);
-    // Both are hung up on, without an answer.
+    // The silent client and the dripping one are hung up on, without an answer.
     let mut rest = request[1..].iter().cycle();
     eventually("the dripping one to be cut off", || {
         dripping.limit_reads(Duration::from_millis(100));
@@ -230,7 +232,7 @@ fn who_is_silent_drips_or_leaves_costs_nobody_anything() {
     assert!(bytes.is_empty());
     assert!(begun.elapsed() > Duration::from_secs(9), "{:?}", begun.elapsed());
     host.assert_signs(ID);
-    // One line for each that asked, none for those who did not.
+    // The log has one line for each client that asked, and none for the two that did not.
     eventually("the lines", || (host.log_of(" sign ok ").len() == 23).then_some(()));
     assert_eq!(host.log_of(" malformed "), [""; 0]);
 }

@@ -1,4 +1,4 @@
-//! Keys of every kind that a host can have: all sign, and gpgv finds it right.
+//! Keys of every kind that a host can have: all of them sign, and gpgv finds the signatures valid.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,15 +12,15 @@ use super::old_host::{OldHost, new_host};
 use super::signer_client::{HASHES, Packet, argument, argument_4, old, probe, verify, wrapped_4};
 use super::signer_host::{ID, SignerHost, fingerprint, host_with, time};
 
-/// Parameters of an unprotected key.
+/// Returns the parameters with which gpg makes a key of this kind.
 fn of_kind(id: &str, kind: &str) -> String {
     format!("{kind}\nName-Real: user_project\nName-Email: {id}\nExpire-Date: 5y\n%commit\n")
 }
 
-/// Signs in every way with the key of `id`, and has gpgv verify all of it.
+/// Signs in every way with the key of `id`, and has gpgv verify every signature.
 fn assert_signs_in_every_way(host: &SignerHost, id: &str, algorithm: u8) {
     let certificate = host.pubkey(id).unwrap();
-    // Verifiers refuse a digest that is shorter than the key of ECDSA.
+    // Verifiers refuse an ECDSA signature over a digest that is shorter than the key.
     let shortest = match id.split_once('#').unwrap().0 {
         "p384" => "SHA384",
         "p521" => "SHA512",
@@ -52,7 +52,7 @@ fn assert_signs_in_every_way(host: &SignerHost, id: &str, algorithm: u8) {
     }
 }
 
-/// The files of secret keys in a home.
+/// Returns the file of the only secret key in a home.
 fn secret_key(home: &Path) -> PathBuf {
     let mut files = fs::read_dir(home.join("private-keys-v1.d")).unwrap();
     let file = files.next().unwrap().unwrap().path();
@@ -97,7 +97,7 @@ fn keys_of_every_algorithm_that_an_old_host_had() {
             let is_protected = String::from_utf8_lossy(&key).contains("(protected-private-key");
             assert_eq!(is_protected, protect == "yes", "{kind}");
         }
-        // Nothing of this needs an agent.
+        // None of these keys needs an agent.
         let host = SignerHost::around(
             keys,
             Transport::ListenUnix,
@@ -123,7 +123,7 @@ fn keys_of_dsa_sign_through_gpg_agent() {
     for length in lengths {
         assert_signs_in_every_way(&host, &id(length), 17);
     }
-    // Several agents at once do not meet.
+    // Several agents at once do not get in each other's way.
     std::thread::scope(|scope| {
         let sign = || host.assert_signs(&id(2048));
         (0..6).for_each(|_| drop(scope.spawn(sign)));
@@ -138,7 +138,7 @@ fn key_files_of_the_old_format() {
     let makes_old = text(&version).starts_with("gpg (GnuPG) 2.2");
     for (options, contains, is_old) in [
         ("s2k-count 65536\ndisable-extended-key-format", "25:openpgp-s2k3-sha1-aes-cbc", true),
-        // A count of its own, as of agents that measure how fast the machine is.
+        // Another S2K count, as chosen by agents that measure how fast the machine is.
         ("s2k-count 1048576", "openpgp-s2k3-ocb-aes", false),
     ] {
         if is_old && !makes_old {
@@ -167,7 +167,7 @@ fn key_files_of_the_old_format() {
         let alone = [("COPR_KEYGEN_GPG_AGENT", "/bin/false")];
         let host = SignerHost::around(keys, Transport::ListenUnix, &alone);
         kinds.iter().for_each(|(id, _)| host.assert_signs(id));
-        // One byte of what is encrypted, and it does not open.
+        // If one byte of the encrypted part is changed, the key does not open.
         let file = secret_key(&host.keys.home(rsa));
         let mut bytes = fs::read(&file).unwrap();
         let at = bytes.len() - 300;
@@ -178,8 +178,8 @@ fn key_files_of_the_old_format() {
     }
 }
 
-/// `gpg --import` leaves protected keys as the file had them until they are used: in a home, whoever repairs it by
-/// hand can leave one so.
+/// `gpg --import` leaves a protected key in the form of the imported file until the key is used. Somebody who
+/// repairs a home by hand may leave such a key in it.
 #[test]
 fn keys_as_they_were_imported_sign_through_gpg_agent() {
     let keys = host_with(&[ID]);
@@ -216,7 +216,7 @@ fn keys_as_they_were_imported_sign_through_gpg_agent() {
 #[test]
 fn odd_passphrases_of_old_hosts_open_their_keys() {
     for phrase in ["100% $HOME ${x} \"quoted\" \\n %41 %%", "süß # /bye", "x"] {
-        // One signs in this process, the other through gpg-agent.
+        // signd signs with the first key itself, and with the second one through gpg-agent.
         let ids = ["ed25519", "dsa"].map(|name| format!("{name}#project@copr.example.org"));
         let kinds = [
             "Key-Type: EDDSA\nKey-Curve: ed25519\nKey-Usage: sign",

@@ -1,4 +1,4 @@
-//! What `signd` says of its work: a line a request, and metrics; and what it never says.
+//! What `signd` says of its work, one line for each request and metrics, and what it never says.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ use super::signer_client::{argument, new, old, probe};
 use super::signer_host::{ABSENT, ID, OTHER, SignerHost, ask, fingerprint, host_with, sign, time};
 use super::starting::Program;
 
-/// The words of a line behind the name of the program and its priority.
+/// Returns the words of each line of the log.
 fn lines(host: &Host) -> Vec<Vec<String>> {
     let log = host.log();
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect();
@@ -52,7 +52,7 @@ fn every_request_has_a_line_that_says_who_what_and_how_long() {
     assert_eq!(all.len(), begun + expected.len(), "{}", host.log());
     for ((_, expected), line) in expected.iter().zip(&all[begun..]) {
         let line = line.join(" ");
-        // A number of the request, the client, and then.
+        // The line also has a number of the request, the client, and the time that it took.
         assert!(line.contains(&format!(" {expected}")), "{expected:?} is not in {line:?}");
         assert!(line.contains(" 127.0.0.1:") && line.contains(" ms"), "{line}");
     }
@@ -88,7 +88,7 @@ fn secrets_are_in_no_log_and_in_no_process() {
         scope.spawn(|| {
             let deadline = Instant::now() + Duration::from_secs(120);
             let mut rounds = 0;
-            // Whoever looks at processes may miss an agent that lives for a moment.
+            // The look at all processes may miss an agent, which lives for a moment only.
             while rounds < 5 || (!was_agent.load(Ordering::SeqCst) && Instant::now() < deadline) {
                 rounds += 1;
                 for id in [ID, dsa] {
@@ -111,15 +111,16 @@ fn secrets_are_in_no_log_and_in_no_process() {
             }
         }
     });
-    // Agents were among them.
+    // Some of these processes were agents.
     assert!(seen.values().any(|text| text.contains("gpg")), "{seen:?}");
     let log = signd.log();
-    // Numbers of the key in the clear, which import protected: as they are in the old host's file.
+    // The secret number of the DSA key, in the clear as in the old host's file. `import` has protected the
+    // key.
     let grip = &old_host.keys_of(dsa)[0].1;
     let clear = fs::read_to_string(old_host.secret(grip)).unwrap();
     let clear: String = clear.split_whitespace().collect();
     let secret = clear.split("(x#").nth(1).unwrap();
-    // In the middle, where neither zeros nor the end of a line are.
+    // Digits from the middle, where there are neither leading zeros nor an end of a line.
     let secret = secret[8..32].to_owned();
     for secret in phrases.iter().chain([&secret]) {
         assert!(!log.to_lowercase().contains(&secret.to_lowercase()), "{log}");
@@ -145,7 +146,7 @@ fn a_log_that_nobody_reads_stops_nothing() {
         connection.read_to_end(&mut answer).map(|_| answer)
     };
     eventually("an answer", || ping().ok());
-    // A pipe holds 64 KiB.
+    // A pipe holds 64 KiB, which is less than the lines of these pings.
     for _ in 0..2000 {
         assert_eq!(ping().unwrap(), [0; 6]);
     }
@@ -175,7 +176,7 @@ fn metrics_count_what_was_answered() {
     host.ask(&old(ID, argument(2, b"data", 0, time()))).unwrap_err();
     fs::write(host.keys.home(ID).join("passphrase"), "wrong\n").unwrap();
     host.sign(ID, b"data").unwrap_err();
-    // The last of them is written in the end.
+    // signd writes the metrics once more when it stops.
     assert!(host.signd.stop().success());
     let text = fs::read_to_string(&file).unwrap();
     for sample in [
@@ -191,7 +192,7 @@ fn metrics_count_what_was_answered() {
     ] {
         assert!(text.lines().any(|line| line == sample), "{sample}: {text}");
     }
-    // The ping by which the host knew that it runs may have been asked more than once.
+    // When it was started, signd may have been pinged more than once until it answered.
     let ok = text
         .lines()
         .find_map(|line| line.strip_prefix("copr_keygen_sign_requests_total{result=\"ok\"} "));

@@ -12,7 +12,7 @@ use super::host::Transport;
 use super::old_host::{OldHost, plain};
 use super::signer_host::{SignerHost, host_with, sign};
 
-/// The secret numbers of an unprotected RSA key: d, p, q, u, and d modulo p - 1 and q - 1.
+/// Returns the secret numbers of an unprotected RSA key: d, p, q, u, and d modulo p - 1 and q - 1.
 fn secret_numbers(old_host: &OldHost, id: &str) -> Vec<(&'static str, Vec<u8>)> {
     let file = fs::read_to_string(old_host.secret(&old_host.keys_of(id)[0].1)).unwrap();
     let file: String = file.split_whitespace().collect();
@@ -32,7 +32,7 @@ fn secret_numbers(old_host: &OldHost, id: &str) -> Vec<(&'static str, Vec<u8>)> 
     numbers
 }
 
-/// All memory of a process that it can write to.
+/// Returns all memory of a process that is writable.
 fn memory_of(pid: i32) -> Vec<Vec<u8>> {
     let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
@@ -49,7 +49,7 @@ fn memory_of(pid: i32) -> Vec<Vec<u8>> {
 }
 
 fn holds(memory: &[Vec<u8>], bytes: &[u8]) -> bool {
-    // libcrypto keeps numbers aligned to its words.
+    // libcrypto aligns numbers to its words of 8 bytes.
     memory.iter().any(|part| {
         part.chunks_exact(8)
             .enumerate()
@@ -73,7 +73,8 @@ fn no_number_of_a_key_is_left_when_nobody_asks_any_more() {
             sign(&host.signd, &ids[(client + round) % ids.len()], b"data").unwrap();
         }
     };
-    // What they leave behind depends on what else is allocated: one alone, and many at once.
+    // What a signature leaves in memory depends on other allocations. So one client signs alone, and then
+    // many at once.
     ask(0, 150);
     thread::scope(|scope| {
         for client in 0..16 {
@@ -88,7 +89,7 @@ fn no_number_of_a_key_is_left_when_nobody_asks_any_more() {
         let mut left = Vec::new();
         for (name, number) in &numbers {
             let backwards: Vec<_> = number.iter().rev().copied().collect();
-            // Whoever frees memory writes to its beginning.
+            // Freeing memory overwrites its beginning, so the first 32 bytes do not count.
             let parts = [number, &backwards].map(|number| number.chunks_exact(32).skip(1));
             if parts.into_iter().flatten().any(|part| holds(&memory, part)) {
                 left.push(*name);

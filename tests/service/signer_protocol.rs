@@ -13,7 +13,7 @@ use super::signer_host::{
 };
 use super::years::sq_verifies;
 
-/// All that comes back, byte for byte.
+/// Sends a request and returns the whole answer, byte for byte.
 fn raw(signd: &Host, request: &[u8]) -> Vec<u8> {
     let mut connection = signd.connect().unwrap();
     connection.write_all(request).unwrap();
@@ -32,7 +32,7 @@ fn every_transport_is_answered_byte_for_byte() {
             assert_eq!(raw(&signd, &ping), [0; 6], "{transport:?}: {ping:?}");
         }
         let digest = format!("SHA256:{}", argument(8, b"data", 0, time()));
-        // The numbers of RSA have no other form than this one, nearly always.
+        // The answer is status 0, the length of the packet, no error, and then the packet.
         let answer = raw(&signd, &old(ID, &digest));
         let packet = &answer[6..];
         let length = u16::try_from(packet.len()).unwrap().to_be_bytes();
@@ -52,7 +52,7 @@ fn both_forms_answer_the_certificate_that_the_service_answers() {
     let path = format!("/keys/{}/pubkey", ID.replace('#', "%23"));
     let expected = host.keys.get(&path).unwrap().body;
     assert!(expected.starts_with("-----BEGIN PGP PUBLIC KEY BLOCK-----"));
-    // `sign` puts its hash algorithm in front.
+    // `sign` puts its hash algorithm in front of this argument, too.
     for argument in ["PUBKEY", "SHA256:PUBKEY", "sha512:PUBKEY"] {
         assert_eq!(host.ask(&old(ID, argument)).unwrap(), expected.as_bytes(), "{argument}");
     }
@@ -75,12 +75,12 @@ fn digests_of_every_algorithm_are_signed_in_both_forms() {
     for (number, name) in HASHES {
         let names = [name.to_owned(), name.to_lowercase(), format!("Sha{}", &name[3..])];
         for (name, class) in names.iter().zip([0, 1, 0]) {
-            // A text that is the same as binary data.
+            // Without a line end, a text (class 1) is hashed like binary data (class 0).
             let digest = argument(number, b"a line without an end", class, time);
             let by_old = host.ask(&old(ID, format!("{name}:{digest}"))).unwrap();
             let upper = digest.to_uppercase();
             let by_new = ask_new(&host, &["sign", &format!("{name}:{ID}"), &upper]).unwrap();
-            // RSA signs the same each time.
+            // An RSA signature of the same digest is the same each time.
             assert_eq!(by_new, std::slice::from_ref(&by_old), "{name}");
             let packet = Packet::parse(&by_old);
             assert_eq!((packet.class, packet.time, packet.hash), (class, time, number));
@@ -110,7 +110,7 @@ fn several_digests_are_signed_in_their_order() {
     let too_many = [&digests[..], &digests[..1]].concat();
     assert_eq!(sign(&too_many).unwrap_err(), "a request has 64 digests at most, not 65");
     assert_eq!(sign(&[]).unwrap_err(), "sign: at least one argument required");
-    // One that is wrong, and none is signed.
+    // If one digest is wrong, none is signed.
     let refused = sign(&[digests[0].clone(), "0123@0000000000".into()]).unwrap_err();
     assert!(refused.contains("bad hash 0123@0000000000"), "{refused}");
 }
@@ -128,7 +128,7 @@ fn the_probe_is_answered_in_the_form_of_version_4_and_is_no_signature() {
         assert_eq!((probed.algorithm, probed.hash, probed.left), (1, number, [4, 4]));
         assert_eq!(probed.issuer, fingerprint(&host.keys, ID));
         assert_eq!(probed.numbers.len(), 2 + 256, "as long as a signature");
-        // What `sign -4` makes of it and of the next answer.
+        // Do what `sign -4` does with this answer and the next one.
         let digest = argument_4(&probed, b"package", time());
         let signed = host.ask(&old(ID, format!("{name}:{digest}"))).unwrap();
         let whole = wrapped_4(&probed, &Packet::parse(&signed));
@@ -155,7 +155,7 @@ fn a_probe_among_digests_has_its_own_answer() {
     assert_right(&host.keys, &certificate, ID, b"first", &answered[0]);
     assert_eq!(Packet::parse(&answered[1]).version, 4);
     assert_right(&host.keys, &certificate, ID, b"last", &answered[2]);
-    // Nothing that looks like it is taken for it.
+    // A digest that only looks like the probe is signed.
     let short = format!("{}@0000000000", "04".repeat(31) + "05");
     let packet = ask_new(&host, &["sign", &user, &short]).unwrap();
     assert_eq!(Packet::parse(&packet[0]).version, 3);
@@ -195,14 +195,14 @@ fn sha1_is_signed_where_a_setting_says_so() {
         let packet = if output[0] == 0 { strings(&output).remove(0) } else { output };
         let parsed = Packet::parse(&packet);
         assert_eq!((parsed.version, parsed.hash), (3, 2));
-        // Today's gpgv would not take it.
+        // Today's gpgv refuses SHA1, so the signature must only not be a bad one.
         let certificate = host.pubkey(ID).unwrap();
         let refused = verify(&certificate, b"data", &packet).unwrap_or_else(|words| words);
         assert!(!refused.contains("BADSIG"), "{refused}");
     }
     let refused = host.ask(&old(ID, "SHA1:PUBKEY"));
     assert!(refused.is_ok(), "the certificate is no signature");
-    // A digest of another size than its algorithm has, which is told first.
+    // If a digest does not have the size of its algorithm, that is said first.
     let refused = host.ask(&old(ID, argument(8, b"data", 0, time()))).unwrap_err();
     assert!(refused.contains("a SHA1 digest has 20 bytes, not 32"), "{refused}");
 }

@@ -1,4 +1,4 @@
-//! Sealed passphrases: `signd` opens them in its own memory, and does not start without the key.
+//! Sealed passphrases: `signd` opens them in its own memory, and does not start without the sealing key.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use super::sealing::{KEY, OTHER_KEY, SealedHost, name};
 use super::signer_client::old;
 use super::signer_host::{ask, assert_right, sign};
 
-/// `signd` on the state of a sealed host, with the key that is there now.
+/// Returns `signd`, not started yet, on the state of a sealed host, with the sealing key that is in place.
 fn signd(sealed: &SealedHost, environment: &[(&str, &str)]) -> Host {
     let mut signd = Host::signd(&sealed.host, Transport::ListenUnix, environment);
     let key = sealed.host.scratch().join("key");
@@ -26,7 +26,7 @@ fn sealed_keys_sign_in_this_process_while_they_are_sealed_and_unsealed() {
     let mut sealed = SealedHost::new();
     sealed.host.launch();
     sealed.make(&name(1), json!({}));
-    // Neither gpg nor an agent is there, and nothing of what obs-signd reads.
+    // signd has no agent here, and nothing of what obs-signd reads.
     let alone = [("COPR_KEYGEN_GPG_AGENT", "/bin/false"), ("COPR_KEYGEN_LOG_LEVEL", "trace")];
     let mut signd = signd(&sealed, &alone);
     signd.launch();
@@ -49,7 +49,7 @@ fn sealed_keys_sign_in_this_process_while_they_are_sealed_and_unsealed() {
     }
 }
 
-/// The passphrase as obs-signd is given it.
+/// Returns the passphrase as obs-signd is given it.
 fn clear_phrase(sealed: &SealedHost, id: &str) -> String {
     let given = sealed.given();
     given.into_iter().find(|(name, _)| name == id).unwrap().1.trim().to_owned()
@@ -75,7 +75,7 @@ fn it_does_not_start_without_the_key_of_a_sealed_state() {
     refused(&mut signd(&sealed, &[]));
     sealed.give("nonsense");
     refused(&mut signd(&sealed, &[]));
-    // The sockets stay open meanwhile: with the key in place, it goes on.
+    // The sockets stay open meanwhile. Once the right key is in place, signd starts and signs.
     sealed.give(KEY);
     without.set("COPR_KEYGEN_PASSPHRASE_KEY_FILE", sealed.host.scratch().join("key").display());
     without.launch();

@@ -1,4 +1,5 @@
-//! Homes that are removed, brought back, made anew and prolonged while clients sign, and a disk that takes nothing.
+//! Homes that are removed, brought back, made anew and prolonged while clients sign, and a disk that cannot
+//! be written.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,13 +18,13 @@ use super::signer_client::{Packet, old, verify};
 use super::signer_host::{ABSENT, ID, OTHER, SignerHost, ask, fingerprint, host_with, sign};
 use super::volumes::shim;
 
-/// What was signed, and the packet.
+/// The data that was signed, and the signature packet.
 type Signed = (Vec<u8>, Vec<u8>);
 
-/// What clients were told while something was done.
+/// The answers that clients have got while something was done.
 #[derive(Default)]
 struct Told {
-    /// Signatures and what was signed, by the end of the fingerprint.
+    /// Signatures and what was signed, by the key ID of the issuer.
     signatures: Mutex<BTreeMap<String, Vec<Signed>>>,
     refusals: Mutex<BTreeMap<String, usize>>,
 }
@@ -62,7 +63,8 @@ fn sign_while(host: &SignerHost, id: &str, work: impl FnOnce()) -> Told {
 }
 
 impl Told {
-    /// Signatures by all of these keys, given by their certificates, and by no other; some of them are verified.
+    /// Asserts that there are signatures, and that all are by keys with these certificates. Verifies some of
+    /// them.
     fn assert_right(&self, certificates: &BTreeMap<String, Vec<u8>>) {
         let signatures = self.signatures.lock().unwrap();
         for (issuer, made) in &*signatures {
@@ -117,8 +119,8 @@ fn a_key_that_is_removed_and_made_anew_signs_as_either_or_is_unknown() {
     host.assert_signs(ID);
 }
 
-/// Homes of two keys take turns under one name: whatever is read of them is of one of both, and only the one that
-/// belongs there signs.
+/// The homes of two keys take turns under one name. What is read is always of one of them, and only the key
+/// that belongs there signs.
 #[test]
 fn a_home_that_is_exchanged_for_another_is_not_mixed_with_it() {
     let host = SignerHost::with_keys(&[ID, OTHER], Transport::ListenUnix, &[]);
@@ -128,7 +130,7 @@ fn a_home_that_is_exchanged_for_another_is_not_mixed_with_it() {
         let begun = Instant::now();
         while begun.elapsed().as_secs() < 6 {
             exchange(&first, &second);
-            // As long as the clock of a file system takes to tell one time from another.
+            // Long enough for the file system to give another time stamp.
             thread::sleep(Duration::from_millis(10));
         }
     });
@@ -138,7 +140,7 @@ fn a_home_that_is_exchanged_for_another_is_not_mixed_with_it() {
     assert!(refusals.iter().all(|refusal| is_right(&refusal.as_ref())), "{refusals:?}");
 }
 
-/// Both paths exist all the time.
+/// Exchanges two directories, such that both paths exist all the time.
 fn exchange(first: &Path, second: &Path) {
     renameat2(AT_FDCWD, first, AT_FDCWD, second, RenameFlags::RENAME_EXCHANGE).unwrap();
 }
@@ -174,7 +176,7 @@ fn keys_sign_where_nothing_can_be_written() {
         assert_eq!(sign(&signd, ABSENT, b"").unwrap_err(), format!("unknown key: {ABSENT}"));
     }
     assert_eq!(tree(&keys.state()), before);
-    // It starts there, too.
+    // signd can also be started there.
     assert!(signd.stop().success(), "{}", signd.log());
     signd.launch();
     assert!(sign(&signd, ID, b"data").is_ok());

@@ -40,7 +40,7 @@ impl SignHost {
         self.0.scratch().join("gpg-copr")
     }
 
-    /// `program` in the environment of signd's children.
+    /// Returns a command that runs `program` in the environment of signd's children.
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env_clear().env("PATH", "/usr/bin:/bin");
@@ -60,7 +60,7 @@ impl SignHost {
         self.command(&signd_client()).args(arguments).output().unwrap()
     }
 
-    /// Signs `file` as `id` and has gpgv verify it with nothing but the exported key.
+    /// Signs a file as `id`, and has gpgv verify the signature with nothing but the exported key.
     fn sign_and_verify(&self, id: &str) -> Result<(), String> {
         let name = format!("{:016x}", rand::random::<u64>());
         let [file, signature, keyring] =
@@ -81,7 +81,7 @@ impl SignHost {
     fn end_agent(&self) {
         let mut kill = self.command(Path::new("gpgconf"));
         assert!(kill.args(["--kill", "gpg-agent"]).status().unwrap().success());
-        // It takes connections until it has ended, and answers none of them.
+        // A dying agent accepts connections until it has ended, and answers none of them.
         eventually("the agent to end", || {
             let mut ask = self.command(Path::new("gpg-connect-agent"));
             let asked = ask.args(["--no-autostart", "/bye"]).output().unwrap();
@@ -89,7 +89,8 @@ impl SignHost {
         });
     }
 
-    /// A stand-in for gpg that writes down how it was called, as what is printed below.
+    /// Runs gpg-copr with a stand-in for gpg. Returns what the stand-in has got: arguments, environment and
+    /// stdin.
     pub fn recorded(&self, home: &Path, arguments: &[&str], stdin: &str) -> String {
         let script = self.0.scratch().join("gpg-recorder");
         write_script(&script, "printf '<%s>\\n' \"$@\"\nenv | sort\ncat");
@@ -108,7 +109,8 @@ impl Drop for SignHost {
     }
 }
 
-/// The client that does what signd does. cargo builds examples with all tests, but not with one of them.
+/// Returns the path of the client that does what signd does. cargo builds examples with all tests, but not
+/// with a single one.
 pub fn signd_client() -> PathBuf {
     let program = std::env::current_exe().unwrap();
     let program = program.parent().unwrap().parent().unwrap().join("examples/signd-client");
@@ -134,7 +136,7 @@ fn the_calls_of_signd_are_answered_as_gpg_answers_them() {
         let output = stdout_of(host.gpg_copr(&probe)).unwrap();
         assert!(output.starts_with(b"gpg (GnuPG"), "{probe:?}");
     }
-    // Neither Debian's nor upstream's gpg has the option; signd tells by the exit status.
+    // Neither Debian's nor upstream's gpg has this option. signd finds out by the exit status.
     let has_digests =
         Command::new("gpg").args(["--files-are-digests", "--version"]).output().unwrap();
     let probe = host.gpg_copr(&["--files-are-digests", "--version"]);
@@ -353,7 +355,7 @@ fn signds_keycache_learns_of_every_new_key() {
 
 #[test]
 fn signatures_and_new_keys_do_not_disturb_each_other() {
-    // 500 and 20 are what a release is tried with.
+    // A release is tested with 500 signatures and 20 keys.
     let number = |name: &str, default| std::env::var(name).map_or(default, |n| n.parse().unwrap());
     let signatures: usize = number("KEYGEN_TEST_SIGNATURES", 48);
     let keys: usize = number("KEYGEN_TEST_KEYS", 4);
@@ -385,7 +387,7 @@ fn gpg_is_started_with_no_signal_blocked() {
     assert_eq!(host.gen_key_patiently(ID, &json!({})).status, 201, "{}", host.log());
     let gpg = stand_in(&host, "exec grep SigBlk /proc/self/status");
     host.set("COPR_KEYGEN_GPG", gpg.display());
-    // The process becomes gpg, or starts it for each key.
+    // In the first case the process becomes gpg, in the second it starts gpg for each key.
     for arguments in [["gpg", "--", "--version"], ["gpg", "--", "--list-keys"]] {
         let output = host.run(&arguments);
         assert_eq!(text(&output), "SigBlk:\t0000000000000000\n", "{arguments:?}");

@@ -1,4 +1,4 @@
-//! Keys that are named by a fingerprint or the end of one.
+//! Keys that are named by a fingerprint or by a key ID, the end of one.
 
 use std::fs;
 
@@ -25,7 +25,7 @@ fn a_key_id_that_could_mean_two_keys_means_none() {
             assert!(refused.stdout.is_empty(), "{call:?} found a key");
         }
     }
-    // Two that end in the same sixteen.
+    // Two fingerprints that end in the same sixteen digits.
     let twin = format!("{}{}", &second[..24], &first[24..]);
     let text = fs::read_to_string(record(other)).unwrap().replace(&second, &twin);
     fs::write(record(other), text).unwrap();
@@ -46,7 +46,7 @@ fn no_client_of_signd_has_every_key_looked_at() {
     let listing = String::from_utf8(listing).unwrap();
     let fingerprint = listing.lines().find(|line| line.starts_with("fpr")).unwrap();
     let fingerprint = fingerprint.split(':').nth(9).unwrap();
-    // What cannot be read would be said if it were looked at.
+    // This file is no home. gpg-copr would say so if it looked at every key.
     fs::write(host.0.state().join("keys/a#b@c"), "not a home").unwrap();
     for id in [fingerprint, &fingerprint[24..]] {
         let calls: [&[&str]; 2] = [

@@ -1,4 +1,4 @@
-//! What it takes to start: arguments, settings, sockets.
+//! Starting the service: arguments, settings, sockets.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -16,7 +16,7 @@ use super::lifecycle::scratch;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_copr-keygen");
 
-/// `copr-keygen`, killed when the test is over.
+/// A running `copr-keygen`, which is killed when the test is over.
 pub struct Program(pub Child);
 
 impl Program {
@@ -29,7 +29,7 @@ impl Program {
         Self(piped.spawn().unwrap())
     }
 
-    /// Waits for its end: exit status, and what it said on stderr.
+    /// Waits for the program to end. Returns its exit status and what it said on stderr.
     fn end(mut self) -> (Option<i32>, String) {
         let status = eventually("the program to end", || self.0.try_wait().unwrap());
         let mut said = String::new();
@@ -49,7 +49,7 @@ fn run(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String
     Program::start(arguments, environment).end()
 }
 
-/// Asks for `/ping`; `None` when nobody listens there.
+/// Requests `/ping` and returns the status, or `None` if nothing listens there.
 fn ping(connection: std::io::Result<Connection>) -> Option<u16> {
     let mut connection = connection.ok()?;
     connection.limit_reads(Duration::from_secs(20));
@@ -204,7 +204,7 @@ fn a_flag_beats_the_environment_and_the_environment_the_file() {
         assert_eq!(eventually("an answer", || ping(unix(&path))), 200);
         assert!(Path::new(&place(winner)).join("keys").is_dir());
         drop(service);
-        // Nothing of the others is there yet.
+        // None of the settings that have lost has had an effect.
         expected.extend([winner.to_owned(), format!("{winner}.socket")]);
         expected.sort();
         let mut found: Vec<_> = fs::read_dir(directory.path())

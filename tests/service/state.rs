@@ -1,5 +1,5 @@
-//! What lies in the state directory is hostile too: it must not make anybody wait, lead a write
-//! elsewhere, or be taken for a key.
+//! Hostile files in the state directory. They must not make anything wait, lead a write elsewhere, or be
+//! taken for a key.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, symlink};
@@ -57,7 +57,8 @@ fn links_in_the_state_lead_no_write_elsewhere() {
     assert_eq!(fs::read(&victim).unwrap(), b"precious");
     assert!(host.stop().success());
 
-    // A part of the state that is a link would have others' directories tightened and written.
+    // If it followed a link in place of a part of the state, the service would write to a directory of
+    // somebody else and close it to others.
     let pool = host.state().join("pool");
     fs::remove_dir(&pool).unwrap();
     symlink(host.scratch(), &pool).unwrap();
@@ -69,7 +70,8 @@ fn links_in_the_state_lead_no_write_elsewhere() {
 fn odd_entries_of_staging_keep_nothing_from_being_cleared() {
     let mut host = Host::start(Transport::PassedUnix);
     assert!(host.stop().success());
-    // What a killed process of this host would leave; its tag is learnt from a real one.
+    // What a killed process of this host would leave. The tag in the names is learnt from a real staging
+    // directory.
     let staging = host.state().join("staging");
     let tag = tag_of_this_host(&host);
     for (name, is_dead_home) in [("00000001", true), ("00000002", false), ("00000003", true)] {
@@ -87,13 +89,13 @@ fn odd_entries_of_staging_keep_nothing_from_being_cleared() {
     assert_eq!(host.gen_key_patiently(ID, &json!({})).status, 201, "{}", host.log());
 }
 
-/// The first part of the names of this host's staging directories.
+/// Returns the first part of the names of this host's staging directories.
 pub fn tag_of_this_host(host: &Host) -> String {
     let other = Host::start(Transport::PassedUnix);
     assert!(host.entries("staging").is_empty());
     std::thread::scope(|scope| {
         let asking = scope.spawn(|| other.gen_key_patiently(ID, &json!({"key_length": 4096})));
-        // Until it is locked, its name begins with a dot.
+        // Until the directory is locked, its name begins with a dot.
         let is_named = |name: &String| !name.starts_with('.');
         let name = eventually("a staging directory", || {
             other.entries("staging").into_iter().rfind(is_named)

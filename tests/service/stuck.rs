@@ -1,4 +1,4 @@
-//! A process that does not end when it is killed, as one that waits for a dead disk does not.
+//! A process that does not end when it is killed, like one that waits for a dead disk.
 
 use std::path::Path;
 use std::thread;
@@ -11,7 +11,8 @@ use super::shim::Stuck;
 
 const ID: &str = "user#project@copr.example.org";
 
-/// The leader of the group, or a child that it has left behind.
+/// Stand-ins for gpg. The stuck process is the leader of the process group, or a child that the leader leaves
+/// behind.
 const PLACES: [&str; 2] = [r#"exec "$here/stuck""#, r#""$here/stuck" & sleep 600"#];
 
 #[test]
@@ -23,7 +24,8 @@ fn a_gpg_that_cannot_be_killed_costs_its_own_request_and_is_waited_for_aside() {
         let (pid, mut holder) = thread::scope(|scope| {
             let request = scope.spawn(|| host.gen_key(ID, json!({})));
             let held = stuck.hold();
-            // While it is held: without an answer in time this fails when the client loses patience.
+            // The answer comes while the process is held. If it did not come in time, the client would lose
+            // patience and this would fail.
             let refused = request.join().unwrap().unwrap();
             assert_eq!(refused.status, 500, "{}", host.log());
             held

@@ -1,4 +1,4 @@
-//! Archives as tests make and alter them: the members of a real backup, written as they are.
+//! Archives that tests make and alter: the members of a real backup, written as they are.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -37,7 +37,7 @@ pub fn host_with_backup() -> (Host, Vec<Member>) {
     (host, members)
 }
 
-/// The members of an archive.
+/// Returns the members of an archive.
 pub fn members_of(archive: &[u8]) -> Vec<Member> {
     let mut members = Vec::new();
     for entry in tar::Archive::new(archive).entries().unwrap() {
@@ -49,7 +49,7 @@ pub fn members_of(archive: &[u8]) -> Vec<Member> {
     members
 }
 
-/// Names are written as they are, whatever they are.
+/// Returns an archive of these members. Their names are written as they are, whatever they are.
 pub fn tar_of(members: &[Member]) -> Vec<u8> {
     let mut tar = Builder::new(Vec::new());
     for Member { path, bytes, kind } in members {
@@ -79,7 +79,7 @@ pub fn position(members: &[Member], part: &str) -> usize {
     members.iter().position(|member| member.path.contains(part)).unwrap()
 }
 
-/// Makes sums and manifest fit the other members again, as whoever alters an archive would.
+/// Makes checksums and manifest fit the other members again, as somebody who alters an archive would do.
 pub fn sign_off(members: &mut [Member]) {
     let mut keys: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     for Member { path, bytes, .. } in members.iter() {
@@ -100,7 +100,7 @@ pub fn sign_off(members: &mut [Member]) {
     find(members, MANIFEST).bytes = json!({"keys": keys}).to_string().into_bytes();
 }
 
-/// Every home on `host` is byte for byte the one on `original`.
+/// Asserts that every home on `host` is byte for byte the one on `original`.
 pub fn assert_keys_are_those_of(host: &Host, original: &Host) {
     for id in host.entries("keys") {
         assert_eq!(tree(&host.home(&id)), tree(&original.home(&id)), "{id}");

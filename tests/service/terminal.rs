@@ -19,7 +19,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// One of so many columns.
+    /// A terminal with this number of columns.
     pub fn new(columns: u16) -> Self {
         let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pair = openpty(Some(&size), None).unwrap();
@@ -35,7 +35,7 @@ impl Terminal {
         Self { ours, theirs, shown }
     }
 
-    /// Starts a program on it.
+    /// Starts a program on the terminal.
     pub fn start(&self, command: &mut Command) -> Child {
         let theirs = || self.theirs.as_fd().try_clone_to_owned().unwrap();
         command.stdin(theirs()).stdout(theirs()).stderr(theirs()).spawn().unwrap()

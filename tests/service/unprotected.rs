@@ -1,4 +1,4 @@
-//! Whatever lay in the clear elsewhere is protected when it comes back.
+//! A secret key that had no passphrase is protected when it comes back, from a backup or from the trash.
 
 use std::fs;
 

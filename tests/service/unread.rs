@@ -1,5 +1,5 @@
-//! Whatever an old home keeps keys in and an import does not read is named, with commands that work; and so
-//! is every phrase without a key.
+//! Every file in an old home that holds keys and that an import does not read is named, with commands that
+//! work. So is every phrase without a key.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -17,7 +17,7 @@ fn id(name: &str) -> String {
     format!("{name}#project@copr.example.org")
 }
 
-/// An old home with keys of `names`, at rest.
+/// An old home with a key for each of `names`, in which no agent runs.
 fn old_with(names: &[&str]) -> OldHost {
     let old = OldHost::new(&[]);
     old.generate("%no-protection\n", names.iter().map(|name| quick(&id(name), "")));
@@ -52,7 +52,7 @@ fn take_the_way_out(host: &Host, said: &Value) -> Output {
     shell.env("COPR_KEYGEN_CONFIG", "/dev/null").output().unwrap()
 }
 
-/// After the way out, the host has a key for each of `names`, and signs with it.
+/// Runs these commands. Asserts that the host then has a key for each of `names`, and signs with it.
 fn assert_way_out(host: &Host, said: &Value, names: &[&str]) {
     let done = take_the_way_out(host, said);
     let (again, status) = report(&done);
@@ -65,7 +65,7 @@ fn assert_way_out(host: &Host, said: &Value, names: &[&str]) {
     }
 }
 
-/// The only file that was not read ends in `file` and holds so many keys.
+/// Asserts that only one file was not read, that its name ends in `file`, and that it holds so many keys.
 fn assert_unread(said: &Value, file: &str, keys: usize) {
     let unread = said["unread"].as_array().unwrap();
     assert_eq!(unread.len(), 1, "{said:#}");
@@ -82,7 +82,7 @@ fn secret_keys_of_gnupg_1_are_named_with_a_way_out() {
     let names = ["closed", "first", "second"];
     let prints = names.map(|name| old.fingerprint(&id(name)));
     old.rest();
-    // An export of the protected key would ask for its passphrase.
+    // Without the passphrase here, the export of the protected key would ask for it.
     let secret = old.gnupg().join("secring.gpg");
     old.gpg(&[
         "--pinentry-mode=loopback",
@@ -135,7 +135,7 @@ fn an_old_secret_key_beside_migrated_ones_is_named_and_no_other() {
     assert_eq!(said["unread"][0]["keys"][0]["fingerprint"], print.as_str());
     assert_way_out(&host, &said, &["migrated", "old"]);
 
-    // All of them migrated: that the file is still there is nothing to be told of.
+    // If all of its keys have been migrated, the old file is not reported.
     let old = old_with(&["migrated"]);
     write_old_form(&old);
     let (said, status) = report(&old.import(&new_host(), &["--json"]));
@@ -160,7 +160,8 @@ fn certificates_in_a_keyring_that_gpg_does_not_use_are_named_with_a_way_out() {
         if other == "elsewhere.gpg" {
             fs::write(old.gnupg().join("gpg.conf"), format!("keyring {other}\n")).unwrap();
         }
-        // gpg has looked into the home once and made an empty keybox, in which it looks ever since.
+        // gpg has once listed the keys of this home, and so made an empty keybox. Since then, it looks
+        // nowhere else.
         let empty = tempfile::Builder::new().prefix("ckg-").tempdir_in("/tmp").unwrap();
         let made =
             Command::new("gpg").arg("--homedir").arg(empty.path()).args(["-q", "-k"]).status();
@@ -186,9 +187,9 @@ fn secret_keys_without_a_certificate_are_named() {
     old.gpg(&["--yes", "--delete-keys", &print]);
     fs::rename(&aside, &secret).unwrap();
     old.rest();
-    // gpg keeps what it had before.
+    // gpg keeps the previous keybox, in which the deleted certificate still is.
     fs::remove_file(old.gnupg().join("pubring.kbx~")).unwrap();
-    // Sealed to a TPM; and the subkeys of a certificate that is there are no orphans.
+    // A secret key that is sealed to a TPM counts, too.
     let stub = "0123456789ABCDEF0123456789ABCDEF01234567";
     fs::write(
         old.secret(stub),
@@ -210,7 +211,7 @@ fn secret_keys_without_a_certificate_are_named() {
     assert!(reason.contains("--import CERTIFICATE"), "{reason}");
     assert_eq!(said["way_out"], Value::Null);
 
-    // Without any keyring it is the same, and no usage error.
+    // Without any keyring the report is the same, and not a usage error.
     fs::remove_file(old.gnupg().join("pubring.kbx")).unwrap();
     let (said, status) = report(&old.import(&new_host(), &["--json"]));
     assert_eq!(status, Some(1), "{said:#}");
@@ -239,7 +240,7 @@ fn the_database_of_keyboxd_is_named() {
     assert_eq!(status, Some(1), "{said:#}");
     assert_unread(&said, "/public-keys.d/pubring.db", 0);
     assert!(said["way_out"].as_str().unwrap().contains("/public-keys.d"), "{said:#}");
-    // There is nothing else: still no usage error.
+    // Even if there is nothing else, it is no usage error.
     fs::remove_file(old.gnupg().join("pubring.kbx")).unwrap();
     let (said, status) = report(&old.import(&host, &["--json"]));
     assert_eq!(status, Some(1), "{said:#}");

@@ -1,4 +1,4 @@
-//! What cannot be read is not taken for something that is not there.
+//! What cannot be read is not taken for something that does not exist.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -23,7 +23,7 @@ fn host() -> (Host, Disk) {
 fn a_home_that_cannot_be_read_now_is_not_said_to_be_damaged() {
     let (host, disk) = host();
     assert_eq!(host.gen_key_patiently(ID, &json!({})).status, 201, "{}", host.log());
-    // Then the names of the files tell.
+    // Without key.json, the names of the files tell which key this is.
     fs::remove_file(host.home(ID).join("key.json")).unwrap();
     for part in ["private-keys-v1.d", "openpgp-revocs.d"] {
         let directory = host.home(ID).join(part);
@@ -59,7 +59,7 @@ fn links_of_what_cannot_be_read_are_left_alone() {
     let links_of_other = host.entries("gnupg/private-keys-v1.d");
     assert_eq!(host.gen_key_patiently(ID, &json!({})).status, 201, "{}", host.log());
     let links = host.entries("gnupg/private-keys-v1.d");
-    // A key in the making, as far as anybody can tell.
+    // Without its home, and with staging/ unreadable, this may be a key in the making.
     fs::rename(host.home(ID), host.scratch().join("home")).unwrap();
     disk.make_unreadable(&host.state().join("staging"));
     let check = ["check", "--repair", "--no-units", "--sign-conf", "/dev/null"];
@@ -74,7 +74,7 @@ fn links_of_what_cannot_be_read_are_left_alone() {
 #[test]
 fn root_says_what_it_could_not_look_at() {
     if !nix::unistd::geteuid().is_root() {
-        return; // nobody else gives files back
+        return; // only root can give files back
     }
     let (host, disk) = host();
     assert_eq!(host.gen_key_patiently(ID, &json!({})).status, 201, "{}", host.log());

@@ -1,4 +1,4 @@
-//! Whatever the fields of a request hold: what gpg makes of them is the user ID that was meant.
+//! Whatever the fields of a request hold, gpg makes the user ID that was meant.
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::host::{Host, Transport};
 
-/// Pieces that would mean something to gpg if it read them as anything but a name.
+/// Fields that would mean something to gpg if it read them as anything but a name.
 const FIXED: [(&str, Option<&str>); 8] = [
     ("%commit", Some("%commit")),
     ("# Key-Type: DSA", Some("#")),
@@ -18,7 +18,7 @@ const FIXED: [(&str, Option<&str>); 8] = [
     ("a  b   \"c\" 'd' `e` $(f) ${g} !*?~", Some("&|;")),
 ];
 
-/// `\x3a` and the like in the colon listing of gpg.
+/// Replaces the escapes in gpg's colon listing, such as `\x3a`, by what they stand for.
 fn unescape(text: &str) -> String {
     let mut parts = text.split("\\x");
     let mut bytes = parts.next().unwrap().as_bytes().to_vec();

@@ -1,5 +1,5 @@
-//! A volume of root's that is open for a group: root works there as whoever owns what is in it, and where
-//! nothing tells who that is, root does nothing.
+//! A volume that belongs to root and is open for a group. Modes that root runs work there as the user who
+//! owns what is in it. If nothing tells who that is, they do nothing.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -24,7 +24,8 @@ fn is_root() -> bool {
     is_root
 }
 
-/// The volume of `host` as it was made, and all in it, sockets too, the container's.
+/// Asserts that the volume of `host` is as it was made, and that all in it, sockets too, belongs to the
+/// container's user.
 fn assert_is_the_containers(host: &Host) {
     let found = fs::metadata(host.state()).unwrap();
     assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (0, GROUP, MODE));
@@ -33,7 +34,7 @@ fn assert_is_the_containers(host: &Host) {
     assert_eq!(String::from_utf8(others.unwrap().stdout).unwrap(), "");
 }
 
-/// Runs a mode; returns its exit status and all it said.
+/// Runs a mode. Returns its exit status and all it said.
 fn end(mut command: Command) -> (Option<i32>, String) {
     let output = command.output().unwrap();
     let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
@@ -74,7 +75,7 @@ fn root_takes_the_old_keys_in_a_volume_over_as_the_user_who_owns_them() {
         command.args(["--batch", agent, &ids[0]]);
         end(command)
     };
-    // Before: with the old service's agent, which leaves sockets.
+    // Before the import, this uses the agent of the old service, which leaves sockets.
     let (status, said) = list("--list-secret-keys");
     assert_eq!(status, Some(0), "{said}");
     assert_is_the_containers(&host);
@@ -86,7 +87,7 @@ fn root_takes_the_old_keys_in_a_volume_over_as_the_user_who_owns_them() {
     assert_eq!(status, Some(0), "{said}");
     assert_is_the_containers(&host);
 
-    // The container itself goes on with it.
+    // The container itself can use the state that root has taken over.
     host.run_as_stranger_in(GROUP);
     host.launch();
     assert_eq!(host.gen_key(&ids[0], json!({})).unwrap().status, 200, "{}", host.log());
@@ -117,7 +118,7 @@ fn root_touches_nothing_in_a_volume_where_nothing_tells_who_owns_the_keys() {
             assert_eq!((found.uid(), found.mode() & 0o7777), (0, MODE), "{mode:?}");
             assert_eq!(host.entries("").len(), parts.len(), "{mode:?}");
         }
-        // What it says works when typed in.
+        // The command in the message works as printed.
         let install = install.replace("UID", &UID.to_string());
         assert!(Command::new("sh").args(["-c", &install]).status().unwrap().success());
         end(host.mode(&["check", "--repair", "--no-units"]));

@@ -1,4 +1,5 @@
-//! The state on a volume: of a group, of several hosts, over a network that loses answers, not mounted.
+//! The state on a volume: open for a group, shared by several hosts, over a network that loses answers, or
+//! not mounted.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -17,7 +18,8 @@ use super::safekeeping::{assert_links_are_right, run};
 const ID: &str = "user#project@copr.example.org";
 const OTHER: &str = "other#project@copr.example.org";
 
-/// Has `host` use the file system through shim.c; returns the directory that tells it what to do.
+/// Has `host` use the file system through shim.c. Returns the directory with the files that tell the shim
+/// what to do.
 pub fn shim(host: &mut Host) -> PathBuf {
     let directory = host.scratch().join("shim");
     fs::create_dir(&directory).unwrap();
@@ -40,7 +42,7 @@ fn shimmed(environment: &[(&str, &str)]) -> (Host, PathBuf) {
     (host, told)
 }
 
-/// Another service on the state of `host`.
+/// Another host on the state of `host`. Its service does not run yet.
 fn beside(host: &Host) -> Host {
     let state = host.state();
     Host::new(Transport::PassedUnix, &[("COPR_KEYGEN_STATE_DIR", state.to_str().unwrap())])
@@ -72,7 +74,8 @@ fn a_rename_that_is_done_counts_whatever_the_answer_says() {
         for file in ["pubring.kbx", "key.json"] {
             lose(error, file);
             run_in(&host, &["prolong", "--by", "5y", "--within", "9y"]);
-            // A key without an end is not prolonged; the marker for signd was not touched either.
+            // A key that never expires is not prolonged, and the marker for signd is not touched. So no
+            // answer was lost.
             let _ = fs::remove_file(told.join("rename"));
         }
         run_in(&host, &["remove", "--yes", ID]);
@@ -80,7 +83,7 @@ fn a_rename_that_is_done_counts_whatever_the_answer_says() {
         run_in(&host, &["purge", "--older-than", "0d", "--yes"]);
         assert!(is_lost());
     }
-    // A key that ends is prolonged, one of the pool is claimed.
+    // A key that expires is prolonged, and a key of the pool is claimed.
     let made = host.gen_key_patiently(OTHER, &json!({"expire": 30}));
     assert_eq!(made.status, 201, "{}", host.log());
     for file in ["/pubring.kbx", "/key.json"] {
@@ -187,7 +190,7 @@ fn what_a_killed_container_has_left_is_cleared_by_the_next_one_whatever_its_name
     host.wait();
     assert_eq!(host.entries("staging").len(), 1);
     fs::write(host.scratch().join("go"), "").unwrap();
-    // Its image has no machine-id, and its host name is its own.
+    // The image of the next container has no machine-id, and its host name is another one.
     fs::write(told.join("machine-id"), "\n").unwrap();
     host.launch();
     assert_eq!(host.entries("staging"), [""; 0], "{}", host.log());
@@ -201,7 +204,7 @@ fn ready_says_why_no_key_could_be_made_and_ping_answers_all_the_same() {
         assert_eq!(reply.status, 503, "{reply:?}");
         assert!(reply.body.starts_with("not ready: ") && reply.body.contains(words), "{reply:?}");
         assert!(reply.header("Retry-After").is_some(), "{reply:?}");
-        // Whoever asks need not know where the keys are.
+        // The client need not know where the keys are.
         assert!(!reply.body.contains("/tmp"), "{reply:?}");
         assert_eq!(host.get("/ping").unwrap().body, "pong\n");
         assert!(host.log().contains(&format!("not ready: {}", &reply.body[11..].trim_end())));
@@ -219,7 +222,7 @@ fn ready_says_why_no_key_could_be_made_and_ping_answers_all_the_same() {
     let (state, away) = (host.state(), host.scratch().join("away"));
     fs::rename(&state, &away).unwrap();
     ready("the state directory is not there");
-    // As below a volume that is not mounted.
+    // An empty directory, as below a volume that is not mounted.
     fs::create_dir(&state).unwrap();
     ready("the state directory is not the one that was opened");
     fs::remove_dir(&state).unwrap();
@@ -234,7 +237,7 @@ fn ready_says_why_no_key_could_be_made_and_ping_answers_all_the_same() {
     ] {
         fs::rename(state.join(part), &away).unwrap();
         ready(&format!("{part}/ of the state {missing}"));
-        // A file in its place stops root too, whom no mode stops.
+        // A file in place of the directory stops root as well. A mode would not.
         fs::write(state.join(part), "").unwrap();
         let other = if part == "keys" { "is not the one" } else { "cannot be written to" };
         ready(&format!("{part}/ of the state {other}"));
@@ -242,7 +245,7 @@ fn ready_says_why_no_key_could_be_made_and_ping_answers_all_the_same() {
         fs::rename(&away, state.join(part)).unwrap();
         is_ready();
     }
-    // As before its keys are taken over.
+    // A keyring of another service, as before its keys are taken over.
     fs::write(state.join("gnupg/pubring.gpg"), "keys").unwrap();
     ready("the keys of another service have not been taken over");
     fs::remove_file(state.join("gnupg/pubring.gpg")).unwrap();
@@ -278,14 +281,15 @@ fn a_volume_of_a_group_is_used_by_whoever_is_in_it() {
         }
         assert!(host.stop().success());
 
-        // A restart of the pod: all of it is opened for the group anew.
+        // When a pod restarts, everything on its volume is opened for the group again.
         let open = Command::new("chmod").args(["-R", "g+rwX"]).arg(host.state()).status();
         assert!(open.unwrap().success());
         host.launch();
         assert_eq!(host.gen_key_patiently(OTHER, &json!({})).status, 201, "{}", host.log());
         assert_closed(&host);
         assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 200);
-        // Root works as whoever owns what is in the volume, and not as the owner of the volume.
+        // A mode that root runs works as the owner of what is in the volume, and not as the owner of the
+        // volume.
         assert!(host.stop().success());
         let removed = run(&host, &["remove", "--yes", ID]);
         assert_eq!(removed.code, Some(0), "{}", removed.stderr);
@@ -312,7 +316,7 @@ fn a_directory_of_somebody_else_that_is_no_volume_for_us_is_refused_in_words() {
         assert_eq!(host.wait().code(), Some(78), "{mode:o}: {}", host.log());
         assert!(host.log().contains(words), "{mode:o}: {}", host.log());
         if mode == 0o2777 {
-            // What the refusal says works.
+            // The remedy in the refusal works.
             host.set("COPR_KEYGEN_STATE_DIR", host.state().join("state").display());
             host.launch();
             assert_eq!(host.gen_key_patiently(ID, &json!({})).status, 201, "{}", host.log());
@@ -329,7 +333,7 @@ pub fn volume(mode: u32, owner: u32, group: u32) -> Host {
     host
 }
 
-/// Every part of the state is its user's, and closed to everybody else.
+/// Asserts that every part of the state belongs to user 12345, and is closed to everybody else.
 fn assert_closed(host: &Host) {
     let parts = host.entries("");
     assert!(parts.len() >= 5, "{parts:?}");

@@ -1,4 +1,4 @@
-//! A flood of wrong tokens: who has a right one does not notice, and memory stays as it is.
+//! A flood of wrong tokens: clients with a right one do not notice it, and memory does not grow.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -9,23 +9,23 @@ use std::time::{Duration, Instant};
 use super::auth::{BOTH, ask, bearer, body, host_with};
 use super::host::{DoneWhenDropped, Host, Transport};
 
-/// Clients that send wrong tokens at once.
+/// The number of clients that send wrong tokens at once.
 const CLIENTS: usize = 128;
 
-/// How many wrong tokens are sent; 100,000 by hand.
+/// The number of wrong tokens: `KEYGEN_TEST_WRONG_TOKENS`, or 3,000. By hand, the test is run with 100,000.
 fn count() -> usize {
     let text = std::env::var("KEYGEN_TEST_WRONG_TOKENS").unwrap_or_else(|_| "3000".into());
     text.parse().unwrap()
 }
 
-/// Resident memory, in KiB.
+/// Returns the resident memory of the service, in KiB.
 fn resident(host: &Host) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", host.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").trim().parse().unwrap()
 }
 
-/// How long a right request takes that finds its key.
+/// Sends a request with a right token for a key that exists. Returns how long that takes.
 fn right(host: &Host) -> Duration {
     let began = Instant::now();
     let reply = ask(host, "POST /gen_key", &bearer(BOTH), &body("user#right@copr.example.org"));
@@ -44,7 +44,7 @@ fn a_flood_of_wrong_tokens_is_not_felt() {
     let made = ask(&host, "POST /gen_key", &bearer(BOTH), &body("user#right@copr.example.org"));
     assert_eq!(made.status, 201);
     let alone = median((0..300).map(|_| right(&host)).collect());
-    // The first tenth brings up what threads and buffers there will be.
+    // A first flood of a tenth makes the service allocate the threads and buffers that it needs.
     flood(&host, count() / 10);
     let before = resident(&host);
     let (during, took) = flood(&host, count());
@@ -65,8 +65,8 @@ fn a_flood_of_wrong_tokens_is_not_felt() {
     assert!(metrics.contains(&format!("total{{status=\"401\"}} {total}\n")), "{metrics}");
 }
 
-/// Sends wrong tokens from many clients, and right requests beside them: how long those took, and how
-/// long all of it.
+/// Sends wrong tokens from many clients, and right requests beside them. Returns the time of each right
+/// request, and of all together.
 fn flood(host: &Host, count: usize) -> (Vec<Duration>, Duration) {
     let (next, done) = (AtomicUsize::new(0), AtomicBool::new(false));
     let began = Instant::now();

@@ -1,4 +1,4 @@
-//! A key over the years: made under an old clock, signs a package, is prolonged twice. What was
+//! A key over the years: it is made under an old clock, signs a package, and is prolonged twice. What it has
 //! signed first must verify as it did then.
 
 use std::fs;
@@ -18,28 +18,29 @@ fn now() -> u64 {
     std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()
 }
 
-/// What makes a program live `days` from now.
+/// Returns variables with which the clock of a program is `days` ahead.
 fn clock_of(days: i32) -> Vec<(String, String)> {
     clock(&format!("{days:+}d"))
 }
 
-/// What makes a program live at another time, as `faketime -f` would do it.
+/// Returns variables with which the clock of a program says `time`, as `faketime -f` would do it.
 pub fn clock(time: &str) -> Vec<(String, String)> {
     [
         ("LD_PRELOAD", faketime_library()),
         ("FAKETIME", time),
-        // Waiting must go on as it is.
+        // The monotonic clock stays as it is, so that waiting takes as long as ever.
         ("DONT_FAKE_MONOTONIC", "1"),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-        // What the disk says of files does not change with the clock.
+        // Time stamps of files stay as they are on the disk.
         ("NO_FAKE_STAT", "1"),
     ]
     .map(|(name, value)| (name.into(), value.into()))
     .into()
 }
 
-/// The library that `faketime` preloads. faketime makes a semaphore that is named after its process, and fails where
-/// a killed one of the same number has left its own behind. So it is asked once, and again when it fails.
+/// Returns the library that `faketime` preloads. faketime makes a semaphore named after its process ID. It
+/// fails if a killed process with the same ID has left its semaphore behind. So run it only once, and again
+/// if it fails.
 fn faketime_library() -> &'static str {
     static LIBRARY: LazyLock<String> = LazyLock::new(|| {
         let preloaded = || {
@@ -52,7 +53,7 @@ fn faketime_library() -> &'static str {
     &LIBRARY
 }
 
-/// A key of one year, made 350 days ago.
+/// A host with a key of one year that was made 350 days ago.
 fn host_with_an_old_key() -> Host {
     let mut host = Host::new(Transport::PassedUnix, &[]);
     let clock = clock_of(-350);
@@ -115,8 +116,8 @@ fn signed_file(host: &Host, directory: &Path, at: u64) -> (PathBuf, PathBuf) {
     (data, signature)
 }
 
-/// Sequoia judges a signature by what the certificate said when it was made. (sq 1
-/// renamed the options, `--version` among them.)
+/// Whether Sequoia finds a signature valid. It judges by what the certificate said when the signature was
+/// made. (sq 1 renamed the options, `--version` among them.)
 pub fn sq_verifies(certificate: &Path, signature: &Path, data: &Path) -> bool {
     let is_first = tool("sq", "sq").arg("--version").output().unwrap().status.success();
     let mut verify = tool("sq", "sq");
@@ -137,7 +138,7 @@ fn gpgv_verifies(keyring: &Path, signature: &Path, data: &Path, days: i32) -> bo
     verify.arg("--keyring").arg(keyring).arg(signature).arg(data).output().unwrap().status.success()
 }
 
-/// Whether rpm takes the package, `days` from now.
+/// Whether rpm finds the package valid, `days` from now.
 fn rpm_verifies(certificate: &Path, package: &Path, days: i32) -> bool {
     let database = empty_directory();
     let mut import = tool("rpmkeys", "rpm");
@@ -192,7 +193,7 @@ fn a_package_signed_before_two_prolongations_verifies_as_it_did() {
         assert!(rpm_verifies(&certificate, &package, days), "rpm, {days} days from now");
     }
 
-    // What the old service published, with the newest self-signature only, does not do.
+    // The old service published the newest self-signature only. With that, the old signature does not verify.
     let newest_only = work.path().join("newest.pgp");
     succeed(
         gpg()
