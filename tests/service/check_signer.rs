@@ -1,5 +1,5 @@
-//! `check` where `copr-keygen signd` signs. It does not fail for what only obs-signd needs, but for what our
-//! signer needs.
+//! `check` where `copr-keygen signd` signs. It fails for what our signer needs, and not for what only
+//! obs-signd needs.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};

@@ -99,7 +99,7 @@ fn a_signd_that_is_stopped_or_led_astray_is_told() {
         fs::write(sign_host.sign_conf(), good.replace(&from, to)).unwrap();
         sign_host.check(&["--repair"]).assert_failed("sign.conf", words, remedy);
     }
-    // A gpg-copr of another copr-keygen.
+    // A gpg-copr that is not this copr-keygen.
     let copy = format!("{scratch}/other");
     fs::create_dir(&copy).unwrap();
     fs::copy("/bin/true", format!("{copy}/gpg-copr")).unwrap();

@@ -182,7 +182,7 @@ fn an_option_for_every_gpg_of_the_host_is_named() {
         assert!(page.contains(&words) && page.contains("-> sed -i "), "{text}: {page}");
         assert_eq!(code, Some(1), "{text}: {page}");
     }
-    // This one is only a warning. It may be meant for people who use gpg.
+    // This option is only a warning. It may be meant for people who use gpg.
     let (code, said) = page("no-greeting\n");
     assert!(said.contains("warning   /etc/gnupg/gpg.conf: says no-greeting"), "{said}");
     assert_eq!(code, Some(0), "{said}");

@@ -1,5 +1,5 @@
-//! Clocks that are wrong, or were wrong when a key was made. Whatever contradicts the clock is named and
-//! nothing is decided by it: no date is replaced, no key is called damaged, prolonged or made.
+//! Clocks that are wrong, or were wrong when a key was made. Whatever contradicts the clock is named, and
+//! nothing is decided by it: no date is replaced, and no key is called damaged, is prolonged or is made.
 
 use std::fs;
 use std::path::PathBuf;

@@ -401,7 +401,7 @@ fn nothing_in_etcd_is_believed() {
     spoilt["files"]["passphrase"] = json!("sealed:xxxx\n");
     let values = [
         (5, cut.to_owned()),
-        (6, good.clone()), // of another identity
+        (6, good.clone()), // the value of another identity
         (7, hostile.to_string()),
         (8, spoilt.to_string()),
         (9, "{}".into()),

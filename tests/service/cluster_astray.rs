@@ -137,8 +137,8 @@ fn a_secret_key_of_nobody_is_not_taken_over() {
             Some((kind, name.clone(), file.clone()))
         })
     };
-    // A value with the secret key of another identity, one with an unprotected secret key, and one whose own
-    // key is listed among the removed ones.
+    // Three bad values: one with the secret key of another identity, one with an unprotected secret key, and
+    // one whose own key is listed as removed.
     let (mut foreign, mut clear, mut contrary) = (value(1), value(2), value(3));
     let (kind, name_of_other, other) = secret(&value(3)).unwrap();
     foreign[kind][&name_of_other] = other;

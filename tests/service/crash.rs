@@ -84,7 +84,7 @@ fn wait_for_a_bad_moment(host: &Host, round: usize) {
             while last_link() == before && Instant::now() < deadline {
                 thread::yield_now();
             }
-            // Half of the times, kill at once: what follows the link takes less time than the shortest sleep.
+            // Half of the time, kill at once: what follows the link takes less time than the shortest sleep.
             if rand::random() {
                 thread::sleep(Duration::from_micros(rand::random_range(0..5_000)));
             }
@@ -149,7 +149,7 @@ impl Answers {
 }
 
 /// Asserts that every home in `keys/` is complete, that every promised key is there, and that `phrases/`
-/// names no key that is not.
+/// names only keys that exist.
 fn assert_all_are_whole(host: &Host, promised: &[String]) {
     let keys = host.entries("keys");
     for id in &keys {

@@ -139,8 +139,8 @@ fn a_key_that_is_known_to_be_on_the_disk_costs_no_fsync() {
         assert_eq!(host.gen_key(name, json!({})).unwrap().status, 200);
     }
     assert_eq!(fsync.log().len(), before, "those that it made itself");
-    // A new process does not know which keys are on the disk. Once nothing has changed for a few seconds, its
-    // first request finds that out for all keys.
+    // A new process does not know which keys are on the disk. Once nothing has changed for a few seconds, the
+    // fsync(2) calls of its first request count for all keys.
     eventually("one request to pay for all", || {
         assert!(host.stop().success());
         host.launch();

@@ -1,4 +1,4 @@
-//! A real etcd for one test, and a relay in front of it that can be slow, deaf or cut.
+//! A real etcd for one test, and a relay in front of it that can be slow, silent or cut off.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -134,7 +134,7 @@ fn a_key_that_does_not_sign_there_is_named() {
     assert_all_sign(&to, &ids);
     fs::remove_dir_all(&to).unwrap();
 
-    // Without its revocation certificate a key signs as before.
+    // Without its revocation certificate, a key signs as before.
     fs::remove_dir_all(host.home(&id("user")).join("openpgp-revocs.d")).unwrap();
     let (to, said, status) = exported(&host);
     assert_eq!((said["exported"].as_array().map(Vec::len), status), (Some(4), Some(0)));

@@ -1,4 +1,4 @@
-//! Every external step fails once: gpg, its agent, the disk, descriptors, clients.
+//! Everything external fails once: gpg, its agent, the disk, descriptors, clients.
 
 use std::fs::{self, Permissions};
 use std::io::Write;
@@ -109,7 +109,7 @@ fn an_agent_killed_half_way_costs_one_request() {
 /// A stand-in for gpg when its agent has spoiled a key: it prints what gpg prints and fails as gpg fails.
 pub const SPOILED: &str = "echo 'gpg: key generation failed: Corrupted protection' >&2; exit 2";
 
-/// A stand-in for gpg that runs `failure` the first time, and gpg every other time.
+/// A stand-in for gpg that runs `failure` the first time, and becomes gpg from then on.
 fn fails_once(failure: &str) -> String {
     format!(r#"[ -e "$here/failed" ] || {{ touch "$here/failed"; {failure}; }}; exec gpg "$@""#)
 }
@@ -190,8 +190,8 @@ fn a_state_directory_that_cannot_be_one_is_a_clear_error() {
     fs::write(below.state().join("keys"), "").unwrap();
     let mut foreign = Host::new(Transport::PassedUnix, &[]);
     if nix::unistd::geteuid().is_root() {
-        // If root starts it, the service becomes the owner of the state. It refuses a part that belongs to
-        // somebody else.
+        // Started by root, the service changes to the user who owns the state. It refuses a part that belongs
+        // to somebody else.
         fs::create_dir_all(foreign.state().join("keys")).unwrap();
         chown(foreign.state().join("keys"), Some(65534), None).unwrap();
     } else {

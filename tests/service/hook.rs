@@ -108,7 +108,7 @@ fn one_that_hangs_is_ended_by_a_signal() {
 
 #[test]
 fn one_that_is_told_to_end_may_clear_up() {
-    // dash unblocks signals by itself, bash does not.
+    // Use bash. dash unblocks signals by itself, and so would hide that they are blocked.
     let host = host(
         r#"export here; exec bash -c 'trap "echo got >>\"$here/got\"; exit 0" TERM
         grep SigBlk /proc/self/status >"$here/mask.new"; mv "$here/mask.new" "$here/mask"

@@ -41,7 +41,7 @@ enum Address {
     Unix(PathBuf),
 }
 
-/// A socket that stays open while the service is not running, as one of systemd does.
+/// A socket that stays open while the service does not run, like a socket of systemd.
 #[derive(Debug)]
 enum Held {
     Nothing,
@@ -64,12 +64,12 @@ pub struct Host {
 }
 
 impl Host {
-    /// A running service with default settings.
+    /// Starts a service with default settings.
     pub fn start(transport: Transport) -> Self {
         Self::start_with(transport, &[])
     }
 
-    /// A running service with `environment` on top of the defaults.
+    /// Starts a service with `environment` on top of the defaults.
     pub fn start_with(transport: Transport, environment: &[(&str, &str)]) -> Self {
         let mut host = Self::new(transport, environment);
         host.launch();
@@ -187,7 +187,7 @@ impl Host {
             Held::Tcp(listener) => Some(listener.try_clone().unwrap().into()),
             Held::Unix(listener) => Some(listener.try_clone().unwrap().into()),
         };
-        // The socket arrives as stdin; the shell moves it to where systemd would put it.
+        // The socket arrives as stdin. The shell moves it to descriptor 3, where systemd would put it.
         let limit = self.files_max.map_or(String::new(), |count| format!("ulimit -n {count}; "));
         let sockets = if passed.is_some() { " 3<&0 </dev/null" } else { "" };
         let mut command = Command::new("/bin/sh");
@@ -241,7 +241,7 @@ impl Host {
         self.directory.path().join("state")
     }
 
-    /// A scratch directory next to the state.
+    /// Returns a scratch directory, in which the state directory is.
     pub fn scratch(&self) -> &Path {
         self.directory.path()
     }
@@ -254,7 +254,7 @@ impl Host {
         self.directory.path().join("log")
     }
 
-    /// What the service has logged so far.
+    /// Returns what the service has logged so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()
     }
@@ -499,7 +499,7 @@ pub fn kill_child(child: &mut Child) {
     let _ = child.kill(); // it may have ended by itself
     child.wait().unwrap();
     if killed.0.is_empty() {
-        return; // it had ended, and left nothing behind
+        return; // it had ended by itself, and left nothing behind
     }
     eventually("what the killed process has forked to end or to become gpg", || {
         let mut processes = fs::read_dir("/proc").unwrap().flatten();

@@ -27,12 +27,12 @@ fn over_tcp_and_unix(test: impl Fn(&Host) + Sync) {
     });
 }
 
-/// A request to `/gen_key` with these header lines and this body.
+/// Returns a request to `/gen_key` with these header lines and this body.
 fn post(headers: &str, body: &[u8]) -> Vec<u8> {
     [format!("POST /gen_key HTTP/1.1\r\n{headers}\r\n").as_bytes(), body].concat()
 }
 
-/// `GET /ping` with these header lines.
+/// Returns `GET /ping` with these header lines.
 fn ping(headers: &str) -> Vec<u8> {
     format!("GET /ping HTTP/1.1\r\n{headers}\r\n").into_bytes()
 }
@@ -134,7 +134,7 @@ fn sizes_are_bounded_and_the_refusal_can_be_read() {
             ("a path too long", long_path.into_bytes(), 431),
             ("a method too long", long_method.into_bytes(), 431),
             ("a head that has no end", [&b"GET /"[..], &[b'a'; 100_000]].concat(), 431),
-            // 400, because it is no JSON: the service has read it all.
+            // 400, because the body is not JSON: so the service has read it.
             ("the longest body", gen_key_request(&padded(64 * KIB)), 400),
             ("a body too long", gen_key_request(&padded(64 * KIB + 1)), 413),
             ("a body of a megabyte", gen_key_request(&padded(1024 * KIB)), 413),

@@ -1,5 +1,5 @@
-//! SIGINT and SIGTERM mean the same to every mode. It brings the work at hand to an end, leaves the rest,
-//! says so in one line, and exits with the status of the signal.
+//! SIGINT and SIGTERM mean the same to every mode. Each mode brings the work at hand to an end, leaves the
+//! rest, says so in one line, and exits with the status of the signal.
 
 use std::fs;
 use std::os::fd::OwnedFd;

@@ -68,7 +68,7 @@ fn most_at_once(runs: &str) -> usize {
 fn under_idle_and_dripping_connections_it_stays_quick_and_small() {
     allow_open_files(4096);
     let mut host = Host::new(Transport::PassedTcp, &[]);
-    host.limit_files(1024); // what systemd gives it
+    host.limit_files(1024); // the limit that a service of systemd has
     host.launch();
     // Nobody else connects to this one: it shows how long a request takes on a machine as busy as this is now.
     let undisturbed = Host::start(Transport::PassedTcp);

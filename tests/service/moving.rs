@@ -30,7 +30,7 @@ fn assert_nothing_is_left_over(host: &Host) {
 fn ordinary_keys_move_in_whole_and_out_again() {
     let ids = plain(key_count());
     let old = OldHost::new(&ids);
-    // One has been prolonged, and still has its first self-signature.
+    // One key has been prolonged, and still has its first self-signature.
     let prolonged = &ids[0];
     let fingerprint = old.fingerprint(prolonged);
     let first = old.directory.path().join("first");
@@ -38,7 +38,7 @@ fn ordinary_keys_move_in_whole_and_out_again() {
     thread::sleep(Duration::from_millis(1100)); // two self-signatures made in the same second count as one
     old.gpg(&["--quick-set-expire", &fingerprint, "6y"]);
     old.gpg(&["--import", first.to_str().unwrap()]);
-    // One has lost its revocation certificate, one has expired.
+    // One key has lost its revocation certificate, and one has expired.
     let unrevocable = old.fingerprint(&ids[1]);
     fs::remove_file(old.gnupg().join(format!("openpgp-revocs.d/{unrevocable}.rev"))).unwrap();
     let expired = "expired#project@copr.example.org".to_owned();
@@ -75,7 +75,7 @@ fn ordinary_keys_move_in_whole_and_out_again() {
     let history = host.gpg(prolonged, &["--with-colons", "--check-sigs"]);
     assert_eq!(history.matches("\nsig:!:").count(), 2, "{history}");
 
-    // A second import has no key to do, but it mends a missing link of obs-signd.
+    // A second import finds no key to import, but it mends a missing link of obs-signd.
     fs::remove_file(host.state().join("phrases").join(&ids[1])).unwrap();
     let (again, status) = report(&old.import(&host, &["--json"]));
     assert_eq!((&again["already"], status), (&moved["imported"], Some(0)));
@@ -118,7 +118,7 @@ fn assert_moved(host: &Host, id: &str, fingerprint: &str) {
     let revocation = fs::read_to_string(revocation).unwrap();
     assert!(revocation.contains("\n:-----BEGIN PGP PUBLIC KEY BLOCK-----"), "{revocation}");
     assert_eq!(fs::read_dir(&home).unwrap().count(), 5, "{home:?}: more than belongs there");
-    // It is the revocation certificate of this key.
+    // gpg can import the revocation certificate, so it is that of this key.
     let file = host.scratch().join("revocation");
     fs::write(&file, revocation.replace("\n:-----", "\n-----")).unwrap();
     let copy = tempfile::Builder::new().prefix("ckg-").tempdir_in("/tmp").unwrap();
@@ -267,7 +267,7 @@ fn a_killed_import_goes_on_where_it_was() {
         kill_child(&mut child);
         // If its gpg died with the import, an agent may run for a few seconds more.
         let phrases = host.state().join("phrases");
-        // The first kill may come before there is any.
+        // The first kill may come before phrases/ exists.
         for id in if phrases.exists() { host.entries("phrases") } else { Vec::new() } {
             assert!(host.home(&id).join("key.json").is_file(), "a phrase without a key: {id}");
         }
@@ -296,7 +296,7 @@ fn unprotected_keys_stay_so_when_asked_to() {
     old.generate("%no-protection\n", ["swapped", "swapped2"].map(|name| parameters(&id(name), "")));
     let swapped = ["swapped", "swapped2"].map(|name| old.keys_of(&id(name)).remove(0));
     fs::copy(old.secret(&swapped[0].1), old.secret(&swapped[1].1)).unwrap();
-    // As GnuPG 2.0 kept its keyring.
+    // Store the keyring as GnuPG 2.0 did.
     let keyring = old.gnupg().join("pubring.gpg");
     old.gpg(&["--output", keyring.to_str().unwrap(), "--export"]);
     fs::remove_file(old.gnupg().join("pubring.kbx")).unwrap();

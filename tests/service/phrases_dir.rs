@@ -114,7 +114,7 @@ fn an_import_in_place_does_not_take_the_old_phrases_for_its_own() {
         assert_eq!(tree(&directory), theirs);
         assert_eq!(host.entries(""), ["gnupg"], "no import has begun");
     }
-    // As the message says.
+    // Move the phrases as the message says.
     fs::rename(&directory, host.state().join("phrases")).unwrap();
     let imported = host.run(&["import"]);
     assert!(imported.status.success(), "{}", text(&imported));

@@ -382,7 +382,7 @@ fn node_exporter_hears_how_many_keys_there_are() {
         }
     }
 
-    // If the metrics cannot be written, that is a failure, but only after the keys are done.
+    // If the metrics cannot be written, `prolong` fails, but only after it has prolonged the keys.
     host.set("COPR_KEYGEN_METRICS_FILE", "/nonexistent/copr-keygen.prom");
     let output = host.run(&["prolong"]);
     assert_eq!(output.status.code(), Some(1));

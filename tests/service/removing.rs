@@ -45,7 +45,7 @@ fn entry(host: &Host) -> PathBuf {
     host.state().join("trash").join(entry)
 }
 
-/// Whether `copr-keygen gpg`, as signd runs it, makes a signature.
+/// Whether `copr-keygen gpg`, called as signd calls it, makes a signature.
 fn can_sign(host: &Host, id: &str) -> bool {
     let arguments = ["gpg", "--", "--batch", "-u", id, "-sbo", "-", "/dev/null"];
     let phrase = File::open(host.state().join("phrases").join(id));
@@ -272,7 +272,7 @@ fn purging_destroys_what_is_old_enough_and_finishes_what_was_begun() {
     let purge = |span: &str| run(&host, &["purge", "--older-than", span, "--yes"]);
     assert!(purge("0d").well().stderr.contains("nothing so old"));
     remove(&host, ID).well();
-    // By its name, this entry was removed long ago.
+    // By the name of its entry, this key was removed long ago.
     let old = host.state().join(format!("trash/20200101T000000-{ID}"));
     fs::rename(entry(&host), &old).unwrap();
     remove(&host, OTHER).well();

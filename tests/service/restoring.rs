@@ -59,7 +59,7 @@ fn bits_that_flip_never_pass_unnoticed() {
         let host = empty_host();
         let said = restore(&host, &altered);
         if said.code == Some(0) {
-            // The flip hit the padding between members.
+            // The flip has hit the padding between members.
             assert_eq!(host.entries("keys"), [A, B], "{at}");
         }
         assert!(matches!(said.code, Some(0 | 1)), "{at}: {}", said.stderr);

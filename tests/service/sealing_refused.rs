@@ -252,7 +252,7 @@ fn what_signd_reads_is_never_given_another_state() {
     sealed.host.set("COPR_KEYGEN_PHRASES_DIR", phrases.display());
     sealed.host.set("COPR_KEYGEN_STATE_DIR", sealed.host.state().display());
     sealed.assert_all_sign();
-    // As after a boot.
+    // As after a boot, the directory in memory is gone.
     fs::remove_dir_all(&phrases).unwrap();
     let page = sealed.page(&[]);
     assert!(page.contains("no phrase has been opened for signd"), "{page}");

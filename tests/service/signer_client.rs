@@ -1,5 +1,5 @@
-//! A client of obs-signd's protocol: requests in both forms, answers read byte for byte, and signatures that gpgv
-//! judges.
+//! A client of obs-signd's protocol: requests in both forms, answers read byte for byte, and signatures that
+//! gpgv verifies.
 
 use std::fs;
 

@@ -59,7 +59,7 @@ fn prolonging_makes_an_expired_key_sign_again() {
     let keys = keys_of(30);
     let later = signd_at(&keys, "+31d", &[]);
     sign(&later, ID, b"data").unwrap_err();
-    std::thread::sleep(std::time::Duration::from_millis(1100)); // two self-signatures made in the same second count as one
+    std::thread::sleep(std::time::Duration::from_millis(1100)); // else both self-signatures count as one
     let prolonged = keys.run(&["prolong", "--within", "60d", "--by", "2y"]);
     assert!(prolonged.status.success(), "{}", text(&prolonged));
     assert!(sign(&later, ID, b"data").is_ok());

@@ -1,4 +1,4 @@
-//! Many clients at once, idle ones among them, few descriptors, and a bound on waiting.
+//! Many clients at once, idle clients, few descriptors, and a limit on the time of waiting.
 
 use std::io::Read;
 use std::sync::Barrier;
@@ -52,7 +52,7 @@ fn two_thousand_idle_connections_keep_nobody_from_signing() {
     allow_open_files(4096);
     let keys = host_with(&[ID]);
     let mut signd = Host::signd(&keys, Transport::PassedTcp, &[]);
-    signd.limit_files(1024); // what systemd gives it
+    signd.limit_files(1024); // the limit that a service of systemd has
     signd.launch();
     let idle: Vec<_> = (0..2000).map(|_| signd.connect().unwrap()).collect();
     let half: Vec<_> = (0..200).map(|_| send(&signd, &[0, 9, 0])).collect();

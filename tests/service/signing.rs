@@ -160,7 +160,7 @@ fn the_calls_of_signd_are_answered_as_gpg_answers_them() {
 fn an_agent_mode_signature_verifies_elsewhere() {
     let host = SignHost::with_key();
     host.sign_and_verify(ID).unwrap();
-    // The agent is gone, a new one starts.
+    // When the agent is gone, a new one starts.
     host.end_agent();
     host.sign_and_verify(ID).unwrap();
     // A key made while the agent runs signs at once.
@@ -318,7 +318,7 @@ fn operators_find_keys_in_other_ways_too() {
     for id in [&fingerprint[..], &fingerprint[24..], &format!("0x{}", &fingerprint[24..])] {
         assert_eq!(list(&["--with-colons", "-k", id]), one, "{id}");
     }
-    // Another home that is damaged is not in the way.
+    // A damaged home does not get in the way of another one.
     let names = [ID, other];
     let prints = names
         .map(|id| list(&["--with-colons", "--list-keys", &format!("<{id}>")]).0.swap_remove(0));

@@ -20,7 +20,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_copr-keygen");
 pub struct Program(pub Child);
 
 impl Program {
-    /// Starts it with these arguments and nothing but these environment variables.
+    /// Starts the program with these arguments and with no other environment variables than these.
     fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(BINARY);
         command.args(arguments).env_clear().env("COPR_KEYGEN_CONFIG", "/dev/null");
@@ -162,7 +162,7 @@ fn every_passed_socket_is_served() {
         [tcp.try_clone().unwrap().into(), local.try_clone().unwrap().into()];
     for order in [[0, 1], [1, 0]] {
         let [first, second] = order.map(|index: usize| sockets[index].try_clone().unwrap());
-        // They arrive as stdin and stdout; the shell moves them to where systemd would put them.
+        // The sockets arrive as stdin and stdout. The shell moves them to where systemd would put them.
         let mut command = Command::new("/bin/sh");
         command.args(["-c", r#"exec "$@" 3<&0 4<&1 </dev/null >/dev/null"#, "sh", BINARY, "serve"]);
         command.env_clear().env("COPR_KEYGEN_CONFIG", "/dev/null").env("LISTEN_FDS", "2");

@@ -57,8 +57,8 @@ fn links_in_the_state_lead_no_write_elsewhere() {
     assert_eq!(fs::read(&victim).unwrap(), b"precious");
     assert!(host.stop().success());
 
-    // If it followed a link in place of a part of the state, the service would write to a directory of
-    // somebody else and close it to others.
+    // If the service followed this link, it would write to a directory of somebody else and close it to
+    // others. So it does not start.
     let pool = host.state().join("pool");
     fs::remove_dir(&pool).unwrap();
     symlink(host.scratch(), &pool).unwrap();

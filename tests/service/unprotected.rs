@@ -7,7 +7,7 @@ use super::host::{Host, Transport};
 use super::old_host::{OldHost, plain};
 use super::safekeeping::Recipient;
 
-/// A host with one secret key that has no passphrase, and its name.
+/// A host with one key whose secret key has no passphrase, and the name of the key.
 fn host() -> (Host, String) {
     let ids = plain(1);
     let old = OldHost::new(&ids);

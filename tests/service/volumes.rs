@@ -74,8 +74,8 @@ fn a_rename_that_is_done_counts_whatever_the_answer_says() {
         for file in ["pubring.kbx", "key.json"] {
             lose(error, file);
             run_in(&host, &["prolong", "--by", "5y", "--within", "9y"]);
-            // A key that never expires is not prolonged, and the marker for signd is not touched. So no
-            // answer was lost.
+            // A key that never expires is not prolonged, and the marker for signd is not touched. So nothing
+            // has been renamed, and the shim has to forget its order.
             let _ = fs::remove_file(told.join("rename"));
         }
         run_in(&host, &["remove", "--yes", ID]);
@@ -256,7 +256,7 @@ fn ready_says_why_no_key_could_be_made_and_ping_answers_all_the_same() {
 #[test]
 fn a_volume_of_a_group_is_used_by_whoever_is_in_it() {
     if !nix::unistd::geteuid().is_root() {
-        // Only root can make a directory of root's for a group.
+        // Only root can make a directory that belongs to root and is open for a group.
         println!("not run: needs root");
         return;
     }
