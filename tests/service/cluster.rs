@@ -68,7 +68,7 @@ fn is_well(sealed: &SealedHost) {
     let is_of_units =
         |finding: &Value| ["obs-signd", "units"].map(Into::into).contains(&finding["section"]);
     let amiss = page.as_array().unwrap().iter().filter(|finding| {
-        !is_of_units(finding) && ["warning", "failed"].map(Into::into).contains(&finding["verdict"])
+        !is_of_units(finding) && ["warning", "failed"].map(Into::into).contains(&finding["level"])
     });
     assert_eq!(amiss.count(), 0, "{page:#}");
 }

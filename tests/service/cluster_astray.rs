@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::cluster::{Following, fingerprint, follow, member, until};
 use super::etcd::{Etcd, Relay, key};
+use super::faults::stand_in;
 use super::old_host::words;
 use super::sealing::{SealedHost, name};
 
@@ -49,6 +50,29 @@ fn a_follower_that_lags_brings_no_removed_key_back() {
     assert!(!hosts[1].host.home(&name(8)).exists());
     let log = Following::log(&hosts[1]);
     assert!(!log.contains("was removed by another host"), "{log}");
+}
+
+#[test]
+fn a_key_that_is_removed_while_a_follower_takes_it_over_is_not_published() {
+    let etcd = Etcd::start();
+    let mut hosts = ["a", "b"].map(|host| member(&etcd.url(), host));
+    let held = r#": >"$here/begun"; while [ -e "$here/hold" ]; do sleep 0.05; done; exec gpg "$@""#;
+    let gpg = stand_in(&hosts[1].host, held);
+    hosts[1].host.set("COPR_KEYGEN_GPG", gpg.display());
+    let scratch = hosts[1].host.scratch().to_owned();
+    let _following = Following::start(&hosts[1]);
+    until("b follows", || Following::log(&hosts[1]).contains("whole up to"));
+    fs::write(scratch.join("hold"), "").unwrap();
+    let _ = fs::remove_file(scratch.join("begun"));
+    hosts[0].make(&name(1), json!({}));
+    until("b takes it over", || scratch.join("begun").exists());
+    hosts[0].well(&["remove", "--yes", &name(1)]);
+    fs::remove_file(scratch.join("hold")).unwrap();
+    hosts[0].make(&name(2), json!({}));
+    until("b has the next key", || hosts[1].host.home(&name(2)).exists());
+    let log = Following::log(&hosts[1]);
+    assert!(!hosts[1].host.state().join("trash").exists(), "{log}");
+    assert!(!hosts[1].host.home(&name(1)).exists() && !log.contains("was removed"), "{log}");
 }
 
 #[test]

@@ -57,7 +57,7 @@ impl Store {
                 (Some(present), _) if shared.has_removed(&present.fingerprint) => {
                     let removed =
                         self.take_out(name_email, |found| match *found == present.fingerprint {
-                            true => self.check_is_removed(name_email, found),
+                            true => self.check_still(name_email, |now| now.has_removed(found)),
                             false => Err(Error::InUse(name_email.clone())),
                         })?;
                     log::info!(
@@ -83,6 +83,9 @@ impl Store {
                     self.signd.check_is_ours()?;
                     let staged = self.staging.create()?;
                     let (record, _) = self.assemble(staged.path(), name_email, files)?;
+                    // This host may have had the key meanwhile, and removed it. From here on it cannot, as
+                    // it does not have the key.
+                    self.check_still(name_email, |now| !now.has_removed(&record.fingerprint))?;
                     let publication = self.publisher().publish(
                         staged.path(),
                         staged.scratch(),

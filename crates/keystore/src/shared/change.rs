@@ -45,11 +45,15 @@ impl Store {
         Ok(shared.files.is_some() && self.adopt_shared(name_email, &shared)? != Adopted::Removed)
     }
 
-    /// Fails with [`Error::InUse`] if the removal of a key no longer stands, because the key has been brought
-    /// back.
-    pub(crate) fn check_is_removed(&self, name_email: &NameEmail, key: &Fingerprint) -> Result<()> {
+    /// Fails with [`Error::InUse`] if `holds` is false of the agreed state now. A state that was fetched a moment
+    /// ago may be outdated: a removed key may be back, or a key may be removed.
+    pub(crate) fn check_still(
+        &self,
+        name_email: &NameEmail,
+        holds: impl FnOnce(&Shared) -> bool,
+    ) -> Result<()> {
         let Some(agreement) = &self.agreement else { return Ok(()) };
-        match parse(name_email, &agreement.look(name_email)?)?.has_removed(key) {
+        match holds(&parse(name_email, &agreement.look(name_email)?)?) {
             true => Ok(()),
             false => Err(Error::InUse(name_email.clone())),
         }
