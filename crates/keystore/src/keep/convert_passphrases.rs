@@ -38,8 +38,8 @@ pub struct Conversion {
     pub passphrases: usize,
     /// The number of passphrases that got the new form, or would get it.
     pub converted: usize,
-    /// The number of passphrases that could not be converted. Each failure has been logged, except for homes
-    /// that stayed locked by another process.
+    /// The number of passphrases that could not be converted. Each failure has been logged, and so has the
+    /// number of homes that stayed locked by another process.
     pub failed: usize,
     /// The number of cleartext passphrases that were found elsewhere in the state. Each has been logged.
     #[serde(rename = "strays")]
@@ -189,6 +189,9 @@ impl Store {
             let stopped = (talk.stop)();
             let waits = busy > 0 && began.elapsed() < WAIT_MAX;
             if stopped || (!waits && (count(PassphraseFate::Converted) == 0 || busy > 0)) {
+                if busy > 0 {
+                    log::error!("{}: locked by other processes all the time", text::keys(busy));
+                }
                 return Ok(Conversion {
                     passphrases: fates.len() - count(PassphraseFate::None),
                     converted,

@@ -4,7 +4,6 @@
 //! long as it is alive.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::files::durable::{rename, write_new};
+use crate::files::small_files::beginning_of;
 use crate::home::staging::process_tag::{BOOT_ID, ProcessTag};
 use crate::layout::HOST_MARK;
 use crate::remedy::quote_path;
@@ -130,15 +130,8 @@ fn fresh_name(mark: &Path, number: u64) -> PathBuf {
 }
 
 fn read(mark: &Path) -> Option<String> {
-    match fs::read(mark) {
-        Ok(bytes) => Some(String::from_utf8_lossy(&bytes[..bytes.len().min(1024)]).into_owned()),
-        Err(e) => {
-            if e.kind() != io::ErrorKind::NotFound {
-                log::warn!("reading {}: {e}", mark.display());
-            }
-            None
-        }
-    }
+    let bytes = beginning_of(mark, 1024).inspect_err(|e| log::warn!("{e}")).ok()??;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Whether a mark belongs to the host `host`, or to a container under the same kernel.

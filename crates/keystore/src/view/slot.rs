@@ -164,7 +164,8 @@ impl<'a> Slot<'a> {
                 log::warn!("{}: was not our link to the key, replaced it", self.path.display());
                 Ok(true)
             }
-            false => self.check().map(|()| true),
+            // What came at the last moment stays. It may be gone already.
+            false => self.check().and_then(|()| self.fill()),
         }
     }
 
