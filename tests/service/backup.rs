@@ -6,13 +6,13 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::certificate::assert_signs;
 use super::faults::host_with_gpg;
-use super::host::{DoneWhenDropped, Host, Transport};
+use super::host::{DoneWhenDropped, Host, Transport, now};
 use super::safekeeping::{
     Recipient, assert_links_are_right, assert_private, copr_keygen, empty_host, restore, run,
     set_expiry, tree,
@@ -28,10 +28,6 @@ fn host_with_keys(ids: &[&str]) -> Host {
         assert_eq!(host.gen_key_patiently(id, &json!({"expire": "1y"})).status, 201);
     }
     host
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
 #[test]

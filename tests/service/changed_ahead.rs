@@ -3,23 +3,16 @@
 
 use std::fs;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::certificate::{assert_signs, text};
 use super::check_host::SignHost;
-use super::host::Host;
+use super::host::{Host, now};
 use super::old_host::{OldHost, new_host, plain, quick, values};
+use super::signer_host::record;
 use super::years::clock;
 
 const SLACK: u64 = 300;
-
-fn now() -> u64 {
-    std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()
-}
-
-fn record(host: &Host, id: &str) -> Value {
-    serde_json::from_slice(&fs::read(host.home(id).join("key.json")).unwrap()).unwrap()
-}
 
 /// A host that has imported keys made today while its clock was 150 days ahead. Its clock is right again.
 fn host_with_imported(ids: &[String]) -> Host {

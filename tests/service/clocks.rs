@@ -13,7 +13,7 @@ use super::certificate::{assert_signs, succeed, text};
 use super::check_host::SignHost;
 use super::faults::stand_in;
 use super::gen_key::snapshot;
-use super::host::{Host, Transport};
+use super::host::{Host, Transport, now};
 use super::old_host::{OldHost, new_host, quick, reason_of, report, values};
 use super::safekeeping::{Recipient, empty_host, restore, run};
 use super::years::clock;
@@ -21,10 +21,6 @@ use super::years::clock;
 const DAY: u64 = 86_400;
 const AHEAD: &str = "ahead#project@copr.example.org";
 const GOOD: &str = "good#project@copr.example.org";
-
-fn now() -> u64 {
-    std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()
-}
 
 /// A host with a key of one year, made while its clock said `time`; the clock is right again.
 fn host_with_key_of(time: &str) -> Host {

@@ -476,6 +476,11 @@ impl Reply {
     }
 }
 
+/// Returns the Unix time.
+pub fn now() -> u64 {
+    std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()
+}
+
 /// Waits until `found` returns something. Panics after 30 s.
 pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(30);

@@ -3,19 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::host::{Host, TRANSPORTS, Transport};
+use super::host::{Host, TRANSPORTS, Transport, now};
 use super::keys_http::multiply;
 
 const ID: &str = "user#project@copr.example.org";
 const DAY: u64 = 86_400;
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
-}
 
 fn scrape(host: &Host) -> BTreeMap<String, f64> {
     let reply = host.get("/metrics").unwrap();

@@ -13,14 +13,10 @@ use serde_json::{Value, json};
 use super::certificate::{assert_signs, text};
 use super::faults::stand_in;
 use super::gen_key::snapshot;
-use super::host::{DoneWhenDropped, Host, Transport, eventually, kill_child};
+use super::host::{DoneWhenDropped, Host, Transport, eventually, kill_child, now};
 use super::programs::write_script;
 
 const DAY: u64 = 86_400;
-
-fn now() -> u64 {
-    std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()
-}
 
 fn name(number: usize) -> String {
     format!("user#p{number}@copr.example.org")

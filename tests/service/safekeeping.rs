@@ -7,11 +7,10 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
 
-use super::host::{Host, Transport, gpg};
+use super::host::{Host, Transport, gpg, now};
 
 /// Returns a command that runs `copr-keygen` on the state of `host`.
 pub fn copr_keygen(host: &Host, arguments: &[&str]) -> Command {
@@ -111,10 +110,9 @@ pub fn edit_certificate(host: &Host, id: &str, command: &str, argument: &str) {
         let rest = &record[record.find(name).unwrap() + name.len()..];
         format!("{name}{}", &rest[..rest.find([',', '}']).unwrap()])
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let changed = record
         .replace(&number("\"expires\":"), &format!("\"expires\":{expires}"))
-        .replace(&number("\"changed\":"), &format!("\"changed\":{now}"));
+        .replace(&number("\"changed\":"), &format!("\"changed\":{}", now()));
     fs::write(home.join("key.json"), changed).unwrap();
     let mut end = Command::new("gpgconf");
     let _ = end.arg("--homedir").arg(&home).args(["--kill", "all"]).status();

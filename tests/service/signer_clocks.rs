@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::certificate::{empty_directory, succeed, text};
 use super::faults::stand_in;
-use super::host::{Host, Transport};
+use super::host::{Host, Transport, now};
 use super::safekeeping::set_expiry;
 use super::signer_client::{old, probe};
 use super::signer_host::{ID, OTHER, SignerHost, assert_right, host_with, record, sign};
@@ -49,6 +49,10 @@ fn a_key_that_has_expired_signs_where_a_setting_says_so() {
     let packet = sign(&lenient, ID, b"data").unwrap();
     assert_right(&host.keys, &certificate, ID, b"data", &packet);
     // The certificate decides, and not key.json.
+    let mut json = record(&host.keys, ID);
+    json["expires"] = json!(now() + 60 * 86_400);
+    fs::write(host.keys.home(ID).join("key.json"), json.to_string()).unwrap();
+    assert_eq!(sign(&later, ID, b"data").unwrap_err(), refused);
     set_expiry(&host.keys, ID, 60);
     assert!(sign(&later, ID, b"data").is_ok());
     assert!(later.log().contains(" sign unfit "), "{}", later.log());

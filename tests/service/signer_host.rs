@@ -5,7 +5,7 @@ use std::ops::Deref;
 
 use serde_json::{Value, json};
 
-use super::host::{Connection, Host, Transport};
+use super::host::{Connection, Host, Transport, now};
 use super::signer_client::{Answer, HASHES, Packet, argument, new, old, parse, strings, verify};
 
 pub const ID: &str = "user#project@copr.example.org";
@@ -135,8 +135,7 @@ pub fn assert_right(keys: &Host, certificate: &[u8], id: &str, data: &[u8], pack
 
 /// Returns the time of now as signatures have it, Unix time in 32 bits.
 pub fn time() -> u32 {
-    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
-    u32::try_from(now).unwrap()
+    u32::try_from(now()).unwrap()
 }
 
 pub fn record(keys: &Host, id: &str) -> Value {

@@ -9,14 +9,10 @@ use std::sync::LazyLock;
 use serde_json::json;
 
 use super::certificate::{empty_directory, succeed, text, tool};
-use super::host::{Host, Transport};
+use super::host::{Host, Transport, now};
 
 const ID: &str = "user#years@copr.example.org";
 const DAY: u64 = 86_400;
-
-fn now() -> u64 {
-    std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()
-}
 
 /// Returns variables with which the clock of a program is `days` ahead.
 fn clock_of(days: i32) -> Vec<(String, String)> {
