@@ -178,17 +178,17 @@ pub enum Command {
     /// Take `seal` back: passphrases are in the clear again
     Unseal(Seal),
 
-    /// Have every key that other hosts make, change or remove, and tell them of the keys here
+    /// Take over each key that another host makes, changes or removes, and give the others the keys of this host
     ///
     /// For several hosts that share keys through etcd; see the settings of the table [cluster] and docs/cluster.md.
-    /// Runs until it is told to stop, unless --once or --seed is given. Every key is tried before it is published.
-    /// Nothing that only this host has is ever removed.
+    /// Runs until it is told to stop, unless --once or --seed is given. Each key makes a signature before it is
+    /// published. A key that only this host has is never removed.
     Follow(Follow),
 
-    /// Give signd the passphrase of every key, and take away those of no key
+    /// Write the passphrase of each key where obs-signd reads it, and remove passphrases that belong to no key
     ///
-    /// Writes them into the setting `phrases_dir`, which is empty after a boot. Without that setting, they
-    /// are links in phrases/.
+    /// Writes files into the directory that the setting `phrases_dir` names, which is empty after a boot.
+    /// Without that setting, makes links in phrases/ of the state directory.
     Phrases(Phrases),
 }
 
@@ -249,11 +249,11 @@ pub struct Check {
 /// Options of `follow`.
 #[derive(Args, Debug)]
 pub struct Follow {
-    /// Become whole, then end; the exit status is 1 when a key could not be taken over
+    /// Take over the keys that are missing here, then end; the exit status is 1 when one could not be taken over
     #[arg(long)]
     pub once: bool,
 
-    /// Put every key of this host that the others do not have into etcd, become whole, then end
+    /// Put each key that only this host has into etcd, take over the keys that are missing here, then end
     #[arg(long)]
     pub seed: bool,
 }

@@ -172,8 +172,8 @@ settings! {
 
     /// A file, named by its absolute path, that prolong writes metrics to for the textfile collector of the
     /// Prometheus node exporter. Its name must end in .prom, and copr-keygen-prolong.service needs a
-    /// drop-in with ReadWritePaths= for its directory. It must not be in state_dir, and a file that is no such
-    /// file of metrics is not replaced.
+    /// drop-in with ReadWritePaths= for its directory. It must not be in state_dir. A file of that
+    /// name that does not hold such metrics is not replaced.
     metrics_file: Value<Option<PathBuf>> = "", outside_state(optional_path);
 
     /// A file, named by its absolute path, with the tokens that let clients in: one line each, NAME TOKEN
@@ -184,8 +184,8 @@ settings! {
     tokens_file: Value<Option<PathBuf>> = "", some_modes(optional_path);
 
     /// Users who need no token on a Unix socket: names or numbers, several as an array or separated by
-    /// spaces. When neither this nor allow_groups names any, the mode of the socket decides, and every
-    /// user that can connect needs no token.
+    /// spaces. When neither this nor allow_groups names any, the mode of the socket decides, and no user
+    /// that can connect needs a token.
     allow_users: Value<Vec<String>> = "", some_modes(words);
 
     /// Groups whose members need no token on a Unix socket, like allow_users. The group of the
@@ -210,12 +210,11 @@ settings! {
         /// Where signd listens when systemd passes no sockets, written like listen.
         listen: Value<Vec<ListenAddress>> = "127.0.0.1:5167", some_modes(listen_addresses);
 
-        /// Who may have signed with which keys: rules as an array, or separated by commas. A rule is an IP
-        /// address, a network like 192.0.2.0/24, or unix: and a user (name or number) who connects to a Unix
-        /// socket. Behind it stand shell patterns of the identities whose keys may sign, separated by
-        /// spaces. A client is refused when no rule is about it. When there are no rules, loopback
-        /// addresses, the user of signd and root may have signed with all keys. Users are looked up when
-        /// signd starts.
+        /// Which clients may sign with which keys: rules as an array, or separated by commas. A rule begins with
+        /// its clients: an IP address, a network like 192.0.2.0/24, or unix: and the name or number of a user
+        /// who connects to a Unix socket. Shell patterns of identities follow, separated by spaces: the clients
+        /// may sign with their keys. A client that no rule names is refused. When there are no rules, loopback
+        /// addresses, the user of signd and root may sign with all keys. Users are looked up when signd starts.
         allow: Value<Vec<AccessRule>> = "" joined ", ", some_modes(access_rules);
 
         /// Whether clients over TCP must connect from a port below 1024, which only root can do, as
@@ -234,7 +233,7 @@ settings! {
 
         /// A file, named by its absolute path, that signd writes metrics to for the textfile collector of
         /// the Prometheus node exporter. Its name must end in .prom, and copr-keygen-signd.service needs a
-        /// drop-in with ReadWritePaths= for its directory. What is said of metrics_file is true of it too.
+        /// drop-in with ReadWritePaths= for its directory. The rest of what is said of metrics_file applies to it too.
         metrics_file: Value<Option<PathBuf>> = "", outside_state(optional_path);
     }
 
@@ -244,10 +243,10 @@ settings! {
         /// host that is alone. See docs/cluster.md.
         endpoints: Value<Vec<Endpoint>> = "", some_modes(endpoints);
 
-        /// What the names in etcd begin with that all hosts share.
+        /// The prefix of all names of this service in etcd, the same on every host.
         prefix: Value<String> = "/copr-keygen", some_modes(prefix);
 
-        /// The name of this host, which no other one has. Empty for the host's own name.
+        /// The name of this host, different from the names of the others. Empty for its host name.
         host: Value<String> = "", some_modes(host_name);
 
         /// The certificates (PEM) of the authorities that etcd's certificates come from, in a file named by its
