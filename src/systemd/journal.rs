@@ -88,7 +88,7 @@ fn write(line: &str) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// Writes a line as [`write`] does, but drops it if stderr is a pipe that stays full for a second. Nobody reads
+/// Writes a line as [`write()`] does, but drops it if stderr is a pipe that stays full for a second. Nobody reads
 /// such a pipe, and the service must go on without its log. The next line that can be written says how many
 /// were lost.
 fn write_or_lose(line: &str) {
