@@ -1,10 +1,10 @@
-# `make run` and `make test` are the two commands of the README; each installs what is missing.
+# `make run` and `make test` are the two commands that the README names. Each installs the packages that it needs.
 
 PREFIX ?= /usr
 DESTDIR ?=
 STATE ?= state
 LISTEN ?= 127.0.0.1:5003
-# Of a packager: who gets reports of vulnerabilities, for the installed SECURITY.md.
+# Set by a packager: the contact for vulnerability reports, which goes into the installed SECURITY.md.
 SECURITY_CONTACT ?=
 
 SHELL = /bin/bash
@@ -19,7 +19,7 @@ DEB = $(or $(CARGO_TARGET_DIR),target)/deb
 RPM = $(or $(CARGO_TARGET_DIR),target)/rpm
 ARCHIVE = $(DIST)/copr-keygen-$(shell tools/version).tar.xz
 
-# The program that goes into the container image; by default the one that `make build` builds.
+# The program that goes into the container image. By default it is the one that `make build` builds.
 IMAGE_BINARY ?=
 IMAGE = $(or $(CARGO_TARGET_DIR),target)/image/copr-keygen-$(shell tools/version).tar
 
@@ -77,7 +77,7 @@ examples: build
 man:
 	$(CARGO) run --quiet --locked --example manual
 
-# Twice as many tests at once as there are processors: half of the time a test waits for gpg, etcd or a clock.
+# Run twice as many tests at once as there are processors: a test waits half of its time for gpg, etcd or a clock.
 test:
 	@tools/setup build test
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))} $(CARGO) test --locked --workspace
@@ -100,7 +100,8 @@ bench:
 	$(CARGO) build --release --locked --examples
 	$(CARGO) bench --locked --bench performance
 
-# grep: `if let … && …` needs Rust 1.88, Debian 13 has 1.85, and a newer clippy says nothing of it.
+# The grep finds let chains (`if let … && …`). They need Rust 1.88, but Debian 13 has 1.85, and a newer clippy
+# does not report them.
 lint:
 	@tools/setup build lint
 	$(CARGO) fmt --all --check
@@ -125,7 +126,7 @@ test-selinux: examples
 	@tools/setup selinux guest
 	tests/guest/run selinux $(SUITES)
 
-# -Q and -K: neither the kernel nor a cache is touched.
+# --skip-kernel-load and --skip-cache: the profile is only parsed. Neither the kernel nor a cache is touched.
 check-apparmor:
 	@tools/setup apparmor
 	PATH="$$PATH:/usr/sbin:/sbin" apparmor_parser --skip-kernel-load --skip-cache --Include apparmor apparmor/usr.bin.copr-keygen
@@ -140,7 +141,7 @@ check-watch: examples
 	promtool test rules contrib/prometheus/tests.yml
 	tests/watch/run
 
-# The same packages of Debian and the same program give the same bytes.
+# The image is reproducible: the same Debian packages and the same program give the same bytes.
 image: $(if $(IMAGE_BINARY),,build)
 	@tools/setup image
 	SOURCE_DATE_EPOCH=$$(tools/version epoch) packaging/image/build $(or $(IMAGE_BINARY),$(BINARY)) $$(tools/version) $(IMAGE)
@@ -155,12 +156,13 @@ test-cluster: examples
 	@tools/setup cluster
 	tests/cluster/run $(MINUTES) $(SEED)
 
-# Where obs-signd works with the keys of the old service, its units stay as they are until `copr-keygen import`
-# has taken the keys over and said what is left to do.
+# On a host that has the keyring of the old service, the units of obs-signd do not get the drop-in. They stay as
+# they are until `copr-keygen import` has taken the keys over and printed what is left to do.
 OLD_SERVICE = $(shell find $(DESTDIR)/var/lib/copr-keygen/gnupg -maxdepth 1 -name 'pubring.*' -size +0 2>/dev/null)
 SIGND_UNITS = $(if $(OLD_SERVICE),,signd obssignd)
 
-# All files of an installation: $(1) is what to do with each, $(2) the units that get the drop-in of obs-signd.
+# All files of an installation. $(1) is the command to run on each file, $(2) the units of obs-signd that get the
+# drop-in.
 define FILES
 	$(1) as 0755 $(DESTDIR)$(PREFIX)/bin/copr-keygen-signd $(BINARY)-signd
 	$(1) as 0755 $(DESTDIR)$(PREFIX)/bin/copr-keygen $(BINARY)
@@ -189,20 +191,21 @@ define FILES
 	$(1) file 0644 $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/fuzz fuzz/README.md
 endef
 
-# Installs what `make build` built; builds nothing itself, so that it can run as root. Each file by rename.
+# Installs what `make build` has built, each file by rename. It builds nothing, so it can run as root.
 install:
 	$(call FILES,tools/put,$(SIGND_UNITS))
 	$(if $(SECURITY_CONTACT),sed -i 's|to the maintainers|to $(SECURITY_CONTACT)|' $(DESTDIR)$(PREFIX)/share/doc/copr-keygen/SECURITY.md)
 	$(if $(OLD_SERVICE),@echo 'This host has the keys of the old service; nothing of it was changed. Go on with docs/moving.md.')
 
-# Removes what `make install` put there, and brings back the programs that it had set aside. Keys, configuration and
-# what an administrator made stay; the last lines name them.
+# Removes what `make install` has installed and restores the programs that it had set aside. Keys, configuration
+# and the administrator's own files stay. The last lines of the output name them.
 uninstall:
 	@tools/put idle "$(DESTDIR)"
 	$(call FILES,tools/put remove,signd obssignd)
 	@tools/put left "$(DESTDIR)"
 
-# What `make selinux` built, and a profile; loading them is up to the administrator or a package.
+# Install what `make selinux` has built, and the AppArmor profiles. Loading them is up to the administrator or a
+# package.
 install-selinux:
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/selinux/packages/copr-keygen $(SELINUX)/copr_keygen.pp selinux/copr_keygen_ports.cil
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/selinux/devel/include/contrib selinux/copr_keygen.if
@@ -227,7 +230,8 @@ deb: archive
 	@tools/setup deb
 	$(WITH_CARGO) tools/deb $(ARCHIVE) $(DEB)
 
-# What is installed, booted and upgraded; CASES: system cases that run against the installed package, or all.
+# Installs, boots and upgrades the packages. CASES names the system cases that run on the installed package, or is
+# `all`.
 test-deb: deb examples
 	@tools/setup system
 	tests/packages/deb $(SUITES) $(CASES)
@@ -236,12 +240,13 @@ rpm: archive
 	@tools/setup rpm
 	$(WITH_CARGO) tools/rpm $(ARCHIVE) $(RPM)
 
-# It builds with the rpm of each suite. CASES as above; CASES=all: every case.
+# Builds the packages with the rpm of each suite. CASES is as above; CASES=all runs every case.
 test-rpm: archive examples
 	@tools/setup system rpmlint
 	tests/packages/rpm $(SUITES) $(CASES)
 
-# A part of it in a few minutes: what this host's rpm has built, without a second build and upgrades.
+# Runs a part of test-rpm that takes a few minutes. It tests the packages that the rpm of this host has built,
+# without a second build and without upgrades.
 test-rpm-built: rpm examples
 	@tools/setup system rpmlint
 	tests/packages/rpm built $(SUITES) $(CASES)

@@ -1,7 +1,7 @@
 # Sourced by the tests that are shell scripts.
 # shellcheck shell=bash
 
-# wait_for SECONDS COMMAND...: until COMMAND succeeds; its output is dropped.
+# wait_for SECONDS COMMAND...: repeats COMMAND, without its output, until it succeeds. Fails after SECONDS.
 wait_for() {
     local end=$((SECONDS + $1))
     shift

@@ -20,9 +20,10 @@ FAKETIME = (glob("/usr/lib*/faketime/libfaketime.so.1") + glob("/usr/lib/*/faket
 PATIENCE = 600  # with anything that ends by itself
 NOBODY = "02:00:00:00:00:ff"  # an address of the link layer
 
-# Words that HAProxy 2.6 and 3.0 have; tried with 2.6. No answer is asked for again: the client does that. When no host is
-# ready, etcd has lost its majority, and every host still gives the keys that it has. While etcd elects, /ready takes up to 3 s
-# on hosts that are well: a check that waits less cuts requests off there. A dead host is seen by the time of a connection.
+# Only words that HAProxy 2.6 and 3.0 both have; tried with 2.6. HAProxy does not repeat a request that was
+# answered: the client does that. When no host is ready, etcd has lost its majority, and every host still gives
+# the keys that it has. While etcd elects a leader, /ready takes up to 3 s on healthy hosts. A check that waits
+# for less time cuts off requests there. A dead host is detected by the timeout of the connection.
 HAPROXY = """
 defaults
     mode http
@@ -83,7 +84,7 @@ class Host:
         run("ip", "link", "set", f"to-{self.name}", "master", "bridge", "up")
         for words in f"addr add {self.address}/24 dev eth0", "link set eth0 up", "link set lo up":
             run("ip", "-n", self.name, *words.split())
-        # The gateway of a member is a client of that member.
+        # The gateway of an etcd member is itself a client of that member, so the certificate needs clientAuth.
         bed.certify(self.name, "-CA", bed.work / "ca.pem", "-CAkey", bed.work / "ca.key", "-addext",
                     f"subjectAltName=IP:{self.address},IP:127.0.0.1", "-addext", "extendedKeyUsage=serverAuth,clientAuth",
                     "-addext", "basicConstraints=critical,CA:FALSE")

@@ -3,7 +3,7 @@
 import schemathesis
 
 FIELD_MAX = 200
-# The day on which a key must have expired is 2106-02-07; tests run before 2028.
+# A key must expire by 2106-02-07. From any day before 2028, so many days end before that date.
 DAYS_MAX = 28000
 UNITS = {"d": 1, "w": 7, "m": 30, "y": 365}
 

@@ -1,4 +1,4 @@
-# What the tests of packages share: they lay packages over Debian trees, and boot these. Sourced.
+# Functions that the tests of packages share. They lay packages over Debian trees and boot the result. Sourced.
 # shellcheck shell=bash
 
 packages_here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
@@ -30,8 +30,8 @@ expect() {
     [ "$2" = "$3" ] || fail "$1: wanted '$2', got '$3'"
 }
 
-# in_private_mounts ARGUMENTS...: runs this script again in a mount namespace, with $work in memory. Whatever it mounts and
-# writes there is gone with it.
+# in_private_mounts ARGUMENTS...: runs this script again in a mount namespace, with $work on a tmpfs. Everything
+# that the script mounts and writes there disappears with the namespace.
 in_private_mounts() {
     [ -z "${work:-}" ] || return 0
     [ "$(id -u)" = 0 ] || cannot_run "it mounts, and boots containers: it needs root"
@@ -45,8 +45,8 @@ in_private_mounts() {
     exit "$status"
 }
 
-# on_target TREE LAYER SHARE COMMAND...: runs it in TREE. /target there is the same tree with LAYER over it: what is
-# written to it stays in LAYER. /mnt is SHARE, /source this repository.
+# on_target TREE LAYER SHARE COMMAND...: runs a command in TREE. /target there is the same tree with LAYER over
+# it, and everything that is written to /target stays in LAYER. /mnt is SHARE, and /source is this repository.
 on_target() {
     mkdir -p "$2" "$2.scratch" "$2.root" "$2.tools" "$3"
     # shellcheck disable=SC2016  # expanded by the inner shell
@@ -70,7 +70,8 @@ on_target() {
     ' sh "$(realpath "$1")" "$2" "$3" "$root" "${@:4}"
 }
 
-# system_cases SUITE TREE LAYER [CASE...]: boots TREE with LAYER over it for each case, of tests/system unless some are named.
+# system_cases SUITE TREE LAYER [CASE...]: boots TREE with LAYER over it for each case. Without CASE, all cases of
+# tests/system are run.
 system_cases() {
     local suite=$1 tree=$2 layer=$3
     shift 3

@@ -1,4 +1,4 @@
-# What the cases are written in. Sourced by one-case.sh, after container.sh.
+# The functions that the cases are written with. Sourced by one-case.sh, after container.sh.
 # shellcheck shell=bash
 
 service=copr-keygen.service
@@ -7,10 +7,10 @@ signer=copr-keygen-signd.service
 signer_socket=copr-keygen-signd.socket
 state=/var/lib/copr-keygen
 
-# Answer to the latest request.
+# The answer to the latest request.
 status='' headers='' body=''
 
-# trace: the lines of the case, and of what runs it, that led here; innermost first.
+# trace: prints the lines of the case, and of the script that runs it, that led here, innermost first.
 trace() {
     local frame file
     for ((frame = 1; frame < ${#FUNCNAME[@]}; frame++)); do
@@ -22,14 +22,14 @@ trace() {
     done >&2
 }
 
-# fail TEXT...: ends the case. (In a subshell it ends that one, with its exit status.)
+# fail TEXT...: ends the case. In a subshell it ends only the subshell, with exit status 1.
 fail() {
     echo "FAILED: $*" >&2
     trace
     exit 1
 }
 
-# note TEXT...: a line worth reading also when the case passes.
+# note TEXT...: writes a line that is shown even if the case passes.
 note() {
     echo "$*" >>"$notes"
 }
@@ -44,8 +44,8 @@ expect_match() {
     [[ $3 =~ $2 ]] || fail "$1: no match for '$2' in '$3'"
 }
 
-# fetch FILE METHOD PATH [BODY]: sends a request through the TCP socket, keeps the answer's head
-# and body in FILE.head and FILE.body, prints its status (000: no answer).
+# fetch FILE METHOD PATH [BODY]: sends a request through the TCP socket. It writes the head of the answer to
+# FILE.head and the body to FILE.body, and prints the status (000: no answer).
 fetch() {
     local file=$1 method=$2 path=$3
     in_network curl --disable --noproxy '*' --silent --show-error --max-time 60 \
@@ -53,13 +53,13 @@ fetch() {
         --write-out '%{http_code}' "http://127.0.0.1:5003$path" || true
 }
 
-# ask [CURL OPTION]... PATH: prints the status alone, 000 for no answer; through the loopback address.
+# ask [CURL OPTION]... PATH: sends a request to the loopback address and prints only the status (000: no answer).
 ask() {
     in_network curl --disable --noproxy '*' --silent --max-time 60 --output /dev/null \
         --write-out '%{http_code}' "${@:1:$#-1}" "http://127.0.0.1:5003${!#}" || true
 }
 
-# request METHOD PATH [BODY]: sets status, headers and body.
+# request METHOD PATH [BODY]: sends a request and sets status, headers and body.
 request() {
     local file=$container_dir/answer
     rm -f "$file.head" "$file.body"
@@ -81,17 +81,17 @@ name_email() {
     echo "user#$1@copr.example.org"
 }
 
-# key_request PROJECT [JSON MEMBERS]: a body for POST /gen_key.
+# key_request PROJECT [JSON MEMBERS]: prints a body for POST /gen_key.
 key_request() {
     printf '{"name_real": "user_%s", "name_email": "%s"%s}' "$1" "$(name_email "$1")" "${2:+, $2}"
 }
 
-# property NAME [UNIT]: of the service, or of another unit.
+# property NAME [UNIT]: prints a property of the unit, by default of the service.
 property() {
     in_container systemctl show --value --property="$1" "${2:-$service}"
 }
 
-# status_of PID FIELD: of a process of the container, as proc(5) has it.
+# status_of PID FIELD: prints a field of /proc/PID/status of a process in the container, see proc(5).
 status_of() {
     in_container sed -n "s/^$2:[[:space:]]*//p" "/proc/$1/status"
 }
@@ -107,8 +107,8 @@ is() {
     return 1
 }
 
-# forget_starts: TriggerLimitIntervalSec= of the socket passes, so that the starts which failed so far do not count
-# against the next ones. Neither a restart nor, from systemd 255 on, a daemon-reload resets that count.
+# forget_starts: waits until TriggerLimitIntervalSec= of the socket has passed, so that earlier failed starts do
+# not count against the next ones. Neither a restart nor, from systemd 255 on, a daemon-reload resets that count.
 forget_starts() {
     sleep 3
 }
@@ -117,25 +117,25 @@ expect_state() {
     expect "state of $1" "$2" "$(property ActiveState "$1")"
 }
 
-# drop_in UNIT: puts standard input into a drop-in of the unit.
+# drop_in UNIT: writes standard input to a drop-in of the unit.
 drop_in() {
     in_container mkdir -p "/run/systemd/system/$1.d"
     in_container tee "/run/systemd/system/$1.d/test.conf" >/dev/null
     in_container systemctl daemon-reload
 }
 
-# as_signer COMMAND...: runs it in the container as the user that owns the keys.
+# as_signer COMMAND...: runs a command in the container as the user that owns the keys.
 as_signer() {
     in_container setpriv --reuid=copr-signer --regid=copr-signer --init-groups env HOME="$state" "$@"
 }
 
-# journal ARGUMENTS...: journalctl in the container, with nothing still on its way.
+# journal ARGUMENTS...: runs journalctl in the container, after journald has written all pending messages.
 journal() {
     in_container journalctl --sync
     in_container journalctl --boot --quiet --no-pager "$@"
 }
 
-# is_process NAME: whether one runs in the container.
+# is_process NAME: whether a process with this name runs in the container.
 is_process() {
     in_container pgrep --exact "$1"
 }
@@ -145,14 +145,15 @@ no_process() {
     ! is_process "$1"
 }
 
-# expect_empty DIRECTORY...: in the container.
+# expect_empty DIRECTORY...: expects that the directories, in the container, are empty.
 expect_empty() {
     local found
     found=$(in_container find "$@" -mindepth 1)
     expect "content of $*" "" "$found"
 }
 
-# expect_whole_key PROJECT: its home is complete, gpg can use it, and obs-signd will find it.
+# expect_whole_key PROJECT: expects that the home of the key is complete, gpg can use the key, and obs-signd will
+# find it.
 expect_whole_key() {
     local home keygrip listing
     home=$state/keys/$(name_email "$1")
@@ -171,7 +172,7 @@ expect_whole_key() {
         "$(in_container realpath "$state/phrases/$(name_email "$1")")"
 }
 
-# other_host_up: a host beside the container, 192.0.2.20, which has 192.0.2.10.
+# other_host_up: adds a host with the address 192.0.2.20 beside the container, which gets 192.0.2.10.
 other_host_up() {
     in_container sh -euc '
         ip netns add client
@@ -182,7 +183,8 @@ other_host_up() {
         ip -n client link set outside up'
 }
 
-# open_to_other_host: as docs/backend.conf has it; the socket must be restarted then.
+# open_to_other_host: lets that host reach the socket, as docs/backend.conf does. The caller must restart the
+# socket.
 open_to_other_host() {
     drop_in "$socket" <<'END'
 [Socket]
@@ -193,16 +195,16 @@ IPAddressAllow=localhost 192.0.2.20
 END
 }
 
-# from_other_host [CURL OPTION]... PATH: asks 192.0.2.10 from there; prints the status, 000 for no answer.
-# The body is in /root/answer of the container.
+# from_other_host [CURL OPTION]... PATH: sends a request from that host to 192.0.2.10 and prints the status (000:
+# no answer). The body is in /root/answer in the container.
 from_other_host() {
     in_container ip netns exec client curl --disable --noproxy '*' --silent --max-time 30 --output /root/answer \
         --write-out '%{http_code}' "${@:1:$#-1}" "http://192.0.2.10:5003${!#}" || true
 }
 
 # stand_in_for_signd UNIT PROJECT [PHRASES]: makes a unit that signs /etc/hostname with the key of a project. It
-# stands in for obs-signd, which Debian does not have: the same calls, the same unit names, and nothing of its
-# own in the way of the drop-in.
+# stands in for obs-signd, which Debian does not have. It makes the same calls under the same unit name, and sets
+# nothing that would get in the way of the drop-in.
 stand_in_for_signd() {
     local phrases=${3:-$state/phrases}
     in_container tee "/etc/systemd/system/$1" >/dev/null <<END
@@ -219,8 +221,8 @@ END
     in_container systemctl daemon-reload
 }
 
-# expect_signature UNIT CERTIFICATE: has the unit sign, and gpgv of this host verify it with the certificate,
-# a file of this host.
+# expect_signature UNIT CERTIFICATE: starts the unit, which signs, and verifies the signature with gpgv of this
+# host. CERTIFICATE is a file on this host.
 expect_signature() {
     in_container rm -f /root/signature
     in_container systemctl start "$1" || fail "$(journal --unit="$1" --output=cat)"
@@ -230,8 +232,8 @@ expect_signature() {
     gpgv --keyring "$2" "$container_dir/signature" "$container_dir/signed" 2>&1 || fail "gpgv on the signature of $1"
 }
 
-# give_passphrase_key KEY: the credential that seals, for all units from now on, encrypted where the container can do
-# that. Sets encrypted.
+# give_passphrase_key KEY: installs the credential that seals passphrases, for all units from now on. It is
+# encrypted if the container can do that. Sets encrypted to `yes`, or to `no` with the reason.
 give_passphrase_key() {
     local store=/etc/credstore.encrypted
     take_passphrase_key
@@ -251,18 +253,18 @@ take_passphrase_key() {
     in_container rm -f /etc/credstore.encrypted/passphrase-key /etc/credstore/passphrase-key
 }
 
-# with_passphrase_key MODE...: a mode with the credential, as the documentation runs it.
+# with_passphrase_key MODE...: runs a mode of copr-keygen with the credential, as the documentation does.
 with_passphrase_key() {
     in_container systemd-run --quiet --pipe --wait --property=LoadCredentialEncrypted=passphrase-key copr-keygen "$@"
 }
 
-# sign_client ARGUMENTS...: a client of the signer, in the container.
+# sign_client ARGUMENTS...: runs a client of the signer in the container.
 sign_client() {
     in_container /usr/lib/copr-keygen-test/sign-client "$@"
 }
 
-# expect_signed PROJECT [ADDRESS [COMMAND...]]: has the signer sign /etc/hostname, asked by COMMAND sign-client, and
-# gpgv of this host verify it.
+# expect_signed PROJECT [ADDRESS [COMMAND...]]: has the signer sign /etc/hostname and verifies the signature with
+# gpgv of this host. COMMAND starts the client, for example in another network namespace.
 expect_signed() {
     local address=${2:-127.0.0.1:5167} keys
     in_container "${@:3}" /usr/lib/copr-keygen-test/sign-client "$address" sign "$(name_email "$1")" /etc/hostname \
@@ -274,7 +276,8 @@ expect_signed() {
         fail "gpgv on the signature with the key of $1: $(cat "$container_dir/gpgv")"
 }
 
-# expect_refusal REGEX ADDRESS ARGUMENTS...: the signer refuses, and this is what the client is told.
+# expect_refusal REGEX ADDRESS ARGUMENTS...: expects that the signer refuses, and that its message to the client
+# matches REGEX.
 expect_refusal() {
     local words
     if words=$(sign_client "${@:2}" 2>&1 >/dev/null); then
@@ -283,7 +286,7 @@ expect_refusal() {
     expect_match "refusal" "$1" "$words"
 }
 
-# listening_stand_in_for_signd UNIT: makes a unit that does nothing but listen where obs-signd does.
+# listening_stand_in_for_signd UNIT: makes a unit that only listens on the address of obs-signd.
 listening_stand_in_for_signd() {
     in_container tee "/etc/systemd/system/$1" >/dev/null <<'END'
 [Unit]
@@ -296,7 +299,7 @@ END
     in_container systemctl daemon-reload
 }
 
-# certificate PROJECT: exports it as obs-signd does, into a file whose name it prints.
+# certificate PROJECT: exports the certificate to a file, as obs-signd does, and prints the name of the file.
 certificate() {
     as_signer gpg-copr --export "$(name_email "$1")" >"$container_dir/certificate"
     echo "$container_dir/certificate"

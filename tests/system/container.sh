@@ -1,10 +1,10 @@
-# Boots a throw-away Debian with a real systemd and looks after it. Sourced; never changes a
-# tree, and ends no process but its own container's (by its cgroup).
+# Boots a throw-away Debian with a real systemd and cleans up after it. Sourced. It never changes a tree, and it
+# kills only the processes in the cgroup of its own container.
 # shellcheck shell=bash
 
 . "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../wait_for.sh"
 
-# Everything of the running container; set by container_boot.
+# The running container. container_boot sets all of these.
 container_dir=       # scratch directory on the host
 container_cgroup=    # cgroup that holds every process of it
 container_booter=    # what boots it, and boots it again when it reboots
@@ -15,8 +15,8 @@ container_cgroup2() {
     awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts
 }
 
-# container_boot TREE STAGE: boots TREE with the files of STAGE laid over it. What the container
-# writes goes to a tmpfs in a mount namespace of its own, and is gone with it.
+# container_boot TREE STAGE: boots TREE with the files of STAGE laid over it. The container writes to a tmpfs in a
+# mount namespace of its own, which disappears with the container.
 container_boot() {
     local tree=$1 stage=$2
     container_dir=$(mktemp -d "${TMPDIR:-/tmp}/copr-keygen-system.XXXXXX")
@@ -45,14 +45,14 @@ container_boot() {
     container_wait ''
 }
 
-# container_reboot: ends everything in it and boots it again, with all it has written.
+# container_reboot: ends all processes of the container and boots it again, with everything that it has written.
 container_reboot() {
     local before=$container_leader
     in_container systemctl --no-block reboot
     container_wait "$before"
 }
 
-# container_wait BEFORE: until it is up and its PID 1 is another one.
+# container_wait BEFORE: waits until the container is up and its PID 1 is not the process BEFORE.
 container_wait() {
     if ! wait_for 60 container_find_leader "$1" || ! wait_for 60 container_is_up; then
         sed 's/^/console: /' "$container_dir/console.log" >&2
@@ -69,7 +69,7 @@ container_find_leader() {
     container_leader=$leader
 }
 
-# "degraded" will do: some unit of a minimal Debian may not like containers.
+# "degraded" is good enough: some units of a minimal Debian may fail in a container.
 container_is_up() {
     case $(in_container systemctl is-system-running) in
         running | degraded) ;;
@@ -77,7 +77,8 @@ container_is_up() {
     esac
 }
 
-# container_end: kills the container and removes its traces. Safe to call at any time, twice too.
+# container_end: kills the container and removes what it has left on the host. It is safe to call at any time, and
+# twice.
 container_end() {
     local tries=100
     if [ -n "$container_cgroup" ] && [ -d "$container_cgroup" ]; then
@@ -93,13 +94,13 @@ container_end() {
     container_cgroup='' container_dir=''
 }
 
-# in_container COMMAND...: runs it in the container as root.
+# in_container COMMAND...: runs a command in the container as root.
 in_container() {
     nsenter --target "$container_leader" --all -- \
         env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 SYSTEMD_PAGER= "$@"
 }
 
-# in_network COMMAND...: runs a program of the host in the container's network.
+# in_network COMMAND...: runs a program of the host in the network namespace of the container.
 in_network() {
     nsenter --target "$container_leader" --net -- "$@"
 }

@@ -1,8 +1,8 @@
-# What the cases of a host of the old service share. Sourced by them.
+# Functions for the cases on a host that has run the old service. Sourced by them.
 # shellcheck shell=bash
 
-# old_keyring: the layout of the old service, as its own code made it, with three keys. keyring is a file with their
-# certificates.
+# old_keyring: makes the layout of the old service with three keys, as its own code made it. Sets keyring to a
+# file with their certificates.
 old_keyring() {
     # shellcheck disable=SC2016  # expanded by the inner shell
     as_signer sh -euc '
@@ -19,13 +19,15 @@ old_keyring() {
     as_signer gpg --homedir "$state/gnupg" --batch --export >"$keyring"
 }
 
-# old_sums DIRECTORY: of everything the old service has, but what gpg writes whenever it runs.
+# old_sums DIRECTORY: prints checksums of all files of the old service, except those that gpg writes whenever it
+# runs.
 old_sums() {
     in_container sh -c "cd $1 && find gnupg phrases -type f ! -name '*.lock' ! -name 'trustdb.gpg' ! -name 'random_seed' \
         ! -name '*~' -exec sha256sum {} + | sort"
 }
 
-# sign_all WHEN: as signd without an agent does, as root; gpgv, which knows the old certificates only, verifies.
+# sign_all WHEN: signs with every key as root, as signd does without an agent. gpgv verifies with the old
+# certificates alone.
 sign_all() {
     local project
     for project in one two three; do
@@ -39,7 +41,8 @@ sign_all() {
     done
 }
 
-# do_what_is_left: types in what `import` has printed, but for what belongs to later.
+# do_what_is_left: runs the commands that `import` has printed as left to do, except `check` and `purge`, which
+# come later.
 do_what_is_left() {
     sed -n '/^left to do/,$p' | grep -v -e '^#' -e '^$' -e '^left to do' -e ' check$' -e ' purge ' |
         in_container sh -ex 2>"$container_dir/steps" || fail "$(cat "$container_dir/steps")"

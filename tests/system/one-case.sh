@@ -1,6 +1,6 @@
 #!/bin/bash
-# Runs one case in a container of its own: one-case.sh TREE STAGE FILE NOTES. Prints evidence;
-# the caller decides whether anyone gets to read it. cases/README.md says what a case may use.
+# Runs one case in a container of its own: one-case.sh TREE STAGE FILE NOTES. Its output is evidence; the caller
+# decides whether to show it. cases/README.md says what a case may use.
 set -Eeu
 
 tree=$1 stage=$2 file=$3 notes=$4
@@ -30,7 +30,7 @@ booted=0
 container_boot "$tree" "$stage"
 booted=$(date +%s.%6N)
 
-# What the scripts of a package do, and its administrator.
+# Do what the scripts of a package and the administrator do.
 if [ -z "${COPR_KEYGEN_PACKAGED:-}" ]; then
     in_container systemd-sysusers copr-keygen.conf
     in_container systemd-tmpfiles --create copr-keygen.conf

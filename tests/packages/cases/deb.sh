@@ -21,7 +21,7 @@ expect_request 201 POST /gen_key "$(key_request one)"
 in_container systemctl --quiet enable --now "$signer_socket" 2>&1
 key=$(certificate)
 
-# Requests and signatures all the time, while the package is upgraded.
+# Requests and signatures go on all the time while the package is upgraded.
 in_container touch /run/go-on
 (
     while in_container test -e /run/go-on; do
@@ -53,7 +53,8 @@ expect "state of the signer's socket" inactive "$(property ActiveState "$signer_
 ! in_container test -e /usr/bin/copr-keygen || fail "the program is still there"
 expect "the certificate" "$key" "$(certificate)"
 
-# Nobody answered the question: the keys stay. Keys are made in advance again at once, not only from the next boot on.
+# Nobody has answered the question of the purge, so the keys stay. A new installation fills the pool at once, not
+# only from the next boot on.
 apt purge copr-keygen
 expect "the certificate" "$key" "$(certificate)"
 in_container rm -rf "$state/pool/rsa2048"
@@ -61,23 +62,23 @@ apt install copr-keygen
 wait_for 60 in_container sh -c "ls -d $state/pool/rsa2048/*"
 expect_request 200 POST /gen_key "$(key_request one)"
 
-# The test that the source package has for autopkgtest.
+# Run the autopkgtest of the source package.
 in_container sh -s <"$here/../../packaging/debian/tests/make-and-sign"
 
-# purge_keys: somebody says yes.
+# purge_keys: purges the package and answers that the keys are to be destroyed.
 purge_keys() {
     # shellcheck disable=SC2016  # expanded by the inner shell
     in_container sh -c 'echo "copr-keygen copr-keygen/purge-keys boolean true" | debconf-set-selections'
     apt purge copr-keygen
 }
 
-# The directory where a volume is mounted cannot be removed.
+# A directory where a volume is mounted is emptied, but cannot be removed.
 in_container mount --bind "$state" "$state"
 purge_keys
 expect_empty "$state"
 in_container umount "$state"
 
-# What a link leads to is not destroyed.
+# If the state directory is a link, its target is not destroyed.
 in_container sh -c "rmdir $state && install -d /srv/keys/keys && ln -s /srv/keys $state"
 apt install copr-keygen
 purge_keys

@@ -2,15 +2,15 @@
 # shellcheck source=tests/system/old-service.sh
 . "$here/old-service.sh"
 
-# rpm ARGUMENTS...: what it says is shown when it fails.
+# rpm ARGUMENTS...: runs rpm in the container and shows its output only if it fails.
 rpm() {
     in_container rpm "$@" >"$container_dir/rpm" 2>&1 || fail "rpm $*: $(cat "$container_dir/rpm")"
 }
 
-# rpm itself expands the names.
+# rpm itself expands the patterns.
 new=('/srv/repository/copr-keygen-[3-9]*.rpm' '/srv/repository/copr-keygen-selinux-*.rpm')
 expect "installed" copr-keygen-2.2-1.noarch "$(in_container rpm -q copr-keygen)"
-# Directories of the layer below cannot be renamed on the overlay of the test.
+# The overlay of the test cannot rename directories of its lower layer, so the state is copied into the upper one.
 in_container sh -c "cp -a $state $state.copy && rm -r $state && mv $state.copy $state"
 old_keyring
 in_container sh -c 'printf "%s\n" "allow: 127.0.0.1" "phrases: /var/lib/copr-keygen/phrases" "gpg: /usr/bin/gpg_copr.sh" >/etc/sign.conf'
@@ -18,7 +18,8 @@ in_container sh -c "echo DEBUG = False >/etc/copr-keygen/local_settings.py"
 before=$(old_sums "$state")
 sign_all "with the old package"
 
-# Signatures all the time while the package is replaced, as root with the passphrase of the old service.
+# Signatures are made all the time while the package is replaced, as root and with the passphrase of the old
+# service.
 in_container sh -c "cd /root; touch signing; while [ -e signing ]; do
     gpg_copr.sh --batch --no-armor --pinentry-mode=loopback --passphrase-fd=0 -u '$(name_email one)' -sbo - /etc/hostname \
         <'$state/phrases/$(name_email one)' >/dev/null 2>>failures && echo >>signatures || echo failed >>failures
@@ -30,8 +31,8 @@ signed=$(in_container sh -c 'wc -l </root/signatures')
 wait_for 10 in_container sh -c "[ \$(wc -l </root/signatures) -gt $((signed + 1)) ]"
 in_container rm /root/signing
 wait "$signer_loop"
-# The kernel starts the old script by its name: a shell that opens it a moment later finds the new program, and cannot read
-# it. obs-signd reports that, and its client asks again. Nothing else may fail.
+# The kernel starts the old script by its name. A shell that opens it a moment later finds the new program, which
+# it cannot read. obs-signd reports that, and its client asks again. Nothing else may fail.
 failures=$(in_container grep -a -v -e '^failed$' -e '^/usr/bin/gpg_copr\.sh: ' /root/failures || true)
 expect "failures while rpm replaced the package" "" "$failures"
 missed=$(in_container sh -c 'grep -a -c "^failed" /root/failures' || true)
@@ -59,14 +60,14 @@ for project in one two three; do
 done
 sign_all "when all was done"
 
-# obs-signd, as the owner of the keys.
+# Sign with the unit of obs-signd, which runs as the owner of the keys.
 rpm -U /srv/repository/copr-keygen-obs-signd-*.rpm
 stand_in_for_signd signd.service one
 expect_signature signd.service "$keyring"
 in_container copr-keygen purge --older-than 0d --old-service --yes 2>/dev/null
 sign_all "after the purge"
 
-# Removed, nothing of it is left but the keys. Installed again, they are there.
+# A removal leaves nothing but the keys. After another installation they can be used again.
 before=$(in_container sh -c "cd $state && find keys -type f -exec sha256sum {} + | sort")
 expect_match "keys" 'keys/user#three' "$before"
 rpm -e copr-keygen-obs-signd copr-keygen-selinux copr-keygen

@@ -5,7 +5,7 @@ expect_request 201 POST /gen_key "$(key_request first)"
 expect_signed first
 before=$(property MainPID) signer_before=$(property MainPID "$signer")
 
-# Both are asked all the time while the package is replaced.
+# Both services get requests all the time while the package is replaced.
 # shellcheck disable=SC2016  # expanded by the inner shell
 in_container sh -c 'cd /root; touch asking; while [ -e asking ]; do
     curl --silent --fail --max-time 30 -d "$1" http://127.0.0.1:5003/gen_key >/dev/null && echo >>answers || echo failed >>failures

@@ -1,5 +1,6 @@
 # the service makes a key, and signs packages and the metadata of their repository with it
-# /srv/repository of the container has the packages. $COPR_KEYGEN_REPOSITORY is where it goes, signed, on this host.
+# /srv/repository in the container has the packages. The signed repository goes to $COPR_KEYGEN_REPOSITORY on this
+# host.
 name=$(name_email packages)
 in_container systemctl --quiet enable --now "$socket" "$signer_socket" 2>&1
 expect_request 201 POST /gen_key "$(key_request packages)"
@@ -7,7 +8,8 @@ request GET "/keys/user%23packages%40copr.example.org/pubkey"
 expect "certificate" 200 "$status"
 in_container tee /srv/repository/RPM-GPG-KEY >/dev/null <<<"$body"
 
-# rpmsign calls its gpg by that name, and does not know of the passphrase. gpg-copr runs as the owner of the keys in any case.
+# rpmsign calls its gpg by that name and does not pass a passphrase. gpg-copr runs as the owner of the keys in any
+# case.
 in_container tee /usr/local/bin/gpg-of-rpmsign >/dev/null <<END
 #!/bin/sh
 exec gpg-copr --pinentry-mode=loopback --passphrase-fd=3 "\$@" 3<'$state/phrases/$name'

@@ -12,7 +12,7 @@ expect_match "headers" $'\nX-Request-Id: .' "$headers"
 expect_request 200 POST /gen_key "$(key_request first)"
 expect_whole_key first
 
-# As the README says it, for people.
+# Look at the key as the README tells people to.
 listing=$(as_signer gpg --homedir "$state/keys/$(name_email first)" --trust-model always -K)
 as_signer gpgconf --homedir "$state/keys/$(name_email first)" --kill gpg-agent
 expect_match "gpg -K" 'sec +rsa2048 [-0-9]+ \[SC\]' "$listing"

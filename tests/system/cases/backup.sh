@@ -9,7 +9,7 @@ expect_request 201 POST /gen_key "$(key_request two)"
 
 ! in_container systemctl start "$backup" 2>/dev/null || fail "it did not fail without a recipient"
 
-# The secret key of the recipient is there for the test only.
+# The secret key of the recipient is on this host only for the test.
 secret=/root/recipient
 in_container mkdir -m 0700 "$secret"
 gpg=(in_container gpg --batch --quiet --homedir "$secret")
@@ -27,7 +27,7 @@ expect "who may look at it" "700 copr-signer" "$(in_container stat -c '%a %U' "$
 expect "keys in the archive" 2 \
     "$("${gpg[@]}" --decrypt "$archive" 2>/dev/null | in_container tar -t | grep -c '/pubring.kbx$')"
 
-# Another place, as the comment in the unit says.
+# Write to another place, as the comment in the unit says.
 in_container mkdir -p /mnt/backup
 in_container chown copr-signer /mnt/backup
 drop_in "$backup" <<'UNIT'

@@ -14,7 +14,8 @@ expect_match "message" '/etc/copr-keygen/config\.toml.*colour' "$message"
 note "$message"
 note "$(journal --unit="$service" --output=cat | grep -c '^Starting ') starts until the socket gave up"
 
-# A wrong value must be named as well; also when the journal is behind, and the process that said so is gone by then.
+# A wrong value must be named as well, even if the journal is behind and the process that reported the value has
+# ended.
 in_container sh -c 'echo "key_length = 1024" >/etc/copr-keygen/config.toml'
 in_container systemctl kill --signal=STOP systemd-journald.service
 in_container systemctl restart "$service" 2>/dev/null && fail "started with key_length = 1024"

@@ -1,6 +1,6 @@
 # from a backend on another host, through a sandbox without network, to a signature that verifies
 
-# A token that only systemd can read at rest, and an address that only the backend gets through to.
+# A token that only systemd can read at rest, and an address that only the backend can reach.
 line=$(in_container copr-keygen token backend --pattern '*#*@copr.example.org')
 token=$(cut -d' ' -f2 <<<"$line")
 in_container install -d -m 0700 /etc/credstore.encrypted
@@ -15,14 +15,14 @@ other_host_up
 open_to_other_host
 in_container systemctl restart "$socket"
 
-# The backend has a key made, and is told when it asks for another's.
+# The backend gets a key of its own, and is refused a key of somebody else.
 expect "a request without the token" 401 "$(from_other_host --data "$(key_request chain)" /gen_key)"
 expect "a key of somebody else" 403 "$(from_other_host --user "copr:$token" \
     --data '{"name_real": "x", "name_email": "user#chain@copr.example.com"}' /gen_key)"
 expect "a key" 201 "$(from_other_host --user "copr:$token" --data "$(key_request chain)" /gen_key)"
 expect "the key again" 200 "$(from_other_host --user "copr:$token" --data "$(key_request chain)" /gen_key)"
 
-# Who has made it: nobody in particular, who can do nothing in particular, on no network.
+# The process that made the key runs as an ordinary user, without capabilities, privileges or network.
 pid=$(property MainPID)
 expect "user" "$(in_container id -u copr-signer)" "$(status_of "$pid" Uid | cut -f2)"
 for set in CapInh CapPrm CapEff CapBnd CapAmb; do
@@ -37,7 +37,7 @@ done
 expect "its network devices" lo "$(in_container nsenter --net="/proc/$pid/ns/net" ip -oneline link | cut -d: -f2 | tr -d ' ')"
 in_container nsenter --net="/proc/$pid/ns/net" curl --silent --max-time 3 http://192.0.2.20/ && fail "it reaches the backend"
 
-# The package is signed by signd's unit, and verified with the certificate that the backend was given.
+# The unit of signd signs the package. The certificate that the backend was given verifies the signature.
 stand_in_for_signd signd.service chain
 expect "the certificate" 200 "$(from_other_host --user "copr:$token" '/keys/user%23chain@copr.example.org/pubkey')"
 in_container cat /root/answer | gpg --dearmor >"$container_dir/certificate"

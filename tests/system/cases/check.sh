@@ -1,6 +1,6 @@
 # check names what is wrong with a host, with its remedy, and repairs what belongs to the wrong user
 
-# check STATUS OPTION...: runs it as root; the page is in $page.
+# check STATUS OPTION...: runs check as root, expects that exit status, and keeps the output in $page.
 check() {
     local wanted=$1 got=0
     shift
@@ -15,7 +15,7 @@ expect_line() {
     expect_match "remedy of $2" "${3-}" "$line"
 }
 
-# type_in TEXT: types in the remedy of the line with this text, as it stands.
+# type_in TEXT: runs the remedy of the line with this text, exactly as it is printed.
 type_in() {
     local remedy
     remedy=$(grep -A 1 -F "$1" <<<"$page" | sed -n 's/^ *-> //p' | head -1)
@@ -23,7 +23,7 @@ type_in() {
     in_container sh -c "$remedy" || fail "$remedy"
 }
 
-# Stands in for obs-signd, which Debian does not have: listens where it would.
+# Stands in for obs-signd, which Debian does not have: listens on the address of obs-signd.
 in_container tee /usr/bin/stand-in >/dev/null <<'END'
 #!/usr/bin/perl
 use IO::Socket::INET;
@@ -53,10 +53,10 @@ wait_for 10 in_container sh -c "ss --listening --tcp --numeric --no-header | gre
 in_container systemctl stop "$service"
 before=$(in_container find "$state" -printf '%p %i %m %u %s %T@\n' | sort)
 check 0
-# From 2029-02-01 on this fails: the default of key_length has to change by then.
+# This fails from 2029-02-01 on: the default of key_length has to change by then.
 expect_match "end of the page" 'This host is well\.$' "$page"
 expect_line note 'key_length: 2048: apt 3 refuses' 'set key_length = 4096'
-# The day is that of apt's own policy, where apt has one.
+# The day comes from apt's own policy, on releases where apt has one.
 policy=/usr/share/apt/default-sequoia.config
 if in_container test -e "$policy"; then
     day=$(in_container sed -n 's/^rsa2048 *= *\([0-9-]*\).*/\1/p' "$policy")
@@ -73,7 +73,7 @@ expect_state "$service" inactive
 check 0 --deep
 expect_empty "$state/staging"
 
-# Root's files, as after a gpg that was run by hand; and a link that root must not follow.
+# Files that belong to root, as after gpg was run by hand, and a link that root must not follow.
 home=$state/keys/$(name_email first)
 in_container chown root: "$home/pubring.kbx" "$state/phrases"
 in_container chmod 0644 "$home/passphrase"
@@ -109,7 +109,7 @@ expect_line warning "$service: has settings in its Environment=" config.toml
 in_container rm "/run/systemd/system/$service.d/test.conf"
 in_container systemctl daemon-reload
 
-# The drop-ins with user and sandbox are lost: everything works, as root.
+# The drop-ins that set user and sandbox are lost: everything works, but as root.
 signd_drop_in=/usr/lib/systemd/system/signd.service.d/10-copr-keygen.conf
 in_container mv "$signd_drop_in" /root/
 in_container systemctl daemon-reload
@@ -132,7 +132,7 @@ done
 in_container systemctl daemon-reload
 check 0
 
-# A service that has failed, and whose cause was mended.
+# A service has failed, and the cause was mended afterwards.
 in_container mkdir -p /etc/copr-keygen
 in_container tee /etc/copr-keygen/config.toml >/dev/null <<<'expire = "soon"'
 in_container systemctl start "$service" 2>/dev/null && fail "it starts with wrong settings"
@@ -144,14 +144,14 @@ expect_line FAILED "$service: has failed (exit-code, status 78)" 'journalctl'
 type_in "$service: has failed"
 check 0
 
-# Settings.
+# A wrong setting.
 in_container mkdir -p /etc/copr-keygen
 in_container tee /etc/copr-keygen/config.toml >/dev/null <<<'jobs = "many"'
 check 78
 expect_line FAILED 'configuration: jobs = "many"' 'correct it where it is set'
 in_container rm /etc/copr-keygen/config.toml
 
-# What /etc/gnupg says to every gpg of the host: options of ours overrule it, or it is named.
+# /etc/gnupg configures every gpg of the host. Our own options overrule a setting there, or check names it.
 in_container mkdir -p /etc/gnupg
 in_container tee /etc/gnupg/gpg-agent.conf >/dev/null <<<'no-allow-loopback-pinentry'
 expect_request 201 POST /gen_key "$(key_request overruled)"
@@ -163,7 +163,7 @@ expect_request 201 POST /gen_key "$(key_request named)"
 check 0
 in_container rm -r /etc/gnupg
 
-# The signer of copr-keygen in place of obs-signd, which it stops.
+# The signer of copr-keygen replaces obs-signd, and stops it.
 in_container systemctl --quiet enable --now "$signer_socket" 2>&1
 expect_state signd.service inactive
 in_container rm /etc/sign.conf
@@ -186,7 +186,7 @@ expect_line FAILED "$signer_socket: is not enabled, and obs-signd does not run"
 type_in "$signer_socket: is not enabled, and obs-signd does not run"
 check 0
 
-# Both: the next boot would decide.
+# If both are enabled, it is up to the next boot which of them runs.
 in_container sh -c 'printf "[Install]\nWantedBy=multi-user.target\n" >>/etc/systemd/system/signd.service'
 in_container systemctl --quiet enable signd.service 2>&1
 check 1
@@ -194,7 +194,7 @@ expect_line FAILED "$signer_socket: is enabled or runs beside signd.service" 'sy
 type_in "$signer_socket: is enabled or runs beside"
 check 0
 
-# A disk that is full.
+# A full disk.
 in_container systemctl stop "$service"
 in_container mount -t tmpfs -o size=2m,mode=0700,uid=copr-signer,gid=copr-signer tmpfs "$state"
 in_container systemd-tmpfiles --create copr-keygen.conf

@@ -8,7 +8,7 @@ in_container systemd-run --quiet --unit=etcd /usr/bin/etcd --data-dir /var/lib/e
     --listen-peer-urls http://127.0.0.1:2380 --initial-advertise-peer-urls http://127.0.0.1:2380 \
     --initial-cluster default=http://127.0.0.1:2380
 
-# As docs/cluster.md has it, with an etcd that only this host can reach.
+# Set up as docs/cluster.md says, with an etcd that only this host can reach.
 give_passphrase_key 00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef
 in_container mkdir -p /etc/copr-keygen
 in_container sh -c "echo 'phrases_dir = \"/run/copr-keygen/phrases\"' >/etc/copr-keygen/config.toml"
@@ -50,7 +50,7 @@ wait_for 40 has_key || fail "$(journal --unit="$follow" --output=cat)"
 expect "the certificate" "$made" "$(certificate first)"
 expect_request 200 POST /gen_key "$(key_request first)"
 
-# Without etcd, what is there is served. The backend asks for the rest again.
+# Without etcd, the host serves the keys that it has. For any other key the backend has to ask again.
 in_container systemctl stop etcd
 expect_request 200 POST /gen_key "$(key_request first)"
 expect_request 503 POST /gen_key "$(key_request second)"

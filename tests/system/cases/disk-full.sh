@@ -3,7 +3,7 @@ in_container mount -t tmpfs -o size=2m,mode=0700,uid=copr-signer,gid=copr-signer
 in_container systemd-tmpfiles --create copr-keygen.conf
 expect_request 201 POST /gen_key "$(key_request before)"
 
-# leave_free KIB: fills the disk up to that.
+# leave_free KIB: fills the disk until only so much space is free.
 leave_free() {
     local free
     in_container rm -f "$state/filler"
@@ -20,7 +20,7 @@ expect_nothing_made() {
     expect_empty "$state/staging"
 }
 
-# Too little to begin with, more and more of it, until it is enough.
+# Begin with too little space and add more until a key can be made.
 kib=0
 while :; do
     leave_free "$kib"
@@ -35,8 +35,8 @@ expect "answer with $kib KiB left" 201 "$status"
 expect_whole_key "full$kib"
 note "refused with up to $((kib - 16)) KiB left: $why"
 
-# Enough to begin with, but gone by the time gpg writes: its agent is held until that is so. A long key, so that
-# it is still searching for primes when it is caught.
+# The space is enough at the beginning, but gone by the time gpg writes: its agent is stopped until the disk is
+# full. The key is long, so that the agent is still searching for primes when it is stopped.
 refused=0
 for kib in 0 4 8 12 16 24 32; do
     in_container rm "$state/filler"
@@ -68,7 +68,7 @@ expect_request 201 POST /gen_key "$(key_request late0)"
 expect_whole_key late0
 expect_request 200 POST /gen_key "$(key_request before)"
 
-# Prolonging: the old certificate stays as it is until there is room for the new one.
+# prolong keeps the old certificate as it is until there is room for the new one.
 expect_request 201 POST /gen_key "$(key_request aging '"expire": 30')"
 pubring="$state/keys/$(name_email aging)/pubring.kbx"
 old=$(in_container sha256sum "$pubring")

@@ -7,7 +7,7 @@ for unit in "${services[@]}"; do
     note "systemd $(in_container systemctl --version | awk 'NR == 1 { print $2 }'): $(grep -o 'Overall exposure.*' <<<"$report")"
 done
 
-# obs-signd listens on the network itself; all else is as tight.
+# obs-signd listens on the network itself. Everything else is as tight.
 printf '[Service]\nExecStart=/bin/true\n' | in_container tee /etc/systemd/system/signd.service >/dev/null
 report=$(in_container systemd-analyze security --offline=yes --no-pager --threshold=20 /etc/systemd/system/signd.service) ||
     fail "signd.service is more exposed than 2.0: $(grep -v '^✓' <<<"$report")"

@@ -7,7 +7,7 @@ for i in 0 1 2 3 4; do
     expect_request 201 POST /gen_key "$(key_request "idle$i")"
 done
 
-# one_request NUMBER: prints what went wrong, if anything.
+# one_request NUMBER: sends a request and prints what went wrong, if anything.
 one_request() {
     local answer=$container_dir/request-$1 got
     if [ $(($1 % 2)) = 0 ]; then
@@ -18,14 +18,13 @@ one_request() {
     [ "$got" = 200 ] || echo "request $1: $got $(cat "$answer.body")"
 }
 
-# microseconds: the time of day.
+# microseconds: prints the time of day in microseconds.
 microseconds() {
     echo "${EPOCHREALTIME/[.,]/}"
 }
 
-# Twenty volleys of ten requests, each aimed at the exit, which comes a second after the answer to
-# the last one: a little later than the one before if that found the same process still running,
-# a little sooner if it found another.
+# Send twenty volleys of ten requests. Each is aimed at the idle exit, which comes a second after the last answer.
+# If the process is still the same as before, the next volley comes a little later, otherwise a little sooner.
 sent=0
 wrong=$container_dir/wrong
 aim=960000

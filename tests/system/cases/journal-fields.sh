@@ -6,7 +6,7 @@ fingerprint=$(as_signer gpg --homedir "$state/keys/$(name_email journal)" --with
 expect_request 400 POST /gen_key '{"name_real": "nobody"}'
 refused=$(sed -n 's/^X-Request-Id: //p' <<<"$headers")
 
-# record FIELD=VALUE...: the newest record of the service that has them, as one line of JSON.
+# record FIELD=VALUE...: prints the newest record of the service that has these fields, as one line of JSON.
 record() {
     record_of "$service" "$@"
 }
@@ -26,12 +26,12 @@ record "REQUEST_ID=$id" "NAME_EMAIL=$(name_email journal)" >/dev/null
 record "NAME_EMAIL=$(name_email journal)" "FINGERPRINT=$fingerprint" >/dev/null
 record "REQUEST_ID=$refused" HTTP_STATUS=400 >/dev/null
 
-# The messages are explained by the catalog, once the package has had it read.
+# The catalog explains the messages, once the package has updated it.
 in_container journalctl --update-catalog
 expect_match "explanation" "Subject: The key of $(name_email journal) was made" \
     "$(journal --catalog "REQUEST_ID=$id")"
 
-# A failure is an error to the journal too, not one more line at the default level.
+# The journal, too, gets a failure as an error, and not as one more line of the default priority.
 drop_in "$service" <<'END'
 [Service]
 Environment=COPR_KEYGEN_GPG=/usr/bin/false
@@ -40,7 +40,7 @@ in_container systemctl restart "$service"
 expect_request 500 POST /gen_key "$(key_request broken)"
 record PRIORITY=3 "NAME_EMAIL=$(name_email broken)" >/dev/null
 
-# What the signer has signed, for whom, with which key.
+# The journal says what the signer has signed, for whom, and with which key.
 in_container systemctl --quiet enable --now "$signer_socket" 2>&1
 expect_signed journal
 line=$(record_of "$signer" "NAME_EMAIL=$(name_email journal)" "FINGERPRINT=$fingerprint" SIGN_COMMAND=sign RESULT=ok)

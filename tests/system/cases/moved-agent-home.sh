@@ -1,6 +1,7 @@
 # gnupg/ is moved away and made anew under a running signd: check names it, and the remedy mends it as it stands
 
-# Stands in for obs-signd, which Debian does not have: signs for whoever connects, and says how that went.
+# Stands in for obs-signd, which Debian does not have: signs for every client that connects, and says how that
+# went.
 in_container tee /usr/bin/stand-in >/dev/null <<'END'
 #!/usr/bin/perl
 use IO::Socket::INET;
@@ -23,7 +24,7 @@ in_container cp /usr/share/doc/copr-keygen/docs/sign.conf /etc/sign.conf
 in_container systemctl daemon-reload
 in_container systemctl --quiet enable --now copr-keygen-prolong.timer copr-keygen-pool.path 2>&1
 
-# What signd says to a client.
+# signature: prints what signd says to a client.
 signature() {
     in_container bash -c 'exec 3<>/dev/tcp/127.0.0.1/5167 && cat <&3'
 }
@@ -50,7 +51,8 @@ wait_for 10 listens
 expect "a signature" signed "$(signature)"
 in_container copr-keygen check >/dev/null || fail "$(in_container copr-keygen check 2>&1)"
 
-# An agent in signd's unit that has not read all of its configuration is ended by what check says, too.
+# If an agent in the unit of signd has not read all of its configuration, the remedy of check ends this agent as
+# well.
 in_container touch "$state/gnupg/gpg-agent.conf"
 remedy=$(in_container copr-keygen check 2>&1 | grep -A 1 -F 'started before gpg-agent.conf was changed' |
     sed -n 's/^ *-> //p')

@@ -2,7 +2,7 @@
 
 mount='var-lib-copr\x2dkeygen.mount'
 
-# volume OPTIONS: the state is on a volume of its own.
+# volume OPTIONS: puts the state on a volume of its own, which is mounted with these options.
 volume() {
     in_container tee "/etc/systemd/system/$mount" >/dev/null <<END
 [Unit]
@@ -32,7 +32,7 @@ for unit in copr-keygen.service copr-keygen-prolong.service copr-keygen-pool.ser
 done
 expect_empty "$state"
 
-# As at a boot, which makes the directories of the state below the mount point.
+# At boot, systemd-tmpfiles makes the directories of the state below the mount point.
 in_container systemd-tmpfiles --create copr-keygen.conf
 if words=$(in_container copr-keygen make "$(name_email unmounted)" --real unmounted 2>&1); then
     fail "a key was made below the mount point: $words"

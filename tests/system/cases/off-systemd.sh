@@ -27,7 +27,7 @@ expect_match "its passphrase" '^sealed:1:' "$(in_container cat "$state/keys/$(na
 expect "files of others in the state" "" "$(in_container find "$state" ! -user copr-signer)"
 in_container kill "$pid"
 wait_for 10 no_process copr-keygen
-# Secrets of the owner are as good.
+# The secrets may also belong to the owner of the keys.
 in_container chown copr-signer /etc/copr-keygen/tokens /etc/copr-keygen/passphrase-key
 serve
 expect "the key again" 200 "$(ask --user "x:$token" --data "$(key_request off)" /gen_key)"

@@ -5,7 +5,7 @@
 in_container systemctl stop "$socket"
 in_container sh -c "rm -rf $state/keys $state/pool $state/staging $state/gnupg $state/phrases"
 
-# The files of its package.
+# The files of the old service's package.
 old_keyring
 in_container sh -euc '
     mkdir -p /etc/cron.daily /etc/sudoers.d
@@ -16,7 +16,7 @@ in_container sh -euc '
 before=$(old_sums "$state")
 sign_all "with our gpg-copr in place of the old one"
 
-# Too early: nothing is made, the sentence names the command.
+# It is too early: no key is made, and the error message names the command to run.
 in_container systemctl start "$socket"
 request POST /gen_key "$(key_request one)"
 expect_match "the answer" '^(000|503)$' "$status"

@@ -3,7 +3,7 @@ pool=copr-keygen-pool.service
 in_container mkdir -p /etc/copr-keygen
 in_container tee /etc/copr-keygen/config.toml >/dev/null <<<'pool = "2048:3"'
 
-# ready COUNT: whether the pool holds so many keys and nobody fills it.
+# ready COUNT: whether the pool holds COUNT keys and is not being filled.
 ready() {
     [ "$(in_container find "$state/pool/rsa2048" -mindepth 1 -maxdepth 1 2>/dev/null | wc -l)" = "$1" ] &&
         is "$pool" inactive
@@ -19,7 +19,7 @@ keygrip=$(in_container ls "$state/keys/$(name_email first)/private-keys-v1.d")
 expect_match "keys that were in the pool" "${keygrip%.key}" "$keygrips"
 wait_for 30 ready 3
 
-# More claims than a unit may usually be started.
+# Make more claims than the number of times that systemd usually lets a unit start.
 for number in 1 2 3 4 5 6 7 8; do
     expect_request 201 POST /gen_key "$(key_request "many$number")"
 done
@@ -27,7 +27,7 @@ wait_for 60 ready 3
 expect_state copr-keygen-pool.path active
 expect "failed units" "" "$(in_container systemctl list-units --failed --plain --no-legend 'copr-keygen*')"
 
-# It works on a long job, at idle priority, and ends at once.
+# While it works on a long job, it has idle priority, and it ends at once when it is stopped.
 in_container tee /etc/copr-keygen/config.toml >/dev/null <<<'pool = "4096:100"'
 in_container systemctl start "$pool"
 wait_for 10 is_process gpg-agent

@@ -4,7 +4,7 @@ in_container systemctl --quiet enable --now copr-keygen-prolong.timer 2>&1
 in_container systemctl start timers.target
 expect_match "next run of the timer" "[0-9]" "$(property NextElapseUSecRealtime copr-keygen-prolong.timer)"
 
-# The hook may write to the state and nothing else, as the unit is.
+# The hook can write to the state and nowhere else, like the unit.
 in_container tee /usr/bin/hook >/dev/null <<'END'
 #!/bin/sh
 cat >/var/lib/copr-keygen/told
@@ -36,19 +36,19 @@ in_container journalctl --update-catalog
 expect_match "explanation in the catalog" "signing keys were looked at" \
     "$(journal --unit="$prolong" --catalog KEYS_PROLONGED=1)"
 
-# A key that fails makes the unit fail, and the others are prolonged all the same.
+# A key that fails makes the unit fail, but the other keys are prolonged all the same.
 expect_request 201 POST /gen_key "$(key_request broken '"expire": 20')"
 expect_request 201 POST /gen_key "$(key_request sound '"expire": 20')"
 in_container truncate --size=100 "$state/keys/$(name_email broken)/pubring.kbx"
 ! in_container systemctl start "$prolong" || fail "it did not fail"
 expect "exit status" 1 "$(property ExecMainStatus "$prolong")"
-# What changed in the last minute is told once more.
+# The hook is told again about changes of the last minute.
 expect "what the hook was told" "$(printf '%s\n' "$(name_email soon)" "$(name_email sound)")" \
     "$(in_container sort "$state/told")"
 expect_match "what the log says" "key of $(name_email broken) was not prolonged" \
     "$(journal --unit="$prolong" --priority=err --output=cat)"
 
-# A hook that hangs does not keep the unit from being stopped, and that is no failure.
+# A hook that hangs does not keep the unit from being stopped, and the stop does not count as a failure.
 in_container tee /usr/bin/hook >/dev/null <<<$'#!/bin/sh\nsleep 600'
 in_container systemctl start --no-block "$prolong"
 wait_for 60 is_process sleep

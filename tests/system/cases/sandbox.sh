@@ -1,6 +1,6 @@
 # the sandbox of every service holds
 
-# Prints one line per attempt: what, and "can" or "cannot".
+# Prints one line per attempt: what was tried, and "can" or "cannot".
 in_container tee /usr/bin/probe >/dev/null <<'END'
 #!/bin/sh
 try() {
@@ -37,11 +37,12 @@ END
 in_container chmod 0755 /usr/bin/probe
 in_container sh -c 'mkdir -m 0755 /home/someone; echo x >/home/someone/secret; echo x >/tmp/secret'
 
-# What the probes print when nothing is in the way: each of them can fail only for the sandbox.
+# Outside of the sandbox every attempt succeeds, except writing to /sys and /boot. So only the sandbox can make
+# the others fail.
 expect "attempts that fail outside the sandbox" "" \
     "$(in_container probe | grep ': cannot' | grep -vE '^write to /(sys|boot)' || true)"
 
-# probe_in UNIT ALLOWED...: the unit itself, with nothing changed but what it runs.
+# probe_in UNIT ALLOWED...: runs the probe in the unit itself, which is changed only in what it runs.
 probe_in() {
     local unit=$1
     shift
@@ -62,12 +63,12 @@ END
     note "$unit: $(grep -c ': cannot$' "$container_dir/probes") attempts to get out failed"
 }
 
-# copr-keygen-backup.service does not start without it.
+# copr-keygen-backup.service does not start without this file.
 in_container sh -c 'mkdir -p /etc/copr-keygen && touch /etc/copr-keygen/backup-recipient.asc'
 mapfile -t services < <(in_container find /usr/lib/systemd/system -name 'copr-keygen*.service' -printf '%f\n')
 [ "${#services[@]}" -ge 2 ] || fail "found only these services: ${services[*]}"
 for unit in "${services[@]}"; do
-    # The signer reads the keys that the others write.
+    # The signer only reads the keys. The other services write them.
     allowed=("write to the state" "write to the keys" "write to /tmp" "write to the journal" "run gpg")
     [ "$unit" != "$signer" ] || unset 'allowed[1]'
     probe_in "$unit" "${allowed[@]}"

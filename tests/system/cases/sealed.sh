@@ -6,7 +6,7 @@ sign() {
     expect_signature signd.service "$(certificate first)"
 }
 
-# Without a credential everything is as ever, with one there is a hint.
+# Without a credential everything works as before. With a credential, the service logs a hint.
 expect_request 201 POST /gen_key "$(key_request first)"
 in_container systemctl start copr-keygen-pool.service
 give_passphrase_key 00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef
@@ -15,7 +15,7 @@ in_container systemctl restart "$service"
 expect_request 200 GET /ping
 expect_match "the hint" 'copr-keygen seal' "$(journal --unit="$service" --output=cat)"
 
-# As docs/sealing.md has it.
+# Seal the passphrases as docs/sealing.md says.
 in_container mkdir -p /etc/copr-keygen
 in_container sh -c "echo 'phrases_dir = \"$phrases\"' >/etc/copr-keygen/config.toml"
 in_container systemctl --quiet enable --now copr-keygen-phrases.service 2>&1
@@ -31,7 +31,7 @@ expect "who may read phrases" "700 copr-signer" "$(in_container stat -c '%a %U' 
 expect_request 201 POST /gen_key "$(key_request second)"
 expect "what signd sees" "$(name_email first) $(name_email second)" \
     "$(in_container ls "$phrases" | paste -sd ' ')"
-# The kernel gives what is to be known of a process that may not be looked into to root.
+# If a process must not be inspected, the kernel makes root the owner of its files in /proc.
 expect "who may look into its memory" root "$(in_container stat -c %U "/proc/$(property MainPID)/mem")"
 expect_match "check" 'each with a sealed passphrase' "$(with_passphrase_key check --sign-conf /dev/null 2>&1 || true)"
 
@@ -44,7 +44,7 @@ sign
 expect_request 201 POST /gen_key "$(key_request third)"
 expect "phrases with another key" 3 "$(in_container ls "$phrases" | wc -l)"
 
-# The wrong one.
+# The wrong credential, and none.
 sums() {
     in_container sh -c "cd $state && find . -type f -exec sha256sum {} + | sort -k2"
 }
@@ -64,7 +64,7 @@ expect "exit status without one" 78 "$(property ExecMainStatus)"
 expect_match "message" 'has no passphrase-key' "$(journal --unit="$service" --output=cat | grep 'passphrase-key' | tail -1)"
 expect "the state" "$before" "$(sums)"
 
-# Put right, it serves again, and it can be turned off.
+# With the right credential it serves again, and sealing can be turned off.
 give_passphrase_key 00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef
 forget_starts
 in_container systemctl restart copr-keygen-phrases.service "$socket"

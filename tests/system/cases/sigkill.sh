@@ -1,5 +1,5 @@
 # being killed twenty times under load takes neither the socket nor a key
-# load CLIENT: asks for keys and pings until told to end; remembers what was made.
+# load CLIENT: asks for keys and pings until the file `enough` exists, and records the keys that were made.
 load() {
     local i=0 answer=$container_dir/client$1 got
     while [ ! -e "$container_dir/enough" ]; do
@@ -22,7 +22,7 @@ while [ "$kills" -lt 20 ]; do
         sleep 0.02
         continue
     fi
-    # Some die at the start, most at work, every fourth has time to make a key.
+    # Some processes die at the start, most of them at work. Every fourth has time to make a key.
     sleep "$((kills % 4 == 3)).$((RANDOM % 10))"
     if in_container kill -KILL "$pid"; then
         last=$pid
@@ -36,7 +36,7 @@ expect_state "$socket" active
 expect_request 201 POST /gen_key "$(key_request after)"
 [ "$(property NRestarts)" -ge 10 ] || fail "only $(property NRestarts) restarts by systemd"
 
-# Whoever was told 201 has a key, and nothing half-made is left.
+# Every request that was answered 201 has its key, and nothing half-made is left.
 while read -r project; do
     expect_request 200 POST /gen_key "$(key_request "$project")"
     expect_whole_key "$project"

@@ -5,7 +5,7 @@ other_host_up
 in_container systemctl --quiet enable --now "$signer_socket" 2>&1
 there=(ip netns exec client)
 
-# from_there ARGUMENTS...: what the client on the other host is told.
+# from_there ARGUMENTS...: prints what the client on the other host is told.
 from_there() {
     {
         in_container timeout 10 "${there[@]}" /usr/lib/copr-keygen-test/sign-client 192.0.2.10:5167 "$@" \
@@ -15,7 +15,7 @@ from_there() {
 
 expect_match "before" 'Connection refused' "$(from_there ping)"
 
-# Only the socket is open.
+# Only the socket is open to the other host; signd.allow has no rule for it.
 drop_in "$signer_socket" <<'END'
 [Socket]
 ListenStream=192.0.2.10:5167
@@ -27,7 +27,7 @@ expect_match "a stranger" 'may not have anything signed' "$(from_there ping)"
 expect_signed first
 expect_match "the warning" 'other hosts can reach 192\.0\.2\.10:5167' "$(journal --unit="$signer" --output=cat)"
 
-# One key for the other host.
+# signd.allow lets the other host use one key.
 in_container mkdir -p /etc/copr-keygen
 in_container tee /etc/copr-keygen/config.toml >/dev/null <<END
 [signd]
@@ -39,7 +39,7 @@ expect_match "another key" 'may not use the key, if there is one' "$(from_there 
 expect_match "no key" 'may not use the key, if there is one' "$(from_there sign "$(name_email third)" /etc/hostname)"
 expect_signed second
 
-# systemd drops packets before that.
+# IPAddressDeny= makes systemd drop packets before the signer sees them.
 drop_in "$signer_socket" <<'END'
 [Socket]
 ListenStream=192.0.2.10:5167
@@ -53,7 +53,7 @@ expect "an answer to a host whose packets are dropped" 124 \
 expect_signed second
 expect_match "check" '192\.0\.2\.10:5167: was not asked: IPAddressDeny=' "$(in_container copr-keygen check 2>&1)"
 
-# A wrong rule keeps it from starting, with the status that ends the restarts.
+# A wrong rule keeps the signer from starting, with the exit status that ends the restarts.
 in_container sh -c "printf '[signd]\nallow = \"localhost *\"\n' >/etc/copr-keygen/config.toml"
 in_container systemctl restart "$signer" 2>/dev/null && fail "it starts with a wrong rule"
 expect "exit status" 78 "$(property ExecMainStatus "$signer")"

@@ -1,7 +1,7 @@
 # a key that only gpg-agent can use signs too, in the sandbox of the signer
 in_container systemctl --quiet enable --now "$signer_socket" 2>&1
 
-# DSA, which libcrypto is not asked for.
+# A DSA key, because the signer does not use libcrypto for DSA.
 elsewhere=/tmp/elsewhere
 as_signer mkdir -m 0700 "$elsewhere"
 as_signer gpg --homedir "$elsewhere" --quiet --batch --passphrase "" --quick-gen-key \

@@ -25,21 +25,21 @@ for unit in signd.service obssignd.service; do
     expect_state "$signer_socket" inactive
     expect_state "$signer" inactive
 
-    # By hand and without its socket, as well.
+    # The signer also stops obs-signd when it is started by hand, without its socket.
     in_container systemctl start "$signer"
     expect_state "$unit" inactive
     expect_signed first
     in_container systemctl stop "$signer_socket" "$signer"
 done
 
-# Both at boot: one of them runs, and neither is taken for a circle.
+# If both are enabled at boot, one of them runs, and systemd does not find an ordering cycle.
 in_container systemctl --quiet enable signd.service "$signer_socket" 2>&1
 container_reboot
 expect "units that are active" 1 "$(in_container systemctl is-active signd.service "$signer_socket" | grep -cx active)"
 note "enabled both, $(in_container systemctl is-active --quiet "$signer_socket" && echo the signer || echo obs-signd) runs after a boot"
 expect "circles" "" "$(journal --grep='ordering cycle' || true)"
 
-# As the unit has it.
+# Enable only the signer, as its unit says.
 in_container systemctl --quiet disable signd.service 2>&1
 in_container systemctl --quiet enable --now "$signer_socket" 2>&1
 expect_signed first

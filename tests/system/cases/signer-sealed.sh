@@ -20,7 +20,7 @@ expect "clear passphrases in the state" "" \
 expect "who may look into its memory" root "$(in_container stat -c %U "/proc/$(property MainPID "$signer")/mem")"
 expect "core dumps" 0 "$(property LimitCORE "$signer")"
 
-# After a boot it needs nothing but its socket: no phrase has been opened into memory.
+# After a boot the signer needs nothing but its socket: no passphrase has been opened into memory.
 in_container sync
 container_reboot
 expect_signed first
@@ -41,7 +41,8 @@ refuses_to_start "without the credential" 'has no passphrase-key'
 give_passphrase_key "ff${key#00}"
 refuses_to_start "with the wrong one" 'is the wrong one'
 
-# Clients wait for no answer: after a second of such starts, the socket fails, and they are refused.
+# Clients do not wait in vain for an answer. After a second of such starts the socket fails, and clients are
+# refused.
 sign_client 127.0.0.1:5167 ping >/dev/null 2>&1 && fail "it answers"
 wait_for 10 is "$signer_socket" failed || fail "the socket is $(property ActiveState "$signer_socket")"
 

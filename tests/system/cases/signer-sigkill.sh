@@ -14,12 +14,12 @@ while [ "$kills" -lt 10 ]; do
         sleep 0.02
         continue
     fi
-    # Some die at the start, most at work.
+    # Some processes die at the start, most of them at work.
     sleep "0.$((RANDOM % 9))"
     in_container kill -KILL "$pid" || continue
     last=$pid
     kills=$((kills + 1))
-    # This one waits in the socket for the next process.
+    # This client waits in the socket for the next process.
     sign_client 127.0.0.1:5167 ping || fail "after the kill $kills, no process serves the next client"
 done
 wait

@@ -18,7 +18,7 @@ expect "user of the signer" copr-signer "$(property User "$signer")"
 expect_match "certificate" 'BEGIN PGP PUBLIC KEY BLOCK' "$(sign_client 127.0.0.1:5167 pubkey "$(name_email first)")"
 expect_match "status text" '^signatures: 1, ' "$(property StatusText "$signer")"
 
-# Idle, it ends, and the next connection starts it again.
+# The signer ends when it is idle, and the next connection starts it again.
 wait_for 10 is "$signer" inactive failed
 expect "how it ended" success "$(property Result "$signer")"
 expect_state "$signer_socket" active
@@ -27,7 +27,7 @@ expect_signed second
 [ "$(property MainPID "$signer")" != "$first" ] || fail "it is the same process"
 expect "restarts by systemd" 0 "$(property NRestarts "$signer")"
 
-# A Unix socket beside the TCP one.
+# Add a Unix socket beside the TCP socket.
 drop_in "$signer_socket" <<'END'
 [Socket]
 ListenStream=/run/copr-keygen-signd.sock
@@ -38,6 +38,6 @@ expect_signed first unix:/run/copr-keygen-signd.sock
 expect "who can connect" "660 root copr-signer" "$(in_container stat -c '%a %U %G' /run/copr-keygen-signd.sock)"
 expect_signed first
 
-# It has left nothing behind, and the keys are as they were.
+# The signer has left nothing behind, and the keys are as they were.
 expect_empty "$state/staging"
 expect_whole_key first

@@ -13,7 +13,7 @@ expect_request 201 POST /gen_key "$(key_request second)"
 sign obssignd.service second
 sign signd.service second
 
-# root does not stay root.
+# gpg-copr does not stay root when root starts it.
 in_container tee /usr/bin/whoami-gpg >/dev/null <<'END'
 #!/bin/sh
 echo "$(id -un) $(id -Gn) $(grep CapEff /proc/self/status | cut -f2)"

@@ -5,7 +5,8 @@ expect_request 200 GET /ping
 slow=$!
 wait_for 10 is_process gpg-agent
 agent=$(in_container pgrep --exact gpg-agent)
-# Held, the key cannot be ready before the stop; systemd's own signal goes to the service alone.
+# With its agent stopped, the key cannot be ready before the service is stopped. systemd signals the service
+# alone.
 in_container kill -STOP "$agent"
 in_container systemctl stop --no-block "$service"
 wait_for 10 is "$service" deactivating

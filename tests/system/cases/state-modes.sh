@@ -1,7 +1,7 @@
 # state and keys are private to copr-signer, which the service runs as, and no agent stays
 expect_request 201 POST /gen_key "$(key_request modes)"
 
-# Everything in the state, as "type mode owner group path", except what is as it should be.
+# Everything in the state that is not as it should be, as "type mode owner group path".
 odd=$(in_container find "$state" -printf '%y %m %u %g %p\n' |
     grep -Ev '^(d 700|f 600|l 777) copr-signer copr-signer ' || true)
 expect "files with other modes or owners" "" "$odd"

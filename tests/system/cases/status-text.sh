@@ -1,7 +1,7 @@
 # systemctl status tells what the service has done
 expect_request 201 POST /gen_key "$(key_request status)"
 
-# status_line: the text, which may follow the answer a moment later.
+# status_line: prints the status text. It may be updated a moment after the answer.
 status_line() {
     in_container systemctl status "$service" | sed -n 's/^ *Status: //p'
 }

@@ -2,7 +2,8 @@
 in_container install -d -m 0700 /etc/credstore /etc/credstore.encrypted
 other_host_up
 
-# A file named by its path must be there, a credential named by its name need not: what the unit relies on.
+# The unit relies on this: a credential that LoadCredential= names by its path must exist, but one that it names
+# by its name need not.
 in_container systemctl cat "$service" | grep -qx 'LoadCredential=tokens:copr-keygen.tokens' || fail 'the unit asks for another'
 expect "start with a name" 0 \
     "$(in_container systemd-run --quiet --wait -p LoadCredential=x:no.such.name true && echo 0 || echo $?)"
@@ -10,7 +11,7 @@ expect "start with a path" 243 \
     "$(in_container systemd-run --quiet --wait -p LoadCredential=x:/etc/no.such.file true 2>/dev/null && echo 0 || echo $?)"
 expect "without any tokens" 200 "$(ask /keys)"
 
-# Another host: not without tokens.
+# The service does not start for other hosts without tokens.
 open_to_other_host
 in_container systemctl stop "$service" 2>/dev/null
 in_container systemctl restart "$socket"
@@ -52,7 +53,7 @@ page=$(in_container copr-keygen check 2>&1 || true)
 expect_match "tokens of check" 'ok        tokens: 2 in /etc/credstore/copr-keygen.tokens' "$page"
 expect_match "address of check" '192\.0\.2\.10:5003: can be reached by other hosts; a token is needed' "$page"
 
-# The same, encrypted: only systemd can read it at rest.
+# The same tokens, encrypted: only systemd can read them at rest.
 in_container sh -euc '
     systemd-creds encrypt --with-key=host --name=tokens \
         /etc/credstore/copr-keygen.tokens /etc/credstore.encrypted/copr-keygen.tokens 2>/dev/null
@@ -67,7 +68,7 @@ expect "an encrypted credential" "401 200" "$(ask /keys) $(ask --user "copr:$tok
 page=$(in_container copr-keygen check 2>&1 || true)
 expect_match "encrypted tokens of check" 'ok        tokens: 2 in /etc/credstore.encrypted/copr-keygen.tokens' "$page"
 
-# The unit as installed takes that file for a readable one (systemd 257), or for none (252).
+# The unit as installed does not decrypt that file. systemd 257 passes it on as it is, and 252 does not find it.
 in_container mv "/run/systemd/system/$service.d/test.conf" /run/test.conf
 in_container systemctl daemon-reload
 page=$(in_container copr-keygen check 2>&1 || true)
@@ -75,7 +76,8 @@ expect_match "tokens that nobody decrypts" 'FAILED    tokens: .* is encrypted, a
 in_container mv /run/test.conf "/run/systemd/system/$service.d/test.conf"
 in_container systemctl daemon-reload
 
-# A line that is wrong is named by its number and not quoted. (systemd 257 finds encrypted ones first.)
+# A wrong line is named by its number and not quoted. The encrypted file has to go, because systemd 257 finds it
+# first.
 in_container rm /etc/credstore.encrypted/copr-keygen.tokens
 printf 'backend %s all\n' "$token" | in_container sh -c 'umask 077; cat >/etc/credstore/copr-keygen.tokens'
 in_container rm "/run/systemd/system/$service.d/test.conf"
@@ -86,7 +88,7 @@ message=$(journal --unit="$service" --output=cat | grep 'line 1' | tail -1)
 expect_match "message" 'the credential tokens: line 1: the scopes must be' "$message"
 note "$message"
 
-# On a Unix socket users need none, when they are named.
+# On a Unix socket, users that allow_users names need no token.
 in_container mkdir -p /etc/copr-keygen
 in_container sh -c 'echo "allow_users = [\"daemon\"]" >/etc/copr-keygen/config.toml'
 echo "$line" | in_container sh -c 'umask 077; cat >/etc/credstore/copr-keygen.tokens'
@@ -97,7 +99,7 @@ SocketMode=0666
 END
 forget_starts
 in_container systemctl restart "$socket" "$service"
-# by USER [CURL OPTION]...
+# by USER [CURL OPTION]...: sends a request on the Unix socket as that user, and prints the status.
 by() {
     in_container setpriv --reuid="$1" --regid=nogroup --clear-groups curl --disable --silent --output /dev/null \
         --unix-socket /run/copr-keygen.sock --write-out '%{http_code}' "${@:2}" http://localhost/keys || true

@@ -6,7 +6,7 @@ END
 expect_request 200 GET /ping
 stopped=$(property MainPID)
 
-# It must not strike a process that is well.
+# The watchdog must not kill a process that works.
 sleep 3
 expect "process after 3 s" "$stopped" "$(property MainPID)"
 
