@@ -1,5 +1,5 @@
-# Offers the names of keys, where one can stand. Bash takes an '@' for the end of a word, so only what is behind
-# the last one is replaced. Without a readable state there is nothing to offer.
+# Offers the names of keys where the name of a key can stand. Bash ends a word at '@', so only the part behind the
+# last '@' is replaced. If the state cannot be read, nothing is offered.
 _copr_keygen_names() {
     [[ $2 != -* ]] || return 1
     local line=${COMP_LINE:0:COMP_POINT} names=() word

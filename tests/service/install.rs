@@ -31,8 +31,9 @@ fn install(root: &Path) -> String {
     make_well("install", root)
 }
 
+/// Returns a DESTDIR whose own name begins like that of a directory that `make install` makes.
 fn scratch() -> TempDir {
-    tempfile::Builder::new().prefix("ckg-install-").tempdir_in("/tmp").unwrap()
+    tempfile::Builder::new().prefix("copr-keygen-install-").tempdir_in("/tmp").unwrap()
 }
 
 #[test]
@@ -150,6 +151,8 @@ fn an_uninstall_takes_away_what_an_install_put_and_nothing_else() {
     put("usr/bin/make", "of somebody");
     put("usr/share/man/man1/make.1", "of somebody");
     put("usr/lib/systemd/system/signd.service.d/local.conf", "of somebody");
+    let empty = root.path().join("usr/lib/sysusers.d");
+    fs::create_dir_all(&empty).unwrap();
     let before = tree(root.path());
     install(root.path());
     assert!(tree(root.path()).len() > before.len() + 50);
@@ -182,7 +185,7 @@ fn an_uninstall_takes_away_what_an_install_put_and_nothing_else() {
             assert_eq!(left.remove(Path::new(path)).unwrap(), b"precious", "{path}");
         }
         assert_eq!(left, before);
-        assert!(!root.path().join("usr/share/doc/copr-keygen").exists());
+        assert!(!root.path().join("usr/share/doc/copr-keygen").exists() && empty.is_dir());
         assert!(!root.path().join("usr/lib/systemd/system/copr-keygen-.service.d").exists());
         for directory in
             ["var/lib/copr-keygen", "etc/copr-keygen", "etc/credstore/copr-keygen.tokens"]
