@@ -98,9 +98,10 @@ impl Host {
             Held::Tcp(listener) => listen(listener, Backlog::MAXALLOWABLE).unwrap(),
             Held::Unix(listener) => listen(listener, Backlog::MAXALLOWABLE).unwrap(),
         }
-        // A pool would make gpg run when a test does not expect it.
-        let no_pool = [("COPR_KEYGEN_POOL", "")];
-        let environment = no_pool.iter().chain(environment);
+        // A pool would make gpg run when a test does not expect it. An idle service must not exit, because
+        // nothing would start it again.
+        let usual = [("COPR_KEYGEN_POOL", ""), ("COPR_KEYGEN_IDLE_TIMEOUT", "0")];
+        let environment = usual.iter().chain(environment);
         let environment = environment.map(|(k, v)| ((*k).into(), (*v).into())).collect();
         Self {
             directory,
@@ -481,9 +482,10 @@ pub fn now() -> u64 {
     std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()
 }
 
-/// Waits until `found` returns something. Panics after 30 s.
+/// Waits until `found` returns something. Panics after two minutes: on a busy host, a key that is made at idle
+/// priority takes long.
 pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         if let Some(found) = found() {
             return found;

@@ -32,8 +32,7 @@ pub struct SealedHost {
 impl SealedHost {
     /// A host whose service does not run and whose passphrases are not sealed.
     pub fn new() -> Self {
-        // An idle service must not exit, because nothing would start it again.
-        let mut host = Host::new(Transport::PassedUnix, &[("COPR_KEYGEN_IDLE_TIMEOUT", "0")]);
+        let mut host = Host::new(Transport::PassedUnix, &[]);
         let memory = tempfile::Builder::new().prefix("ckg-").tempdir_in("/dev/shm").unwrap();
         let file = host.scratch().join("key");
         host.set("COPR_KEYGEN_PASSPHRASE_KEY_FILE", file.display());
