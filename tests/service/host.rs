@@ -482,10 +482,14 @@ pub fn now() -> u64 {
     std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()
 }
 
-/// Waits until `found` returns something. Panics after two minutes: on a busy host, a key that is made at idle
-/// priority takes long.
-pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(120);
+/// Waits until `found` returns something. Panics after 30 s.
+pub fn eventually<T>(what: &str, found: impl FnMut() -> Option<T>) -> T {
+    within(Duration::from_secs(30), what, found)
+}
+
+/// Waits until `found` returns something. Panics after `limit`.
+pub fn within<T>(limit: Duration, what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
     loop {
         if let Some(found) = found() {
             return found;
