@@ -190,7 +190,7 @@ impl Store {
             let waits = busy > 0 && began.elapsed() < WAIT_MAX;
             if stopped || (!waits && (count(PassphraseFate::Converted) == 0 || busy > 0)) {
                 if busy > 0 {
-                    log::error!("{}: locked by other processes all the time", text::keys(busy));
+                    log::error!("{}: locked by other processes", text::keys(busy));
                 }
                 return Ok(Conversion {
                     passphrases: fates.len() - count(PassphraseFate::None),
