@@ -12,6 +12,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::json;
 
+use super::certificate::tool;
 use super::check_host::{ID, SignHost};
 use super::host::{Host, Transport, eventually};
 use super::signing::signd_client;
@@ -327,5 +328,25 @@ fn a_gnupg_that_was_moved_away_from_a_running_signd_is_seen() {
     drop(signd);
     let mut signd = Sandbox::start(&sign_host);
     assert!(signd.look_up(ID).ends_with("status 0\n"));
+    sign_host.assert_well(&[]);
+}
+
+#[test]
+fn a_signd_that_runs_as_another_user_is_named() {
+    if !nix::unistd::geteuid().is_root() {
+        return; // only root can become another user
+    }
+    let sign_host = SignHost::with_key_of(2048);
+    let mut signd = tool("setpriv", "util-linux");
+    signd.args(["--reuid=12345", "--regid=12345", "--clear-groups"]);
+    signd.args(["sh", "-c", "echo ready; read -r line", "signd"]);
+    let child = signd.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut signd = Sandbox(child);
+    assert_eq!(signd.lines("ready"), "ready\n");
+    let pid = signd.0.id();
+    fs::write(sign_host.host.scratch().join("signd.pid"), pid.to_string()).unwrap();
+    let words = format!("signd (process {pid}) runs as uid 12345, not as root");
+    sign_host.check(&[]).assert_failed("gnupg", &words, "start it again");
+    drop(signd);
     sign_host.assert_well(&[]);
 }

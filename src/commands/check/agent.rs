@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use gpg::agent::AgentOption;
@@ -14,6 +13,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::finding::{Mend, Remedy, Section};
 use super::host::Host;
+use super::owners::user;
 use super::survey::Survey;
 use crate::systemd::systemctl;
 
@@ -121,16 +121,16 @@ fn signd(host: &Host) -> Option<u32> {
     written.filter(is_signd).or_else(|| host.known_units()?.signd_process())
 }
 
-/// Checks that the process of signd does not run as root, sees the current `gnupg/`, and can write to it.
+/// Checks that the process of signd runs as the owner of the state, sees the current `gnupg/`, and can write to it.
 fn view(host: &Host, pid: u32, section: &mut Section) {
     let process = Path::new("/proc").join(pid.to_string());
     let restart = || match systemctl::restart_signd_of(pid) {
         Some(command) => Remedy::Command(command),
         None => format!("end signd (process {pid}) and start it again").into(),
     };
-    let uid = fs::metadata(&process).map(|found| found.uid());
-    if uid.as_ref().is_ok_and(|uid| *uid == 0 && !host.owner.uid.is_root()) {
-        let message = format!("signd (process {pid}) runs as root, not as {}", host.owner.name);
+    if let Some(uid) = effective_uid(&process).filter(|uid| *uid != host.owner.uid.as_raw()) {
+        let (user, owner) = (user(uid), &host.owner.name);
+        let message = format!("signd (process {pid}) runs as {user}, not as {owner}");
         section.failed("gnupg", message, restart());
     }
     match look(host.inspector.agent_home().path(), &process) {
@@ -146,6 +146,14 @@ fn view(host: &Host, pid: u32, section: &mut Section) {
         }
         Ok(None) | Err(_) => {} // all is well, or signd has ended meanwhile
     }
+}
+
+/// Returns the effective user ID of a process. /proc/PID itself belongs to root if the process has changed its
+/// user since it was started (proc(5)).
+fn effective_uid(process: &Path) -> Option<u32> {
+    let status = fs::read_to_string(process.join("status")).ok()?;
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    uids.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Returns what is wrong with `directory` as seen by the process, in its own mount namespace.

@@ -266,7 +266,8 @@ fn not_the_owners(host: &Host, uid: u32) -> String {
     format!("belongs to {}, not to {}", user(uid), host.owner.name)
 }
 
-fn user(uid: u32) -> String {
+/// Returns the name of a user, or `uid` and the number if the number has no name.
+pub fn user(uid: u32) -> String {
     match User::from_uid(uid.into()) {
         Ok(Some(user)) => user.name,
         _ => format!("uid {uid}"),
