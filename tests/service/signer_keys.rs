@@ -201,6 +201,9 @@ fn keys_as_they_were_imported_sign_through_gpg_agent() {
     let native = fs::read(secret_key(fresh.path())).unwrap();
     assert!(String::from_utf8_lossy(&native).contains("openpgp-native"));
     fs::write(secret_key(&keys.home(ID)), &native).unwrap();
+    // This is seen only if the test fails: gpg-agent once refused such a key, with "Bad passphrase".
+    let passphrase = fs::read_to_string(keys.home(ID).join("passphrase")).unwrap();
+    println!("{}passphrase: {passphrase}", String::from_utf8_lossy(&native));
     let host = SignerHost::around(keys, Transport::ListenUnix, &[]);
     for _ in 0..3 {
         host.assert_signs(ID);
