@@ -82,6 +82,7 @@ test:
 	@tools/setup build test
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))} $(CARGO) test --locked --workspace
 
+# CASES names the cases to run; without it, or if it is `all`, every case runs.
 test-system: examples
 	@tools/setup system
 	tests/system/run $(SUITES) $(filter-out all,$(CASES))

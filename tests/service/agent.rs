@@ -12,7 +12,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::json;
 
-use super::certificate::tool;
+use super::certificate::as_stranger;
 use super::check_host::{ID, SignHost};
 use super::host::{Host, Transport, eventually};
 use super::signing::signd_client;
@@ -337,8 +337,7 @@ fn a_signd_that_runs_as_another_user_is_named() {
         return; // only root can become another user
     }
     let sign_host = SignHost::with_key_of(2048);
-    let mut signd = tool("setpriv", "util-linux");
-    signd.args(["--reuid=12345", "--regid=12345", "--clear-groups"]);
+    let mut signd = as_stranger();
     signd.args(["sh", "-c", "echo ready; read -r line", "signd"]);
     let child = signd.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut signd = Sandbox(child);

@@ -200,6 +200,14 @@ pub fn tool(program: &str, package: &str) -> Command {
     command
 }
 
+/// Returns a command that runs the program in its arguments as user 12345, who has no rights here. Only root can
+/// do that.
+pub fn as_stranger() -> Command {
+    let mut command = tool("setpriv", "util-linux");
+    command.args(["--reuid=12345", "--regid=12345", "--clear-groups"]);
+    command
+}
+
 pub fn succeed(command: &mut Command) -> Output {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", text(&output));

@@ -8,7 +8,7 @@ use std::time::Instant;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
 use nix::unistd::geteuid;
 
-use super::certificate::{succeed, tool};
+use super::certificate::{as_stranger, succeed};
 use super::host::{Connection, Host, Transport};
 use super::signer_client::{Answer, argument, new, old, parse, probe};
 use super::signer_host::{ABSENT, ID, OTHER, SignerHost, host_with, time};
@@ -150,8 +150,7 @@ fn another_user_is_refused_at_the_unix_socket_and_named_in_the_log() {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(directory, mode).unwrap();
     }
-    let mut other = tool("setpriv", "util-linux");
-    other.args(["--reuid=12345", "--regid=12345", "--clear-groups"]);
+    let mut other = as_stranger();
     // signd refuses this user before it looks at the request, so any request will do.
     other.args(["curl", "--silent", "--http0.9", "http://localhost/", "--unix-socket"]);
     let output = succeed(other.arg(&path));

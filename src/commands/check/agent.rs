@@ -121,7 +121,8 @@ fn signd(host: &Host) -> Option<u32> {
     written.filter(is_signd).or_else(|| host.known_units()?.signd_process())
 }
 
-/// Checks that the process of signd runs as the owner of the state, sees the current `gnupg/`, and can write to it.
+/// Checks that the process of signd runs as the owner of the state, sees the current `gnupg/`, and can write to
+/// it.
 fn view(host: &Host, pid: u32, section: &mut Section) {
     let process = Path::new("/proc").join(pid.to_string());
     let restart = || match systemctl::restart_signd_of(pid) {
@@ -129,8 +130,8 @@ fn view(host: &Host, pid: u32, section: &mut Section) {
         None => format!("end signd (process {pid}) and start it again").into(),
     };
     if let Some(uid) = effective_uid(&process).filter(|uid| *uid != host.owner.uid.as_raw()) {
-        let (user, owner) = (user(uid), &host.owner.name);
-        let message = format!("signd (process {pid}) runs as {user}, not as {owner}");
+        let (found, owner) = (user(uid), &host.owner.name);
+        let message = format!("signd (process {pid}) runs as {found}, not as {owner}");
         section.failed("gnupg", message, restart());
     }
     match look(host.inspector.agent_home().path(), &process) {
