@@ -116,9 +116,14 @@ fn fails_once(failure: &str) -> String {
 
 #[test]
 fn a_key_that_gpg_spoils_is_made_once_more() {
-    let host = host_with_gpg(&fails_once(SPOILED), &[]);
-    assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 201, "{}", host.log());
-    assert!(host.log().contains("Corrupted protection; another one is made"), "{}", host.log());
+    let host = host_with_gpg("", &[]);
+    for words in ["Corrupted protection", "Unmatched parentheses in S-expression"] {
+        stand_in(&host, &fails_once(&SPOILED.replace("Corrupted protection", words)));
+        let id = format!("{}#project@copr.example.org", words.len());
+        assert_eq!(host.gen_key(&id, json!({})).unwrap().status, 201, "{}", host.log());
+        assert!(host.log().contains(&format!("{words}; another one is made")), "{}", host.log());
+        fs::remove_file(host.scratch().join("failed")).unwrap();
+    }
     // If that fails twice in a row, the request fails.
     stand_in(&host, SPOILED);
     let refused = host.gen_key("other#project@copr.example.org", json!({})).unwrap();

@@ -162,10 +162,12 @@ impl Error {
     }
 
     /// Whether gpg-agent cannot read the secret key that it has just written. GnuPG 2.2 and 2.3 spoil one in
-    /// some thousand keys. They write a salt or nonce that looks like text as a quoted string, and can lose a
-    /// byte of it. The next key is no more likely to be spoiled.
+    /// some ten thousand keys. They write a salt or nonce that looks like text as a string. They lose a byte of
+    /// it if that has two spaces side by side, and the rest of the file if it has a byte 0. The next key is no
+    /// more likely to be spoiled.
     pub fn is_spoiled_key(&self) -> bool {
-        matches!(self, Self::Failed { words, .. } if words.contains("Corrupted protection"))
+        const SAID: [&str; 2] = ["Corrupted protection", "Unmatched parentheses in S-expression"];
+        matches!(self, Self::Failed { words, .. } if SAID.iter().any(|said| words.contains(said)))
     }
 
     /// The error that `doing` failed because the file system of the state directory is full.
