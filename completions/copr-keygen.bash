@@ -194,12 +194,20 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__backup)
-            opts="-h --to --recipient --since --json --state-dir --config --help"
+            opts="-h --state-dir --config --to --recipient --since --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --to)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -212,14 +220,6 @@ _copr__keygen() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --state-dir)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --config)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -228,21 +228,21 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__check)
-            opts="-h --repair --deep --quiet --json --sign-conf --no-units --state-dir --config --help"
+            opts="-h --state-dir --config --repair --deep --quiet --json --sign-conf --no-units --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --sign-conf)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sign-conf)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -254,22 +254,22 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__export)
-            [[ $3 != --@(to|state-dir|config) ]] && _copr_keygen_names "$@" && return 0
-            opts="-h --to --json --state-dir --config --help"
+            [[ $3 != --@(state-dir|config|to) ]] && _copr_keygen_names "$@" && return 0
+            opts="-h --state-dir --config --to --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --to)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --to)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -303,7 +303,7 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__follow)
-            opts="-h --once --seed --state-dir --config --help"
+            opts="-h --state-dir --config --once --seed --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -683,12 +683,20 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__import)
-            opts="-h --from --phrases --leave-out --protect --dry-run --json --state-dir --config --help"
+            opts="-h --state-dir --config --from --phrases --leave-out --protect --dry-run --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -701,14 +709,6 @@ _copr__keygen() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --state-dir)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --config)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -717,13 +717,21 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__list)
-            [[ $3 != --@(expires-before|changed-since|sort|state-dir|config) ]] && _copr_keygen_names "$@" && return 0
-            opts="-h --expires-before --changed-since --sort --names --json --state-dir --config --help"
+            [[ $3 != --@(state-dir|config|expires-before|changed-since|sort) ]] && _copr_keygen_names "$@" && return 0
+            opts="-h --state-dir --config --expires-before --changed-since --sort --names --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --expires-before)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -736,14 +744,6 @@ _copr__keygen() {
                     COMPREPLY=($(compgen -W "name expires created changed" -- "${cur}"))
                     return 0
                     ;;
-                --state-dir)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --config)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -752,12 +752,20 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__make)
-            opts="-h --real --comment --length --expire --json --state-dir --config --help"
+            opts="-h --state-dir --config --real --comment --length --expire --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --real)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -771,14 +779,6 @@ _copr__keygen() {
                     return 0
                     ;;
                 --expire)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --state-dir)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -812,25 +812,25 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__prolong)
-            opts="-h --within --by --expired --trust-clock --dry-run --json --state-dir --config --help"
+            opts="-h --state-dir --config --within --by --expired --trust-clock --dry-run --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --within)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --by)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --within)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --by)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -843,7 +843,7 @@ _copr__keygen() {
             ;;
         copr__keygen__subcmd__pubkey)
             [[ $3 != --@(state-dir|config) ]] && _copr_keygen_names "$@" && return 0
-            opts="-h --json --state-dir --config --help"
+            opts="-h --state-dir --config --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -865,21 +865,21 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__purge)
-            opts="-h --older-than --old-service --yes --json --state-dir --config --help"
+            opts="-h --state-dir --config --older-than --old-service --yes --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --older-than)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --older-than)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -892,7 +892,7 @@ _copr__keygen() {
             ;;
         copr__keygen__subcmd__remove)
             [[ $3 != --@(state-dir|config) ]] && _copr_keygen_names "$@" && return 0
-            opts="-h --yes --json --state-dir --config --help"
+            opts="-h --state-dir --config --yes --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -914,21 +914,21 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__restore)
-            opts="-h --from --json --state-dir --config --help"
+            opts="-h --state-dir --config --from --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --from)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -940,7 +940,7 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__seal)
-            opts="-h --dry-run --json --state-dir --config --help"
+            opts="-h --state-dir --config --dry-run --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -962,21 +962,21 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__serve)
-            opts="-h --listen --state-dir --config --help"
+            opts="-h --state-dir --config --listen --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --listen)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -989,7 +989,7 @@ _copr__keygen() {
             ;;
         copr__keygen__subcmd__show)
             [[ $3 != --@(state-dir|config) ]] && _copr_keygen_names "$@" && return 0
-            opts="-h --json --state-dir --config --help"
+            opts="-h --state-dir --config --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1011,21 +1011,21 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__signd)
-            opts="-h --listen --state-dir --config --help"
+            opts="-h --state-dir --config --listen --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --listen)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1037,25 +1037,25 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__token)
-            opts="-h --scopes --pattern --state-dir --config --help"
+            opts="-h --state-dir --config --scopes --pattern --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --scopes)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --pattern)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --scopes)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pattern)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1067,7 +1067,7 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__undo)
-            opts="-h --json --state-dir --config --help"
+            opts="-h --state-dir --config --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1089,7 +1089,7 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__unseal)
-            opts="-h --dry-run --json --state-dir --config --help"
+            opts="-h --state-dir --config --dry-run --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

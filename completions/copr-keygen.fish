@@ -51,42 +51,42 @@ complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "unseal" -d 
 complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "follow" -d 'Take over each key that another host makes, changes or removes, and give the others the keys of this host'
 complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "phrases" -d 'Write the passphrase of each key where obs-signd reads it, and remove passphrases that belong to no key'
 complete -c copr-keygen -n "__fish_copr_keygen_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand serve" -l listen -d 'Where to listen when systemd passes no sockets: HOST:PORT or unix:PATH; may be repeated [default: 127.0.0.1:5003]' -r
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand serve" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand serve" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand serve" -l listen -d 'Where to listen when systemd passes no sockets: HOST:PORT or unix:PATH; may be repeated [default: 127.0.0.1:5003]' -r
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand signd" -l listen -d 'Where to listen when systemd passes no sockets: HOST:PORT or unix:PATH; may be repeated [default: 127.0.0.1:5167]' -r
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand signd" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand signd" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand signd" -l listen -d 'Where to listen when systemd passes no sockets: HOST:PORT or unix:PATH; may be repeated [default: 127.0.0.1:5167]' -r
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand signd" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand gpg" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand gpg" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand gpg" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l sign-conf -d 'The configuration of obs-signd [default: /etc/sign.conf]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l sign-conf -d 'The configuration of obs-signd [default: /etc/sign.conf]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l repair -d 'Mend what can be mended: owners and modes, links of obs-signd, gpg-agent.conf, key.json'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l deep -d 'Have gpg look at every certificate and make a signature with every key, on all cores'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l quiet -d 'Print only what is wrong: nothing when all is well'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l json -d 'Print a JSON array, one object a finding'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -l no-units -d 'Leave systemd out, on a host that starts copr-keygen and obs-signd in another way'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand make" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand make" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand make" -l real -d 'The name in the user ID' -r
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand make" -l comment -d 'The comment in the user ID' -r
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand make" -l length -d '2048, 3072 or 4096 [default: the setting key_length]' -r
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand make" -l expire -d 'Days after which the key expires, or a span like 5y; 0 is never [default: the setting expire]' -r
-complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand make" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
-complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand make" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand make" -l json -d 'Print a JSON object with the key'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand make" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand list" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand list" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand list" -l expires-before -d 'Only keys that expire before then or have expired: a date, a time, @ and a Unix time, or a span from now like 90d' -r
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand list" -l changed-since -d 'Only keys whose certificate changed then or later: a date, a time, @ and a Unix time, or a span until now like 2d or 12h' -r
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand list" -l sort -d 'Order of the keys; the first to expire, the oldest and the longest unchanged come first' -r -f -a "name\t'By name'
 expires\t'By expiry; keys that never expire come last'
 created\t'By the time the key was made'
 changed\t'By the time the certificate became what it is'"
-complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand list" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
-complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand list" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand list" -l names -d 'Print names only, one a line'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand list" -l json -d 'Print JSON on a terminal too'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand list" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -98,10 +98,10 @@ complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand pubkey" -l state
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand pubkey" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand pubkey" -l json -d 'Print a JSON object that holds the certificate'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand pubkey" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l within -d 'Keys that expire within this time are prolonged' -r
-complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l by -d 'The new expiry, counted from now' -r
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l within -d 'Keys that expire within this time are prolonged' -r
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l by -d 'The new expiry, counted from now' -r
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l expired -d 'Prolong keys that have expired already, too'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l trust-clock -d 'Believe a clock that is behind a key, or years after the last sign of life in the state'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -l dry-run -d 'Say what would be done, and change nothing'
@@ -110,36 +110,36 @@ complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand prolong" -s h -l
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand fill-pool" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand fill-pool" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand fill-pool" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l from -d 'The GnuPG home that holds the keys; only read [default: the old service\'s, in the state directory]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l phrases -d 'The directory of obs-signd\'s phrase files, for keys that are protected' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l protect -d 'Protect each secret key with a fresh passphrase' -r
-complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
-complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l leave-out -d 'Without --from: go on without the keys that cannot be taken over; they stay in trash/ until `purge`'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l dry-run -d 'Say what would be done, and change nothing'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -l json -d 'Print a JSON object with what was done'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand export" -l to -d 'A directory that is empty or does not exist; gets gnupg/ and phrases/' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand export" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand export" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand export" -l to -d 'A directory that is empty or does not exist; gets gnupg/ and phrases/' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand export" -l json -d 'Print a JSON object with what was done'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand backup" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand backup" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand backup" -l to -d 'A file that does not exist; a directory, for a file in it that is named after the time; or - for stdout' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand backup" -l recipient -d 'File with an OpenPGP certificate to which the archive is encrypted; may be repeated' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand backup" -l since -d 'Only keys whose home changed then or later: a time, or a span until now like 2d or 12h' -r
-complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand backup" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
-complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand backup" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand backup" -l json -d 'Print a JSON object with what was done; not with --to -'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand backup" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand restore" -l from -d 'A decrypted archive, or - for stdin: gpg --decrypt FILE | copr-keygen restore --from -' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand restore" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand restore" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand restore" -l from -d 'A decrypted archive, or - for stdin: gpg --decrypt FILE | copr-keygen restore --from -' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand restore" -l json -d 'Print a JSON object with what was done'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand restore" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand token" -l scopes -d 'What the token allows: generate (POST /gen_key), read (GET /keys and /metrics), or both' -r
-complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand token" -l pattern -d 'Shell pattern of the identities it is good for, like \'*#*@copr.example.org\'; all without it' -r
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand token" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand token" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand token" -l scopes -d 'What the token allows: generate (POST /gen_key), read (GET /keys and /metrics), or both' -r
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand token" -l pattern -d 'Shell pattern of the identities it is good for, like \'*#*@copr.example.org\'; all without it' -r
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand token" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand remove" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand remove" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
@@ -150,9 +150,9 @@ complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand undo" -l state-d
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand undo" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand undo" -l json -d 'Print a JSON object with what was done'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand undo" -s h -l help -d 'Print help'
-complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand purge" -l older-than -d 'Only what came to the trash longer ago than this, like 30d or 12h; 0d for all' -r
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand purge" -l state-dir -d 'Directory that holds the keys and everything derived from them [default: /var/lib/copr-keygen]' -r -F
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand purge" -l config -d 'Configuration file [default: /etc/copr-keygen/config.toml, if it exists]' -r -F
+complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand purge" -l older-than -d 'Only what came to the trash longer ago than this, like 30d or 12h; 0d for all' -r
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand purge" -l old-service -d 'Only the directories of the old service that `import` has put there'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand purge" -l yes -d 'Do not ask'
 complete -c copr-keygen -n "__fish_copr_keygen_using_subcommand purge" -l json -d 'Print a JSON object with what was done'

@@ -7,7 +7,6 @@ use keystore::NameEmail;
 
 use super::values::{name_email, span};
 
-/// Options of `make`.
 #[derive(Args, Debug)]
 pub struct Make {
     /// The unique name of the key, like 'user#project@copr.example.org'; quote it
@@ -35,7 +34,6 @@ pub struct Make {
     pub json: bool,
 }
 
-/// Options of `list`.
 #[derive(Args, Debug)]
 pub struct List {
     /// Shell pattern of names, like 'user#*@copr.example.org'; quote it
@@ -78,7 +76,6 @@ pub enum Order {
     Changed,
 }
 
-/// Options of `show`.
 #[derive(Args, Debug)]
 pub struct Show {
     /// The names of the keys
@@ -90,7 +87,6 @@ pub struct Show {
     pub json: bool,
 }
 
-/// Options of `pubkey`.
 #[derive(Args, Debug)]
 pub struct Pubkey {
     /// The name of the key
@@ -102,7 +98,6 @@ pub struct Pubkey {
     pub json: bool,
 }
 
-/// Options of `prolong`.
 #[derive(Args, Debug)]
 pub struct Prolong {
     /// Keys that expire within this time are prolonged
@@ -130,7 +125,6 @@ pub struct Prolong {
     pub json: bool,
 }
 
-/// Options of `remove`.
 #[derive(Args, Debug)]
 pub struct Remove {
     /// The names of the keys
@@ -146,7 +140,6 @@ pub struct Remove {
     pub json: bool,
 }
 
-/// Options of `undo`.
 #[derive(Args, Debug)]
 pub struct Undo {
     /// The name of the key; of several keys with this name, the one that was removed last
@@ -158,7 +151,6 @@ pub struct Undo {
     pub json: bool,
 }
 
-/// Options of `purge`.
 #[derive(Args, Debug)]
 pub struct Purge {
     /// Only what came to the trash longer ago than this, like 30d or 12h; 0d for all

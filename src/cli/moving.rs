@@ -7,7 +7,6 @@ use gpg::clock::Moment;
 
 use super::values::yes_or_no;
 
-/// Options of `import`.
 #[derive(Args, Debug)]
 pub struct Import {
     /// The GnuPG home that holds the keys; only read [default: the old service's, in the state directory]
@@ -36,7 +35,6 @@ pub struct Import {
     pub json: bool,
 }
 
-/// Options of `export`.
 #[derive(Args, Debug)]
 pub struct Export {
     /// A directory that is empty or does not exist; gets gnupg/ and phrases/
@@ -52,7 +50,6 @@ pub struct Export {
     pub json: bool,
 }
 
-/// Options of `backup`.
 #[derive(Args, Debug)]
 pub struct Backup {
     /// A file that does not exist; a directory, for a file in it that is named after the time; or - for
@@ -73,7 +70,6 @@ pub struct Backup {
     pub json: bool,
 }
 
-/// Options of `restore`.
 #[derive(Args, Debug)]
 pub struct Restore {
     /// A decrypted archive, or - for stdin: gpg --decrypt FILE | copr-keygen restore --from -
@@ -85,7 +81,6 @@ pub struct Restore {
     pub json: bool,
 }
 
-/// Options of `seal` and `unseal`.
 #[derive(Args, Debug)]
 pub struct Seal {
     /// Say what would be done, and change nothing
