@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
@@ -226,13 +226,18 @@ fn requests_for_a_key_that_is_removed_leave_no_link_to_nothing() {
 fn kills_leave_a_key_in_one_place_and_the_next_run_ends_what_was_begun() {
     let host = host_with_keys(&[ID]);
     let before = tree(&host.home(ID));
+    let started = Instant::now();
+    remove(&host, ID).well();
+    run(&host, &["undo", ID]).well();
+    // Kills come at all times of a removal, and some come after it.
+    let whole = started.elapsed().as_millis() as u64;
     let (mut removed, mut back) = (0, 0);
     for round in 0..40 {
         let is_here = host.home(ID).exists();
         let arguments = if is_here { ["remove", "--yes", ID] } else { ["undo", ID, "--"] };
         let arguments = &arguments[..if is_here { 3 } else { 2 }];
         let mut child = copr_keygen(&host, arguments).stderr(Stdio::null()).spawn().unwrap();
-        thread::sleep(Duration::from_millis(round * 7 % 260));
+        thread::sleep(Duration::from_millis(round * 7 % 40 * whole / 40));
         kill_child(&mut child);
         match (is_here, host.home(ID).exists()) {
             (true, false) => removed += 1,
