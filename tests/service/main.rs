@@ -61,6 +61,7 @@ mod sealing_astray;
 mod sealing_crash;
 mod sealing_refused;
 mod sealing_safekeeping;
+mod secret_stock;
 mod settings;
 mod shim;
 mod short_keys;
