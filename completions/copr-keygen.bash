@@ -1,10 +1,17 @@
 # Offers the names of keys where the name of a key can stand. Bash ends a word at '@', so only the part behind the
-# last '@' is replaced. If the state cannot be read, nothing is offered.
+# last '@' is replaced. If the state cannot be read, nothing is offered. The options before say which state it is.
 _copr_keygen_names() {
     [[ $2 != -* ]] || return 1
-    local line=${COMP_LINE:0:COMP_POINT} names=() word
+    local line=${COMP_LINE:0:COMP_POINT} names=() options=() word i value
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        [[ ${COMP_WORDS[i]} == --@(state-dir|config) ]] || continue
+        # Bash takes the '=' of an option for a word.
+        value=$((i + 1))
+        [[ ${COMP_WORDS[value]} != = ]] || ((value++))
+        options+=("${COMP_WORDS[i]}" "${COMP_WORDS[value]}")
+    done
     word=${line##*[[:space:]\'\"]}
-    mapfile -t names < <("$1" list --names "$word*" </dev/null 2>/dev/null)
+    mapfile -t names < <("$1" "${options[@]}" list --names "$word*" </dev/null 2>/dev/null)
     COMPREPLY=("${names[@]#"${word%"$2"}"}")
     compopt +o bashdefault +o default
 }
@@ -254,7 +261,7 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__export)
-            [[ $3 != --@(state-dir|config|to) ]] && _copr_keygen_names "$@" && return 0
+            [[ $3 != @(=|--@(state-dir|config|to)) ]] && _copr_keygen_names "$@" && return 0
             opts="-h --state-dir --config --to --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -717,7 +724,7 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__list)
-            [[ $3 != --@(state-dir|config|expires-before|changed-since|sort) ]] && _copr_keygen_names "$@" && return 0
+            [[ $3 != @(=|--@(state-dir|config|expires-before|changed-since|sort)) ]] && _copr_keygen_names "$@" && return 0
             opts="-h --state-dir --config --expires-before --changed-since --sort --names --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -842,7 +849,7 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__pubkey)
-            [[ $3 != --@(state-dir|config) ]] && _copr_keygen_names "$@" && return 0
+            [[ $3 != @(=|--@(state-dir|config)) ]] && _copr_keygen_names "$@" && return 0
             opts="-h --state-dir --config --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -891,7 +898,7 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__remove)
-            [[ $3 != --@(state-dir|config) ]] && _copr_keygen_names "$@" && return 0
+            [[ $3 != @(=|--@(state-dir|config)) ]] && _copr_keygen_names "$@" && return 0
             opts="-h --state-dir --config --yes --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -988,7 +995,7 @@ _copr__keygen() {
             return 0
             ;;
         copr__keygen__subcmd__show)
-            [[ $3 != --@(state-dir|config) ]] && _copr_keygen_names "$@" && return 0
+            [[ $3 != @(=|--@(state-dir|config)) ]] && _copr_keygen_names "$@" && return 0
             opts="-h --state-dir --config --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -66,7 +66,7 @@ fn bash(command: &clap::Command, script: String) -> String {
         let valued = mode.get_opts().filter(|option| option.get_action().takes_values());
         let valued: Vec<_> = valued.filter_map(|option| option.get_long()).collect();
         let names = format!(
-            "            [[ $3 != --@({}) ]] && _copr_keygen_names \"$@\" && return 0\n",
+            "            [[ $3 != @(=|--@({})) ]] && _copr_keygen_names \"$@\" && return 0\n",
             valued.join("|")
         );
         script = script.replace(&case, &format!("{case}{names}"));

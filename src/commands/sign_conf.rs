@@ -2,14 +2,28 @@
 //! the first of which names the setting. Only the settings used here have methods.
 
 use std::collections::HashMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// The number of bytes that are read at most; no sign.conf is that long.
+/// The number of bytes that are read at most; none of these files is that long.
 const SIZE_MAX: u64 = 1 << 20;
 
 /// The default port of signd.
 const PORT: u16 = 5167;
+
+/// Reads a text file that belongs to somebody else. Fails on anything but a regular file, so that a named pipe makes
+/// nobody wait.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut text = Vec::new();
+    file.take(SIZE_MAX).read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
 
 /// The words of each setting in sign.conf. The names include their trailing colon.
 #[derive(Debug)]
@@ -17,15 +31,7 @@ pub struct SignConf(HashMap<String, Vec<String>>);
 
 impl SignConf {
     pub fn read(path: &Path) -> io::Result<Self> {
-        use std::io::Read;
-        use std::os::unix::fs::OpenOptionsExt;
-        let file = std::fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("it is not a regular file"));
-        }
-        let mut text = Vec::new();
-        file.take(SIZE_MAX).read_to_end(&mut text)?;
-        Ok(Self::parse(&String::from_utf8_lossy(&text)))
+        read_text(path).map(|text| Self::parse(&text))
     }
 
     fn parse(text: &str) -> Self {

@@ -216,7 +216,8 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Error> {
             head.authorization = Some(Secret::new(header.value.to_vec()));
         } else if is("Expect") {
             // A client of HTTP/1.0 would take `100 Continue` for the answer (RFC 9110, section 10.1.1).
-            head.expects_continue = minor > 0 && header.value.eq_ignore_ascii_case(b"100-continue");
+            head.expects_continue |=
+                minor > 0 && header.value.eq_ignore_ascii_case(b"100-continue");
         }
     }
     if lengths > 1 {
@@ -231,11 +232,15 @@ fn split(target: &str) -> (&str, Option<&str>) {
         Some((scheme, rest))
             if ["http", "https"].iter().any(|s| s.eq_ignore_ascii_case(scheme)) =>
         {
-            rest.find(['/', '?']).map_or("/", |end| &rest[end..])
+            rest.find(['/', '?', '#']).map_or("/", |end| &rest[end..])
         }
         _ => target,
     };
-    resource.split_once('?').map_or((resource, None), |(path, query)| (path, Some(query)))
+    match resource.split_once('?') {
+        // The path of an absolute target may be empty (RFC 9110, section 4.2.3).
+        Some((path, query)) => (if path.is_empty() { "/" } else { path }, Some(query)),
+        None => (resource, None),
+    }
 }
 
 /// Parses digits only (RFC 9110, 8.6). A number that does not fit becomes `usize::MAX`, over any limit.

@@ -134,9 +134,12 @@ impl Unit {
 /// Returns the command that restarts the obs-signd unit to which the process `pid` belongs.
 pub fn restart_signd_of(pid: u32) -> Option<String> {
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let mut parts = groups.split(['/', '\n']);
-    let unit = SIGND.into_iter().find(|unit| parts.any(|part| part == *unit))?;
-    Some(format!("systemctl restart {unit}"))
+    signd_unit_in(&groups).map(|unit| format!("systemctl restart {unit}"))
+}
+
+/// Returns the obs-signd unit that the text of `/proc/PID/cgroup` names.
+fn signd_unit_in(groups: &str) -> Option<&str> {
+    groups.split(['/', '\n']).find(|part| SIGND.contains(part))
 }
 
 /// Returns the mount point, at or above `path`, of a mount unit that exists but is not active.
@@ -171,5 +174,19 @@ pub fn run(tool: &Path, arguments: Vec<OsString>, patience: Duration) -> Result<
         Ok(done) if done.end.is_none() => Err("it did not answer in time".into()),
         Ok(done) => Err(String::from_utf8_lossy(&done.stderr).trim().to_owned()),
         Err(e) => Err(e.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_unit_of_obs_signd_is_found_in_a_control_group() {
+        for unit in SIGND {
+            let groups = format!("1:name=systemd:/\n0::/system.slice/{unit}\n");
+            assert_eq!(signd_unit_in(&groups), Some(unit));
+        }
+        assert_eq!(signd_unit_in("0::/user.slice/x-signd.service\n"), None);
     }
 }

@@ -348,4 +348,17 @@ fn a_signd_that_runs_as_another_user_is_named() {
     sign_host.check(&[]).assert_failed("gnupg", &words, "start it again");
     drop(signd);
     sign_host.assert_well(&[]);
+    // Another process has got the number of a signd that has ended.
+    let mut other = as_stranger();
+    other.args(["sh", "-c", "echo ready; read -r line", "/x/copr-keygen-signd"]);
+    let child = other.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut other = Sandbox(child);
+    assert_eq!(other.lines("ready"), "ready\n");
+    let pidfile = sign_host.host.scratch().join("signd.pid");
+    fs::write(&pidfile, other.0.id().to_string()).unwrap();
+    sign_host.assert_well(&[]);
+    // Nobody writes to this pipe.
+    fs::remove_file(&pidfile).unwrap();
+    nix::unistd::mkfifo(&pidfile, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    sign_host.assert_well(&[]);
 }

@@ -68,6 +68,19 @@ fn bash_completes_modes_options_and_names() {
         let shown = completed(&host, line, "\t");
         assert!(shown == whole, "{line}: {shown:?}");
     }
+    // An option says which state is meant.
+    let empty = super::certificate::empty_directory();
+    let other = format!("--state-dir {}", empty.path().display());
+    for option in [other.clone(), other.replace(' ', "=")] {
+        for line in
+            [format!("copr-keygen {option} show us"), format!("copr-keygen show {option} us")]
+        {
+            assert_eq!(completed(&host, &line, "\t"), line);
+        }
+    }
+    let here = format!("copr-keygen show --state-dir={}", host.state().display());
+    assert_eq!(completed(&host, &here[..here.len() - 3], "\t"), format!("{here}/"));
+    assert_eq!(completed(&host, &format!("{here} us"), "\t"), format!("{here} {ID} "));
     let both = completed(&host, "copr-keygen show ", "\t\t");
     assert!(both.contains(ID) && both.contains(OTHER), "{both}");
 }

@@ -15,6 +15,7 @@ use super::finding::{Mend, Remedy, Section};
 use super::host::Host;
 use super::owners::user;
 use super::survey::Survey;
+use crate::commands::sign_conf::read_text;
 use crate::systemd::systemctl;
 
 const NAME: &str = "the agent that signs";
@@ -112,11 +113,11 @@ pub fn running(host: &Host, _: &Survey) -> Section {
 fn signd(host: &Host) -> Option<u32> {
     let conf = host.conf.as_ref().ok()?;
     let pidfile = conf.path("pidfile:").unwrap_or(Path::new(PIDFILE));
-    let written = fs::read_to_string(pidfile).ok().and_then(|text| text.trim().parse().ok());
+    let written = read_text(pidfile).ok().and_then(|text| text.trim().parse().ok());
     // After signd has exited, another process may have the same ID.
     let is_signd = |pid: &u32| {
-        fs::read(format!("/proc/{pid}/cmdline"))
-            .is_ok_and(|words| words.windows(5).any(|word| word == b"signd"))
+        fs::read_to_string(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|words| words.split(['/', '\0']).any(|name| name.starts_with("signd")))
     };
     written.filter(is_signd).or_else(|| host.known_units()?.signd_process())
 }

@@ -259,7 +259,10 @@ fn report(host: &Host, section: &mut Section, faults: &[Fault]) {
 }
 
 fn run_as(host: &Host) -> String {
-    format!("run check as root or as {}", host.owner.name)
+    match host.owner.name.as_str() {
+        "root" => "run check as root".into(),
+        owner => format!("run check as root or as {owner}"),
+    }
 }
 
 fn not_the_owners(host: &Host, uid: u32) -> String {

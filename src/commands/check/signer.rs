@@ -9,6 +9,7 @@ use super::finding::{Remedy, Section};
 use super::host::Host;
 use super::who_signs::{who_answers, who_answers_at_port};
 use crate::access_rule::{AccessRule, Clients, Network};
+use crate::commands::sign_conf::read_text;
 use crate::listen_address::ListenAddress;
 use crate::systemd::systemctl::{SIGND_SERVICE, SIGND_SOCKET};
 use crate::users;
@@ -88,7 +89,7 @@ fn rules(host: &Host, section: &mut Section) {
 /// Returns the command line that removes a rule from an array in the configuration file. `None` unless the
 /// rule is there exactly once, as it was written.
 fn take_out(host: &Host, rule: &str, file: &Path) -> Option<Remedy> {
-    let text = fs::read_to_string(file).ok()?;
+    let text = read_text(file).ok()?;
     let quoted = ['"', '\''].map(|mark| format!("{mark}{rule}{mark}"));
     let member = quoted.iter().find(|member| text.matches(*member).count() == 1)?;
     // Only in an array does a bracket or a comma precede the rule; otherwise it is an equals sign.

@@ -25,7 +25,7 @@ fn reads_method_path_and_length() {
 #[test]
 fn only_a_client_of_http_1_1_can_ask_for_100_continue() {
     for (version, expects_continue) in [("1.0", false), ("1.1", true)] {
-        let text = format!("POST / HTTP/{version}\r\nExpect: 100-Continue\r\n\r\n");
+        let text = format!("POST / HTTP/{version}\r\nExpect: 100-Continue\r\nExpect: x\r\n\r\n");
         let parsed = head(&text).ok().flatten();
         assert!(parsed.is_some_and(|(head, _)| head.expects_continue == expects_continue));
     }
@@ -41,7 +41,8 @@ fn targets_may_be_absolute() {
         ("http://host:5003/ping?x", "/ping", Some("x")),
         ("HTTP://host", "/", None),
         ("https://host/ping", "/ping", None),
-        ("http://host?a=/ping", "", Some("a=/ping")),
+        ("http://host?a=/ping", "/", Some("a=/ping")),
+        ("http://host#/ping", "#/ping", None),
         ("ftp://host/ping", "ftp://host/ping", None),
         ("*", "*", None),
     ] {
