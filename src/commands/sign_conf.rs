@@ -2,10 +2,10 @@
 //! the first of which names the setting. Only the settings used here have methods.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::Path;
+
+use keystore::{Symlinks, beginning, open_regular};
 
 /// The number of bytes that are read at most; none of these files is that long.
 const SIZE_MAX: u64 = 1 << 20;
@@ -16,13 +16,9 @@ const PORT: u16 = 5167;
 /// Reads a text file that belongs to somebody else. Fails on anything but a regular file, so that a named pipe makes
 /// nobody wait.
 pub fn read_text(path: &Path) -> io::Result<String> {
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    let mut text = Vec::new();
-    file.take(SIZE_MAX).read_to_end(&mut text)?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    let file = open_regular(path, Symlinks::Followed)?
+        .ok_or_else(|| io::Error::other("it is not a regular file"))?;
+    Ok(String::from_utf8_lossy(&beginning(file, SIZE_MAX)?).into_owned())
 }
 
 /// The words of each setting in sign.conf. The names include their trailing colon.

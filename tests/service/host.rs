@@ -333,7 +333,7 @@ impl Host {
         let ask = || self.gen_key(name_email, extra.clone()).unwrap();
         let make = || (0..4).map(|_| ask()).find(|reply| reply.status < 500).unwrap_or_else(ask);
         let length = self.environment.iter().any(|(name, _)| name == "COPR_KEYGEN_KEY_LENGTH");
-        if self.command.len() > 1 || length || extra.get("key_length").is_some() {
+        if length || extra.get("key_length").is_some() {
             return make();
         }
         with_stock(self, name_email, make)

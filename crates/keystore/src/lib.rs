@@ -32,6 +32,7 @@ pub use error::{Error, Result};
 pub use files::FileId;
 pub use files::durable::{rename, rename_by};
 pub use files::make_directory as make_part;
+pub use files::small_files::{Symlinks, beginning, open_regular};
 pub use home::Homes;
 pub use home::clock_evidence::Evidence;
 pub use home::contents::Home;
