@@ -90,6 +90,7 @@ impl Store {
         // Hold the entry until the home is in it. Otherwise a concurrent purge would remove it as an entry
         // without a home.
         let _entry_held = hold_key(&entry, name_email)?;
+        let _apart = self.hold_apart(name_email)?;
         agree(&record.fingerprint)?;
         let removed = self.enter(&entry, name_email)?;
 

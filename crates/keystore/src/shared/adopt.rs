@@ -77,14 +77,19 @@ impl Store {
                 (Some(present), Some(files)) => {
                     return self.adopt_over(name_email, files, &present);
                 }
-                (None, None) => return Ok(otherwise),
+                (None, None) => {
+                    let _apart = self.hold_apart(name_email)?;
+                    if self.homes.find(name_email)?.is_none() {
+                        return Ok(otherwise);
+                    }
+                }
                 (None, Some(files)) => {
                     self.check_space()?;
                     self.signd.check_is_ours()?;
                     let staged = self.staging.create()?;
                     let (record, _) = self.assemble(staged.path(), name_email, files)?;
-                    // This host may have had the key meanwhile, and removed it. From here on it cannot, as
-                    // it does not have the key.
+                    // This host may have had the key meanwhile, and removed it.
+                    let _apart = self.hold_apart(name_email)?;
                     self.check_still(name_email, |now| !now.has_removed(&record.fingerprint))?;
                     let publication = self.publisher().publish(
                         staged.path(),

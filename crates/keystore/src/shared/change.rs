@@ -3,21 +3,29 @@
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use gpg::Fingerprint;
 
 use crate::Store;
 use crate::error::{Error, Result};
+use crate::files::lock::{DirectoryLock, hold_key};
 use crate::files::small_files::read_file;
 use crate::home::home_files::{HomeFileName, HomeFiles};
 use crate::identity::NameEmail;
+use crate::interrupt;
 use crate::layout::{PUBRING, RECORD};
+use crate::make::limits::KEY_TIME;
 use crate::shared::adopt::Adopted;
 use crate::shared::agreement::Agreed;
 use crate::shared::value::Shared;
 
 /// How often a change is tried again after another host was faster.
 pub const TRIES: usize = 10;
+
+/// The pause between two attempts to hold removal and adoption apart.
+const APART: Duration = Duration::from_millis(10);
 
 /// The agreed state from which a change of a key starts.
 #[derive(Debug)]
@@ -57,6 +65,20 @@ impl Store {
             true => Ok(()),
             false => Err(Error::InUse(name_email.clone())),
         }
+    }
+
+    /// Keeps the removal of a key and its adoption by another process of this host apart, until the result is
+    /// dropped. A key that was removed after adoption had asked whether it is removed would be published.
+    pub(crate) fn hold_apart(&self, name_email: &NameEmail) -> Result<Option<DirectoryLock>> {
+        let deadline = Instant::now() + KEY_TIME;
+        while self.agreement.is_some() {
+            match hold_key(self.homes.directory(), name_email) {
+                Err(Error::InUse(_)) if Instant::now() < deadline => thread::sleep(APART),
+                held => return held.map(Some),
+            }
+            interrupt::check(|| format!("the key of {name_email} was left as it was"))?;
+        }
+        Ok(None)
     }
 
     /// Proposes the home in `path` as the key of an identity. Returns `false` if the hosts have agreed on
