@@ -156,7 +156,8 @@ impl Host {
         self.files_max = Some(count);
     }
 
-    /// Starts the service and waits until it answers.
+    /// Starts the service and waits until it answers. One that soon exits when it is idle may have exited by
+    /// then; use [`Host::spawn`] for it.
     pub fn launch(&mut self) {
         self.spawn();
         let deadline = Instant::now() + Duration::from_secs(20);

@@ -76,7 +76,8 @@ impl GatedGpg {
 #[test]
 fn an_idle_service_exits_and_the_next_connection_is_answered_by_the_next() {
     for transport in [Transport::PassedTcp, Transport::PassedUnix] {
-        let mut host = Host::start_with(transport, &[("COPR_KEYGEN_IDLE_TIMEOUT", "300ms")]);
+        let mut host = Host::new(transport, &[("COPR_KEYGEN_IDLE_TIMEOUT", "300ms")]);
+        host.spawn();
         assert!(end_of(&mut host).success(), "{}", host.log());
         let mut waiting = host.connect().unwrap();
         waiting.write_all(PING).unwrap();
@@ -91,7 +92,8 @@ fn no_request_is_lost_across_idle_exits() {
     for transport in [Transport::PassedTcp, Transport::PassedUnix] {
         // A short watchdog interval wakes the accept loop often.
         let settings = [("COPR_KEYGEN_IDLE_TIMEOUT", "10ms"), ("WATCHDOG_USEC", "8000")];
-        let host = Host::start_with(transport, &settings);
+        let mut host = Host::new(transport, &settings);
+        host.spawn();
         let (host, done) = (Mutex::new(host), AtomicBool::new(false));
         let (ends, answers) = thread::scope(|scope| {
             let guard = DoneWhenDropped(&done);
@@ -148,10 +150,10 @@ fn a_service_with_a_request_is_not_idle() {
     let gpg = GatedGpg::new();
     let settings = [("COPR_KEYGEN_IDLE_TIMEOUT", "50ms"), ("COPR_KEYGEN_GPG", &gpg.program())];
     let mut host = Host::new(Transport::PassedUnix, &settings);
-    host.spawn();
     // A client that has sent half a request counts as well.
     let mut sending = host.connect().unwrap();
     sending.write_all(&PING[..20]).unwrap();
+    host.spawn();
     thread::sleep(Duration::from_millis(400));
     let mut working = ask_for_key(&host);
     sending.write_all(&PING[20..]).unwrap();
