@@ -14,6 +14,12 @@ BINARY = $(or $(CARGO_TARGET_DIR),target)/release/copr-keygen
 SELINUX = $(abspath $(or $(CARGO_TARGET_DIR),target))/selinux
 SUITES ?= bookworm trixie
 
+# A program runs where it was built and on newer releases, because of the C library. HERE are the suites that can run
+# the programs of this machine.
+OLDER_trixie = bookworm
+OLDER_forky = bookworm trixie
+HERE = $(filter-out $(OLDER_$(shell sed -n "s/^VERSION_CODENAME=//p" /etc/os-release)),$(SUITES))
+
 DIST = $(or $(CARGO_TARGET_DIR),target)/dist
 DEB = $(or $(CARGO_TARGET_DIR),target)/deb
 RPM = $(or $(CARGO_TARGET_DIR),target)/rpm
@@ -85,7 +91,7 @@ test:
 # CASES names the cases to run; without it, or if it is `all`, every case runs.
 test-system: examples
 	@tools/setup system
-	tests/system/run $(SUITES) $(filter-out all,$(CASES))
+	tests/system/run $(HERE) $(filter-out all,$(CASES))
 
 test-openapi: build
 	@tools/setup openapi
@@ -125,7 +131,7 @@ check-selinux: selinux
 
 test-selinux: examples
 	@tools/setup selinux guest
-	tests/guest/run selinux $(SUITES)
+	tests/guest/run selinux $(HERE)
 
 # --skip-kernel-load and --skip-cache: the profile is only parsed. Neither the kernel nor a cache is touched.
 check-apparmor:
@@ -134,7 +140,7 @@ check-apparmor:
 
 test-apparmor: examples
 	@tools/setup guest
-	tests/guest/run apparmor $(SUITES)
+	tests/guest/run apparmor $(HERE)
 
 check-watch: examples
 	@tools/setup watch
@@ -235,7 +241,7 @@ deb: archive
 # `all`.
 test-deb: deb examples
 	@tools/setup system
-	tests/packages/deb $(SUITES) $(CASES)
+	tests/packages/deb $(HERE) $(CASES)
 
 rpm: archive
 	@tools/setup rpm
@@ -250,7 +256,7 @@ test-rpm: archive examples
 # without a second build and without upgrades.
 test-rpm-built: rpm examples
 	@tools/setup system rpmlint
-	tests/packages/rpm built $(SUITES) $(CASES)
+	tests/packages/rpm built $(HERE) $(CASES)
 
 clean:
 	$(CARGO) clean
