@@ -2,6 +2,7 @@
 //! there.
 
 use std::fs;
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -53,22 +54,32 @@ fn a_follower_that_lags_brings_no_removed_key_back() {
     assert!(!log.contains("was removed by another host"), "{log}");
 }
 
+/// Lets the second host follow through `endpoint` and take over the key that the first one makes. Its gpg waits
+/// meanwhile, until the file that is returned is removed.
+fn held_at_a_key(etcd: &Etcd, endpoint: &str, hosts: &mut [SealedHost; 2]) -> (Following, PathBuf) {
+    let waits =
+        r#": >"$here/begun"; while [ -e "$here/hold" ]; do sleep 0.05; done; exec gpg "$@""#;
+    let gpg = stand_in(&hosts[1].host, waits);
+    hosts[1].host.set("COPR_KEYGEN_GPG", gpg.display());
+    hosts[1].host.set("COPR_KEYGEN_CLUSTER_ENDPOINTS", endpoint);
+    let following = Following::start(&hosts[1]);
+    hosts[1].host.set("COPR_KEYGEN_CLUSTER_ENDPOINTS", etcd.url());
+    until("b follows", || Following::log(&hosts[1]).contains("whole up to"));
+    let [begun, hold] = ["begun", "hold"].map(|file| hosts[1].host.scratch().join(file));
+    fs::write(&hold, "").unwrap();
+    let _ = fs::remove_file(&begun);
+    hosts[0].make(&name(1), json!({}));
+    until("b takes it over", || begun.exists());
+    (following, hold)
+}
+
 #[test]
 fn a_key_that_is_removed_while_a_follower_takes_it_over_is_not_published() {
     let etcd = Etcd::start();
     let mut hosts = ["a", "b"].map(|host| member(&etcd.url(), host));
-    let held = r#": >"$here/begun"; while [ -e "$here/hold" ]; do sleep 0.05; done; exec gpg "$@""#;
-    let gpg = stand_in(&hosts[1].host, held);
-    hosts[1].host.set("COPR_KEYGEN_GPG", gpg.display());
-    let scratch = hosts[1].host.scratch().to_owned();
-    let _following = Following::start(&hosts[1]);
-    until("b follows", || Following::log(&hosts[1]).contains("whole up to"));
-    fs::write(scratch.join("hold"), "").unwrap();
-    let _ = fs::remove_file(scratch.join("begun"));
-    hosts[0].make(&name(1), json!({}));
-    until("b takes it over", || scratch.join("begun").exists());
+    let (_following, hold) = held_at_a_key(&etcd, &etcd.url(), &mut hosts);
     hosts[0].well(&["remove", "--yes", &name(1)]);
-    fs::remove_file(scratch.join("hold")).unwrap();
+    fs::remove_file(hold).unwrap();
     hosts[0].make(&name(2), json!({}));
     until("b has the next key", || hosts[1].host.home(&name(2)).exists());
     let log = Following::log(&hosts[1]);
@@ -81,25 +92,14 @@ fn a_key_that_is_removed_after_a_follower_has_asked_for_it_is_not_published() {
     let etcd = Etcd::start();
     let relay = Relay::to(&etcd);
     let mut hosts = ["a", "b"].map(|host| member(&etcd.url(), host));
-    let held = r#": >"$here/begun"; while [ -e "$here/hold" ]; do sleep 0.05; done; exec gpg "$@""#;
-    let gpg = stand_in(&hosts[1].host, held);
-    hosts[1].host.set("COPR_KEYGEN_GPG", gpg.display());
-    hosts[1].host.set("COPR_KEYGEN_CLUSTER_ENDPOINTS", relay.url());
-    let scratch = hosts[1].host.scratch().to_owned();
-    let _following = Following::start(&hosts[1]);
-    hosts[1].host.set("COPR_KEYGEN_CLUSTER_ENDPOINTS", etcd.url());
-    until("b follows", || Following::log(&hosts[1]).contains("whole up to"));
-    fs::write(scratch.join("hold"), "").unwrap();
-    let _ = fs::remove_file(scratch.join("begun"));
-    hosts[0].make(&name(1), json!({}));
-    until("b takes it over", || scratch.join("begun").exists());
+    let (_following, hold) = held_at_a_key(&etcd, &relay.url(), &mut hosts);
     let found = hosts[1].host.gen_key_patiently(&name(1), &json!({}));
     assert_eq!(found.status, 200, "{}", hosts[1].host.log());
     // The follower asks whether the key is removed. It hears that it is not when it is.
     let (ask, asked) = mpsc::channel();
     relay.judge(move |_| ask.send(()).is_ok());
     relay.delay(Duration::from_millis(1200));
-    fs::remove_file(scratch.join("hold")).unwrap();
+    fs::remove_file(hold).unwrap();
     asked.recv().unwrap();
     hosts[1].well(&["remove", "--yes", &name(1)]);
     relay.delay(Duration::ZERO);

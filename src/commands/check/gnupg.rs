@@ -1,7 +1,6 @@
 //! Checks gpg and gpg-agent: both must be installed, new enough and of one version. No system-wide file may
 //! make them keep keys elsewhere.
 
-use std::fs;
 use std::path::Path;
 
 use gpg::Version;
@@ -9,6 +8,7 @@ use keystore::remedy::quote_path;
 
 use super::finding::{Remedy, Section, Verdict};
 use super::host::Host;
+use crate::commands::sign_conf::read_text;
 
 /// The oldest version that is known to work, and the oldest that can: batch parameters differ before it.
 const OLDEST_KNOWN: [u32; 3] = [2, 2, 20];
@@ -90,9 +90,8 @@ fn version(section: &mut Section, program: &str, version: gpg::Result<Version>) 
 /// Checks whether `common` tells gpg to keep certificates in keyboxd's database and ignore the keyrings of
 /// homes. `is_read` is whether the installed version reads that file.
 fn keyboxd(common: &Path, is_read: bool, section: &mut Section) {
-    let text = fs::read(common).unwrap_or_default();
-    let mut lines = text.split(|byte| *byte == b'\n');
-    if !lines.any(|line| line.trim_ascii() == b"use-keyboxd") {
+    let text = read_text(common).unwrap_or_default();
+    if !text.lines().any(|line| line.trim_ascii() == "use-keyboxd") {
         return;
     }
     let (verdict, message) = match is_read {
@@ -111,8 +110,7 @@ fn keyboxd(common: &Path, is_read: bool, section: &mut Section) {
 
 /// Checks the options that `path` sets for every gpg of the host, except those in [`OVERRULED`].
 fn global_options(path: &Path, section: &mut Section) {
-    let text = fs::read(path).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
+    let text = read_text(path).unwrap_or_default();
     let options = text.lines().enumerate().filter_map(|(at, line)| {
         let name = line.split_whitespace().next().filter(|name| !name.starts_with('#'))?;
         (!OVERRULED.contains(&name)).then_some((at + 1, name))
@@ -134,6 +132,8 @@ fn global_options(path: &Path, section: &mut Section) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -78,6 +78,7 @@ impl Store {
                     return self.adopt_over(name_email, files, &present);
                 }
                 (None, None) => {
+                    // Another process of this host may be publishing the key.
                     let _apart = self.hold_apart(name_email)?;
                     if self.homes.find(name_email)?.is_none() {
                         return Ok(otherwise);

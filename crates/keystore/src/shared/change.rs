@@ -68,17 +68,20 @@ impl Store {
     }
 
     /// Keeps the removal of a key and its adoption by another process of this host apart, until the result is
-    /// dropped. A key that was removed after adoption had asked whether it is removed would be published.
+    /// dropped. Otherwise a key could be published that was removed after adoption had asked about it. Without
+    /// other hosts, returns `None`.
     pub(crate) fn hold_apart(&self, name_email: &NameEmail) -> Result<Option<DirectoryLock>> {
+        if self.agreement.is_none() {
+            return Ok(None);
+        }
         let deadline = Instant::now() + KEY_TIME;
-        while self.agreement.is_some() {
+        loop {
             match hold_key(self.homes.directory(), name_email) {
                 Err(Error::InUse(_)) if Instant::now() < deadline => thread::sleep(APART),
                 held => return held.map(Some),
             }
             interrupt::check(|| format!("the key of {name_email} was left as it was"))?;
         }
-        Ok(None)
     }
 
     /// Proposes the home in `path` as the key of an identity. Returns `false` if the hosts have agreed on
