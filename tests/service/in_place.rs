@@ -653,3 +653,62 @@ fn directories_that_are_mount_points_are_named_before_anything_changes() {
     assert!(done.status.success(), "{}", words(&done));
     old.assert_all_sign();
 }
+
+#[test]
+fn secret_keys_that_are_not_there_stop_the_import() {
+    let old = InPlace::new(plain(2), |_| {});
+    old.end_agent();
+    let state = old.host.state();
+    let (directory, aside) =
+        (state.join("gnupg/private-keys-v1.d"), old.host.scratch().join("aside"));
+    // The phrases of the old service were in a directory of its own.
+    let phrases = old.host.scratch().join("phrases");
+    fs::rename(state.join("phrases"), &phrases).unwrap();
+    fs::rename(&directory, &aside).unwrap();
+    let assert_stopped = |options: &[&str], reason: &str| {
+        let stopped = old.import(options);
+        assert_eq!(stopped.status.code(), Some(1), "{}", words(&stopped));
+        let said = words(&stopped) + &String::from_utf8_lossy(&stopped.stdout);
+        assert!(said.contains(reason), "{said}");
+        assert!(state.join("gnupg/pubring.kbx").metadata().unwrap().len() > 0);
+        assert!(!state.join("trash").exists());
+    };
+    symlink(old.host.scratch().join("not/mounted"), &directory).unwrap();
+    assert_stopped(&["--dry-run"], "there is no secret key of it");
+    assert_stopped(&[], "stays in place");
+    fs::remove_file(&directory).unwrap();
+    fs::create_dir(&directory).unwrap();
+    assert_stopped(&["--dry-run"], "there is no secret key of it");
+    assert_stopped(&[], "stays in place");
+    fs::remove_dir(&directory).unwrap();
+    fs::rename(&aside, &directory).unwrap();
+    fs::rename(&phrases, state.join("phrases")).unwrap();
+    let done = old.import(&[]);
+    assert!(done.status.success(), "{}", words(&done));
+    old.assert_all_sign();
+}
+
+#[test]
+fn a_link_to_a_keyring_that_is_not_there_stays() {
+    let old = InPlace::new(plain(1), |_| {});
+    old.end_agent();
+    let (keyring, aside) =
+        (old.host.state().join("gnupg/pubring.kbx"), old.host.scratch().join("aside"));
+    fs::rename(&keyring, &aside).unwrap();
+    let elsewhere = old.host.scratch().join("not/mounted");
+    symlink(&elsewhere, &keyring).unwrap();
+    fs::create_dir(old.host.state().join("keys")).unwrap();
+    for mode in
+        [&["make", "new#project@copr.example.org", "--real", "x"][..], &["prolong"], &["serve"]]
+    {
+        let refused = old.host.run(mode);
+        assert_eq!(refused.status.code(), Some(78), "{mode:?}: {}", words(&refused));
+    }
+    let refused = old.import(&[]);
+    assert_eq!(refused.status.code(), Some(1), "{}", words(&refused));
+    assert!(words(&refused).contains("leads nowhere"), "{}", words(&refused));
+    assert_eq!(fs::read_link(&keyring).unwrap(), elsewhere);
+    fs::rename(&aside, &keyring).unwrap();
+    assert!(old.import(&[]).status.success());
+    old.assert_all_sign();
+}

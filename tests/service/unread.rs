@@ -309,3 +309,43 @@ fn a_key_whose_user_id_holds_no_identity_is_named_as_the_one_that_signed() {
     let page = String::from_utf8_lossy(&text.stdout).into_owned();
     assert!(page.contains(&format!("with the key of {user_id}  {print}  until now")), "{page}");
 }
+
+#[test]
+fn secret_keys_behind_a_link_that_leads_nowhere_are_named() {
+    let old = old_with(&["first", "second"]);
+    let lost = old.fingerprint(&id("second"));
+    let secret = old.secret(&old.keys_of(&id("second"))[0].1);
+    fs::remove_file(&secret).unwrap();
+    symlink("/nonexistent/key", &secret).unwrap();
+    let host = new_host();
+    let (said, status) = report(&old.import(&host, &["--json"]));
+    assert_eq!((values(&said, "imported", "name_email"), status), (vec![id("first")], Some(1)));
+    assert!(reason_of(&said, &lost).contains("leads nowhere"), "{said:#}");
+    let directory = secret.parent().unwrap();
+    fs::remove_dir_all(directory).unwrap();
+    for target in ["/nonexistent/directory", ""] {
+        if !target.is_empty() {
+            symlink(target, directory).unwrap();
+        }
+        let refused = old.import(&host, &[]);
+        assert_eq!(refused.status.code(), Some(1), "{}", words(&refused));
+        let said = String::from_utf8_lossy(&refused.stdout);
+        assert!(said.contains("there is no secret key of it"), "{said}");
+        let _ = fs::remove_file(directory);
+    }
+}
+
+#[test]
+fn the_secret_keyring_that_the_configuration_names_is_read_like_the_usual_one() {
+    let old = old_with(&["first"]);
+    write_old_form(&old);
+    fs::remove_file(old.gnupg().join("pubring.kbx")).unwrap();
+    fs::remove_dir_all(old.gnupg().join("private-keys-v1.d")).unwrap();
+    fs::rename(old.gnupg().join("secring.gpg"), old.gnupg().join("other.gpg")).unwrap();
+    fs::write(old.gnupg().join("gpg.conf"), "secret-keyring other.gpg\n").unwrap();
+    let host = new_host();
+    let (said, status) = report(&old.import(&host, &["--json"]));
+    assert_eq!(status, Some(1), "{said:#}");
+    assert_unread(&said, "other.gpg", 1);
+    assert_way_out(&host, &said, &["first"]);
+}

@@ -24,7 +24,7 @@ pub fn check(directory: &Path) -> Result<()> {
         return Err(Error::Refused(format!("{path} is not a directory; nothing was changed")));
     }
     check_mount(directory)?;
-    // A link that leads nowhere hides nothing: what is missing behind it is reported with the keys.
+    // What is missing behind a link that leads nowhere is reported with the keys.
     match links_out(directory, check_mount)?.into_iter().find(|link| link.exists()) {
         Some(link) => Err(is_link(&link)),
         None => Ok(()),
@@ -91,7 +91,18 @@ fn leads_out(link: &Path, entry: &Path) -> bool {
     !is_ours && !is_configuration && !is_within
 }
 
+/// Says what is wrong with a link behind which nothing is.
+pub const LEADS_NOWHERE: &str = "is a symbolic link that leads nowhere; what it leads to may be on a volume that is not \
+                                 mounted";
+
 fn is_link(link: &Path) -> Error {
+    if !link.exists() {
+        return Error::Refused(format!(
+            "{} {LEADS_NOWHERE}; nothing was changed; mount it, or, if nothing is missing, remove the link: rm {}",
+            link.display(),
+            quote_path(link)
+        ));
+    }
     Error::Refused(format!(
         "{} is a symbolic link, and what it leads to could not be set aside; nothing was changed; stop signd \
          and put that itself in its place: {}",

@@ -23,18 +23,19 @@ pub fn find(gnupg: &Path) -> Result<Option<PathBuf>> {
     for form in OTHER_FORMS {
         let path = gnupg.join(form);
         let found = if_there(fs::metadata(&path)).map_err(Error::at("looking at", &path))?;
-        if found.is_some_and(|found| found.len() > 0) {
+        if found.map_or_else(|| path.is_symlink(), |found| found.len() > 0) {
             return Ok(Some(path));
         }
     }
     Ok(None)
 }
 
-/// Whether a `pubring.kbx` holds certificates. It counts as holding some if it cannot be read.
+/// Whether a `pubring.kbx` holds certificates. It counts as holding some if it cannot be read, or is a link to a
+/// file that is not there now.
 pub fn holds_keys(keybox: &Path) -> Result<bool> {
     // Nearly always, this one system call is enough.
     match if_there(fs::metadata(keybox)).map_err(Error::at("looking at", keybox))? {
-        None => return Ok(false),
+        None => return Ok(keybox.is_symlink()),
         Some(found) if found.len() == 0 => return Ok(false),
         Some(_) => {}
     }

@@ -15,7 +15,7 @@ use nix::unistd::AccessFlags;
 
 use crate::error::Result;
 use crate::files::durable::{replace, write_new};
-use crate::files::if_there;
+use crate::files::is_missing;
 use crate::files::small_files::{Symlinks, beginning, open_regular};
 use crate::layout::GNUPG;
 
@@ -128,8 +128,10 @@ impl AgentHome {
     /// Reads the text of the configuration, and whether a symbolic link leads to it.
     fn read(&self) -> io::Result<Option<(Vec<u8>, bool)>> {
         let path = self.configuration_path();
-        let Some(file) = if_there(open_regular(&path, Symlinks::Followed))? else {
-            return Ok(None);
+        let file = match open_regular(&path, Symlinks::Followed) {
+            // An operator's link, whose file may come back, is not replaced.
+            Err(e) if is_missing(&e) && !path.is_symlink() => return Ok(None),
+            file => file?,
         };
         let file = file.ok_or_else(|| io::Error::other("it is not a regular file"))?;
         let text = beginning(file, SIZE_MAX + 1)?.to_vec();

@@ -17,6 +17,7 @@ use crate::identity::NameEmail;
 use crate::layout::{OLD_SERVICE, REVOCATIONS, SECRET_KEYS, TRASH, revocation_file};
 use crate::remedy;
 use crate::secrets::passphrase::{Phrase, first_line};
+use crate::state::elsewhere::LEADS_NOWHERE;
 
 /// The file in which GnuPG 1.4 and 2.0 kept secret keys.
 pub const SECRING: &str = "secring.gpg";
@@ -38,14 +39,14 @@ pub struct ImportSource {
     phrases: Option<PathBuf>,
     /// Whether the source is in the state directory itself. Links into `keys/` there were made by an import.
     in_place: bool,
+    /// Whether there is no secret key at all, as when the volume with them is not mounted.
+    lacks_secret_keys: bool,
 }
 
 impl ImportSource {
     /// Opens the home and the phrases of the old service in the state directory itself.
     pub(crate) fn in_place(home: PathBuf, phrases: PathBuf) -> Result<Self> {
-        let pubring = pubring(&home)?;
-        let phrases = Some(phrases).filter(|path| path.is_dir());
-        Ok(Self { home, pubring, phrases, in_place: true })
+        Self::new(home, Some(phrases).filter(|path| path.is_dir()), true)
     }
 
     /// Opens a home and a directory of phrases. Fails if they cannot be read, or are inside the state directory
@@ -53,11 +54,18 @@ impl ImportSource {
     pub fn open(home: &Path, phrases: Option<&Path>, state: &Path) -> Result<Self> {
         let home = directory("--from", home, state)?;
         let phrases = phrases.map(|path| directory("--phrases", path, state)).transpose()?;
+        Self::new(home, phrases, false)
+    }
+
+    fn new(home: PathBuf, phrases: Option<PathBuf>, in_place: bool) -> Result<Self> {
         let pubring = pubring(&home)?;
         // A GnuPG home that has never held a secret key lacks this directory.
-        let secret_keys = home.join(SECRET_KEYS);
-        if_there(fs::read_dir(&secret_keys)).map_err(|e| unreadable(&secret_keys, e))?;
-        Ok(Self { home, pubring, phrases, in_place: false })
+        let directory = home.join(SECRET_KEYS);
+        if_there(fs::read_dir(&directory)).map_err(|e| unreadable(&directory, e))?;
+        let mut source = Self { home, pubring, phrases, in_place, lacks_secret_keys: false };
+        source.lacks_secret_keys =
+            secret_keys(&source.home)?.is_empty() && source.secrings()?.is_empty();
+        Ok(source)
     }
 
     /// The GnuPG home.
@@ -85,12 +93,12 @@ impl ImportSource {
         if self.in_place { "phrases/" } else { "--phrases" }
     }
 
-    /// Whether the old service signed for this identity until now, judging by the phrase: in its own layout
-    /// every key has one.
+    /// Whether the old service signed for this identity until now, or should have. It did so if it has a phrase:
+    /// in its own layout every key has one. Where there is no secret key at all, every key counts.
     pub fn has_signed_for(&self, name_email: &NameEmail) -> bool {
         let path = self.phrases.as_ref().map(|phrases| phrases.join(name_email.as_str()));
         let is_file = |path: PathBuf| path.is_file() && !is_link_of_import(&path);
-        self.in_place && path.is_some_and(is_file)
+        self.lacks_secret_keys || path.is_some_and(is_file)
     }
 
     /// Returns the keygrips of the secret keys, without those whose file is a link that an import has made.
@@ -109,15 +117,25 @@ impl ImportSource {
         self.home.join(SECRET_KEYS).join(keygrip.file_name())
     }
 
+    /// Returns the files that hold secret keys of GnuPG 1.4 and 2.0.
+    pub fn secrings(&self) -> Result<Vec<PathBuf>> {
+        let named = self.named_in_configuration(&["secret-keyring"]);
+        filled([self.path(SECRING)].into_iter().chain(named))
+    }
+
     /// Returns the keyrings that `gpg.conf` names. The import does not read them, only the keyring in the home.
     pub fn named_keyrings(&self) -> Vec<PathBuf> {
+        self.named_in_configuration(&["keyring", "primary-keyring"])
+    }
+
+    fn named_in_configuration(&self, options: &[&str]) -> Vec<PathBuf> {
         let Ok(Some(text)) = read(&self.home.join("gpg.conf")) else { return Vec::new() };
         let text = String::from_utf8_lossy(&text);
         let named = text.lines().filter_map(|line| {
             let line = line.trim().trim_start_matches("--");
             let (option, value) = line.split_once(char::is_whitespace)?;
             let value = value.trim().trim_matches('"');
-            matches!(option, "keyring" | "primary-keyring").then(|| match value.contains('/') {
+            options.contains(&option).then(|| match value.contains('/') {
                 true => PathBuf::from(value),
                 false => self.home.join(value),
             })
@@ -227,12 +245,29 @@ fn pubring(home: &Path) -> Result<Option<PathBuf>> {
 /// Whether the home holds keys in a form that the import does not read.
 fn holds_other_keys(home: &Path) -> Result<bool> {
     let forms = [SECRING, DATABASE].map(|name| home.join(name));
-    Ok(forms.iter().any(|path| is_filled(path)) || !secret_keys(home)?.is_empty())
+    Ok(!filled(forms)?.is_empty() || !secret_keys(home)?.is_empty())
 }
 
-/// Whether `path` is a regular file and not empty.
-pub fn is_filled(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0)
+/// Returns those of `paths` that are regular files and not empty. Fails for a link that leads nowhere.
+pub fn filled(paths: impl IntoIterator<Item = PathBuf>) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in paths {
+        match fs::metadata(&path) {
+            Ok(at) if at.is_file() && at.len() > 0 => found.push(path),
+            Ok(_) => {}
+            Err(_) => check_link(&path)?,
+        }
+    }
+    Ok(found)
+}
+
+/// Fails if `path`, behind which nothing was found, is a link: what it leads to may be on a volume that is not
+/// mounted. The links of an import are left out, because their keys may have been removed.
+fn check_link(path: &Path) -> Result<()> {
+    match path.is_symlink() && !is_link_of_import(path) {
+        true => Err(odd(path, LEADS_NOWHERE)),
+        false => Ok(()),
+    }
 }
 
 /// Reads a file. Returns `None` if it does not exist.
@@ -251,7 +286,7 @@ fn read_most(path: &Path, most: u64) -> Result<Option<Zeroizing<Vec<u8>>>> {
     match open_regular(path, Symlinks::Followed) {
         Ok(Some(file)) => beginning(file, most).map(Some).map_err(reading),
         Ok(None) => Err(odd(path, "is not a regular file")),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => check_link(path).map(|()| None),
         Err(e) => Err(reading(e)),
     }
 }

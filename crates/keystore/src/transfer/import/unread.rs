@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use gpg::{Certificate, Keygrip, Keyring, text};
+use gpg::text::{self, printable};
+use gpg::{Certificate, Keygrip, Keyring};
 
 use crate::Store;
 use crate::error::Result;
@@ -15,7 +16,7 @@ use crate::files::remove_file;
 use crate::layout::SECRET_KEYS;
 use crate::remedy::quote_path;
 use crate::transfer::import::candidate::Assessed;
-use crate::transfer::import::source::{DATABASE, ImportSource, SECRING, is_filled};
+use crate::transfer::import::source::{DATABASE, ImportSource, filled};
 use crate::transfer::report::{ImportReport, Loss, Unread, UnreadKey};
 
 /// Keyrings that gpg ignores beside the one that it uses, or that another program reads.
@@ -44,29 +45,27 @@ impl Store {
         let mut unread = Vec::new();
         let staged = self.staging.create()?;
         let through = staged.scratch().join("listing");
-        let secring = source.path(SECRING);
-        if is_filled(&secring) {
+        for secring in source.secrings()? {
             let is_wanted = |keygrip: &Keygrip| !source.has_secret_key(keygrip);
             let (found, error) = find(is_wanted, |each| {
                 self.gpg.list_secret_keys(&secring, staged.path(), &through, each)
             })?;
             remove_file(&through)?;
-            unread.extend(in_secring(secring, found, error));
+            unread.extend(in_secring(source, secring, found, error));
         }
         for missing in assessed.iter_mut().filter_map(|one| one.as_mut().err()) {
-            let mut keys = unread.iter().flat_map(|file: &Unread| &file.keys);
-            if keys.any(|key| key.fingerprint == missing.fingerprint) {
-                missing.reason = format!("its secret key is in {SECRING} only");
+            let holds =
+                |file: &&Unread| file.keys.iter().any(|key| key.fingerprint == missing.fingerprint);
+            if let Some(file) = unread.iter().find(holds) {
+                let name = file.file.file_name().unwrap_or_default().to_string_lossy();
+                missing.reason = format!("its secret key is in {} only", printable(&name));
                 missing.loss = Loss::Signatures;
             }
         }
-        let database = source.path(DATABASE);
-        if is_filled(&database) {
-            unread.push(in_database(database));
-        }
+        unread.extend(filled([source.path(DATABASE)])?.into_iter().map(in_database));
         let secret_keys = source.secret_keys()?.into_iter();
         let mut orphans: BTreeSet<_> = secret_keys.filter(|one| !known.contains(one)).collect();
-        for file in other_keyrings(source) {
+        for file in other_keyrings(source)? {
             if orphans.is_empty() {
                 break;
             }
@@ -123,34 +122,36 @@ impl ImportReport {
 }
 
 /// Returns the keyrings of the source that gpg does not use.
-fn other_keyrings(source: &ImportSource) -> Vec<PathBuf> {
+fn other_keyrings(source: &ImportSource) -> Result<Vec<PathBuf>> {
     let all = OTHER_KEYRINGS.iter().map(|name| source.path(name)).chain(source.named_keyrings());
-    all.filter(|path| Some(path.as_path()) != source.pubring() && is_filled(path)).collect()
+    filled(all.filter(|path| Some(path.as_path()) != source.pubring()))
 }
 
 /// Describes the secret keys of a `secring.gpg` that are nowhere else.
-fn in_secring(file: PathBuf, found: Found, error: Option<gpg::Error>) -> Option<Unread> {
+fn in_secring(
+    source: &ImportSource,
+    file: PathBuf,
+    found: Found,
+    error: Option<gpg::Error>,
+) -> Option<Unread> {
     let what = match error {
         Some(e) => format!("cannot be read ({e})"),
         None if found.is_empty() => return None,
         None => format!("holds {} that is nowhere else", count(found.len())),
     };
     Some(Unread {
-        file,
         reason: format!(
             "{what}, where GnuPG 1.4 and 2.0 kept secret keys; later ones have them in private-keys-v1.d"
         ),
         keys: found.into_values().collect(),
-        steps: vec![import_into_copy(&format!("{{COPY}}/{SECRING}"))],
+        steps: vec![import_into_copy(&in_copy(source, &file))],
+        file,
     })
 }
 
 /// Describes the certificates in a keyring that gpg does not use.
 fn in_other_keyring(source: &ImportSource, file: PathBuf, found: Found) -> Option<Unread> {
-    let keyring = match file.strip_prefix(source.home()) {
-        Ok(name) => format!("{{COPY}}/{}", quote_path(name)),
-        Err(_) => quote_path(&file),
-    };
+    let keyring = in_copy(source, &file);
     let export =
         format!("gpg --batch --homedir {{COPY}} --no-default-keyring --keyring {keyring} --export");
     (!found.is_empty()).then(|| Unread {
@@ -194,6 +195,14 @@ fn without_certificate(source: &ImportSource, orphans: BTreeSet<Keygrip>) -> Opt
         keys: orphans.into_iter().map(key).collect(),
         steps: Vec::new(),
     })
+}
+
+/// Returns the path of a file as a word for the shell: in the copy, if the file is in the home.
+fn in_copy(source: &ImportSource, file: &Path) -> String {
+    match file.strip_prefix(source.home()) {
+        Ok(name) => format!("{{COPY}}/{}", quote_path(name)),
+        Err(_) => quote_path(file),
+    }
 }
 
 /// Returns the command that imports a file into the copy.
