@@ -1,7 +1,8 @@
 //! Keys that are not where they were. None is made anew, nothing is mended around them, and the command that
 //! is printed brings them back.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use serde_json::json;
@@ -24,7 +25,23 @@ fn host_with_key() -> Host {
 
 #[test]
 fn keys_that_were_moved_away_are_not_made_anew() {
-    let mut host = host_with_key();
+    assert_not_made_anew(host_with_key());
+}
+
+#[test]
+fn keys_whose_phrases_are_in_memory_are_not_made_anew() {
+    let mut host = Host::new(Transport::ListenUnix, &[]);
+    let phrases = tempfile::tempdir_in("/dev/shm").unwrap();
+    fs::set_permissions(phrases.path(), Permissions::from_mode(0o700)).unwrap();
+    host.set("COPR_KEYGEN_PHRASES_DIR", phrases.path().display());
+    host.launch();
+    assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 201);
+    assert!(host.stop().success());
+    assert!(host.entries("phrases").is_empty());
+    assert_not_made_anew(host);
+}
+
+fn assert_not_made_anew(mut host: Host) {
     let (keys, aside) = (host.state().join("keys"), host.state().join("keys.old"));
     let fingerprint = host.json(&["show", "--json", ID])["fingerprint"].clone();
     for is_empty in [false, true] {

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::home::Homes;
 use crate::home::on_disk::HomeVersion;
 use crate::identity::NameEmail;
-use crate::layout::{KEYS, PARTS, PHRASES, RECORD, SECRET_KEY_LINKS};
+use crate::layout::{KEYS, PARTS, PHRASES, RECORD, SECRET_KEY_LINKS, SECRET_KEYS, STAGING, TRASH};
 use crate::remedy::quote_path;
 
 /// Fails if the state directory `root` has no keys, although links and secret keys outside of `keys/` show
@@ -24,28 +24,25 @@ pub fn check(root: &Path) -> Result<()> {
             || Homes::new(root).identities().map_or(true, |mut names| names.next().is_some())
     };
     let (phrases, secret_keys) = (root.join(PHRASES), root.join(SECRET_KEY_LINKS));
-    // A key that is made or brought back meanwhile changes the directory with its link. Then everything is
-    // looked at again.
+    // A key that is made or brought back meanwhile changes the directory with its link, and keys/. Then everything
+    // is looked at again.
+    let versions = || [&phrases, &keys].map(|path| HomeVersion::of(path));
     let is_there = loop {
-        let before = HomeVersion::of(&phrases);
+        let before = versions();
         // This runs at every start, so it looks at more only if there is something to doubt.
         if keys.symlink_metadata().is_ok_and(has_some) {
             return Ok(());
         }
         let is_there = keys.symlink_metadata().is_ok();
-        // The link to a passphrase is made once the home is there, the link to a secret key shortly before.
-        let mut links = links(&phrases);
-        if !is_there {
-            let orphans = orphans(root);
-            if orphans > 0 {
-                return Err(Error::Settings(orphans_without_certificates(root, orphans)));
-            }
-            links += self::links(&secret_keys);
+        let orphans = of_no_home(root, orphans_in(&secret_keys));
+        if orphans > 0 {
+            return Err(Error::Settings(orphans_without_certificates(root, orphans)));
         }
-        if links == 0 {
+        let lost = links(&secret_keys).filter(|link| !link.path().exists());
+        if links(&phrases).next().is_none() && of_no_home(root, lost) == 0 {
             return Ok(());
         }
-        if before == HomeVersion::of(&phrases) {
+        if before == versions() {
             break is_there;
         }
     };
@@ -72,11 +69,14 @@ pub fn check(root: &Path) -> Result<()> {
 /// Returns the number of secret keys in `gnupg/` of the state `root` that are files of their own, and not
 /// links. Without a keyring, their certificates are lost.
 pub fn orphans(root: &Path) -> usize {
-    let is_orphan = |entry: &fs::DirEntry| {
+    orphans_in(&root.join(SECRET_KEY_LINKS)).count()
+}
+
+fn orphans_in(directory: &Path) -> impl Iterator<Item = fs::DirEntry> + use<> {
+    entries(directory).filter(|entry| {
         Keygrip::from_file_name(&entry.file_name()).is_some()
             && entry.file_type().is_ok_and(|kind| kind.is_file())
-    };
-    entries(&root.join(SECRET_KEY_LINKS)).filter(is_orphan).count()
+    })
 }
 
 /// Says what to do about `count` secret keys that are files of their own.
@@ -117,12 +117,28 @@ pub(crate) fn link_of<E>(
     Ok(is_lost.then_some(link))
 }
 
-fn links(directory: &Path) -> usize {
-    entries(directory).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink())).count()
+/// Returns the number of `secret_keys`, entries of `gnupg/`, whose keys are neither in `staging/` nor in `trash/`. The
+/// link of a key is made before its home gets into `keys/`, and stays a moment longer than the home.
+fn of_no_home(root: &Path, secret_keys: impl Iterator<Item = fs::DirEntry>) -> usize {
+    let mut found: Vec<_> = secret_keys.collect();
+    if !found.is_empty() {
+        let parents = [STAGING, TRASH].map(|part| entries(&root.join(part)));
+        let homes: Vec<_> =
+            parents.into_iter().flatten().flat_map(|one| entries(&one.path())).collect();
+        let is_in = |home: &fs::DirEntry, one: &fs::DirEntry| {
+            home.path().join(SECRET_KEYS).join(one.file_name()).exists()
+        };
+        found.retain(|one| !homes.iter().any(|home| is_in(home, one)));
+    }
+    found.len()
+}
+
+fn links(directory: &Path) -> impl Iterator<Item = fs::DirEntry> + use<> {
+    entries(directory).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()))
 }
 
 /// Returns the entries of a directory, as far as it can be read.
-fn entries(directory: &Path) -> impl Iterator<Item = fs::DirEntry> {
+fn entries(directory: &Path) -> impl Iterator<Item = fs::DirEntry> + use<> {
     fs::read_dir(directory).into_iter().flatten().flatten()
 }
 
