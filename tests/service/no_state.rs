@@ -1,7 +1,7 @@
 //! Where there is no state, a mode that only works with existing keys says so and makes no state.
 
 use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -103,4 +103,29 @@ fn what_is_no_directory_is_no_state() {
         assert_eq!(said.code, Some(78), "{}", said.stderr);
         assert!(said.stderr.contains("there is no state at"), "{}", said.stderr);
     }
+}
+
+#[test]
+fn a_directory_of_something_else_is_not_taken_for_a_state() {
+    let host = host();
+    let directory = host.scratch().join("other");
+    DirBuilder::new().mode(0o755).create(&directory).unwrap();
+    fs::write(directory.join("file"), "theirs").unwrap();
+    let source = host.scratch().join("source");
+    fs::create_dir(&source).unwrap();
+    let source = source.to_str().unwrap();
+    for mode in [
+        &["serve"][..],
+        &["restore", "--from", "/dev/null"],
+        &["import", "--from", source],
+        &["import", "--from", source, "--dry-run"],
+    ] {
+        let said = run_at(&directory, mode);
+        assert!(!matches!(said.code, Some(0)), "{mode:?}: {}", said.stderr);
+        assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o7777, 0o755);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "{mode:?}");
+    }
+    let said = run_at(&directory, &["serve"]);
+    assert_eq!(said.code, Some(78), "{}", said.stderr);
+    assert!(said.stderr.contains("holds files of something else, file for one"), "{}", said.stderr);
 }

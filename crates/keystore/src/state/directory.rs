@@ -6,11 +6,14 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use gpg::text::printable;
 use nix::unistd::{AccessFlags, eaccess, getegid, geteuid};
 
 use crate::error::{Error, Result};
-use crate::files::ensure_directory;
-use crate::layout::{DIRECTORY_MODE, GNUPG, KEYS, PHRASES};
+use crate::files::{ensure_directory, names_in};
+use crate::layout::{
+    CLUSTER, DIRECTORY_MODE, GNUPG, HOST_MARK, IMPORTING, KEYS, PARTS, PHRASES, SEALING, TRASH,
+};
 use crate::remedy::quote_path;
 
 /// Creates the state directory, or checks that the existing one can be used. Afterwards it is this user's
@@ -18,6 +21,7 @@ use crate::remedy::quote_path;
 pub fn own_root(root: &Path) -> Result<()> {
     make(root)?;
     check_root(root)?;
+    check_content(root)?;
     // The state directory may be found through a symbolic link, but its parts may not.
     let found = fs::metadata(root).map_err(Error::at("looking at", root))?;
     match found.uid() == geteuid().as_raw() {
@@ -40,6 +44,30 @@ pub fn check_root(root: &Path) -> Result<()> {
         // The caller finds out why it cannot be looked at.
         Err(_) => Ok(()),
     }
+}
+
+/// Fails if the directory `root` holds files, and none of them is of a state: a mistyped path would close that
+/// directory to everybody else. Hidden files may be there, as in a home directory, and `lost+found` of a volume.
+fn check_content(root: &Path) -> Result<()> {
+    let of_state = |name: &str| {
+        PARTS.contains(&name) || [TRASH, IMPORTING, SEALING, HOST_MARK, CLUSTER].contains(&name)
+    };
+    let mut foreign = None;
+    for name in names_in(root)? {
+        let name = name.to_string_lossy().into_owned();
+        if of_state(&name) {
+            return Ok(());
+        }
+        foreign = foreign.or((!name.starts_with('.') && name != "lost+found").then_some(name));
+    }
+    foreign.map_or(Ok(()), |name| {
+        let why = format!(
+            "holds files of something else, {} for one, and no keys; nothing was changed; set state_dir to a \
+             directory that is empty or does not exist yet",
+            printable(&name)
+        );
+        Err(wrong(root, &why))
+    })
 }
 
 fn check_group(root: &Path, found: &Metadata) -> Result<()> {
