@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
@@ -168,10 +169,12 @@ fn told_until(stamp: &Path) -> Result<Option<u64>> {
 }
 
 fn set(stamp: &Path, at: u64) -> Result<()> {
+    // Whatever is there keeps its content, and neither a link nor a named pipe leads elsewhere.
     File::options()
         .write(true)
         .create(true)
-        .truncate(true)
+        .truncate(false)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(stamp)
         .and_then(|file| file.set_modified(UNIX_EPOCH + Duration::from_secs(at)))
         .map_err(|e| Error::io(format!("writing {}", stamp.display()), e))

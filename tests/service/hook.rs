@@ -1,7 +1,7 @@
 //! The hook of `prolong`. Whatever the hook does, `prolong` ends, and the next run goes on.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Child, Stdio};
 
@@ -141,4 +141,17 @@ fn whatever_else_fails_is_said_too() {
     for words in ["failed (exit status 3); the next run", "/nonexistent/copr-keygen.prom"] {
         assert!(text(&output).contains(words), "{}", text(&output));
     }
+}
+
+#[test]
+fn the_stamp_leads_to_no_file_of_somebody_else() {
+    let host = host("exit 0");
+    let (stamp, theirs) = (host.state().join("hook-stamp"), host.scratch().join("theirs"));
+    fs::write(&theirs, "precious").unwrap();
+    symlink(&theirs, &stamp).unwrap();
+    let output = host.run(&["prolong"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert_eq!(fs::read(&theirs).unwrap(), b"precious");
+    fs::remove_file(&stamp).unwrap();
+    assert!(host.run(&["prolong"]).status.success());
 }

@@ -216,3 +216,18 @@ fn a_file_in_place_of_the_pool_of_a_length_is_named_and_keys_are_made_without_it
     assert!(host.log().contains(&words), "{}", host.log());
     assert_signs(&host, &name(1));
 }
+
+#[test]
+fn what_is_no_key_of_the_pool_is_left_alone() {
+    let host = host_with_pool(1);
+    let mine = host.state().join("pool/rsa2048/mine");
+    fs::create_dir(&mine).unwrap();
+    fs::write(mine.join("secret.txt"), "precious").unwrap();
+    fill(&host, "2048:1");
+    for number in 1..3 {
+        assert_eq!(host.gen_key(&name(number), json!({})).unwrap().status, 201);
+    }
+    fill(&host, "2048:2");
+    assert_eq!(entries(&host).len(), 3);
+    assert_eq!(fs::read(mine.join("secret.txt")).unwrap(), b"precious");
+}

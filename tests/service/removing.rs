@@ -47,7 +47,9 @@ fn entry(host: &Host) -> PathBuf {
 
 /// Whether `copr-keygen gpg`, called as signd calls it, makes a signature.
 fn can_sign(host: &Host, id: &str) -> bool {
-    let arguments = ["gpg", "--", "--batch", "-u", id, "-sbo", "-", "/dev/null"];
+    let how = ["--batch", "--pinentry-mode", "loopback", "--passphrase-fd", "0"];
+    let what = ["-u", id, "-sbo", "-", "/dev/null"];
+    let arguments = [&["gpg", "--"], &how[..], &what].concat();
     let phrase = File::open(host.state().join("phrases").join(id));
     let mut command = copr_keygen(host, &arguments);
     if let Ok(phrase) = phrase {
@@ -355,4 +357,30 @@ fn a_file_in_place_of_a_purge_that_was_begun_keeps_no_key_from_being_purged() {
     assert!(said.stderr.contains(&format!("rm -r {}", odd.display())), "{}", said.stderr);
     assert_eq!(host.entries("trash"), [".purging-x"]);
     assert_eq!(fs::read(&odd).unwrap(), b"precious");
+}
+
+#[test]
+fn what_somebody_has_put_into_a_home_is_there_after_an_undo() {
+    let host = host_with_keys(&[ID]);
+    let home = host.home(ID);
+    fs::create_dir(home.join("notes")).unwrap();
+    fs::write(home.join("notes/only-copy"), "precious").unwrap();
+    fs::write(home.join("revoked.asc"), "mine").unwrap();
+    remove(&host, ID).well();
+    let entry = entry(&host);
+    run(&host, &["undo", ID]).well();
+    assert_eq!(fs::read(entry.join("notes/only-copy")).unwrap(), b"precious");
+    assert_eq!(fs::read(entry.join("revoked.asc.1")).unwrap(), b"mine");
+    assert!(can_sign(&host, ID));
+}
+
+#[test]
+fn an_undo_does_not_wait_for_a_named_pipe() {
+    let host = host_with_keys(&[ID]);
+    remove(&host, ID).well();
+    let record = entry(&host).join("home/key.json");
+    fs::remove_file(&record).unwrap();
+    nix::unistd::mkfifo(&record, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    run(&host, &["undo", ID]).well();
+    assert!(can_sign(&host, ID));
 }

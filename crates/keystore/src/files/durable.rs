@@ -1,6 +1,6 @@
 //! Writing files that survive a power cut, replacing files without a loss, and knowing what a rename has done.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -42,20 +42,22 @@ pub fn sync_parent(path: &Path) -> Result<()> {
 
 /// Syncs a file or directory to the disk.
 pub fn sync(path: &Path) -> Result<()> {
-    File::open(path)
+    // Do not block on a named pipe.
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    opened
         .and_then(|file| file.sync_all())
         .map_err(|e| Error::io(format!("writing {} through to the disk", path.display()), e))
 }
 
-/// Syncs a directory and everything below it to the disk.
+/// Syncs a directory and every file and directory below it to the disk.
 pub fn sync_tree(directory: &Path) -> Result<()> {
     let reading = |e| Error::io(format!("reading {}", directory.display()), e);
     for entry in fs::read_dir(directory).map_err(reading)? {
         let entry = entry.map_err(reading)?;
-        if entry.file_type().map_err(reading)?.is_dir() {
-            sync_tree(&entry.path())?;
-        } else {
-            sync(&entry.path())?;
+        match entry.file_type().map_err(reading)? {
+            kind if kind.is_dir() => sync_tree(&entry.path())?,
+            kind if kind.is_file() => sync(&entry.path())?,
+            _ => {}
         }
     }
     sync(directory)

@@ -12,9 +12,9 @@ use crate::files::lock::{hold_key, lock};
 use crate::files::{entries_if_there, is_there, make_directory, remove_file, remove_tree};
 use crate::home::finishing;
 use crate::home::home_files::HomeFiles;
-use crate::home::record::KeyRecord;
+use crate::home::record::{KeyRecord, secret_keys};
 use crate::identity::NameEmail;
-use crate::layout::OLD_SERVICE;
+use crate::layout::{OLD_SERVICE, TRUST_DATABASE};
 use crate::remedy::quote_path;
 use crate::state::directory::own_part;
 use crate::state::elsewhere;
@@ -199,6 +199,9 @@ impl Store {
         let staged = self.staging.create()?;
         let (record, _) = self.assemble(staged.path(), name_email, &files)?;
         interrupt::check(|| format!("the key of {name_email} is in the trash still"))?;
+        // What somebody else has put into the home stays in the entry.
+        remove_file(&from.join(TRUST_DATABASE))?;
+        finishing::set_leftovers_aside(&from, &last.entry)?;
         let is_unprotected = files.protection() == Some(Protection::None);
         let published = if is_unprotected {
             // Publish the copy in staging, whose secret key is protected now. The home in the trash stays until
@@ -207,7 +210,6 @@ impl Store {
         } else {
             // Publish the home straight from the trash. It never passes through staging, where it could be
             // deleted.
-            finishing::remove_leftovers(&from)?;
             self.passphrases.renew(&from, &record.keygrip, staged.scratch())?;
             self.publish_from(&from, &staged, name_email, &record.keygrip)?
         };
@@ -244,6 +246,10 @@ impl Store {
     /// entry. They stay, because the operator was not asked about them.
     pub fn purge(&self, removed: &Removed) -> Result<()> {
         let _held = hold_key(&removed.entry, &removed.name_email)?;
+        // A removal that was killed may have left the link. Without the key, it would look like that of a lost one.
+        for keygrip in secret_keys(&removed.home()).unwrap_or_default() {
+            self.signd.remove_dangling_secret_key(&keygrip);
+        }
         self.destroy(&removed.home(), &removed.entry)?;
         self.leave(&removed.entry);
         Ok(())

@@ -2,6 +2,7 @@
 //! without an identity, and as well protected as a published key. It is claimed by one `rename`, so it can
 //! never serve two identities. It is checked after it was claimed.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use gpg::{KeyLength, Keygrip};
 use nix::unistd::geteuid;
 
 use crate::error::Result;
-use crate::files::{durable, names_in};
+use crate::files::{durable, entries_if_there, names_in};
 use crate::home::contents::Contents;
 use crate::home::staging::StagedHome;
 use crate::layout::{PASSPHRASE, POOL, PUBRING, SECRET_KEYS};
@@ -59,6 +60,7 @@ impl Pool {
         };
         for entry in entries {
             let entry = match entry {
+                Ok(entry) if !is_entry(&entry.path()) => continue,
                 Ok(entry) => entry,
                 Err(e) => {
                     log::warn!("reading {}: {e}", directory.display());
@@ -89,22 +91,29 @@ impl Pool {
 
     /// Returns the number of entries of one length.
     pub fn count(&self, length: KeyLength) -> Result<usize> {
-        Ok(names_in(&self.of_length(length))?.len())
+        Ok(entries_if_there(&self.of_length(length))?.iter().filter(|path| is_entry(path)).count())
     }
+}
+
+/// Whether an entry is a key of the pool, by its name or its content. Anything else is somebody's own, and is left
+/// alone.
+pub fn is_entry(path: &Path) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str);
+    name.and_then(Keygrip::parse).is_some() || names_in(path).is_ok_and(holds_secret_key)
+}
+
+fn holds_secret_key(mut names: Vec<OsString>) -> bool {
+    names.sort();
+    names == [PASSPHRASE, SECRET_KEYS]
 }
 
 /// Returns the keygrip of an entry that is whole and not older than `max_age`. Fails with the reason for
 /// any other entry.
-pub fn check(
-    home: &Path,
-    name: &std::ffi::OsStr,
-    max_age: Duration,
-) -> std::result::Result<Keygrip, String> {
+pub fn check(home: &Path, name: &OsStr, max_age: Duration) -> std::result::Result<Keygrip, String> {
     let keygrip =
         name.to_str().and_then(Keygrip::parse).ok_or("its name is no keygrip".to_owned())?;
-    let mut names = names_in(home).map_err(|e| e.to_string())?;
-    names.sort();
-    if names != [PASSPHRASE, SECRET_KEYS] {
+    let names = names_in(home).map_err(|e| e.to_string())?;
+    if !holds_secret_key(names.clone()) {
         return Err(format!("it holds {names:?}"));
     }
     let contents = Contents::of(home, geteuid().as_raw(), Some(keygrip.clone()))

@@ -12,7 +12,7 @@ use crate::files::lock::lock;
 use crate::files::{durable, ensure_directory, entries};
 use crate::home::finishing;
 use crate::layout::{PASSPHRASE, SECRET_KEYS};
-use crate::make::pool::check;
+use crate::make::pool::{check, is_entry};
 use crate::secrets::passphrase::Passphrases;
 
 /// The time limit for making one secret key at idle priority on a busy host. `gpg_timeout` does
@@ -64,9 +64,12 @@ impl Store {
     fn discard_old(&self, length: KeyLength, max_age: Duration) -> Result<()> {
         let directory = self.pool.of_length(length);
         for path in entries(&directory)? {
-            let Err(why) = check(&path, path.file_name().unwrap_or_default(), max_age) else {
+            let name = path.file_name().unwrap_or_default();
+            if !is_entry(&path) {
+                log::warn!("{}: is no key of the pool, and was left alone", path.display());
                 continue;
-            };
+            }
+            let Err(why) = check(&path, name, max_age) else { continue };
             // Move the entry to staging by rename, so that no request can claim it while it is being removed.
             let staged = self.staging.create()?;
             match durable::rename(&path, staged.path()) {

@@ -19,8 +19,9 @@ use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
+use crate::files::small_files::read_file;
 use crate::files::{
-    FileVersion, durable, ensure_directory, entries, if_there, look, names_in, remove_file,
+    FileVersion, durable, ensure_directory, entries, is_there, look, names_in, remove_file,
 };
 use crate::home::Homes;
 use crate::home::record::KeyRecord;
@@ -36,6 +37,9 @@ const ABANDONED: Duration = Duration::from_secs(60);
 
 /// The file in `phrases_dir` that names the owner of the phrases: the path of the state directory.
 const OWNER: &str = ".state";
+
+/// The size limit in bytes of that file, larger than any path.
+const OWNER_MAX: u64 = 8192;
 
 /// The number of hexadecimal digits after the dot in the name of a half-written file.
 const FRESH_DIGITS: usize = 16;
@@ -128,9 +132,10 @@ impl PhraseFiles {
     /// from a backup for a trial, would take away the phrases that signd signs with.
     fn names_this_state(&self) -> Result<bool> {
         let file = self.directory.join(OWNER);
-        let found = if_there(fs::read(&file))
-            .map_err(|e| Error::io(format!("reading whose phrases {} names", file.display()), e))?;
-        let Some(found) = found else { return Ok(false) };
+        if !is_there(&file)? {
+            return Ok(false);
+        }
+        let found = read_file(&file, OWNER_MAX)?;
         let found = String::from_utf8_lossy(&found);
         let owner = self.owner();
         if found == owner {

@@ -10,7 +10,7 @@ use std::{fs, io};
 use crate::error::{Error, Result};
 use crate::files::{durable, if_there, remove_dangling};
 use crate::identity::NameEmail;
-use crate::remedy::{quote, quote_path};
+use crate::remedy::keep_aside;
 use crate::secrets::passphrase::beginning_of;
 use crate::view::phrase_files::PhraseFiles;
 
@@ -201,8 +201,7 @@ fn occupied(path: &Path, occupant: &Occupant) -> Error {
         Occupant::Strange => "no file and no link of ours",
         _ => "a file with a content of its own, not our link",
     };
-    let aside = path.file_name().unwrap_or_default().to_string_lossy();
-    let remedy = format!("mv {} {}", quote_path(path), quote(&format!("./{aside}.kept")));
+    let remedy = keep_aside(Path::new("."), path);
     Error::Occupied { path: path.into(), what, remedy }
 }
 
