@@ -306,10 +306,27 @@ fn a_clock_that_has_jumped_ahead_by_years_calls_no_key_expired_and_prolongs_none
     }
     let check = text(&run_at(&host, "+3240d", &["check", "--no-units", "--json"]));
     assert!(check.contains("it has jumped ahead") && !check.contains("has expired"), "{check}");
+    // What a killed process left in staging/ is cleared up, which is no sign of life.
+    let left_behind = || {
+        let staging = host.state().join("staging");
+        let (times, left) = (
+            fs::metadata(&staging).unwrap().modified().unwrap(),
+            staging.join("00000000-00000000"),
+        );
+        fs::create_dir_all(left.join("h")).unwrap();
+        fs::File::open(&staging).unwrap().set_modified(times).unwrap();
+        left
+    };
+    let left = left_behind();
+    let refused = run_at(&host, "+3240d", &["prolong"]);
+    assert!(text(&refused).contains("it has jumped ahead") && !left.exists(), "{}", text(&refused));
+    let refused = run_at(&host, "+3240d", &["prolong"]);
+    assert!(text(&refused).contains("it has jumped ahead"), "{}", text(&refused));
     // `purge` refuses as well, since a key in the trash cannot be made again.
     let removed = "removed#project@copr.example.org";
     assert_eq!(host.gen_key_patiently(removed, &Value::Null).status, 201);
     run(&host, &["remove", "--yes", removed]).well();
+    left_behind();
     let refused = run_at(&host, "+3240d", &["purge", "--older-than", "90d", "--yes"]);
     assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
     assert!(text(&refused).contains("it has jumped ahead"), "{}", text(&refused));

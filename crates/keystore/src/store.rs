@@ -97,8 +97,10 @@ impl Store {
         let host = HostMark::take(root)?;
         let store = Self { host, ..Self::with(options, gpg, root, |signd| signd)? };
         nested::check(root)?;
-        store.clear_staging();
-        store.prepare_signd()?;
+        store.staging.without_sign_of_life(|| {
+            store.clear_staging();
+            store.prepare_signd()
+        })?;
         Ok(store)
     }
 

@@ -1,7 +1,7 @@
 //! Work in progress. Every home is made in a directory of its own below `staging/`, which is locked as long
 //! as its maker lives. Nothing in `staging/` is ever trusted or reused after a crash.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -70,11 +70,6 @@ impl Staging {
         Self { directory, tag, leftovers: AtomicBool::new(false) }
     }
 
-    /// The path of `staging/`.
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// Makes an empty home. Its directory gets its final name once it is locked. The lock tells live work
     /// from leftovers, and a process that only looks for leftovers must not take it before the maker does.
     pub fn create(&self) -> Result<StagedHome<'_>> {
@@ -115,6 +110,20 @@ impl Staging {
             let home = directory.join(HOME);
             return Ok(StagedHome { staging: self, home, directory, _lock: lock });
         }
+    }
+
+    /// Does `work`, and restores the modification time of `staging/`. That time counts as a sign of life when the
+    /// clock is judged, and neither an inspection nor clearing up after a crash must leave one.
+    pub fn without_sign_of_life<T>(&self, work: impl FnOnce() -> T) -> T {
+        let directory = File::open(&self.directory).and_then(|opened| {
+            let modified = opened.metadata()?.modified()?;
+            Ok((opened, modified))
+        });
+        let result = work();
+        if let Err(e) = directory.and_then(|(opened, modified)| opened.set_modified(modified)) {
+            log::debug!("{}: {e}", self.directory.display());
+        }
+        result
     }
 
     /// Returns the form of the passphrase in the home of the entry `directory`, if there is one yet.

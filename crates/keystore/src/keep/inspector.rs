@@ -2,12 +2,12 @@
 //! Opening an [`Inspector`], unlike a [`crate::Store`], neither makes nor clears anything.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use gpg::{Certificate, Gpg, Keygrip, SigningAgent, clock, time_of_signature};
+use gpg::{Certificate, Gpg, KeyParameters, Keygrip, SigningAgent, clock, time_of_signature};
 use zeroize::Zeroizing;
 
 use crate::Store;
@@ -154,7 +154,17 @@ impl Inspector {
     /// agent that runs in signd's home signs; if none runs there, a temporary agent with the same configuration
     /// does. A home in staging, which holds the certificate, verifies the signature.
     pub fn sign_as_signd(&self, home: &Home, certificate: &Certificate) -> Result<()> {
-        self.without_sign_of_life(|| self.sign_in_staging(home, certificate))
+        self.0.staging.without_sign_of_life(|| self.sign_in_staging(home, certificate))
+    }
+
+    /// Makes a key in staging and throws it away: no list of options tells whether gpg, as it is configured, can.
+    pub fn try_to_make(&self, key: &KeyParameters) -> Result<()> {
+        self.0.staging.without_sign_of_life(|| {
+            let staged = self.0.staging.create()?;
+            let (phrase, deadline) = (Passphrases::fresh()?, Instant::now() + KEY_TIME);
+            self.0.gpg.generate(staged.path(), &phrase, key, None, clock::now()?, deadline)?;
+            Ok(())
+        })
     }
 
     /// Verifies a signature over [`gpg::SAMPLE`] that other code made with the key of a home. A home in
@@ -165,26 +175,12 @@ impl Inspector {
         certificate: &Certificate,
         signature: &[u8],
     ) -> Result<()> {
-        self.without_sign_of_life(|| {
+        self.0.staging.without_sign_of_life(|| {
             let staged = self.0.staging.create()?;
             copy(&home.path.join(PUBRING), &staged.path().join(PUBRING))?;
             let (work, deadline) = (staged.path(), Instant::now() + KEY_TIME);
             Ok(self.0.gpg.verify_sample(work, signature, &certificate.fingerprint, deadline)?)
         })
-    }
-
-    fn without_sign_of_life<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let directory = File::open(self.0.staging.directory()).and_then(|opened| {
-            let modified = opened.metadata()?.modified()?;
-            Ok((opened, modified))
-        });
-        let result = work();
-        // Restore the modification time of `staging/`. It counts as a sign of life when the clock is judged,
-        // and an inspection must not leave one.
-        if let Err(e) = directory.and_then(|(opened, modified)| opened.set_modified(modified)) {
-            log::debug!("{}: {e}", self.0.staging.directory().display());
-        }
-        result
     }
 
     fn sign_in_staging(&self, home: &Home, certificate: &Certificate) -> Result<()> {
