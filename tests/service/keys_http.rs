@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::faults::host_with_gpg;
+use super::faults::{host_with_gpg, stand_in};
 use super::host::{Host, Reply, TRANSPORTS, Transport, eventually};
 
 const ID: &str = "user#project@copr.example.org";
@@ -396,4 +396,23 @@ fn a_directory_that_cannot_be_read_is_no_empty_list() {
     assert_eq!(host.get("/keys").unwrap().status, 500);
     fs::create_dir(host.state().join("keys")).unwrap();
     assert_eq!(list(&host, ""), [Value::Null; 0]);
+}
+
+#[test]
+fn a_key_that_leaves_while_gpg_reads_it_is_not_there() {
+    let script = r#"if [ -e "$here/leave" ]; then
+        mv "$HOME_OF_KEY" "$here/home"; gpg "$@"; status=$?
+        read back <"$here/leave"; rm "$here/leave"
+        [ "$back" = no ] || mv "$here/home" "$HOME_OF_KEY"
+        exit $status; fi
+        exec gpg "$@""#;
+    let host = host_with_gpg("", &[]);
+    stand_in(&host, &script.replace("$HOME_OF_KEY", host.home(ID).to_str().unwrap()));
+    assert_eq!(host.gen_key_patiently(ID, &json!({})).status, 201, "{}", host.log());
+    let path = format!("/keys/{ENCODED}/pubkey");
+    for (back, status) in [("yes", 200), ("no", 404)] {
+        fs::write(host.scratch().join("leave"), format!("{back}\n")).unwrap();
+        let reply = host.get(&path).unwrap();
+        assert_eq!(reply.status, status, "{back}: {reply:?} {}", host.log());
+    }
 }

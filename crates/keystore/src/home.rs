@@ -120,6 +120,18 @@ impl Homes {
         believe(&home, || self.look(name_email)?.map(|record| read(record, &home)).transpose())
     }
 
+    /// Calls `read` with the keyring of an identity, for gpg to read, and returns the result. Fails with
+    /// [`Error::NoKey`] if the home is not there, or leaves meanwhile.
+    pub(crate) fn ask_gpg<T>(
+        &self,
+        name_email: &NameEmail,
+        read: impl Fn(&Path) -> Result<T>,
+    ) -> Result<T> {
+        let file = self.pubring(name_email);
+        believe(&self.path(name_email), || read(&file).map(Some))?
+            .ok_or_else(|| Error::NoKey(name_email.clone()))
+    }
+
     fn look(&self, name_email: &NameEmail) -> Result<Option<KeyRecord>> {
         let home = self.path(name_email);
         let damaged = |reason: &str| Err(Error::damaged(&home, reason));
@@ -147,12 +159,12 @@ impl Homes {
     }
 }
 
-/// Returns what `look` finds in `home`. Damage is believed only if the same home was there from the beginning
+/// Returns what `look` finds in `home`. Damage, or a failure of gpg, is believed only if the same home was there from the beginning
 /// of the look to its end. A home may be removed, brought back or made anew meanwhile.
 fn believe<T>(home: &Path, mut look: impl FnMut() -> Result<Option<T>>) -> Result<Option<T>> {
     // Nearly all homes are whole, and the first look is enough.
     match look() {
-        Err(e) if e.is_damage() => {}
+        Err(e) if is_doubtful(&e) => {}
         found => return found,
     }
     let mut looks_again = AGAIN;
@@ -166,7 +178,7 @@ fn believe<T>(home: &Path, mut look: impl FnMut() -> Result<Option<T>>) -> Resul
         };
         let before = held.metadata().map_err(looking)?;
         match look() {
-            Err(e) if e.is_damage() => {
+            Err(e) if is_doubtful(&e) => {
                 match fs::symlink_metadata(home) {
                     Ok(now) if HomeVersion::from(&now) == HomeVersion::from(&before) => {
                         if looks_again == 0 || !is_recent(&now) {
@@ -184,6 +196,11 @@ fn believe<T>(home: &Path, mut look: impl FnMut() -> Result<Option<T>>) -> Resul
             found => return found,
         }
     }
+}
+
+/// Whether an error may come from a home that left while it was read.
+fn is_doubtful(error: &Error) -> bool {
+    error.is_damage() || matches!(error, Error::Gpg(gpg::Error::Failed { .. }))
 }
 
 /// Whether the last change was so recent that another one may have the same time.
