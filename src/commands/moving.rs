@@ -39,6 +39,8 @@ pub fn import_in_place(settings: &Settings, options: &Import, steps: &[Step]) ->
     let gpg = state::working_gpg(settings)?;
     let how = how(settings, options)?;
     if options.dry_run {
+        // A signal ends the run in order, so that the scratch directory is removed.
+        let _work = interrupt::work();
         let scratch = Scratch::make()?;
         let report = with_bar(|at| layout.dry_run(gpg, &scratch.0, how, at))?;
         let missed = report.missed().count() + report.unread.len();

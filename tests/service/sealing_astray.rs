@@ -2,6 +2,7 @@
 //! lost, or a service has not heard of the sealing.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use serde_json::json;
 
@@ -161,4 +162,20 @@ fn check_names_the_command_that_seals_once_it_would() {
     sealed.host.unset("COPR_KEYGEN_PHRASES_DIR");
     let page = sealed.page(&[]);
     assert!(page.contains("-> set phrases_dir to a directory in memory, then seal"), "{page}");
+}
+
+#[test]
+fn a_passphrase_that_cannot_be_sealed_is_counted_as_one() {
+    let sealed = with_links();
+    let passphrase = sealed.host.home(&name(0)).join("passphrase");
+    let elsewhere = sealed.host.scratch().join("elsewhere");
+    fs::rename(&passphrase, &elsewhere).unwrap();
+    symlink(&elsewhere, &passphrase).unwrap();
+    let output = sealed.run(&["seal"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("is a symbolic link"), "{said}");
+    fs::rename(&elsewhere, &passphrase).unwrap();
+    sealed.well(&["seal"]);
+    sealed.assert_all_sign();
 }

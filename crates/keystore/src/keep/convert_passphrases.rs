@@ -13,7 +13,7 @@ use crate::Store;
 use crate::error::{Error, Result};
 use crate::files::durable::{replace, write_new};
 use crate::files::lock::{hold, lock};
-use crate::files::{is_there, remove_file};
+use crate::files::{is_there, look, remove_file};
 use crate::home::staging::StagedHome;
 use crate::home::staging::clear::StagingWork;
 use crate::keep::passphrase_locations::{self, PassphraseLocation, keygrip};
@@ -251,7 +251,9 @@ impl Store {
         let PassphraseLocation { home, lock: held } = location;
         let form = match passphrase::form_in(home) {
             Ok(form) => form,
-            Err(Error::Gpg(gpg::Error::DamagedHome { path, reason })) if home.is_dir() => {
+            Err(Error::Gpg(gpg::Error::DamagedHome { path, reason }))
+                if home.is_dir() && !may_hold_one(&home.join(PASSPHRASE))? =>
+            {
                 log::warn!("{}: {reason}; there is nothing in it to be converted", path.display());
                 return Ok(PassphraseFate::None);
             }
@@ -341,6 +343,11 @@ impl Store {
 }
 
 /// Returns `error` if the home still exists. A failure is of no concern if the home is gone.
+/// Whether a passphrase that cannot be read is at `path`, or behind it.
+fn may_hold_one(path: &Path) -> Result<bool> {
+    Ok(look(path)?.is_some_and(|found| !found.is_file() || found.len() > 0))
+}
+
 fn gone_or(home: &Path, error: Error) -> Result<PassphraseFate> {
     if is_there(home)? { Err(error) } else { Ok(PassphraseFate::None) }
 }

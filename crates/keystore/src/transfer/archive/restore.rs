@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::io::Read;
 use std::time::Instant;
 
-use gpg::{Certificate, Keyring};
+use gpg::{Certificate, Keyring, clock};
 
 use crate::error::{Error, Result};
 use crate::files::lock::hold_key;
@@ -218,17 +218,27 @@ impl Store {
             return Err(Error::NoKey(name_email.clone()));
         };
         self.check_is_same(record.fingerprint.as_str(), &present)?;
-        if record.changed > present.changed {
-            let file = home.join(PUBRING);
-            let keyring = Keyring { home: staged.path(), file: &file };
-            let old = self.gpg.inspect_one(keyring, Instant::now() + KEY_TIME)?;
-            check_nothing_is_lost(&old, &fresh)?;
-            if !self.agree_on_certificate(name_email, base.as_ref(), staged.path())? {
-                return Err(Error::InUse(name_email.clone()));
-            }
-            replace_certificate(staged.path(), &home)?;
-            self.signd.mark_changed(staged.scratch());
+        if record.changed <= present.changed {
+            self.relink(name_email)?;
+            let now = clock::now()?;
+            return match clock::is_behind(now, archived.changed) {
+                true => Err(Error::Refused(format!(
+                    "{}; it cannot be told whether the certificate here is older, so it was left alone; set \
+                     the clock and restore again",
+                    clock::disagreement(now, &"the certificate in the archive", archived.changed)
+                ))),
+                false => Ok(Restored::Kept), // it was changed meanwhile
+            };
         }
+        let file = home.join(PUBRING);
+        let keyring = Keyring { home: staged.path(), file: &file };
+        let old = self.gpg.inspect_one(keyring, Instant::now() + KEY_TIME)?;
+        check_nothing_is_lost(&old, &fresh)?;
+        if !self.agree_on_certificate(name_email, base.as_ref(), staged.path())? {
+            return Err(Error::InUse(name_email.clone()));
+        }
+        replace_certificate(staged.path(), &home)?;
+        self.signd.mark_changed(staged.scratch());
         self.relink(name_email)?;
         Ok(Restored::Updated)
     }
