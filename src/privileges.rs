@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::path::Path;
 
+use keystore::remedy::quote_path;
 use keystore::{nobodys, owner_of, volume_group};
 use nix::unistd::{
     Gid, Uid, User, geteuid, getgroups, getresgid, getresuid, initgroups, setgroups, setresgid,
@@ -23,10 +24,11 @@ pub fn become_owner(directory: &Path) -> Result<()> {
     };
     let owner = owner_of(directory).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::Settings(format!(
-            "there is no state at {0}: no such directory; is the setting state_dir right? root does \
+            "there is no state at {}: no such directory; is the setting state_dir right? root does \
              not know who shall own a new one; for the user of the package, make it with: install -d \
-             -m 0700 -o copr-signer -g copr-signer {0}",
-            directory.display()
+             -m 0700 -o copr-signer -g copr-signer {}",
+            directory.display(),
+            quote_path(directory)
         )),
         _ => failed("looking at it", e),
     })?;

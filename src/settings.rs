@@ -19,9 +19,10 @@ mod value;
 mod values;
 
 use layers::Layers;
-pub use layers::{CONFIG_FILE, Flags, Setting};
+pub use layers::{CONFIG_FILE, DEFAULT, Flags, Setting};
 pub use table::{ClusterSettings, SETTINGS, Settings, SigndSettings};
 pub use value::Value;
+pub use values::rules_in;
 use values::{absolute_path, state_dir};
 
 /// The settings of `gpg-copr`, the `gpg:` program of obs-signd. Signing needs no others, so no others are
@@ -277,6 +278,7 @@ mod tests {
             ("[signd]\njobs = 257", "number from 1 to 256"),
             ("[signd]\nmetrics_file = 'signd.prom'", "absolute path"),
             ("metrics_file = '/var/lib/copr-keygen/x.prom'", "must not be in the state directory"),
+            ("state_dir = 's'", "must be an absolute path"),
             ("\"\\u001b[31m\" = 1", "\\u{1b}[31m: unknown setting"),
             ("key_length = 1024", "key_length = \"1024\" (from "),
             ("key_length = 2048.0", "key_length: must be a string"),

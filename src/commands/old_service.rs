@@ -155,7 +155,7 @@ impl OldHost<'_> {
         steps.push(Step::new(
             "signd runs as copr-signer and signs through its agent; your other lines stay",
             format!(
-                "cp -p {SIGN_CONF} {SIGN_CONF}.before && {{ grep -Ev \
+                "{{ test -e {SIGN_CONF}.before || cp -p {SIGN_CONF} {SIGN_CONF}.before; }} && {{ grep -Ev \
                  '^(phrases|gpg|gnupghome|keycache|tmpdir|pidfile):' {SIGN_CONF}.before; \
                  printf '%s\\n' {}; }} >{SIGN_CONF}",
                 lines.join(" ")
@@ -263,14 +263,19 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
         write(root, SIGN_CONF, "allow: 192.0.2.1\nphrases: /old\ngpg: /usr/bin/gpg_copr.sh\n");
-        let command = commands(root).into_iter().find(|line| line.starts_with("cp -p")).unwrap();
+        let find = || commands(root).into_iter().find(|line| line.contains("cp -p"));
         let conf = root.join("etc/sign.conf");
-        let command = command.replace(SIGN_CONF, conf.to_str().unwrap());
-        let status = std::process::Command::new("sh").args(["-c", &command]).status().unwrap();
-        assert!(status.success(), "{command}");
+        let command = find().unwrap().replace(SIGN_CONF, conf.to_str().unwrap());
+        // A second run keeps what the first one has set aside.
+        for _ in 0..2 {
+            let status = std::process::Command::new("sh").args(["-c", &command]).status().unwrap();
+            assert!(status.success(), "{command}");
+        }
+        let before = fs::read_to_string(root.join("etc/sign.conf.before")).unwrap();
+        assert!(before.contains("phrases: /old\n"), "{before}");
         let conf = SignConf::read(&conf).unwrap();
         assert_eq!(conf.allow(), ["192.0.2.1"]);
         assert_eq!(conf.path("phrases:").unwrap(), Path::new("/var/lib/copr-keygen/phrases"));
-        assert!(!commands(root).iter().any(|line| line.starts_with("cp -p")), "it is done");
+        assert_eq!(find(), None, "it is done");
     }
 }

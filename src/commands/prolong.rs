@@ -1,10 +1,11 @@
 //! `copr-keygen prolong`: gives every key that expires soon a later expiry, several keys at once, and runs
 //! the hook. A key that fails does not stop the others. After an interruption, the next run continues.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gpg::{clock, short_rsa};
-use keystore::{Evidence, Filter, Key, Prolonged, Store, Term, interrupt, parallel};
+use keystore::{Evidence, Filter, Key, Prolonged, Store, Term, interrupt, parallel, remedy};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -36,7 +37,7 @@ fn run_alone(settings: &Settings, options: &cli::Prolong) -> Result<()> {
     let store = state::open(settings)?;
     // From here on, a signal ends the run in order, with its report.
     let _work = (!options.dry_run).then(interrupt::work);
-    let plan = Plan::make(&store, Evidence::of(&settings.state_dir), options)?;
+    let plan = Plan::make(&store, &settings.state_dir, Evidence::of(&settings.state_dir), options)?;
     if !options.dry_run {
         settings.metrics_file.get()?;
         hook::prepare(settings)?;
@@ -94,7 +95,12 @@ struct Plan {
 }
 
 impl Plan {
-    fn make(store: &Store, mut evidence: Evidence, options: &cli::Prolong) -> Result<Self> {
+    fn make(
+        store: &Store,
+        state: &Path,
+        mut evidence: Evidence,
+        options: &cli::Prolong,
+    ) -> Result<Self> {
         let now = clock::believed()?;
         let until = options
             .by
@@ -117,12 +123,14 @@ impl Plan {
         if let Some(words) = evidence.against(now).filter(|_| !options.trust_clock) {
             return Err(Error::Gpg(gpg::Error::Clock(format!(
                 "nothing was prolonged: {words}; set the clock, then run it again; if the clock is right \
-                 now: `copr-keygen prolong --trust-clock` prolongs what is due, but no key that is dated \
-                 after it{}",
-                if evidence.is_only_of_change(now) {
-                    ", and `copr-keygen check --repair` puts right when keys were last changed"
-                } else {
-                    ""
+                 now: `{}` prolongs what is due, but no key that is dated after it{}",
+                remedy::command(state, "prolong --trust-clock"),
+                match evidence.is_only_of_change(now) {
+                    true => format!(
+                        ", and `{}` puts right when keys were last changed",
+                        remedy::command(state, "check --repair")
+                    ),
+                    false => String::new(),
                 }
             ))));
         }

@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 /// The configuration file that is read if no other is given. It need not exist.
 pub const CONFIG_FILE: &str = "/etc/copr-keygen/config.toml";
 
+/// The source of a setting that is not set anywhere.
+pub const DEFAULT: &str = "the default";
+
 const ENVIRONMENT_PREFIX: &str = "COPR_KEYGEN_";
 
 /// The documentation and default of a setting.
@@ -72,6 +75,8 @@ pub struct Layers {
     written: Vec<Written>,
     /// A sentence for each unknown setting in the configuration file.
     unknown_keys: Vec<String>,
+    /// The configuration file that `--config` names.
+    pub config: Option<PathBuf>,
     /// Environment variables that begin like settings of ours but name none.
     pub unknown_variables: Vec<String>,
     /// What is wrong with values of settings that only some modes need.
@@ -85,11 +90,12 @@ impl Layers {
             name: setting.name,
             joint: setting.joint,
             text: Ok(setting.default.into()),
-            source: "the default".into(),
+            source: DEFAULT.into(),
         };
         Self {
             written: settings.iter().map(default).collect(),
             unknown_keys: Vec::new(),
+            config: None,
             unknown_variables: Vec::new(),
             faults: Vec::new(),
         }
@@ -104,6 +110,7 @@ impl Layers {
         environment: impl Iterator<Item = (OsString, OsString)>,
         only: Option<&[&str]>,
     ) -> Result<Self> {
+        self.config = flags.config.clone();
         let (mut config, mut variables) = (flags.config, Vec::new());
         for (variable, value) in environment {
             let Some(suffix) = variable.to_str().and_then(|v| v.strip_prefix(ENVIRONMENT_PREFIX))
@@ -164,7 +171,11 @@ impl Layers {
             Error::Settings(format!("{path}: the configuration file cannot be read: {e}"))
         };
         let text = match std::fs::read(&path) {
-            Ok(bytes) => String::from_utf8(bytes),
+            Ok(mut bytes) => {
+                // An editor may have put a byte order mark in front.
+                bytes.drain(..if bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 });
+                String::from_utf8(bytes)
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound && !must_exist => return Ok(()),
             Err(e) => return Err(unreadable(&e)),
         };
@@ -211,6 +222,13 @@ impl Layers {
         let expected = "a string, a whole number, true, false or an array of strings";
         let text = plain_text(value, written.joint)
             .ok_or_else(|| format!("{file}: {name}: must be {expected}"));
+        // Other programs read the file too, gpg-copr for one, each in a directory of its own.
+        let text = match text {
+            Ok(path) if name == "state_dir" && !path.is_empty() && !path.starts_with('/') => {
+                Err(format!("{file}: {name} = {path:?}: must be an absolute path"))
+            }
+            text => text,
+        };
         self.set(name, text, file.into());
     }
 

@@ -75,6 +75,8 @@ macro_rules! settings {
             pub cluster_fault: Option<String>,
             /// Every setting as it was written, and where that was: name, text, source.
             pub origins: Vec<(String, String, String)>,
+            /// The configuration file that `--config` names.
+            pub config: Option<PathBuf>,
             /// Environment variables that look like settings of ours and are none.
             pub unknown_variables: Vec<String>,
             /// What is wrong with values, in the order of the settings.
@@ -105,6 +107,7 @@ macro_rules! settings {
                     cluster_directory: None,
                     cluster_fault: None,
                     origins: layers.origins(),
+                    config: layers.config,
                     unknown_variables: layers.unknown_variables,
                     faults: layers.faults,
                 })

@@ -85,10 +85,14 @@ pub fn host_name(text: &str) -> Result<String> {
     }
 }
 
-/// Parses access rules, separated by commas or line breaks; there may be none.
+/// Parses access rules; there may be none.
 pub fn access_rules(text: &str) -> Result<Vec<AccessRule>> {
-    let rules = text.split([',', '\n']).filter(|rule| !rule.trim().is_empty());
-    rules.map(str::parse).collect()
+    rules_in(text).map(str::parse).collect()
+}
+
+/// Returns the texts of access rules, which are separated by commas or line breaks.
+pub fn rules_in(text: &str) -> impl Iterator<Item = &str> {
+    text.split([',', '\n']).map(str::trim).filter(|rule| !rule.is_empty())
 }
 
 /// Parses `true` or `false`.

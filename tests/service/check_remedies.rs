@@ -189,3 +189,30 @@ fn no_command_takes_keys_out_of_use() {
     fs::rename(&elsewhere, &keys).unwrap();
     sign_host.assert_well(&["--deep"]);
 }
+
+#[test]
+fn a_remedy_names_the_configuration_file_of_the_run() {
+    let sign_host = SignHost::with_keys(&[ID]);
+    let file = sign_host.host.scratch().join("of this run.toml");
+    fs::write(&file, format!("state_dir = \"{}\"\n", sign_host.host.state().display())).unwrap();
+    fs::remove_file(sign_host.host.home(ID).join("key.json")).unwrap();
+    let mut check = sign_host.command(&sign_host.program);
+    check.env_remove("COPR_KEYGEN_STATE_DIR").args(["check", "--no-units", "--config"]).arg(&file);
+    let page = check.output().unwrap();
+    let page = String::from_utf8_lossy(&page.stdout);
+    let expected = format!("copr-keygen check --repair --config '{}'\n", file.display());
+    assert!(page.contains(&expected), "{page}");
+}
+
+#[test]
+fn no_line_of_sign_conf_is_printed_that_it_cannot_hold() {
+    let sign_host = SignHost::with_keys(&[ID]);
+    let odd = sign_host.host.scratch().join("a b");
+    fs::rename(sign_host.host.state(), &odd).unwrap();
+    let mut check = sign_host.command(&sign_host.program);
+    check.env("COPR_KEYGEN_STATE_DIR", &odd).args(["check", "--no-units", "--sign-conf"]);
+    let page = check.arg(sign_host.sign_conf()).output().unwrap();
+    let page = String::from_utf8_lossy(&page.stdout);
+    assert!(page.contains("sign.conf can name no path with white space"), "{page}");
+    assert!(!page.contains(">>"), "{page}");
+}

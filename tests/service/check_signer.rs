@@ -179,3 +179,13 @@ fn reserved_ports_must_say_something() {
         "{found:#?}"
     );
 }
+
+#[test]
+fn rules_on_lines_of_their_own_are_read_as_the_signer_reads_them() {
+    let mut own = OwnSigner::start(&[ID], &[]);
+    let rules = "127.0.0.1 *\n0.0.0.0/0 *\nunix:nosuchuser *\n";
+    own.sign_host.set("COPR_KEYGEN_SIGND_ALLOW", rules);
+    let found = own.sign_host.check(&[]);
+    assert!(found.has("failed", "signd.allow", "nosuchuser"), "{found:#?}");
+    assert!(found.has("warning", "signd.allow", "\"0.0.0.0/0 *\" lets every host"), "{found:#?}");
+}

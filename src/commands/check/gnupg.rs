@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use gpg::Version;
+use gpg::{KeyLength, KeyParameters, Lifetime, UserId, Version};
 use keystore::remedy::quote_path;
 
 use super::finding::{Remedy, Section, Verdict};
@@ -25,18 +25,29 @@ const GLOBAL: &str = "/etc/gnupg/gpg.conf";
 /// them on its command line.
 const OVERRULED: [&str; 2] = ["default-sig-expire", "trust-model"];
 /// The options in that file that make an operation fail: a key is not made, not prolonged, or does not sign.
-const BREAKING: [&str; 11] = [
+const BREAKING: [&str; 22] = [
     "agent-program",
+    "compliance",
+    "disable-pubkey-algo",
     "dry-run",
     "export-filter",
+    "faked-system-time",
+    "forbid-gen-key",
     "import-filter",
     "import-options",
     "interactive",
+    "keyring",
+    "local-user",
+    "multifile",
     "no-autostart",
     "no-default-keyring",
+    "no-keyring",
     "output",
     "passphrase-fd",
+    "passphrase-file",
     "primary-keyring",
+    "trustdb-name",
+    "weak-digest",
 ];
 
 pub fn section(host: &Host) -> Section {
@@ -57,8 +68,18 @@ pub fn section(host: &Host) -> Section {
     }
     let reads_common = first.is_some_and(|version| !version.is_before(READS_COMMON));
     keyboxd(Path::new(COMMON), reads_common, &mut section);
-    global_options(Path::new(GLOBAL), &mut section);
+    global_options(Path::new(GLOBAL), || makes_keys(host), &mut section);
     section
+}
+
+/// Makes a key and throws it away. Returns why gpg cannot make one, if it cannot.
+fn makes_keys(host: &Host) -> Option<String> {
+    let user_id = UserId::parse("copr-keygen check", None, "check#check@localhost").ok()?;
+    let key = KeyParameters { user_id, length: KeyLength::Rsa2048, lifetime: Lifetime::FOREVER };
+    match host.inspector.try_to_make(&key) {
+        Err(keystore::Error::Gpg(e @ gpg::Error::Failed { .. })) => Some(e.to_string()),
+        _ => None, // something else was in the way
+    }
 }
 
 fn version(section: &mut Section, program: &str, version: gpg::Result<Version>) -> Option<Version> {
@@ -108,8 +129,9 @@ fn keyboxd(common: &Path, is_read: bool, section: &mut Section) {
     section.add(verdict, common.to_string_lossy(), message, Remedy::Command(command));
 }
 
-/// Checks the options that `path` sets for every gpg of the host, except those in [`OVERRULED`].
-fn global_options(path: &Path, section: &mut Section) {
+/// Checks the options that `path` sets for every gpg of the host, except those in [`OVERRULED`]. With options whose
+/// effect is not known, `makes_keys` tells whether keys can be made, and if not, why.
+fn global_options(path: &Path, makes_keys: impl FnOnce() -> Option<String>, section: &mut Section) {
     let text = read_text(path).unwrap_or_default();
     let options = text.lines().enumerate().filter_map(|(at, line)| {
         let name = line.split_whitespace().next().filter(|name| !name.starts_with('#'))?;
@@ -117,10 +139,13 @@ fn global_options(path: &Path, section: &mut Section) {
     });
     let (breaking, others): (Vec<_>, Vec<_>) =
         options.partition(|(_, name)| BREAKING.contains(name));
-    let told = [
-        (breaking, Verdict::Failed, "keys are not made, not prolonged, or do not sign"),
-        (others, Verdict::Warning, "it may change how keys are made and used"),
-    ];
+    let trouble = if others.is_empty() || !breaking.is_empty() { None } else { makes_keys() };
+    let (verdict, effect) = match trouble {
+        Some(why) => (Verdict::Failed, format!("no key can be made: {why}")),
+        None => (Verdict::Warning, "it may change how keys are made and used".into()),
+    };
+    let breaks = "keys are not made, not prolonged, or do not sign".to_owned();
+    let told = [(breaking, Verdict::Failed, breaks), (others, verdict, effect)];
     for (lines, verdict, why) in told.into_iter().filter(|(lines, ..)| !lines.is_empty()) {
         let names: Vec<_> = lines.iter().map(|(_, name)| *name).collect();
         let message = format!("says {} to every gpg of this host: {why}", names.join(", "));
@@ -161,7 +186,7 @@ mod tests {
         let path = directory.path().join("gpg.conf");
         let findings = || {
             let mut section = Section::new("GnuPG");
-            global_options(&path, &mut section);
+            global_options(&path, || None, &mut section);
             section.findings
         };
         assert_eq!(findings(), []);
@@ -174,6 +199,13 @@ mod tests {
             std::process::Command::new("sh").arg("-c").arg(command).status()?;
         }
         assert_eq!(findings(), []);
+        // Whether an option that is in no list does harm is found out by making a key.
+        fs::write(&path, "no-such-option\n")?;
+        let mut section = Section::new("GnuPG");
+        global_options(&path, || Some("invalid option".into()), &mut section);
+        let found = section.findings.pop();
+        let told = found.map(|it| (it.verdict, it.message.contains("no key can be made: invalid")));
+        assert_eq!(told, Some((Verdict::Failed, true)));
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use keystore::remedy::{self, STATE};
+use keystore::remedy::{self, STATE, quote_path};
 use keystore::{Inspector, Owner};
 use nix::unistd::{Gid, Uid, User, getegid, geteuid};
 
@@ -12,7 +12,7 @@ use super::who_signs::WhoSigns;
 use crate::cli::Check;
 use crate::commands::sign_conf::SignConf;
 use crate::error::Result;
-use crate::settings::Settings;
+use crate::settings::{CONFIG_FILE, DEFAULT, Settings};
 use crate::systemd::systemctl::Units;
 
 /// The account of the package (sysusers.d/copr-keygen.conf).
@@ -114,7 +114,18 @@ impl<'a> Host<'a> {
 
     /// Returns a command line that runs copr-keygen on this state.
     pub fn command(&self, words: &str) -> String {
-        remedy::command(self.state(), words)
+        let Some(config) = &self.settings.config else {
+            return remedy::command(self.state(), words);
+        };
+        let config = std::path::absolute(config).unwrap_or_else(|_| config.clone());
+        let words = format!("{words} --config {}", quote_path(&config));
+        let is_in_file = |(name, _, source): &(String, String, String)| {
+            name == "state_dir" && *source == config.to_string_lossy()
+        };
+        match self.settings.origins.iter().any(is_in_file) {
+            true => format!("copr-keygen {words}"),
+            false => remedy::command(self.state(), &words),
+        }
     }
 
     /// Returns the remedy for everything that `--repair` mends.
@@ -144,11 +155,10 @@ fn sign_conf(options: &Check) -> &Path {
     options.sign_conf.as_deref().unwrap_or(Path::new(SIGN_CONF))
 }
 
-/// Whether the state directory was set for this run only, by a flag or the environment.
-/// The units then work on another state.
+/// Whether the state directory was set for this run only, by a flag, the environment or a configuration file of
+/// its own. The units then work on another state.
 fn is_another_state(settings: &Settings) -> bool {
-    let is_for_this_run =
-        |source: &String| ["--", "environment"].iter().any(|it| source.starts_with(it));
+    let is_for_this_run = |source: &String| ![CONFIG_FILE, DEFAULT].contains(&source.as_str());
     let mut origins = settings.origins.iter();
     settings.state_dir != Path::new(STATE)
         && origins.any(|(name, _, source)| name == "state_dir" && is_for_this_run(source))
@@ -156,7 +166,7 @@ fn is_another_state(settings: &Settings) -> bool {
 
 fn sets_signd_listen(settings: &Settings) -> bool {
     let mut origins = settings.origins.iter();
-    origins.any(|(name, _, source)| name == "signd.listen" && source != "the default")
+    origins.any(|(name, _, source)| name == "signd.listen" && source != DEFAULT)
 }
 
 /// Returns the user who must own the state. The package's state directory must belong to the package's

@@ -90,7 +90,13 @@ struct Lines<'a> {
 
 impl Lines<'_> {
     /// Returns the remedy that adds lines to sign.conf and restarts signd.
+    /// Returns the remedy that adds lines to sign.conf. That file splits a line at white space.
     fn add(&self, lines: &[String]) -> Remedy {
+        if lines.iter().any(|line| line.split_whitespace().count() > 2) {
+            return "sign.conf can name no path with white space: move the state to another path, or let \
+                    copr-keygen signd sign"
+                .into();
+        }
         self.then_restart(remedy::append(self.host.sign_conf(), lines))
     }
 

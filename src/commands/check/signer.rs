@@ -11,6 +11,7 @@ use super::who_signs::{who_answers, who_answers_at_port};
 use crate::access_rule::{AccessRule, Clients, Network};
 use crate::commands::sign_conf::read_text;
 use crate::listen_address::ListenAddress;
+use crate::settings::rules_in;
 use crate::systemd::systemctl::{SIGND_SERVICE, SIGND_SOCKET};
 use crate::users;
 
@@ -46,7 +47,7 @@ fn rules(host: &Host, section: &mut Section) {
     else {
         return;
     };
-    let rules: Vec<_> = text.split(',').map(str::trim).filter(|rule| !rule.is_empty()).collect();
+    let rules: Vec<_> = rules_in(text).collect();
     let clients = |rule: &str| rule.parse::<AccessRule>().map(|rule| rule.clients);
     let (mut unknown, mut open) = (Vec::new(), Vec::new());
     for rule in &rules {

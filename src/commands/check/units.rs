@@ -68,13 +68,25 @@ fn judge_socket(socket: &Unit, section: &mut Section) {
     let [load, active, result] = ["LoadState", "ActiveState", "Result"].map(|it| socket.get(it));
     if !socket.is_installed() {
         let message = format!("is not installed ({load})");
-        section.failed(SOCKET, message, "install copr-keygen again");
+        section.failed(SOCKET, message, install(SOCKET, socket));
+    } else if socket.is_active() && !socket.is_enabled() {
+        let message = "is not enabled: no key can be asked for after the next boot";
+        section.failed(SOCKET, message, enable(SOCKET));
     } else if socket.is_active() {
         section.ok(SOCKET, "listens");
     } else {
         let message = format!("does not listen ({active}, {result}): no key can be asked for");
         let commands = ["restart", "enable"].map(|word| format!("systemctl {word} {SOCKET}"));
         section.failed(SOCKET, message, Remedy::commands(commands));
+    }
+}
+
+/// Returns the remedy for a unit that systemd has not loaded.
+fn install(name: &str, unit: &Unit) -> Remedy {
+    match unit.get("LoadState") {
+        "masked" => Remedy::Command(format!("systemctl unmask {name}")),
+        "bad-setting" | "error" => Remedy::Command(format!("systemctl status {name}")),
+        _ => "install copr-keygen again".into(),
     }
 }
 
@@ -122,7 +134,8 @@ fn judge_service(name: &str, service: &Unit, section: &mut Section) {
 
 fn judge_timer(timer: &Unit, prolong: &Unit, section: &mut Section) {
     if !timer.is_installed() {
-        section.failed(TIMER, "is not installed", "install copr-keygen again");
+        let message = format!("is not installed ({})", timer.get("LoadState"));
+        section.failed(TIMER, message, install(TIMER, timer));
     } else if !timer.is_active() {
         section.failed(TIMER, "is not set: keys will expire", enable(TIMER));
     } else if !timer.is_enabled() {
@@ -256,6 +269,12 @@ mod tests {
             assert!(lines(|section| judge_socket(unit, section)).contains(word), "{word}");
         }
         let disabled = unit("ActiveState=active\nUnitFileState=disabled");
+        let masked = Unit::parse("LoadState=masked\nActiveState=inactive\n");
+        for (unit, word) in
+            [(&disabled, "after the next boot"), (&masked, "unmask copr-keygen.socket")]
+        {
+            assert!(lines(|section| judge_socket(unit, section)).contains(word), "{word}");
+        }
         for (unit, word) in [
             (&active, "prolongs next at Mon"),
             (&none, "not installed"),
