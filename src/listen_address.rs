@@ -108,7 +108,8 @@ fn is_ipv6(text: &str) -> bool {
 fn is_name(text: &str) -> bool {
     let fits = |c: char| c.is_alphanumeric() || "-_.".contains(c);
     let ends_in_digits = |text: &str| {
-        let last = text.rsplit('.').next().unwrap_or_default();
+        // The dot of the root may be the last character of a name.
+        let last = text.strip_suffix('.').unwrap_or(text).rsplit('.').next().unwrap_or_default();
         last.bytes().all(|byte| byte.is_ascii_digit())
     };
     match ends_in_digits(text) {
@@ -129,6 +130,7 @@ mod tests {
             "[fe80::1%eth0]:5003",
             "localhost:5003",
             "sign-host.example.org:0",
+            "localhost.:80",
             "unix:/run/copr-keygen.sock",
         ] {
             let parsed = text.parse::<ListenAddress>().map(|address| address.to_string());

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use gpg::KeyLength;
 use gpg::clock::DAY;
+use gpg::text::number;
 use keystore::{Catalog, Filter, rename};
 
 use crate::error::{Error, Result};
@@ -53,7 +54,8 @@ impl KeyCounts {
             }
         }
         if let Some(error) = first_trouble {
-            log::warn!("{} keys could not be counted, the first: {error}", counts.unreadable);
+            let keys = number(counts.unreadable, "key", "keys");
+            log::warn!("{keys} could not be counted, the first: {error}");
         }
         for (length, count) in KeyLength::ALL.into_iter().zip(&mut counts.pool) {
             *count = entries(&state_dir.join("pool").join(length.to_string()))?;

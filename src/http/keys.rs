@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use gpg::text::number;
 use keystore::{Filter, Listed};
 
 use super::access_log::Subject;
@@ -110,7 +111,8 @@ fn write_array(
         out.pulse(b"\n")?;
     }
     if unreadable > 0 {
-        log::warn!("{unreadable} keys could not be read and were left out of a list");
+        let were = ["key could not be read and was", "keys could not be read and were"];
+        log::warn!("{} left out of a list", number(unreadable, were[0], were[1]));
     }
     out.write_all(b"\n]\n")
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use gpg::text::number;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -75,7 +76,7 @@ impl Stop {
             Self::Signal => log::info!("stopped by a signal, every request was answered"),
             Self::Forced(count) => {
                 return Err(Error::io(
-                    format!("cutting off {count} requests"),
+                    format!("cutting off {}", number(count, "request", "requests")),
                     io::Error::other("a second signal arrived"),
                 ));
             }
@@ -193,7 +194,8 @@ impl Server {
             if signalled && signals.received() {
                 return Ok(Stop::Forced(self.connections.count()));
             }
-            notifier.alive(&format!("Stopping: {} requests left", self.connections.count()));
+            let requests = number(self.connections.count(), "request", "requests");
+            notifier.alive(&format!("Stopping: {requests} left"));
         }
         Ok(end)
     }

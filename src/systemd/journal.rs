@@ -9,7 +9,7 @@ use std::time::UNIX_EPOCH;
 
 use gpg::clock;
 use gpg::locks::unpoisoned;
-use gpg::text::printable;
+use gpg::text::{number, printable};
 use log::{LevelFilter, Log, Metadata, Record};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
@@ -102,7 +102,11 @@ fn write_or_lose(line: &str) {
     }
     match std::mem::take(&mut *lost) {
         0 => write(line),
-        lost => write(&format!("{lost} lines of this log were lost, as nobody read it\n{line}")),
+        lost => {
+            let were = ["line of this log was", "lines of this log were"];
+            let lost = number(lost, were[0], were[1]);
+            write(&format!("{lost} lost, as nobody read it\n{line}"));
+        }
     }
 }
 

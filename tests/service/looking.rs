@@ -137,3 +137,12 @@ fn a_plain_terminal_gets_plain_lines() {
         assert!(text.contains("3 keys: 1 prolonged until ") || name == "NO_COLOR", "{text}");
     }
 }
+
+#[test]
+fn an_argument_gets_to_no_terminal_as_it_is() {
+    let host = Host::start(Transport::PassedUnix);
+    let output = host.run(&["show", "a\u{1b}[31m#y@z\u{7}"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains(['\u{1b}', '\u{7}']), "{said:?}");
+}

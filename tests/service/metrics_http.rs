@@ -142,7 +142,7 @@ fn keys_are_counted_by_when_they_expire() {
     ] {
         assert_eq!(metrics.get(series), Some(&value), "{series} in {metrics:?}");
     }
-    assert!(host.log().contains("1 keys could not be counted"), "{}", host.log());
+    assert!(host.log().contains("1 key could not be counted"), "{}", host.log());
     let counted = metrics["copr_keygen_keys_counted_timestamp_seconds"];
     assert!((now as f64..=now as f64 + 30.0).contains(&counted), "{counted}");
 }
@@ -179,7 +179,7 @@ fn scrapes_at_once_make_one_count() {
             scope.spawn(|| assert_eq!(scrape(&host)["copr_keygen_keys"], 1000.0));
         }
     });
-    assert_eq!(host.log().matches("1 keys could not be counted").count(), 1, "{}", host.log());
+    assert_eq!(host.log().matches("1 key could not be counted").count(), 1, "{}", host.log());
 }
 
 #[test]
