@@ -20,10 +20,17 @@ const DELAY: Duration = Duration::from_millis(250);
 const WAITING_MAX: usize = 256;
 
 /// The queue of delayed answers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct DelayedRefusals {
+    delay: Duration,
     queue: Mutex<RefusalQueue>,
     closed: Condvar,
+}
+
+impl Default for DelayedRefusals {
+    fn default() -> Self {
+        Self::new(DELAY)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -42,10 +49,14 @@ struct Refusal {
 }
 
 impl DelayedRefusals {
+    fn new(delay: Duration) -> Self {
+        Self { delay, queue: Mutex::default(), closed: Condvar::new() }
+    }
+
     /// Sends `answer` over `connection` after the delay.
     pub fn add(self: &Arc<Self>, connection: Arc<Connection>, answer: Vec<u8>) {
         let mut queue = unpoisoned(self.queue.lock());
-        queue.waiting.push_back(Refusal { connection, answer, due: Instant::now() + DELAY });
+        queue.waiting.push_back(Refusal { connection, answer, due: Instant::now() + self.delay });
         let early = (queue.waiting.len() > WAITING_MAX).then(|| queue.waiting.pop_front());
         if !queue.has_thread {
             let refusals = Arc::clone(self);
@@ -104,7 +115,7 @@ mod tests {
     use super::*;
     use crate::server::Peer;
     use nix::sys::socket::UnixCredentials;
-    use std::io::{Read, Write};
+    use std::io::{ErrorKind, Read, Write};
     use std::os::unix::net::UnixStream;
 
     fn refuse(refusals: &Arc<DelayedRefusals>) -> UnixStream {
@@ -122,23 +133,30 @@ mod tests {
     }
 
     #[test]
-    fn refusals_wait_unless_there_are_too_many() {
+    fn refusals_wait() {
         let refusals = Arc::new(DelayedRefusals::default());
         let mut patient = refuse(&refusals);
         patient.write_all(&[0; 60_000]).unwrap();
         assert!(answered(patient) >= DELAY - Duration::from_millis(50));
-        let all: Vec<_> = (0..WAITING_MAX + 3).map(|_| refuse(&refusals)).collect();
-        let mut times = all.into_iter().map(answered);
-        for _ in 0..3 {
-            assert!(times.next().unwrap() < DELAY / 2);
+    }
+
+    #[test]
+    fn nothing_waits_beyond_the_limit_and_after_the_end() {
+        // With so long a delay, whatever is answered has not waited.
+        let refusals = Arc::new(DelayedRefusals::new(Duration::from_secs(3600)));
+        let mut all: VecDeque<_> = (0..WAITING_MAX + 3).map(|_| refuse(&refusals)).collect();
+        for early in all.drain(..3) {
+            answered(early);
         }
-        assert!(times.next().unwrap() > DELAY / 2);
-        drop(times);
-        let (last, began) = (refuse(&refusals), Instant::now());
+        for mut waiting in &all {
+            waiting.set_nonblocking(true).unwrap();
+            assert!(waiting.read(&mut [0]).is_err_and(|e| e.kind() == ErrorKind::WouldBlock));
+            waiting.set_nonblocking(false).unwrap();
+        }
         refusals.close();
-        answered(last);
-        assert!(began.elapsed() < DELAY / 2);
-        let after = refuse(&refusals);
-        assert!(answered(after) < DELAY / 2);
+        for waiting in all {
+            answered(waiting);
+        }
+        answered(refuse(&refusals));
     }
 }
