@@ -11,7 +11,7 @@ use std::time::Duration;
 use gpg::KeyLength;
 use gpg::clock::DAY;
 use gpg::text::number;
-use keystore::{Catalog, Filter, rename};
+use keystore::{Catalog, Filter, is_pool_key, rename};
 
 use crate::error::{Error, Result};
 
@@ -58,7 +58,7 @@ impl KeyCounts {
             log::warn!("{keys} could not be counted, the first: {error}");
         }
         for (length, count) in KeyLength::ALL.into_iter().zip(&mut counts.pool) {
-            *count = entries(&state_dir.join("pool").join(length.to_string()))?;
+            *count = pool_keys(&state_dir.join("pool").join(length.to_string()))?;
         }
         Ok(counts)
     }
@@ -96,14 +96,14 @@ impl KeyCounts {
 }
 
 /// Returns the number of entries in a directory of the pool, or 0 if it does not exist.
-fn entries(directory: &Path) -> Result<u64> {
+fn pool_keys(directory: &Path) -> Result<u64> {
     let failed = |e| Error::io(format!("reading {}", directory.display()), e);
     let found = match fs::read_dir(directory) {
         Ok(found) => found,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(e) => return Err(failed(e)),
     };
-    found.map(|entry| entry.map(|_| 1).map_err(failed)).sum()
+    found.map(|entry| Ok(u64::from(is_pool_key(&entry.map_err(failed)?.path())))).sum()
 }
 
 /// A histogram of durations.

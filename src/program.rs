@@ -12,11 +12,12 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
+use clap::Parser;
 use gpg::text::printable;
 use keystore::interrupt;
 use log::LevelFilter;
 
-use crate::cli::Common;
+use crate::cli::{Cli, Common};
 use crate::commands::gpg as gpg_copr;
 use crate::error::{self, Error, Result};
 use crate::settings::{Flags, GpgSettings, Settings};
@@ -26,6 +27,31 @@ use crate::systemd::journal::{self, Style};
 pub const MAIN: &str = "copr-keygen";
 /// The name of the program with the modes that sign in their own process, `signd` and `check`.
 const SIGND: &str = "copr-keygen-signd";
+
+/// Parses the command line. If it is wrong or asks for help, prints that and ends the process.
+pub fn command_line() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| refuse(&error))
+}
+
+/// An argument that must not get to a terminal as it is gets there escaped.
+fn refuse(error: &clap::Error) -> ! {
+    let is_plain = |argument: OsString| {
+        let text = argument.to_string_lossy();
+        printable(&text) == text
+    };
+    if std::env::args_os().all(is_plain) {
+        error.exit();
+    }
+    let text = error.render().to_string();
+    for line in text.lines().map(printable) {
+        // Nobody is left to be told of a failure.
+        let _ = match error.use_stderr() {
+            true => writeln!(io::stderr(), "{line}"),
+            false => writeln!(io::stdout(), "{line}"),
+        };
+    }
+    std::process::exit(error.exit_code());
+}
 
 /// Runs a service: a mode that runs until it is told to stop.
 pub fn run_service(flags: Flags, run: fn(Settings) -> Result<()>) -> ExitCode {

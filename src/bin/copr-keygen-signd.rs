@@ -3,8 +3,8 @@
 
 use std::process::ExitCode;
 
+use clap::CommandFactory;
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
 use copr_keygen::cli::{Cli, Command, Signd};
 use copr_keygen::commands::{check, signd};
 use copr_keygen::program;
@@ -15,7 +15,7 @@ const OTHERS: &str = "this program has the modes signd and check only; copr-keyg
 
 fn main() -> ExitCode {
     program::harden();
-    let cli = Cli::parse();
+    let cli = program::command_line();
     match cli.command {
         Command::Signd(Signd { listen }) => program::run_service(
             Flags { signd_listen: listen, ..program::flags(cli.common) },

@@ -155,9 +155,9 @@ impl OldHost<'_> {
         steps.push(Step::new(
             "signd runs as copr-signer and signs through its agent; your other lines stay",
             format!(
-                "{{ test -e {SIGN_CONF}.before || cp -p {SIGN_CONF} {SIGN_CONF}.before; }} && {{ grep -Ev \
-                 '^(phrases|gpg|gnupghome|keycache|tmpdir|pidfile):' {SIGN_CONF}.before; \
-                 printf '%s\\n' {}; }} >{SIGN_CONF}",
+                "{{ test -e {SIGN_CONF}.before || cp -p {SIGN_CONF} {SIGN_CONF}.before; }} && \
+                 T=$(grep -Ev '^(phrases|gpg|gnupghome|keycache|tmpdir|pidfile):' {SIGN_CONF} || :) && \
+                 printf '%s\\n' \"$T\" {} >{SIGN_CONF}",
                 lines.join(" ")
             ),
         ));
@@ -266,8 +266,9 @@ mod tests {
         let find = || commands(root).into_iter().find(|line| line.contains("cp -p"));
         let conf = root.join("etc/sign.conf");
         let command = find().unwrap().replace(SIGN_CONF, conf.to_str().unwrap());
-        // A second run keeps what the first one has set aside.
+        // A second run keeps what the first one has set aside, and what was added after it.
         for _ in 0..2 {
+            fs::write(&conf, fs::read_to_string(&conf).unwrap() + "proxyport: 5168\n").unwrap();
             let status = std::process::Command::new("sh").args(["-c", &command]).status().unwrap();
             assert!(status.success(), "{command}");
         }
@@ -275,6 +276,7 @@ mod tests {
         assert!(before.contains("phrases: /old\n"), "{before}");
         let conf = SignConf::read(&conf).unwrap();
         assert_eq!(conf.allow(), ["192.0.2.1"]);
+        assert_eq!(conf.word("proxyport:"), Some("5168"));
         assert_eq!(conf.path("phrases:").unwrap(), Path::new("/var/lib/copr-keygen/phrases"));
         assert_eq!(find(), None, "it is done");
     }

@@ -1,8 +1,8 @@
 //! Keys that are not where they were. None is made anew, nothing is mended around them, and the command that
 //! is printed brings them back.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::process::Command;
 
 use serde_json::json;
@@ -38,6 +38,11 @@ fn keys_whose_phrases_are_in_memory_are_not_made_anew() {
     assert_eq!(host.gen_key(ID, json!({})).unwrap().status, 201);
     assert!(host.stop().success());
     assert!(host.entries("phrases").is_empty());
+    // The old service had the same secret key, and its directories are kept.
+    let old = host.state().join("trash/20200101T000000-old-service/gnupg/private-keys-v1.d");
+    DirBuilder::new().recursive(true).mode(0o700).create(&old).unwrap();
+    let [key] = <[String; 1]>::try_from(host.entries("gnupg/private-keys-v1.d")).unwrap();
+    fs::copy(host.state().join("gnupg/private-keys-v1.d").join(&key), old.join(&key)).unwrap();
     assert_not_made_anew(host);
 }
 

@@ -331,6 +331,8 @@ fn secret_keys_behind_a_link_that_leads_nowhere_are_named() {
         assert_eq!(refused.status.code(), Some(1), "{}", words(&refused));
         let said = String::from_utf8_lossy(&refused.stdout);
         assert!(said.contains("there is no secret key of it"), "{said}");
+        // What an earlier import has taken over is not missed.
+        assert!(said.contains("0 keys imported, 1 were here already, 1 left out"), "{said}");
         let _ = fs::remove_file(directory);
     }
 }

@@ -14,6 +14,8 @@ pub const POOL: &str = "pool";
 pub const STAGING: &str = "staging";
 /// Removed keys. The directory is created when the first key is removed.
 pub const TRASH: &str = "trash";
+/// In an entry of the trash: the home of the key.
+pub const TRASH_HOME: &str = "home";
 /// An import in place that has not finished: the new directories, or the old ones that still have to
 /// go to the trash.
 pub const IMPORTING: &str = "importing";

@@ -24,11 +24,10 @@ const GLOBAL: &str = "/etc/gnupg/gpg.conf";
 /// The options in that file that have no effect here: each gpg that copr-keygen runs has
 /// them on its command line.
 const OVERRULED: [&str; 2] = ["default-sig-expire", "trust-model"];
-/// The options in that file that make an operation fail: a key is not made, not prolonged, or does not sign.
-const BREAKING: [&str; 22] = [
+/// The options in that file that make an operation fail, whatever their value: a key is not made, not prolonged, or
+/// does not sign.
+const BREAKING: [&str; 16] = [
     "agent-program",
-    "compliance",
-    "disable-pubkey-algo",
     "dry-run",
     "export-filter",
     "faked-system-time",
@@ -36,8 +35,6 @@ const BREAKING: [&str; 22] = [
     "import-filter",
     "import-options",
     "interactive",
-    "keyring",
-    "local-user",
     "multifile",
     "no-autostart",
     "no-default-keyring",
@@ -46,8 +43,6 @@ const BREAKING: [&str; 22] = [
     "passphrase-fd",
     "passphrase-file",
     "primary-keyring",
-    "trustdb-name",
-    "weak-digest",
 ];
 
 pub fn section(host: &Host) -> Section {

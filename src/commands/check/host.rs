@@ -155,10 +155,16 @@ fn sign_conf(options: &Check) -> &Path {
     options.sign_conf.as_deref().unwrap_or(Path::new(SIGN_CONF))
 }
 
-/// Whether the state directory was set for this run only, by a flag, the environment or a configuration file of
-/// its own. The units then work on another state.
+/// Whether the state directory was set for this run only, by a flag, the environment or a configuration file that a
+/// flag names. The units then work on another state.
 fn is_another_state(settings: &Settings) -> bool {
-    let is_for_this_run = |source: &String| ![CONFIG_FILE, DEFAULT].contains(&source.as_str());
+    let real = |path: &Path| path.canonicalize().ok();
+    let is_own = |config: &PathBuf| real(config) != real(Path::new(CONFIG_FILE));
+    let has_own_file = settings.config.as_ref().is_some_and(is_own);
+    let is_for_this_run = |source: &String| {
+        has_own_file && source != DEFAULT
+            || ["--", "environment"].iter().any(|it| source.starts_with(it))
+    };
     let mut origins = settings.origins.iter();
     settings.state_dir != Path::new(STATE)
         && origins.any(|(name, _, source)| name == "state_dir" && is_for_this_run(source))

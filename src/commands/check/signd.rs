@@ -89,8 +89,7 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    /// Returns the remedy that adds lines to sign.conf and restarts signd.
-    /// Returns the remedy that adds lines to sign.conf. That file splits a line at white space.
+    /// Returns the remedy that adds lines to sign.conf and restarts signd. That file splits a line at white space.
     fn add(&self, lines: &[String]) -> Remedy {
         if lines.iter().any(|line| line.split_whitespace().count() > 2) {
             return "sign.conf can name no path with white space: move the state to another path, or let \

@@ -9,7 +9,7 @@ use crate::files::{durable, entries, is_there, look, remove_file, remove_tree};
 use crate::home::contents::Contents;
 use crate::home::faults::Fault;
 use crate::home::record::KeyRecord;
-use crate::layout::{PASSPHRASE, PUBRING, RECORD, REVOCATIONS, SECRET_KEYS};
+use crate::layout::{PASSPHRASE, PUBRING, RECORD, REVOCATIONS, SECRET_KEYS, TRUST_DATABASE};
 
 /// The entries of a published home.
 const PUBLISHED: [&str; 5] = [PUBRING, PASSPHRASE, SECRET_KEYS, REVOCATIONS, RECORD];
@@ -50,11 +50,18 @@ pub fn remove_leftovers(home: &Path) -> Result<()> {
 /// that is taken there gets a number.
 pub fn set_leftovers_aside(home: &Path, aside: &Path) -> Result<()> {
     for path in entries_except(home, &PUBLISHED)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let mut to = aside.join(&*name);
+        // gpg makes a trust database wherever it looks at a certificate.
+        if path.ends_with(TRUST_DATABASE) && look(&path)?.is_some_and(|found| found.is_file()) {
+            remove_file(&path)?;
+            continue;
+        }
+        let name = path.file_name().unwrap_or_default();
+        let mut to = aside.join(name);
         let mut number = 1;
         while is_there(&to)? {
-            to = aside.join(format!("{name}.{number}"));
+            let mut numbered = name.to_owned();
+            numbered.push(format!(".{number}"));
+            to = aside.join(numbered);
             number += 1;
         }
         durable::rename(&path, &to).map_err(Error::at("setting aside", &path))?;

@@ -171,22 +171,24 @@ impl Catalog {
     /// Fails with [`gpg::Error::Clock`] if the certificate is dated later than the clock.
     pub fn certificate(&self, name_email: &NameEmail) -> Result<Certificate> {
         let _look = self.may_look()?;
-        let inspect = |file: &Path| self.gpg.inspect_one(self.keyring(file), self.look_time());
+        let deadline = self.look_time();
+        let inspect = |file: &Path| self.gpg.inspect_one(self.keyring(file), deadline);
         self.homes.ask_gpg(name_email, |file| Ok(inspect(file)?))
     }
 
     /// Like [`Catalog::certificate`], but for display only: it succeeds whatever the clock says.
     pub fn view(&self, name_email: &NameEmail) -> Result<Certificate> {
         let _look = self.may_look()?;
-        let view = |file: &Path| self.gpg.view_one(self.keyring(file), self.look_time());
+        let deadline = self.look_time();
+        let view = |file: &Path| self.gpg.view_one(self.keyring(file), deadline);
         self.homes.ask_gpg(name_email, |file| Ok(view(file)?))
     }
 
     /// Returns the armored certificate of a key, with all its signatures.
     pub fn pubkey(&self, key: &Key) -> Result<String> {
         let _look = self.may_look()?;
+        let (print, deadline) = (&key.record.fingerprint, self.look_time());
         self.homes.ask_gpg(&key.name_email, |file| {
-            let (print, deadline) = (&key.record.fingerprint, self.look_time());
             let armored = self.gpg.export(self.keyring(file), print, true, deadline)?;
             String::from_utf8(armored).map_err(|e| {
                 Error::io(format!("exporting {}", file.display()), io::Error::other(e))

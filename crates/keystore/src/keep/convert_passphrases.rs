@@ -342,12 +342,12 @@ impl Store {
     }
 }
 
-/// Returns `error` if the home still exists. A failure is of no concern if the home is gone.
 /// Whether a passphrase that cannot be read is at `path`, or behind it.
 fn may_hold_one(path: &Path) -> Result<bool> {
     Ok(look(path)?.is_some_and(|found| !found.is_file() || found.len() > 0))
 }
 
+/// Returns `error` if the home still exists. A failure is of no concern if the home is gone.
 fn gone_or(home: &Path, error: Error) -> Result<PassphraseFate> {
     if is_there(home)? { Err(error) } else { Ok(PassphraseFate::None) }
 }

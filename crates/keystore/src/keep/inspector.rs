@@ -162,8 +162,9 @@ impl Inspector {
         self.0.staging.without_sign_of_life(|| {
             let staged = self.0.staging.create()?;
             let (phrase, deadline) = (Passphrases::fresh()?, Instant::now() + KEY_TIME);
-            self.0.gpg.generate(staged.path(), &phrase, key, None, clock::now()?, deadline)?;
-            Ok(())
+            let made =
+                self.0.gpg.generate(staged.path(), &phrase, key, None, clock::now()?, deadline);
+            made.map(drop).or_else(|error| self.0.check_space().and(Err(error.into())))
         })
     }
 

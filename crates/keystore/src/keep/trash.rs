@@ -14,15 +14,13 @@ use crate::home::finishing;
 use crate::home::home_files::HomeFiles;
 use crate::home::record::{KeyRecord, secret_keys};
 use crate::identity::NameEmail;
-use crate::layout::{OLD_SERVICE, TRUST_DATABASE};
+use crate::layout::{OLD_SERVICE, TRASH_HOME as HOME};
 use crate::remedy::quote_path;
 use crate::state::directory::own_part;
 use crate::state::elsewhere;
 use crate::view::publish::Publication;
 use crate::{Store, interrupt};
 
-/// The name of the home in an entry.
-const HOME: &str = "home";
 /// The name of the revoked certificate in an entry.
 const REVOKED: &str = "revoked.asc";
 /// The name prefix of an entry that is being destroyed.
@@ -200,7 +198,6 @@ impl Store {
         let (record, _) = self.assemble(staged.path(), name_email, &files)?;
         interrupt::check(|| format!("the key of {name_email} is in the trash still"))?;
         // What somebody else has put into the home stays in the entry.
-        remove_file(&from.join(TRUST_DATABASE))?;
         finishing::set_leftovers_aside(&from, &last.entry)?;
         let is_unprotected = files.protection() == Some(Protection::None);
         let published = if is_unprotected {

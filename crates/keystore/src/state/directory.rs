@@ -21,7 +21,6 @@ use crate::remedy::quote_path;
 pub fn own_root(root: &Path) -> Result<()> {
     make(root)?;
     check_root(root)?;
-    check_content(root)?;
     // The state directory may be found through a symbolic link, but its parts may not.
     let found = fs::metadata(root).map_err(Error::at("looking at", root))?;
     match found.uid() == geteuid().as_raw() {
@@ -30,7 +29,12 @@ pub fn own_root(root: &Path) -> Result<()> {
             log::warn!("{}: group {} may write in it", root.display(), found.gid());
             Ok(())
         }
-        true => own(root, &found),
+        true => {
+            if found.mode() & 0o077 != 0 {
+                check_content(root)?;
+            }
+            own(root, &found)
+        }
         false => Ok(()),
     }
 }
@@ -46,11 +50,13 @@ pub fn check_root(root: &Path) -> Result<()> {
     }
 }
 
-/// Fails if the directory `root` holds files, and none of them is of a state: a mistyped path would close that
-/// directory to everybody else. Hidden files may be there, as in a home directory, and `lost+found` of a volume.
+/// Fails if the directory `root`, which is open to others, holds files, and none of them is of a state: a mistyped path
+/// would close that directory to everybody else. Hidden files may be there, as in a home directory, and `lost+found` of a volume.
 fn check_content(root: &Path) -> Result<()> {
-    let of_state = |name: &str| {
-        PARTS.contains(&name) || [TRASH, IMPORTING, SEALING, HOST_MARK, CLUSTER].contains(&name)
+    let of_state = |name: &str| match name {
+        SEALING | HOST_MARK | CLUSTER => true,
+        TRASH | IMPORTING => root.join(name).is_dir(),
+        name => PARTS.contains(&name) && root.join(name).is_dir(),
     };
     let mut foreign = None;
     for name in names_in(root)? {

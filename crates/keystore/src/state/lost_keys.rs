@@ -11,7 +11,9 @@ use crate::error::{Error, Result};
 use crate::home::Homes;
 use crate::home::on_disk::HomeVersion;
 use crate::identity::NameEmail;
-use crate::layout::{KEYS, PARTS, PHRASES, RECORD, SECRET_KEY_LINKS, SECRET_KEYS, STAGING, TRASH};
+use crate::layout::{
+    KEYS, PARTS, PHRASES, RECORD, SECRET_KEY_LINKS, SECRET_KEYS, STAGING, TRASH, TRASH_HOME,
+};
 use crate::remedy::quote_path;
 
 /// Fails if the state directory `root` has no keys, although links and secret keys outside of `keys/` show
@@ -24,9 +26,10 @@ pub fn check(root: &Path) -> Result<()> {
             || Homes::new(root).identities().map_or(true, |mut names| names.next().is_some())
     };
     let (phrases, secret_keys) = (root.join(PHRASES), root.join(SECRET_KEY_LINKS));
-    // A key that is made or brought back meanwhile changes the directory with its link, and keys/. Then everything
-    // is looked at again.
-    let versions = || [&phrases, &keys].map(|path| HomeVersion::of(path));
+    // A key that is made, removed, brought back or cleared up meanwhile changes one of these. Then everything is
+    // looked at again.
+    let seen = [KEYS, PHRASES, SECRET_KEY_LINKS, STAGING, TRASH].map(|part| root.join(part));
+    let versions = || seen.each_ref().map(|path| HomeVersion::of(path));
     let is_there = loop {
         let before = versions();
         // This runs at every start, so it looks at more only if there is something to doubt.
@@ -122,11 +125,11 @@ pub(crate) fn link_of<E>(
 fn of_no_home(root: &Path, secret_keys: impl Iterator<Item = fs::DirEntry>) -> usize {
     let mut found: Vec<_> = secret_keys.collect();
     if !found.is_empty() {
-        let parents = [STAGING, TRASH].map(|part| entries(&root.join(part)));
-        let homes: Vec<_> =
-            parents.into_iter().flatten().flat_map(|one| entries(&one.path())).collect();
-        let is_in = |home: &fs::DirEntry, one: &fs::DirEntry| {
-            home.path().join(SECRET_KEYS).join(one.file_name()).exists()
+        let staged = entries(&root.join(STAGING)).flat_map(|one| entries(&one.path()));
+        let removed = entries(&root.join(TRASH)).map(|one| one.path().join(TRASH_HOME));
+        let homes: Vec<_> = staged.map(|home| home.path()).chain(removed).collect();
+        let is_in = |home: &PathBuf, one: &fs::DirEntry| {
+            home.join(SECRET_KEYS).join(one.file_name()).exists()
         };
         found.retain(|one| !homes.iter().any(|home| is_in(home, one)));
     }

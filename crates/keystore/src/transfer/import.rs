@@ -23,7 +23,7 @@ use crate::transfer::import::candidate::{Assessed, Candidate, assess, of_one_key
 use crate::transfer::import::contest::Rival;
 use crate::transfer::import::one_key::{ImportOptions, ImportOutcome};
 use crate::transfer::import::source::ImportSource;
-use crate::transfer::report::ImportReport;
+use crate::transfer::report::{ImportReport, Loss, MissingKey, NamedKey};
 use crate::{Store, interrupt, parallel};
 
 /// What to do with one certificate.
@@ -140,7 +140,12 @@ impl Store {
         let left_out = |missing| Ok(Verdict::Settled(ImportOutcome::LeftOut(missing)));
         let candidate = match assessed {
             Ok(candidate) => candidate,
-            Err(missing) => return left_out(missing),
+            Err(missing) => {
+                return match self.has_its_key(&missing)? {
+                    Some(key) => Ok(Verdict::Settled(ImportOutcome::Already(key))),
+                    None => left_out(missing),
+                };
+            }
         };
         let Candidate { name_email, fingerprint, .. } = &candidate;
         let rivals = rivals.get(name_email).map_or(&[][..], Vec::as_slice);
@@ -167,6 +172,20 @@ impl Store {
                 _ => Ok(Verdict::Import(candidate)),
             },
         }
+    }
+}
+
+impl Store {
+    /// Returns the key of a certificate whose secret key is not in the source, if an earlier import has taken it
+    /// over.
+    fn has_its_key(&self, missing: &MissingKey) -> Result<Option<NamedKey>> {
+        let (Some(name_email), Loss::Signatures) = (&missing.name_email, missing.loss) else {
+            return Ok(None);
+        };
+        let found = of_one_key(self.homes.find(name_email))?.ok().flatten();
+        let is_same = |fingerprint: &Fingerprint| Some(fingerprint) == missing.fingerprint.as_ref();
+        let fingerprint = found.map(|record| record.fingerprint).filter(is_same);
+        Ok(fingerprint.map(|fingerprint| NamedKey { name_email: name_email.clone(), fingerprint }))
     }
 }
 

@@ -135,7 +135,15 @@ impl PhraseFiles {
         if !is_there(&file)? {
             return Ok(false);
         }
-        let found = read_file(&file, OWNER_MAX)?;
+        let found = match read_file(&file, OWNER_MAX) {
+            Err(Error::Gpg(gpg::Error::DamagedHome { reason, .. })) => {
+                return Err(self.wrong(format!(
+                    "its file {OWNER} {reason}, so it cannot be told whose phrases these are; empty the directory, \
+                     or name another one (COPR_KEYGEN_PHRASES_DIR)"
+                )));
+            }
+            found => found?,
+        };
         let found = String::from_utf8_lossy(&found);
         let owner = self.owner();
         if found == owner {

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use gpg::{Fingerprint, Keygrip, keybox};
+use nix::unistd::{User, geteuid};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
@@ -119,28 +120,32 @@ impl ImportSource {
 
     /// Returns the files that hold secret keys of GnuPG 1.4 and 2.0.
     pub fn secrings(&self) -> Result<Vec<PathBuf>> {
-        let named = self.named_in_configuration(&["secret-keyring"]);
+        let named = self.named_in_configuration(&["secret-keyring"])?;
         filled([self.path(SECRING)].into_iter().chain(named))
     }
 
     /// Returns the keyrings that `gpg.conf` names. The import does not read them, only the keyring in the home.
-    pub fn named_keyrings(&self) -> Vec<PathBuf> {
+    pub fn named_keyrings(&self) -> Result<Vec<PathBuf>> {
         self.named_in_configuration(&["keyring", "primary-keyring"])
     }
 
-    fn named_in_configuration(&self, options: &[&str]) -> Vec<PathBuf> {
-        let Ok(Some(text)) = read(&self.home.join("gpg.conf")) else { return Vec::new() };
+    fn named_in_configuration(&self, options: &[&str]) -> Result<Vec<PathBuf>> {
+        let Some(text) = read(&self.home.join("gpg.conf"))? else { return Ok(Vec::new()) };
+        // gpg takes ~ for the home directory of the user who runs it.
+        let user = User::from_uid(geteuid()).ok().flatten().map(|user| user.dir);
         let text = String::from_utf8_lossy(&text);
         let named = text.lines().filter_map(|line| {
             let line = line.trim().trim_start_matches("--");
             let (option, value) = line.split_once(char::is_whitespace)?;
             let value = value.trim().trim_matches('"');
-            options.contains(&option).then(|| match value.contains('/') {
-                true => PathBuf::from(value),
-                false => self.home.join(value),
+            let value = value.strip_prefix("gnupg-ring:").unwrap_or(value);
+            options.contains(&option).then(|| match (value.strip_prefix("~/"), &user) {
+                (Some(below), Some(user)) => user.join(below),
+                _ if value.contains('/') => PathBuf::from(value),
+                _ => self.home.join(value),
             })
         });
-        named.collect()
+        Ok(named.collect())
     }
 
     /// Returns the names in the directory of phrases, sorted.
@@ -253,12 +258,18 @@ pub fn filled(paths: impl IntoIterator<Item = PathBuf>) -> Result<Vec<PathBuf>> 
     let mut found = Vec::new();
     for path in paths {
         match fs::metadata(&path) {
-            Ok(at) if at.is_file() && at.len() > 0 => found.push(path),
+            Ok(_) if is_filled(&path) => found.push(path),
             Ok(_) => {}
-            Err(_) => check_link(&path)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => check_link(&path)?,
+            Err(e) => return Err(unreadable(&path, e)),
         }
     }
     Ok(found)
+}
+
+/// Whether `path` is a regular file and not empty.
+pub fn is_filled(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0)
 }
 
 /// Fails if `path`, behind which nothing was found, is a link: what it leads to may be on a volume that is not
@@ -299,8 +310,8 @@ fn unreadable(path: &Path, error: io::Error) -> Error {
     if error.kind() != io::ErrorKind::PermissionDenied {
         return Error::at("reading", path)(error);
     }
-    let uid = nix::unistd::geteuid();
-    let user = nix::unistd::User::from_uid(uid).ok().flatten();
+    let uid = geteuid();
+    let user = User::from_uid(uid).ok().flatten();
     let user = user.map_or_else(|| uid.to_string(), |user| user.name);
     Error::Usage(format!(
         "{}: cannot be read by {user}, who owns the state directory and does the work; copy the \

@@ -16,7 +16,7 @@ use crate::files::remove_file;
 use crate::layout::SECRET_KEYS;
 use crate::remedy::quote_path;
 use crate::transfer::import::candidate::Assessed;
-use crate::transfer::import::source::{DATABASE, ImportSource, filled};
+use crate::transfer::import::source::{DATABASE, ImportSource, filled, is_filled};
 use crate::transfer::report::{ImportReport, Loss, Unread, UnreadKey};
 
 /// Keyrings that gpg ignores beside the one that it uses, or that another program reads.
@@ -123,8 +123,8 @@ impl ImportReport {
 
 /// Returns the keyrings of the source that gpg does not use.
 fn other_keyrings(source: &ImportSource) -> Result<Vec<PathBuf>> {
-    let all = OTHER_KEYRINGS.iter().map(|name| source.path(name)).chain(source.named_keyrings());
-    filled(all.filter(|path| Some(path.as_path()) != source.pubring()))
+    let all = OTHER_KEYRINGS.iter().map(|name| source.path(name)).chain(source.named_keyrings()?);
+    Ok(all.filter(|path| Some(path.as_path()) != source.pubring() && is_filled(path)).collect())
 }
 
 /// Describes the secret keys of a `secring.gpg` that are nowhere else.
