@@ -53,10 +53,8 @@ pub fn check_root(root: &Path) -> Result<()> {
 /// Fails if the directory `root`, which is open to others, holds files, and none of them is of a state: a mistyped path
 /// would close that directory to everybody else. Hidden files may be there, as in a home directory, and `lost+found` of a volume.
 fn check_content(root: &Path) -> Result<()> {
-    let of_state = |name: &str| match name {
-        SEALING | HOST_MARK | CLUSTER => true,
-        TRASH | IMPORTING => root.join(name).is_dir(),
-        name => PARTS.contains(&name) && root.join(name).is_dir(),
+    let of_state = |name: &str| {
+        PARTS.contains(&name) || [TRASH, IMPORTING, SEALING, HOST_MARK, CLUSTER].contains(&name)
     };
     let mut foreign = None;
     for name in names_in(root)? {

@@ -137,10 +137,8 @@ impl PhraseFiles {
         }
         let found = match read_file(&file, OWNER_MAX) {
             Err(Error::Gpg(gpg::Error::DamagedHome { reason, .. })) => {
-                return Err(self.wrong(format!(
-                    "its file {OWNER} {reason}, so it cannot be told whose phrases these are; empty the directory, \
-                     or name another one (COPR_KEYGEN_PHRASES_DIR)"
-                )));
+                let words = format!("reading whose phrases {} names", file.display());
+                return Err(Error::io(words, io::Error::other(reason)));
             }
             found => found?,
         };
