@@ -159,8 +159,8 @@ impl Homes {
     }
 }
 
-/// Returns what `look` finds in `home`. Damage, or a failure of gpg, is believed only if the same home was there from the beginning
-/// of the look to its end. A home may be removed, brought back or made anew meanwhile.
+/// Returns what `look` finds in `home`. Damage, or a failure of gpg, is believed only if the same home was there
+/// from the beginning of the look to its end. A home may be removed, brought back or made anew meanwhile.
 fn believe<T>(home: &Path, mut look: impl FnMut() -> Result<Option<T>>) -> Result<Option<T>> {
     // Nearly all homes are whole, and the first look is enough.
     match look() {

@@ -51,7 +51,8 @@ pub fn check_root(root: &Path) -> Result<()> {
 }
 
 /// Fails if the directory `root`, which is open to others, holds files, and none of them is of a state: a mistyped path
-/// would close that directory to everybody else. Hidden files may be there, as in a home directory, and `lost+found` of a volume.
+/// would close that directory to everybody else. Hidden files may be there, as in a home directory, and the
+/// `lost+found` of a volume.
 fn check_content(root: &Path) -> Result<()> {
     let of_state = |name: &str| {
         PARTS.contains(&name) || [TRASH, IMPORTING, SEALING, HOST_MARK, CLUSTER].contains(&name)
