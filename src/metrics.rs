@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use gpg::KeyLength;
 use gpg::clock::DAY;
-use gpg::text::number;
-use keystore::{Catalog, Filter, is_pool_key, rename};
+use gpg::text::keys;
+use keystore::{Catalog, Filter, pool_count, rename};
 
 use crate::error::{Error, Result};
 
@@ -54,11 +54,11 @@ impl KeyCounts {
             }
         }
         if let Some(error) = first_trouble {
-            let keys = number(counts.unreadable, "key", "keys");
+            let keys = keys(counts.unreadable);
             log::warn!("{keys} could not be counted, the first: {error}");
         }
         for (length, count) in KeyLength::ALL.into_iter().zip(&mut counts.pool) {
-            *count = pool_keys(&state_dir.join("pool").join(length.to_string()))?;
+            *count = pool_count(state_dir, length)? as u64;
         }
         Ok(counts)
     }
@@ -93,17 +93,6 @@ impl KeyCounts {
             text.sample("copr_keygen_pool_keys", &[("bits", &length.bits())], count);
         }
     }
-}
-
-/// Returns the number of entries in a directory of the pool, or 0 if it does not exist.
-fn pool_keys(directory: &Path) -> Result<u64> {
-    let failed = |e| Error::io(format!("reading {}", directory.display()), e);
-    let found = match fs::read_dir(directory) {
-        Ok(found) => found,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(e) => return Err(failed(e)),
-    };
-    found.map(|entry| Ok(u64::from(is_pool_key(&entry.map_err(failed)?.path())))).sum()
 }
 
 /// A histogram of durations.

@@ -111,8 +111,8 @@ fn write_array(
         out.pulse(b"\n")?;
     }
     if unreadable > 0 {
-        let were = ["key could not be read and was", "keys could not be read and were"];
-        log::warn!("{} left out of a list", number(unreadable, were[0], were[1]));
+        let (one, many) = ("key could not be read and was", "keys could not be read and were");
+        log::warn!("{} left out of a list", number(unreadable, one, many));
     }
     out.write_all(b"\n]\n")
 }

@@ -171,11 +171,10 @@ impl Layers {
             Error::Settings(format!("{path}: the configuration file cannot be read: {e}"))
         };
         let text = match std::fs::read(&path) {
-            Ok(mut bytes) => {
-                // An editor may have put a byte order mark in front.
-                bytes.drain(..if bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 });
-                String::from_utf8(bytes)
-            }
+            // An editor may have put a byte order mark in front.
+            Ok(bytes) => String::from_utf8(
+                bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes).to_vec(),
+            ),
             Err(e) if e.kind() == io::ErrorKind::NotFound && !must_exist => return Ok(()),
             Err(e) => return Err(unreadable(&e)),
         };

@@ -103,8 +103,7 @@ fn write_or_lose(line: &str) {
     match std::mem::take(&mut *lost) {
         0 => write(line),
         lost => {
-            let were = ["line of this log was", "lines of this log were"];
-            let lost = number(lost, were[0], were[1]);
+            let lost = number(lost, "line of this log was", "lines of this log were");
             write(&format!("{lost} lost, as nobody read it\n{line}"));
         }
     }

@@ -50,7 +50,7 @@ pub use layout::{DIRECTORY_MODE, IMPORTING, PARTS, TRUST_DATABASE};
 pub use make::Outcome;
 pub use make::job_queue::RunningJob;
 pub use make::limits::{INSIDE_MAX, LOOKS_MAX};
-pub use make::pool::is_entry as is_pool_key;
+pub use make::pool::count as pool_count;
 pub use make::pool_filling::Stock;
 pub use options::Options;
 pub use secrets::passphrase::{Form, Passphrases, needs_directory as needs_phrases_dir};

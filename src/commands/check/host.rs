@@ -119,10 +119,7 @@ impl<'a> Host<'a> {
         };
         let config = std::path::absolute(config).unwrap_or_else(|_| config.clone());
         let words = format!("{words} --config {}", quote_path(&config));
-        let is_in_file = |(name, _, source): &(String, String, String)| {
-            name == "state_dir" && *source == config.to_string_lossy()
-        };
-        match self.settings.origins.iter().any(is_in_file) {
+        match source_of(self.settings, "state_dir") == config.to_string_lossy() {
             true => format!("copr-keygen {words}"),
             false => remedy::command(self.state(), &words),
         }
@@ -161,18 +158,20 @@ fn is_another_state(settings: &Settings) -> bool {
     let real = |path: &Path| path.canonicalize().ok();
     let is_own = |config: &PathBuf| real(config) != real(Path::new(CONFIG_FILE));
     let has_own_file = settings.config.as_ref().is_some_and(is_own);
-    let is_for_this_run = |source: &String| {
-        has_own_file && source != DEFAULT
-            || ["--", "environment"].iter().any(|it| source.starts_with(it))
-    };
-    let mut origins = settings.origins.iter();
-    settings.state_dir != Path::new(STATE)
-        && origins.any(|(name, _, source)| name == "state_dir" && is_for_this_run(source))
+    let source = source_of(settings, "state_dir");
+    let is_for_this_run = has_own_file && source != DEFAULT
+        || ["--", "environment"].iter().any(|it| source.starts_with(it));
+    settings.state_dir != Path::new(STATE) && is_for_this_run
 }
 
 fn sets_signd_listen(settings: &Settings) -> bool {
-    let mut origins = settings.origins.iter();
-    origins.any(|(name, _, source)| name == "signd.listen" && source != DEFAULT)
+    source_of(settings, "signd.listen") != DEFAULT
+}
+
+/// Returns where a setting was set.
+fn source_of<'a>(settings: &'a Settings, name: &str) -> &'a str {
+    let origin = settings.origins.iter().find(|(known, ..)| known == name);
+    origin.map_or(DEFAULT, |(.., source)| source)
 }
 
 /// Returns the user who must own the state. The package's state directory must belong to the package's

@@ -65,10 +65,9 @@ fn without_systemd(host: &Host, section: &mut Section) {
 }
 
 fn judge_socket(socket: &Unit, section: &mut Section) {
-    let [load, active, result] = ["LoadState", "ActiveState", "Result"].map(|it| socket.get(it));
+    let [active, result] = ["ActiveState", "Result"].map(|it| socket.get(it));
     if !socket.is_installed() {
-        let message = format!("is not installed ({load})");
-        section.failed(SOCKET, message, install(SOCKET, socket));
+        not_installed(SOCKET, socket, section);
     } else if socket.is_active() && !socket.is_enabled() {
         let message = "is not enabled: no key can be asked for after the next boot";
         section.failed(SOCKET, message, enable(SOCKET));
@@ -81,13 +80,15 @@ fn judge_socket(socket: &Unit, section: &mut Section) {
     }
 }
 
-/// Returns the remedy for a unit that systemd has not loaded.
-fn install(name: &str, unit: &Unit) -> Remedy {
-    match unit.get("LoadState") {
+/// Reports a unit that systemd has not loaded.
+fn not_installed(name: &str, unit: &Unit, section: &mut Section) {
+    let load = unit.get("LoadState");
+    let remedy = match load {
         "masked" => Remedy::Command(format!("systemctl unmask {name}")),
         "bad-setting" | "error" => Remedy::Command(format!("systemctl status {name}")),
         _ => "install copr-keygen again".into(),
-    }
+    };
+    section.failed(name, format!("is not installed ({load})"), remedy);
 }
 
 /// Warns if the pool unit does not run. Keys are then made on request, which only takes longer.
@@ -134,8 +135,7 @@ fn judge_service(name: &str, service: &Unit, section: &mut Section) {
 
 fn judge_timer(timer: &Unit, prolong: &Unit, section: &mut Section) {
     if !timer.is_installed() {
-        let message = format!("is not installed ({})", timer.get("LoadState"));
-        section.failed(TIMER, message, install(TIMER, timer));
+        not_installed(TIMER, timer, section);
     } else if !timer.is_active() {
         section.failed(TIMER, "is not set: keys will expire", enable(TIMER));
     } else if !timer.is_enabled() {

@@ -172,16 +172,16 @@ impl Catalog {
     pub fn certificate(&self, name_email: &NameEmail) -> Result<Certificate> {
         let _look = self.may_look()?;
         let deadline = self.look_time();
-        let inspect = |file: &Path| self.gpg.inspect_one(self.keyring(file), deadline);
-        self.homes.ask_gpg(name_email, |file| Ok(inspect(file)?))
+        let inspect = |file: &Path| Ok(self.gpg.inspect_one(self.keyring(file), deadline)?);
+        self.homes.ask_gpg(name_email, inspect)
     }
 
     /// Like [`Catalog::certificate`], but for display only: it succeeds whatever the clock says.
     pub fn view(&self, name_email: &NameEmail) -> Result<Certificate> {
         let _look = self.may_look()?;
         let deadline = self.look_time();
-        let view = |file: &Path| self.gpg.view_one(self.keyring(file), deadline);
-        self.homes.ask_gpg(name_email, |file| Ok(view(file)?))
+        let view = |file: &Path| Ok(self.gpg.view_one(self.keyring(file), deadline)?);
+        self.homes.ask_gpg(name_email, view)
     }
 
     /// Returns the armored certificate of a key, with all its signatures.

@@ -95,16 +95,26 @@ impl Pool {
     }
 }
 
+/// Returns the number of keys of one length in the pool of the state directory `root`.
+pub fn count(root: &Path, length: KeyLength) -> Result<usize> {
+    Pool::new(root, Duration::MAX).count(length)
+}
+
+/// The entries of a key of the pool, sorted.
+const CONTENT: [&str; 2] = [PASSPHRASE, SECRET_KEYS];
+
 /// Whether an entry is a key of the pool, by its name or its content. Anything else is somebody's own, and is left
 /// alone.
 pub fn is_entry(path: &Path) -> bool {
     let name = path.file_name().and_then(OsStr::to_str);
-    name.and_then(Keygrip::parse).is_some() || names_in(path).is_ok_and(holds_secret_key)
+    name.and_then(Keygrip::parse).is_some()
+        || names_sorted(path).is_ok_and(|names| names == CONTENT)
 }
 
-fn holds_secret_key(mut names: Vec<OsString>) -> bool {
+fn names_sorted(directory: &Path) -> Result<Vec<OsString>> {
+    let mut names = names_in(directory)?;
     names.sort();
-    names == [PASSPHRASE, SECRET_KEYS]
+    Ok(names)
 }
 
 /// Returns the keygrip of an entry that is whole and not older than `max_age`. Fails with the reason for
@@ -112,8 +122,8 @@ fn holds_secret_key(mut names: Vec<OsString>) -> bool {
 pub fn check(home: &Path, name: &OsStr, max_age: Duration) -> std::result::Result<Keygrip, String> {
     let keygrip =
         name.to_str().and_then(Keygrip::parse).ok_or("its name is no keygrip".to_owned())?;
-    let names = names_in(home).map_err(|e| e.to_string())?;
-    if !holds_secret_key(names.clone()) {
+    let names = names_sorted(home).map_err(|e| e.to_string())?;
+    if names != CONTENT {
         return Err(format!("it holds {names:?}"));
     }
     let contents = Contents::of(home, geteuid().as_raw(), Some(keygrip.clone()))

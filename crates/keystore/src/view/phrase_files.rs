@@ -19,9 +19,9 @@ use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
-use crate::files::small_files::read_file;
+use crate::files::small_files::{Symlinks, beginning, open_regular};
 use crate::files::{
-    FileVersion, durable, ensure_directory, entries, is_there, look, names_in, remove_file,
+    FileVersion, durable, ensure_directory, entries, if_there, look, names_in, remove_file,
 };
 use crate::home::Homes;
 use crate::home::record::KeyRecord;
@@ -132,16 +132,12 @@ impl PhraseFiles {
     /// from a backup for a trial, would take away the phrases that signd signs with.
     fn names_this_state(&self) -> Result<bool> {
         let file = self.directory.join(OWNER);
-        if !is_there(&file)? {
-            return Ok(false);
-        }
-        let found = match read_file(&file, OWNER_MAX) {
-            Err(Error::Gpg(gpg::Error::DamagedHome { reason, .. })) => {
-                let words = format!("reading whose phrases {} names", file.display());
-                return Err(Error::io(words, io::Error::other(reason)));
-            }
-            found => found?,
+        let failed = |e| Error::io(format!("reading whose phrases {} names", file.display()), e);
+        let found = match if_there(open_regular(&file, Symlinks::Refused)).map_err(failed)? {
+            None => return Ok(false),
+            Some(found) => found.ok_or_else(|| failed(io::Error::other("no regular file")))?,
         };
+        let found = beginning(found, OWNER_MAX).map_err(failed)?;
         let found = String::from_utf8_lossy(&found);
         let owner = self.owner();
         if found == owner {

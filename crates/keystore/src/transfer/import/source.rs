@@ -2,7 +2,7 @@
 //! gpg gets the name of the keyring and a home in staging, and nothing is ever written here.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -258,7 +258,7 @@ pub fn filled(paths: impl IntoIterator<Item = PathBuf>) -> Result<Vec<PathBuf>> 
     let mut found = Vec::new();
     for path in paths {
         match fs::metadata(&path) {
-            Ok(_) if is_filled(&path) => found.push(path),
+            Ok(at) if has_content(&at) => found.push(path),
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => check_link(&path)?,
             Err(e) => return Err(unreadable(&path, e)),
@@ -269,7 +269,11 @@ pub fn filled(paths: impl IntoIterator<Item = PathBuf>) -> Result<Vec<PathBuf>> 
 
 /// Whether `path` is a regular file and not empty.
 pub fn is_filled(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0)
+    fs::metadata(path).is_ok_and(|found| has_content(&found))
+}
+
+fn has_content(found: &Metadata) -> bool {
+    found.is_file() && found.len() > 0
 }
 
 /// Fails if `path`, behind which nothing was found, is a link: what it leads to may be on a volume that is not
